@@ -1,0 +1,51 @@
+# Every target is enough by itself on a machine with Python >= 3.10, make and
+# git: `make demo` trains and compares two detectors, `make test` runs the
+# tests. Both create .venv first; a finished install is not repeated, and one
+# that was interrupted starts over.
+PYTHON ?= python3
+VENV ?= .venv
+STACK ?= onedl
+EXTRAS ?= $(STACK),dev
+DATA ?=
+ARGS ?=
+comma := ,
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+
+.PHONY: install demo test test-slow lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "mmext needs Python >= 3.10; this is $$($(PYTHON) --version)." \
+	    "Name another: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@if [ -e $(VENV)/.installing ]; then \
+	  echo 'The last install was interrupted: starting over.'; \
+	  rm -rf $(VENV); fi
+	@[ -x $(PY) ] && $(PY) -m pip --version >/dev/null 2>&1 || { \
+	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'Could not create $(VENV): on Debian, apt-get install' \
+	    'python3-venv.'; exit 1; }; }
+	@touch $(VENV)/.installing
+	$(PY) -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@rm -f $(VENV)/.installing && touch $@
+
+demo: install
+	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+test: install
+	$(PY) -m pytest -m 'not slow' $(ARGS)
+
+test-slow: install
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: install
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+bench: install
+	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist work_dirs *.egg-info

@@ -1,0 +1,2 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The generated shapes data set and checks of a user's own."""
