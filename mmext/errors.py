@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Mistakes of the user's, told once in the user's language.
+
+Library code raises :class:`UserError`; a tool's ``main`` is wrapped in
+:func:`command`, which prints the message alone and exits with status 2::
+
+    @command
+    def main() -> None:
+        ...
+
+What is *not* a ``UserError`` is a bug and keeps its traceback.
+``MMEXT_DEBUG=1`` shows the traceback of every error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeVar
+
+T = TypeVar('T')
+
+
+class UserError(Exception):
+    """Something the user can mend: what was wrong, where, what to do.
+
+    Args:
+        problem: What was wrong, where, and the value seen.
+        fix: What to do about it. Default: none.
+    """
+
+    def __init__(self, problem: str, fix: str = '') -> None:
+        self.problem, self.fix = problem, fix
+        super().__init__(f'{problem}\n  -> {fix}' if fix else problem)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.problem, self.fix)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice spelt most like ``word``, None where nothing is near."""
+    by_lower = {str(c).lower(): str(c) for c in choices}
+    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """``'Did you mean 'StarNet'?'``, or the empty string."""
+    found = nearest(word, choices)
+    return f'Did you mean {found!r}?' if found else ''
+
+
+def fail(problem: object, status: int = 2) -> NoReturn:
+    """Prints one message to stderr and exits."""
+    rank = os.environ.get('RANK', '0')
+    where = '' if rank == '0' else f' (rank {rank})'
+    print(f'\nerror{where}: {problem}', file=sys.stderr, flush=True)
+    raise SystemExit(status)
+
+
+def command(main: Callable[..., T]) -> Callable[..., T]:
+    """Wraps a tool's ``main``: a ``UserError`` becomes one message."""
+
+    @functools.wraps(main)
+    def run(*args, **kwargs) -> T:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
+                raise
+            fail(error)
+        except KeyboardInterrupt:
+            fail('interrupted (Ctrl-C)', status=130)
+
+    return run
