@@ -30,6 +30,10 @@ $(STAMP): setup.py
 	    'python3-venv.'; exit 1; }; }
 	@touch $(VENV)/.installing
 	$(PY) -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@# OpenCV's default wheel needs libGL, which servers lack.
+	@$(PY) -c 'import cv2' 2>/dev/null || $(PY) -m pip install \
+	  --disable-pip-version-check --force-reinstall --no-deps \
+	  opencv-python-headless
 	@rm -f $(VENV)/.installing && touch $@
 
 demo: install
