@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Parameters and FLOPs of a detector, with what was not counted.
+
+FLOPs here are multiply-adds, as detection papers count them (one multiply-add
+is one FLOP; Faster R-CNN R-50 at 800x1280 is about 207 G). They are counted
+where PyTorch dispatches operators, so no list of module types is needed and a
+custom layer counts as the operators it runs. Operators without a formula are
+returned by name: point-wise ones are cheap, a fused kernel is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+# They move or make memory and compute nothing.
+_FREE = re.compile(
+    r'alias|as_strided|arange|cat|clone|copy_|detach|empty(_like|_strided)?|'
+    r'expand|fill_|full(_like)?|index|lift_fresh|(new_)?(empty|full|ones|zeros)|'
+    r'ones_like|permute|resize_|_?reshape(_alias)?|scalar_tensor|select|slice|'
+    r'split(_with_sizes)?|squeeze|stack|t|transpose|unbind|unsqueeze|_to_copy|'
+    r'(_unsafe_)?view|zero_|zeros_like|_local_scalar_dense'
+)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of one image.
+
+    Args:
+        params: Number of parameters, frozen ones included.
+        flops: Multiply-adds of one forward pass; None where it failed.
+        shape: Height and width, in pixels, after padding.
+        uncounted: Operators that computed something and have no formula,
+            with the number of calls.
+        note: Why ``flops`` is None.
+    """
+
+    params: int
+    flops: int | None
+    shape: tuple[int, int]
+    uncounted: dict[str, int]
+    note: str = ''
+
+
+class _Uncounted(TorchDispatchMode):
+    """Counts the calls that ``FlopCounterMode`` has no formula for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func._overloadpacket
+        if packet not in flop_registry:
+            self.calls[str(packet).removeprefix('aten.')] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_complexity(
+    model: nn.Module, shape: tuple[int, int] = (800, 1280)
+) -> Complexity:
+    """Counts a detector's parameters and one image's multiply-adds.
+
+    Args:
+        model: An mmdet detector; its device is used.
+        shape: Height and width in pixels. Default: (800, 1280).
+    """
+    params = sum(p.numel() for p in model.parameters())
+    training = model.training
+    model.eval()
+    flops, note = None, ''
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        seen = _Uncounted()
+        try:
+            with seen:
+                _forward(model, shape)
+            flops = counter.get_total_flops() // 2
+        except Exception as error:  # any op of any detector may object
+            note = f'{type(error).__name__}: {error}'.splitlines()[0]
+    model.train(training)
+    uncounted = {
+        name: n
+        for name, n in sorted(seen.calls.items())
+        if not _FREE.fullmatch(name)
+    }
+    return Complexity(params, flops, tuple(shape), uncounted, note)
+
+
+def config_complexity(
+    cfg: Config, shape: tuple[int, int] | None = None
+) -> Complexity:
+    """Builds a config's model, without its weights, and counts it.
+
+    Args:
+        cfg: A detection config.
+        shape: Height and width in pixels. Default: the test pipeline's
+            ``Resize``, padded as the model pads.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model = MODELS.build(cfg.model)
+    return count_complexity(model, shape or test_shape(cfg))
+
+
+def test_shape(cfg: Config) -> tuple[int, int]:
+    """(height, width) that the test pipeline resizes to, after padding."""
+    pre = cfg.model.get('data_preprocessor') or {}
+    divisor = pre.get('pad_size_divisor', 1)
+    pipeline = cfg.get('test_pipeline') or []
+    if not pipeline and cfg.get('test_dataloader'):
+        pipeline = cfg.test_dataloader.dataset.get('pipeline', [])
+    width, height = 1280, 800
+    for step in pipeline:
+        if 'Resize' in str(step.get('type')) and step.get('scale'):
+            width, height = step['scale']
+    return tuple(-(-side // divisor) * divisor for side in (height, width))
+
+
+def _forward(model: nn.Module, shape: tuple[int, int]) -> None:
+    from mmdet.structures import DetDataSample
+
+    height, width = shape
+    device = next(model.parameters()).device
+    sample = DetDataSample(
+        metainfo={
+            'img_shape': shape,
+            'ori_shape': shape,
+            'pad_shape': shape,
+            'batch_input_shape': shape,
+            'scale_factor': (1.0, 1.0),
+        }
+    )
+    image = torch.zeros(1, 3, height, width, device=device)
+    model(image, [sample], mode='tensor')

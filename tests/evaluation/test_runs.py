@@ -1,0 +1,157 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reading work folders, and the table of them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mmext.errors import UserError
+from mmext.evaluation.comparison import comparison_table, duration
+from mmext.evaluation.complexity import Complexity, count_complexity
+from mmext.evaluation.runs import describe_backbone, read_run
+
+CONFIG = """
+model = dict(type='FasterRCNN', backbone=dict(type='ResNet', depth={depth}))
+randomness = dict(seed=7)
+"""
+
+
+def val(step: int, ap: float) -> dict:
+    record = {f'coco/bbox_mAP{s}': ap for s in ('', '_50', '_75', '_m', '_l')}
+    return {**record, 'coco/bbox_mAP_s': -1.0, 'step': step}
+
+
+def write_run(folder: Path, *sessions: list[dict], depth: int = 50) -> Path:
+    for i, records in enumerate(sessions):
+        data = folder / f'20260101_00000{i}' / 'vis_data'
+        data.mkdir(parents=True)
+        lines = [json.dumps(r) for r in records]
+        (data / 'scalars.json').write_text('\n'.join(lines) + '\n')
+    (folder / 'cfg.py').write_text(CONFIG.format(depth=depth))
+    return folder
+
+
+def train(step: int, time: float) -> dict:
+    return {'lr': 0.1, 'loss': 1.0 / step, 'time': time, 'step': step}
+
+
+def test_reads_metrics_time_seed_and_backbone(tmp_path: Path) -> None:
+    records = [train(50, 0.2), val(1, 0.3), train(100, 0.4), val(2, 0.25)]
+    run = read_run(write_run(tmp_path / 'r50', records))
+    assert run.metrics['bbox']['AP'] == 0.25
+    assert math.isnan(run.metrics['bbox']['APs'])
+    assert run.step == 2
+    assert run.train_seconds == pytest.approx(50 * 0.2 + 50 * 0.4)
+    assert run.seed == 7
+    assert run.backbone == 'ResNet-50'
+    best = read_run(tmp_path / 'r50', which='best')
+    assert (best.metrics['bbox']['AP'], best.step) == (0.3, 1)
+
+
+def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
+    first = [train(50, 1.0), train(100, 1.0), val(1, 0.1), train(150, 1.0)]
+    second = [train(150, 2.0), train(200, 2.0), val(2, 0.2)]
+    run = read_run(write_run(tmp_path / 'run', first, second))
+    assert [r['step'] for r in run.train_log] == [50, 100, 150, 200]
+    assert run.train_seconds == pytest.approx(100 * 1.0 + 100 * 2.0)
+    assert [r['step'] for r in run.val_log] == [1, 2]
+
+
+def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / 'run', [train(50, 1.0), val(1, 0.1)])
+    log = next(folder.glob('*/vis_data/scalars.json'))
+    log.write_text(log.read_text() + '{"coco/bbox_mAP": 0.')
+    assert read_run(folder).metrics['bbox']['AP'] == 0.1
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='does not exist'):
+        read_run(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match='holds no run'):
+        read_run(tmp_path)
+    file = tmp_path / 'metrics.json'
+    file.write_text('{}')
+    with pytest.raises(UserError, match='is a file'):
+        read_run(file)
+
+
+def test_describe_backbone() -> None:
+    assert describe_backbone({'type': 'mmdet.ResNet', 'depth': 18}) == (
+        'ResNet-18'
+    )
+    assert describe_backbone({'type': 'StarNet', 'arch': 's1'}) == 'StarNet-s1'
+    plugin = {'cfg': {'type': 'SELayer'}, 'position': 'after_conv3'}
+    cfg = {'type': 'ResNet', 'depth': 50, 'plugins': [plugin]}
+    assert describe_backbone(cfg) == 'ResNet-50 + SELayer'
+
+
+def test_table(tmp_path: Path) -> None:
+    a = read_run(write_run(tmp_path / 'a', [train(3600, 1.0), val(1, 0.374)]))
+    b = read_run(
+        write_run(tmp_path / 'b', [train(10, 1.0), val(1, 0.394)], depth=101)
+    )
+    cost = Complexity(41_750_000, 206_330_000_000, (800, 1280), {'relu': 3})
+    table = comparison_table([a, b], costs=[cost, None])
+    assert table.header[0] == 'backbone' and table.header[-1] == 'train time'
+    assert table.rows[0] == [
+        *('ResNet-50', '37.4', '37.4', '37.4', '-', '37.4', '37.4', '-'),
+        *('41.75 M', '206.33 G', '1 h 00 min'),
+    ]
+    assert table.rows[1][7:] == ['+2.0', '-', '-', '10 s']
+    assert 'Not counted in FLOPs: relu.' in table.text()
+    assert '| 37.4 |' in table.markdown()
+    assert table.csv().splitlines()[0].startswith('backbone,AP,AP50')
+    assert r'\toprule' in table.latex()
+
+
+def test_runs_without_a_metric_in_common(tmp_path: Path) -> None:
+    a = read_run(write_run(tmp_path / 'a', [val(1, 0.3)]))
+    b = read_run(write_run(tmp_path / 'b', [train(10, 1.0)]))
+    with pytest.raises(UserError, match='no metric in common'):
+        comparison_table([a, b], costs=[None, None])
+
+
+@pytest.mark.parametrize(
+    'seconds, text',
+    [(None, '-'), (59.4, '59 s'), (200, '3 min 20 s'), (3725, '1 h 02 min')],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+class _Toy(nn.Module):
+    """Known cost: one convolution, one deformable one, one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 4)
+        self.weight = nn.Parameter(torch.zeros(8, 8, 1, 1))
+
+    def forward(self, image, samples, mode):
+        x = self.conv(image).relu()
+        offset = torch.zeros(1, 2, *x.shape[2:])
+        x = torchvision.ops.deform_conv2d(x, offset, self.weight)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_complexity_by_hand() -> None:
+    cost = count_complexity(_Toy(), (16, 20))
+    assert cost.params == (8 * 27 + 8) + (8 * 4 + 4) + 64
+    assert cost.flops == 16 * 20 * 8 * 27 + 8 * 4
+    assert {'relu', 'torchvision.deform_conv2d'} <= set(cost.uncounted)
+    assert not {'view', 't', 'zeros'} & set(cost.uncounted)
+
+
+def test_complexity_of_a_model_that_fails() -> None:
+    class Broken(_Toy):
+        def forward(self, image, samples, mode):
+            raise RuntimeError('no tensor mode')
+
+    cost = count_complexity(Broken(), (16, 20))
+    assert cost.flops is None and 'no tensor mode' in cost.note
