@@ -1,0 +1,293 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Loading released checkpoints: every key accounted for, or an error.
+
+A checkpoint is read with ``weights_only`` (or as ``.safetensors``), freed of
+its wrappers, matched with the backbone key by key and only then copied, so a
+checkpoint that does not fit leaves the model as it was. What the official
+key names are called here is each backbone's own ``released_key``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from mmengine.logging import print_log
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmext.errors import UserError, did_you_mean, nearest
+
+# In the order of preference: averaged weights only where nothing else is.
+WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
+PREFIXES = ('module.', '_orig_mod.')
+BACKBONE = 'backbone.'
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor of a checkpoint.
+
+    Attributes:
+        source: Where the weights came from.
+        filled: Entries of the backbone that were filled.
+        unfilled: Entries of the backbone that the checkpoint lacks.
+        renamed: Key in the checkpoint -> entry of the backbone, where they
+            differ in more than a wrapper's prefix.
+        dropped: Keys of the checkpoint left out on purpose: the classifier,
+            stages that are not built, other parts of a detector.
+    """
+
+    source: str
+    filled: list[str] = field(default_factory=list)
+    unfilled: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        total = len(self.filled) + len(self.unfilled)
+        return (
+            f'loaded {len(self.filled)} of {total} backbone tensors from '
+            f'{self.source} (renamed {len(self.renamed)}, dropped '
+            f'{_some(self.dropped)})'
+        )
+
+
+def load_released_weights(
+    model: nn.Module,
+    checkpoint: str | Path | Mapping,
+    *,
+    prefix: str | None = None,
+    wrapper: str | None = None,
+    allow_missing: bool = False,
+) -> LoadReport:
+    """Fills a backbone from a released checkpoint, or leaves it as it was.
+
+    Args:
+        model: A backbone, or a model that has one as ``model.backbone``.
+        checkpoint: A file (anything that ``torch.load`` reads with
+            ``weights_only``, or ``.safetensors``), an http(s) address, or
+            what such a file holds.
+        prefix: Take only keys with this prefix, and strip it. Default: strip
+            ``module.`` and, where any key has it, take ``backbone.``.
+        wrapper: Entry of the file that holds the weights. Default: the first
+            of ``state_dict``, ``model``, ``state_dict_ema``, ``model_ema``.
+        allow_missing: Accept a checkpoint that lacks tensors of the
+            backbone; they keep their values and stay trainable in frozen
+            stages.
+
+    Returns:
+        What was filled, renamed and dropped; also logged as one line.
+
+    Raises:
+        UserError: The file is not there, cannot be read or holds more than
+            data; a tensor is missing, unknown, or has another shape.
+    """
+    backbone = getattr(model, 'backbone', model)
+    if isinstance(checkpoint, Mapping):
+        source, content = 'the given state dict', checkpoint
+    else:
+        source, content = str(checkpoint), read_checkpoint(checkpoint)
+    tensors = unwrap(content, source, wrapper)
+    found, dropped = strip_prefix(tensors, source, prefix)
+    matched, renamed = {}, {}
+    expected = backbone.state_dict()
+    rename = getattr(backbone, 'released_key', _drop_head)
+    for key, tensor in found.items():
+        entry = rename(key)
+        if entry is None:
+            dropped.append(key)
+            continue
+        matched[entry] = tensor
+        if entry != key:
+            renamed[key] = entry
+    report = LoadReport(
+        source,
+        filled=[k for k in expected if k in matched],
+        unfilled=[k for k in expected if k not in matched],
+        renamed=renamed,
+        dropped=dropped,
+    )
+    _check(type(backbone).__name__, expected, matched, report, allow_missing)
+    backbone.load_state_dict(matched, strict=False)
+    if hasattr(backbone, 'weights_loaded'):
+        backbone.weights_loaded(report.unfilled)
+    print_log(str(report), logger='current')
+    return report
+
+
+def read_checkpoint(path: str | Path) -> Mapping:
+    """Content of a checkpoint file, without running anything in it."""
+    local = _download(str(path)) if '://' in str(path) else Path(path)
+    if not local.is_file():
+        near = nearest(local.name, [p.name for p in local.parent.glob('*')])
+        raise UserError(
+            f'There is no checkpoint {path}.',
+            f'Did you mean {local.parent / near}?' if near else '',
+        )
+    try:
+        if local.suffix == '.safetensors':
+            return load_file(local)
+        with _plain_records_allowed():
+            return torch.load(local, map_location='cpu', weights_only=True)
+    except Exception as error:  # a broken file can raise nearly anything
+        reason = str(error)
+        code = re.search(r'GLOBAL (\S+)|function <?(.+?)>? ', reason)
+        if isinstance(error, pickle.UnpicklingError) and code:
+            raise UserError(
+                f'{path} holds {code[1] or code[2]}, which is neither a '
+                'tensor nor plain data: a checkpoint like that can run code, '
+                'so it was not loaded.',
+                'Ask its author for .safetensors. If you trust it, save its '
+                "torch.load(..., weights_only=False)['state_dict'] alone.",
+            ) from None
+        raise UserError(
+            f'{path} is not a readable checkpoint, {local.stat().st_size:,} '
+            f'bytes long: {reason.splitlines()[0][:200] or repr(error)}',
+            'It may be cut short or something else altogether: get it again.',
+        ) from None
+
+
+def unwrap(content: object, source: str, wrapper: str | None = None) -> dict:
+    """The tensors of a checkpoint, out of ``state_dict``, ``model``, ...
+
+    Raises:
+        UserError: There are none, or something else among them.
+    """
+    while isinstance(content, Mapping):
+        inside = [
+            w
+            for w in ((wrapper,) if wrapper else WRAPPERS)
+            if isinstance(content.get(w), Mapping)
+        ]
+        if not inside:
+            break
+        content, wrapper = content[inside[0]], None
+    if wrapper or not isinstance(content, Mapping) or not content:
+        what = (
+            f'the entries {_some(list(content))}'
+            if isinstance(content, Mapping)
+            else f'a {type(content).__name__}'
+        )
+        raise UserError(
+            f'{source} holds {what} and no tensors'
+            + (f' under {wrapper!r}.' if wrapper else '.'),
+            f'Weights are a mapping of names to tensors, bare or under one '
+            f'of {WRAPPERS}.',
+        )
+    other = [k for k, v in content.items() if not isinstance(v, Tensor)]
+    if other:
+        raise UserError(
+            f'{source} is not a state dict: {_some(other)} is no tensor.',
+            f'Name the entry that holds the weights: wrapper=..., one of '
+            f'{_some(list(content))}.',
+        )
+    return dict(content)
+
+
+def strip_prefix(
+    tensors: dict[str, Tensor], source: str, prefix: str | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors of the backbone without prefixes, and what else there was."""
+    while not prefix:
+        shared = [p for p in PREFIXES if all(k.startswith(p) for k in tensors)]
+        if not shared:
+            break
+        tensors = {k[len(shared[0]) :]: v for k, v in tensors.items()}
+    if not prefix and any(k.startswith(BACKBONE) for k in tensors):
+        prefix = BACKBONE
+    if not prefix:
+        return tensors, []
+    found = {
+        k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+    }
+    if not found:
+        raise UserError(
+            f'{source} has no key that begins with {prefix!r}.',
+            f'Its keys begin like {_some(list(tensors))}.',
+        )
+    return found, [k for k in tensors if not k.startswith(prefix)]
+
+
+def _check(
+    name: str,
+    expected: dict[str, Tensor],
+    matched: dict[str, Tensor],
+    report: LoadReport,
+    allow_missing: bool,
+) -> None:
+    """Raises one error with all that does not fit."""
+    problems = []
+    unknown = [k for k in matched if k not in expected]
+    if unknown:
+        hint = did_you_mean(unknown[0], report.unfilled or expected)
+        problems.append(f'unknown to it: {_some(unknown)}. {hint}')
+    if report.unfilled and not allow_missing:
+        problems.append(f'missing: {_some(report.unfilled)}')
+    for key in report.filled:
+        here, there = tuple(expected[key].shape), tuple(matched[key].shape)
+        if here != there:
+            problems.append(f'{key} is {there}, expected {here}')
+    if problems:
+        listed = problems[:6] + [f'and {len(problems) - 6} more']
+        raise UserError(
+            f'{report.source} does not fit {name} '
+            f'({len(report.filled)} of {len(expected)} tensors found); '
+            'nothing was loaded:'
+            + ''.join(f'\n     {p}' for p in listed[: len(problems)]),
+            'Check arch, in_channels and the other sizes of the backbone'
+            + (
+                '; allow_missing=True accepts missing tensors.'
+                if report.unfilled
+                else '.'
+            ),
+        )
+
+
+def _drop_head(key: str) -> str | None:
+    return None if key.startswith('head.') else key
+
+
+def _plain_records_allowed() -> contextlib.AbstractContextManager:
+    """Lets argparse's record of arguments pass, which timm's trainer saves
+    beside the weights: it holds data and runs nothing."""
+    allow = getattr(torch.serialization, 'safe_globals', None)
+    return allow([Namespace]) if allow else contextlib.nullcontext()
+
+
+def _download(url: str) -> Path:
+    """Path of a file from the web in PyTorch's cache; one process loads."""
+    if urlparse(url).scheme not in ('http', 'https'):
+        raise UserError(
+            f'{url}: only files, http and https can be read.',
+            'Download it first and give the path.',
+        )
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(url).name)
+    problem = None
+    if get_local_rank() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            problem = error
+    barrier()
+    if problem or not path.exists():
+        raise UserError(
+            f'{url} could not be downloaded: {problem or "see rank 0"}.',
+            'Check the address and the network, or give a local file.',
+        )
+    return path
+
+
+def _some(names: list[str]) -> str:
+    """'3: a, b, c', shortened."""
+    shown = ', '.join(map(str, names[:4])) + (', ...' if names[4:] else '')
+    return f'{len(names)}: {shown}' if names else '0'
