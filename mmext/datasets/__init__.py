@@ -1,2 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """The generated shapes data set and checks of a user's own."""
+
+from mmext.datasets.shapes_dataset import ShapesDataset, ShapesMetric
+
+__all__ = ['ShapesDataset', 'ShapesMetric']
