@@ -51,13 +51,15 @@ class BaseBackbone(BaseModule):
         self.out_channels: tuple[int, ...] = ()
         self.strides: tuple[int, ...] = ()
         self.freezable: list[str] = []
+        # Prefixes of released keys that nothing here answers to.
+        self.unbuilt: tuple[str, ...] = ()
         # Entries of the state dict that a checkpoint was expected to fill
         # and did not: freezing skips them.
         self.unfilled: frozenset[str] = frozenset()
 
     def released_key(self, key: str) -> str | None:
         """Name here of an official checkpoint's key, None to drop it."""
-        return None if key.startswith('head.') else key
+        return None if key.startswith(('head.', *self.unbuilt)) else key
 
     def weights_loaded(self, unfilled: Sequence[str]) -> None:
         """Takes note of what a checkpoint left unfilled; refreezes."""

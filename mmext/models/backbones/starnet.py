@@ -106,9 +106,8 @@ class StarNet(BaseBackbone):
         act_position: Where a block's activation acts: on ``'one'`` branch,
             on ``'both'``, ``'none'``, or ``'after'`` the operation (table 9).
         norm_cfg: The norm of the ConvBN pairs.
-        final_norm: Norm the last stage's output: the norm before a
-            classifier. Off for dense prediction, where the released norm is
-            dropped.
+        final_norm: Norm the last stage's output, where it is returned: the
+            norm before a classifier. Off for dense prediction.
         drop_path_rate: Of the last block; rises linearly from 0.
         out_indices: Levels to return, 0 to 3 (-1 is the last).
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the
@@ -166,7 +165,7 @@ class StarNet(BaseBackbone):
         )
         settings = resolve_arch(arch, self.arch_settings)
         depths, ratio = settings['depths'], settings['mlp_ratio']
-        num_stages = self.num_stages = len(depths)
+        num_stages = len(depths)
         self.weight_init = choose(
             'weight_init', weight_init, ('default', 'trunc_normal')
         )
@@ -194,30 +193,17 @@ class StarNet(BaseBackbone):
                 rate = rates[sum(depths[:i]) + j]
                 stage.append(StarBlock(width, ratio, star, norm_cfg, rate))
             self.stages.append(stage)
-        if final_norm and len(self.stages) < num_stages:
-            raise UserError(
-                f'final_norm=True, but out_indices={out_indices} leaves out '
-                'the last stage, which that norm belongs to.',
-                f'Add {num_stages - 1} to out_indices, or final_norm=False.',
-            )
-        self.norm = (
-            build_norm_layer(norm_cfg, width)[1] if final_norm else None
+        num_built = len(self.stages)
+        self.freezable = ['stem', *(f'stages.{i}' for i in range(num_built))]
+        self.unbuilt = tuple(
+            f'stages.{i}.' for i in range(num_built, num_stages)
         )
-        self.freezable = ['stem'] + [
-            f'stages.{i}' for i in range(len(self.stages))
-        ]
+        self.norm = None
+        if final_norm and num_built == num_stages:
+            self.norm = build_norm_layer(norm_cfg, width)[1]
+        else:
+            self.unbuilt += ('norm.',)
         self.train()
-
-    def released_key(self, key: str) -> str | None:
-        """Drops the classifier, its norm and stages that are not built."""
-        unbuilt = [
-            f'stages.{i}.' for i in range(len(self.stages), self.num_stages)
-        ]
-        if self.norm is None:
-            unbuilt.append('norm.')
-        if key.startswith(tuple(unbuilt)):
-            return None
-        return super().released_key(key)
 
     def init_weights(self) -> None:
         """Draws truncated normal weights if asked; then ``init_cfg``."""

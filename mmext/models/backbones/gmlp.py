@@ -1,0 +1,194 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""gMLP: multi-layer perceptrons whose only spatial mixing is a gate.
+
+Paper: Pay Attention to MLPs, NeurIPS 2021 (arXiv 2105.08050). The authors'
+weights are not public; key names and numbers are those of timm's gMLP, whose
+checkpoints load. What differs: the spatial projection, whose weights fix the
+number of tokens, runs in windows of 14x14 tokens that shift from block to
+block, so any image size works at a cost linear in its area. At 224x224 there
+is one window and the network is exactly gMLP. It returns maps, not scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmext.models.arguments import resolve_arch
+from mmext.models.backbones.isotropic_backbone import IsotropicBackbone
+from mmext.models.layers.spatial_gating_unit import LN, SpatialGatingUnit
+
+LN_BLOCK = {'type': 'LN', 'eps': 1e-6}
+GELU = {'type': 'GELU'}
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to tokens, (B, C, H, W)."""
+
+    def __init__(self, in_channels: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class GatedMLP(nn.Module):
+    """Linear, activation, spatial gate, linear."""
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        gate: SpatialGatingUnit,
+        act_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.act = build_activation_layer(act_cfg)
+        self.gate = gate
+        self.fc2 = nn.Linear(hidden // 2, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.gate(self.act(self.fc1(x))))
+
+
+class GMLPBlock(nn.Module):
+    """Norm and gated MLP beside a shortcut, on tokens (B, H, W, C)."""
+
+    def __init__(
+        self, norm: nn.Module, mlp: GatedMLP, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.mlp_channels = mlp
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.mlp_channels(self.norm(x)))
+
+
+@MODELS.register_module()
+class GMLP(IsotropicBackbone):
+    """gMLP with windowed spatial gating.
+
+    Images (B, in_channels, H, W) become one map (B, embed_dims,
+    ceil(H / patch_size), ceil(W / patch_size)) for each of ``out_indices``.
+    For a detector follow it with :class:`SimpleFeaturePyramid`.
+
+    Args:
+        arch: ``'tiny'``, ``'small'`` or ``'base'``; or a dict with the keys
+            ``embed_dims``, ``depth``, ``mlp_ratio``, ``drop_path_rate``.
+        in_channels: Channels of the image.
+        patch_size: Side of a patch, in pixels; the stride.
+        window_size: Side of a window, in tokens. Released weights fit 14.
+        shift_windows: Shift every second block's windows by half a window,
+            so that windows exchange information.
+        act_cfg: The activation between the first linear layer and the gate.
+        norm_cfg: Norm of the blocks and of the end, over the last dimension.
+        gate_norm_cfg: Norm inside the gate.
+        final_norm: Norm the last block's output, where it is returned.
+        drop_path_rate: Of the last block; rises linearly from 0. Default:
+            the paper's for the arch (1 minus its survival probability).
+        out_indices: Blocks whose output is returned, 0 to 29 (-1 is the
+            last).
+        frozen_stages: -1 freezes nothing, 0 the patch embedding, n that and
+            the first n blocks.
+        norm_eval: Keep batch norm, if ``norm_cfg`` asks for any, in
+            evaluation mode.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        init_cfg: Weights to start from, see :class:`BaseBackbone`.
+
+    Raises:
+        UserError: An arch or index that does not exist; an image with the
+            wrong number of channels or smaller than a patch.
+
+    Example:
+        >>> import torch
+        >>> model = GMLP('tiny', out_indices=(1, 3)).eval()
+        >>> [tuple(x.shape) for x in model(torch.rand(1, 3, 250, 320))]
+        [(1, 128, 16, 20), (1, 128, 16, 20)]
+    """
+
+    # Table 1 of the paper; its mlp_ratio is d_ffn / d_model.
+    arch_settings: ClassVar[dict[str, dict]] = {
+        'tiny': {
+            'embed_dims': 128,
+            'depth': 30,
+            'mlp_ratio': 6,
+            'drop_path_rate': 0.0,
+        },
+        'small': {
+            'embed_dims': 256,
+            'depth': 30,
+            'mlp_ratio': 6,
+            'drop_path_rate': 0.05,
+        },
+        'base': {
+            'embed_dims': 512,
+            'depth': 30,
+            'mlp_ratio': 6,
+            'drop_path_rate': 0.2,
+        },
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        in_channels: int = 3,
+        patch_size: int = 16,
+        window_size: int = 14,
+        shift_windows: bool = True,
+        act_cfg: dict = GELU,
+        norm_cfg: dict = LN_BLOCK,
+        gate_norm_cfg: dict = LN,
+        final_norm: bool = True,
+        drop_path_rate: float | None = None,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, frozen_stages, norm_eval, with_cp, init_cfg
+        )
+        settings = resolve_arch(arch, self.arch_settings)
+        depth, dims = settings['depth'], settings['embed_dims']
+        hidden = int(dims * settings['mlp_ratio'])
+        if drop_path_rate is None:
+            drop_path_rate = settings['drop_path_rate']
+        has_norm = self.set_outputs(
+            out_indices, depth, dims, patch_size, final_norm
+        )
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+
+        self.stem = PatchEmbed(in_channels, dims, patch_size)
+        self.blocks = nn.ModuleList()
+        for i in range(self.out_indices[-1] + 1):
+            shift = shift_windows and i % 2 == 1
+            gate = SpatialGatingUnit(hidden, window_size, shift, gate_norm_cfg)
+            mlp = GatedMLP(dims, hidden, gate, act_cfg)
+            norm = build_norm_layer(norm_cfg, dims)[1]
+            self.blocks.append(GMLPBlock(norm, mlp, rates[i]))
+        self.norm = build_norm_layer(norm_cfg, dims)[1] if has_norm else None
+        self.train()
+
+    def init_weights(self) -> None:
+        """As timm: Xavier for linear layers, the gates near identity."""
+        if not self.is_init:
+            fan_in = self.stem.proj.weight[0].numel()
+            nn.init.trunc_normal_(self.stem.proj.weight, std=fan_in**-0.5)
+            nn.init.zeros_(self.stem.proj.bias)
+            for block in self.blocks:
+                for fc in (block.mlp_channels.fc1, block.mlp_channels.fc2):
+                    nn.init.xavier_uniform_(fc.weight)
+                    nn.init.normal_(fc.bias, std=1e-6)
+                block.mlp_channels.gate.init_weights()
+        super().init_weights()

@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The spatial gating unit of gMLP, in windows.
+
+Paper: Pay Attention to MLPs, NeurIPS 2021 (arXiv 2105.08050), section 2.1.
+The paper's unit has one weight for each pair of tokens and so a fixed number
+of tokens. Here the token map is cut into windows of that size, and all share
+the weights: on one window it is the paper's unit.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+LN = {'type': 'LN', 'eps': 1e-5}
+
+
+class SpatialGatingUnit(nn.Module):
+    """Half of the channels, times a spatial projection of the other half.
+
+    Tokens (B, H, W, channels) become (B, H, W, channels // 2) in time linear
+    in H * W. Cells of a window that lie beyond the border are zero after the
+    norm, so they add nothing to the projection.
+
+    Args:
+        channels: Channels of the input, even.
+        window_size: Side of a window, in tokens.
+        shift: Begin the grid of windows half a window before the first
+            token, along each side that is longer than a window.
+        norm_cfg: Norm of the projected half, over the last dimension.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        window_size: int = 14,
+        shift: bool = False,
+        norm_cfg: dict = LN,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shift = shift
+        self.norm = build_norm_layer(norm_cfg, channels // 2)[1]
+        self.proj = nn.Linear(window_size**2, window_size**2)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Starts as the identity on the ungated half: W near 0, b = 1."""
+        nn.init.normal_(self.proj.weight, std=1e-6)
+        nn.init.ones_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v = x.chunk(2, dim=-1)
+        return u * self.project(self.norm(v))
+
+    def project(self, v: Tensor) -> Tensor:
+        """The projection, the same in every window: (B, H, W, C) each way."""
+        size = self.window_size
+        batch, height, width, channels = v.shape
+        top, left = (
+            size // 2 if self.shift and n > size else 0
+            for n in (height, width)
+        )
+        bottom, right = -(height + top) % size, -(width + left) % size
+        v = pad(v, (0, 0, left, right, top, bottom))
+        rows, cols = v.size(1) // size, v.size(2) // size
+        # B, rows, size, cols, size, C -> B * rows * cols, size * size, C
+        v = v.view(batch, rows, size, cols, size, channels).transpose(2, 3)
+        v = v.reshape(-1, size * size, channels)
+        v = torch.matmul(self.proj.weight, v) + self.proj.bias[:, None]
+        v = v.view(batch, rows, cols, size, size, channels).transpose(2, 3)
+        v = v.reshape(batch, rows * size, cols * size, channels)
+        return v[:, top : top + height, left : left + width]
+
+    def extra_repr(self) -> str:
+        return f'window_size={self.window_size}, shift={self.shift}'
