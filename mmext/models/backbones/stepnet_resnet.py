@@ -1,0 +1,264 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""StepNet on mmdet's ResNet.
+
+A residual block computes x + f(x), a forward-Euler step of size 1. Here a
+:class:`~mmext.models.StepAdaptor` looks at the state before the step and at
+the state a step of 1 would reach, and scales f per image and channel.
+
+Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
+System Perspective, ICCV 2023 (arXiv 2308.09939). No official code; the
+adaptor is a reconstruction, see docs/stepnet.md. f is what the last norm of
+the residual branch (and any ``after_conv3`` plugin) gives; x is the shortcut,
+downsampled in a stage's first block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.backbones import resnet, resnext
+from mmdet.models.layers import ResLayer
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmext.errors import UserError
+from mmext.models.backbones.plugin_resnet import PluginResNet
+from mmext.models.layers.step_adaptor import StepAdaptor
+
+
+class _StepBlock(nn.Module):
+    """A residual block with ``step``, a StepAdaptor or None."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        """f(x), up to the last norm and plugin."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        f = self.residual(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        if self.step is None:
+            f += x
+        elif torch.is_grad_enabled():
+            f = torch.addcmul(x, f, self.step(x, f))
+        else:
+            torch.addcmul(x, f, self.step(x, f), out=f)
+        return self.relu(f)
+
+
+class StepBasicBlock(_StepBlock, resnet.BasicBlock):
+    """mmdet's basic block with an adaptive step."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.relu(self.norm1(self.conv1(x)))
+        return self.norm2(self.conv2(x))
+
+
+class _StepBottleneck(_StepBlock):
+    def residual(self, x: Tensor) -> Tensor:
+        x = self._plugins(1, self.relu(self.norm1(self.conv1(x))))
+        x = self._plugins(2, self.relu(self.norm2(self.conv2(x))))
+        return self._plugins(3, self.norm3(self.conv3(x)))
+
+    def _plugins(self, conv: int, x: Tensor) -> Tensor:
+        if not self.with_plugins:
+            return x
+        names = getattr(self, f'after_conv{conv}_plugin_names')
+        return self.forward_plugin(x, names)
+
+
+class StepBottleneck(_StepBottleneck, resnet.Bottleneck):
+    """mmdet's bottleneck with an adaptive step."""
+
+
+class StepGroupBottleneck(_StepBottleneck, resnext.Bottleneck):
+    """ResNeXt's bottleneck with an adaptive step."""
+
+
+@MODELS.register_module()
+class StepNetResNet(PluginResNet):
+    """ResNet whose residual blocks choose their own step.
+
+    Takes what :class:`mmdet.models.ResNet` takes, under the same names, and
+    gives the same levels: strides 4, 8, 16, 32 with 256, 512, 1024, 2048
+    channels (64 to 512 for depths 18 and 34). With the default
+    ``start='identity'`` and weights of a plain ResNet, its outputs are the
+    plain ResNet's. Adaptors stay trainable in frozen stages, and are named
+    in the log as new where the checkpoint has none, see
+    :class:`~mmext.models.PluginResNet`.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        in_channels: Channels of the image.
+        stem_channels: Channels of the stem; None is ``base_channels``.
+        base_channels: Channels of the first stage's inner convolutions.
+        num_stages: Stages to build, 1 to 4.
+        strides: Stride of each stage's first block.
+        dilations: Dilation of each stage.
+        out_indices: Stages to return.
+        style: Which convolution of a downsampling bottleneck has the stride:
+            the 3x3 in ``pytorch``, the first 1x1 in ``caffe``.
+        deep_stem: Three 3x3 convolutions in place of the 7x7.
+        avg_down: Average pooling in the shortcut in place of the stride.
+        frozen_stages: Stem (0) and stages (1, ...) whose ResNet weights are
+            frozen; -1 freezes nothing.
+        conv_cfg: Convolution layer; None is Conv2d.
+        norm_cfg: Norm layer; None is BN.
+        norm_eval: Keep the ResNet's BN in eval mode while training.
+        dcn: Deformable convolution for the 3x3 of bottlenecks.
+        stage_with_dcn: Stages that use it.
+        plugins: Layers such as attention inside bottlenecks, as in mmdet.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        zero_init_residual: Zero the last norm of each residual branch where
+            no checkpoint is given.
+        init_cfg: See :class:`~mmext.models.PluginResNet`.
+        groups: Groups of the 3x3 of bottlenecks; over 1 is ResNeXt.
+        base_width: ResNeXt's width of a group in the first stage.
+        step_cfg: Arguments of :class:`~mmext.models.StepAdaptor`; None is
+            its defaults.
+        stage_with_step: Stages whose blocks have an adaptor.
+        step_blocks: For each stage, the blocks (from 0) that have one; None
+            is all. Without an adaptor the step is 1.
+
+    Raises:
+        UserError: On an unknown depth, block or adaptor argument, and as in
+            :class:`~mmext.models.PluginResNet`.
+
+    Example:
+        >>> self = StepNetResNet(depth=18, norm_eval=False)
+        >>> for level in self(torch.rand(1, 3, 32, 64)):
+        ...     print(tuple(level.shape))
+        (1, 64, 8, 16)
+        (1, 128, 4, 8)
+        (1, 256, 2, 4)
+        (1, 512, 1, 2)
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int | None = None,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        norm_eval: bool = True,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: list[dict] | None = None,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+        groups: int = 1,
+        base_width: int = 4,
+        step_cfg: dict | None = None,
+        stage_with_step: Sequence[bool] = (True, True, True, True),
+        step_blocks: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        if depth not in self.arch_settings:
+            raise UserError(
+                f'StepNetResNet: depth={depth!r} is not known.',
+                f'Depths: {", ".join(map(str, self.arch_settings))}.',
+            )
+        if groups > 1 and depth < 50:
+            raise UserError(
+                f'StepNetResNet: groups={groups} with depth={depth}, whose '
+                'basic blocks have no groups.',
+                'Use depth 50, 101 or 152, or groups=1.',
+            )
+        self.groups, self.base_width = groups, base_width
+        self.step_cfg = step_cfg or {}
+        self.step_blocks = _active_blocks(
+            self.arch_settings[depth][1][:num_stages],
+            stage_with_step,
+            step_blocks,
+        )
+        super().__init__(
+            depth=depth,
+            in_channels=in_channels,
+            stem_channels=stem_channels,
+            base_channels=base_channels,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            style=style,
+            deep_stem=deep_stem,
+            avg_down=avg_down,
+            frozen_stages=frozen_stages,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg or {'type': 'BN', 'requires_grad': True},
+            norm_eval=norm_eval,
+            dcn=dcn,
+            stage_with_dcn=stage_with_dcn,
+            plugins=plugins,
+            with_cp=with_cp,
+            zero_init_residual=zero_init_residual,
+            init_cfg=init_cfg,
+        )
+
+    def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
+        """A stage: mmdet's, of step blocks, with adaptors where asked."""
+        if block is resnet.BasicBlock:
+            block = StepBasicBlock
+        elif self.groups == 1:
+            block = StepBottleneck
+        else:
+            block = StepGroupBottleneck
+            kwargs.update(
+                groups=self.groups,
+                base_width=self.base_width,
+                base_channels=self.base_channels,
+            )
+        layer = ResLayer(block=block, planes=planes, **kwargs)
+        active = self.step_blocks[len(self.res_layers)]
+        for i, built in enumerate(layer):
+            built.step = (
+                StepAdaptor(planes * block.expansion, **self.step_cfg)
+                if i in active
+                else None
+            )
+        return layer
+
+
+def _active_blocks(
+    depths: Sequence[int],
+    stages: Sequence[bool],
+    blocks: Sequence[Sequence[int]] | None,
+) -> list[list[int]]:
+    """Per stage, the blocks with an adaptor."""
+    if len(stages) < len(depths):
+        raise UserError(
+            f'StepNetResNet: stage_with_step={tuple(stages)} for '
+            f'{len(depths)} stages.',
+            'Give one True or False a stage.',
+        )
+    asked = [range(d) for d in depths] if blocks is None else blocks
+    if len(asked) != len(depths) or any(
+        i not in range(depth)
+        for depth, wanted in zip(depths, asked, strict=True)
+        for i in wanted
+    ):
+        raise UserError(
+            f'StepNetResNet: step_blocks={asked} does not fit stages of '
+            f'{tuple(depths)} blocks.',
+            'Give one sequence of block numbers, from 0, a stage.',
+        )
+    return [
+        list(b) if on else [] for b, on in zip(asked, stages, strict=False)
+    ]

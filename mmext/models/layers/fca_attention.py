@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Frequency channel attention.
+
+Paper: Qin et al., FcaNet: Frequency Channel Attention Networks, ICCV 2021.
+The global average is the lowest component of a 2-D discrete cosine transform;
+here each of 16 groups of channels keeps another of the 16 components that
+were the most useful alone ('top16' of the official code).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmext.errors import UserError
+from mmext.models.layers.channel_attention import ChannelAttention
+
+# Indices into a 7 x 7 grid of frequencies, best first.
+TOP16_ROWS = (0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2)
+TOP16_COLUMNS = (0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2)
+# The feature sizes of the stages of a bottleneck ResNet on 224 x 224.
+STAGE_SIZES = {256: 56, 512: 28, 1024: 14, 2048: 7}
+
+
+def cosine_bases(frequencies: tuple[int, ...], size: int) -> Tensor:
+    """Orthonormal 1-D cosines (len(frequencies), size), in float64."""
+    f = torch.tensor(frequencies, dtype=torch.float64)[:, None]
+    at = torch.arange(size, dtype=torch.float64) + 0.5
+    norm = (1 + (f > 0).double()).sqrt() / math.sqrt(size)
+    return torch.cos(math.pi * f * at / size) * norm
+
+
+@MODELS.register_module()
+class FCAAttention(ChannelAttention):
+    """Sixteen cosine components in place of the average, then as in SE.
+
+    Args:
+        in_channels: Channels C, a multiple of 16.
+        ratio: Reduction of the hidden layer; the linear layers have no bias.
+        dct_size: Side of the map the components are taken on; other sizes
+            are average-pooled to it. At least 7. None takes the stage's of
+            a bottleneck ResNet: 56, 28, 14, 7 for 256, 512, 1024, 2048
+            channels.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        UserError: If C is no multiple of 16 or ``dct_size`` is unknown.
+
+    Example:
+        >>> FCAAttention(256)(torch.rand(2, 256, 7, 5)).shape
+        torch.Size([2, 256, 7, 5])
+    """
+
+    # FcaNet's own name for it, so that its released weights fit.
+    _abbr_ = 'att'
+
+    def __init__(
+        self,
+        in_channels: int,
+        ratio: int = 16,
+        dct_size: int | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        groups = len(TOP16_ROWS)
+        if in_channels % groups:
+            raise UserError(
+                f'FCAAttention: in_channels={in_channels} is no multiple of '
+                f'{groups}, one group of channels for each frequency.'
+            )
+        size = dct_size or STAGE_SIZES.get(in_channels)
+        if size is None or size < 7:
+            raise UserError(
+                f'FCAAttention: dct_size={dct_size} for '
+                f'in_channels={in_channels}.',
+                'Give a dct_size of at least 7, the side of this feature '
+                'map in pre-training; the default is known for '
+                f'in_channels of {tuple(STAGE_SIZES)}.',
+            )
+        self.size = size
+        scale = size // 7
+        rows = cosine_bases(tuple(f * scale for f in TOP16_ROWS), size)
+        columns = cosine_bases(tuple(f * scale for f in TOP16_COLUMNS), size)
+        bases = torch.einsum('gy,gx->gyx', rows, columns).flatten(1)
+        self.register_buffer('bases', bases.float(), persistent=False)
+        hidden = max(in_channels // ratio, 1)
+        self.fc = nn.Sequential(
+            nn.Linear(in_channels, hidden, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, in_channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def gate(self, x: Tensor) -> Tensor:
+        n, c, *size = x.shape
+        if size != [self.size, self.size]:
+            x = nn.functional.adaptive_avg_pool2d(x, self.size)
+        groups = len(self.bases)
+        # One matrix-vector product a group: no per-channel copy of the bases.
+        x = x.reshape(n, groups, c // groups, -1)
+        y = torch.matmul(x, self.bases[:, :, None].to(x.dtype))
+        return self.fc(y.reshape(n, c))

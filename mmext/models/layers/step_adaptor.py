@@ -1,0 +1,147 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The step adaptor of StepNet.
+
+A residual block is a forward-Euler step, x_{t+1} = x_t + f(x_t) dt. StepNet
+takes a coarse step with dt = 1 first and lets both states choose the real
+one, per image and channel: x_t + f(x_t) * A(x_t, x_t + f(x_t)).
+
+Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
+System Perspective, ICCV 2023 (arXiv 2308.09939), section 2.5. The adaptor of
+its Fig. 4(b) is public in neither text nor code: this one is a
+*reconstruction* in the house style of the authors' other attention layers
+(pool, squeeze, excite), and so are the alternatives of Table 4 (``inputs``)
+and Fig. 5 (``fusion``). See docs/stepnet.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmext.models.arguments import choose
+from mmext.models.layers.global_pool import global_average
+
+INPUTS = ('both', 'current', 'next', 'difference')
+FUSIONS = ('concat', 'sum', 'product', 'separate')
+STARTS = ('identity', 'paper')
+
+
+class _Branch(nn.Sequential):
+    """Squeeze to ``hidden`` channels and excite, without biases."""
+
+    def __init__(
+        self, inputs: int, hidden: int, channels: int, norm_cfg: dict | None
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, hidden, bias=False)
+        if norm_cfg is not None:
+            self.norm = build_norm_layer(norm_cfg, hidden)[1]
+        self.relu = nn.ReLU(inplace=True)
+        self.fc2 = nn.Linear(hidden, channels, bias=False)
+
+
+@MODELS.register_module()
+class StepAdaptor(BaseModule):
+    """Chooses the step of a residual block from its two states.
+
+    Args:
+        in_channels: Channels C of the states.
+        inputs: What it sees: ``both`` states, the ``current`` one x_t, the
+            ``next`` one x_t + f, or their ``difference`` f, which makes it
+            squeeze-and-excitation (Table 4).
+        fusion: How two inputs meet, for ``inputs='both'``: ``concat`` to 2C,
+            ``sum``, ``product``, or ``separate`` branches whose outputs are
+            added before the gate.
+        ratio: Reduction of the hidden layer, which has C / ratio channels.
+        norm_cfg: Norm layer on the hidden vector, such as
+            ``dict(type='LN')``; ``BN1d`` needs two images a process.
+        start: ``identity`` gates by 2 sigmoid(z) with the last layer at
+            zero: the step is exactly 1 until the first update, so weights of
+            a plain ResNet compute what they always did, and the gradient is
+            live. ``paper`` gates by sigmoid(z), in (0, 1).
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        UserError: On an unknown ``inputs``, ``fusion`` or ``start``.
+
+    Example:
+        >>> adaptor = StepAdaptor(64)
+        >>> x, f = torch.rand(2, 2, 64, 7, 5)
+        >>> step = adaptor(x, f)
+        >>> tuple(step.shape), float(step.min()), float(step.max())
+        ((2, 64, 1, 1), 1.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inputs: str = 'both',
+        fusion: str = 'concat',
+        ratio: int = 16,
+        norm_cfg: dict | None = None,
+        start: str = 'identity',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        choose('inputs', inputs, INPUTS)
+        choose('fusion', fusion, FUSIONS)
+        choose('start', start, STARTS)
+        self.inputs, self.fusion, self.start = inputs, fusion, start
+        two = inputs == 'both'
+        width = 2 if two and fusion == 'concat' else 1
+        self.branches = nn.ModuleList(
+            _Branch(
+                width * in_channels,
+                max(in_channels // ratio, 1),
+                in_channels,
+                norm_cfg,
+            )
+            for _ in range(2 if two and fusion == 'separate' else 1)
+        )
+        self._zero_last_layer()
+
+    def _zero_last_layer(self) -> None:
+        if self.start == 'identity':
+            for branch in self.branches:
+                nn.init.zeros_(branch.fc2.weight)
+
+    def init_weights(self) -> None:
+        """Initialises as usual, then restores the identity start."""
+        super().init_weights()
+        self._zero_last_layer()
+
+    def _seen(self, x: Tensor, f: Tensor) -> list[Tensor]:
+        """The pooled inputs (N, C or 2C), one for each branch.
+
+        Pooling is linear, gap(x + f) = gap(x) + gap(f), so the coarse state
+        x + f is never computed.
+        """
+        if self.inputs == 'difference':
+            return [global_average(f)]
+        current = global_average(x)
+        if self.inputs == 'current':
+            return [current]
+        following = current + global_average(f)
+        if self.inputs == 'next':
+            return [following]
+        if self.fusion == 'concat':
+            return [torch.cat([current, following], dim=1)]
+        if self.fusion == 'sum':
+            return [current + following]
+        if self.fusion == 'product':
+            return [current * following]
+        return [current, following]
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        """The step (N, C, 1, 1) for state x and residual f (N, C, H, W)."""
+        first, *second = self._seen(x, f)
+        z = self.branches[0](first)
+        if second:
+            z = z + self.branches[1](second[0])
+        step = z.sigmoid()
+        if self.start == 'identity':
+            step = 2 * step
+        return step[..., None, None].to(f.dtype)
