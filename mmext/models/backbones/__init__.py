@@ -3,6 +3,14 @@
 
 from mmext.models.backbones.demonet import DemoNet
 from mmext.models.backbones.gmlp import GMLP
+from mmext.models.backbones.plugin_resnet import PluginResNet
 from mmext.models.backbones.starnet import StarNet
+from mmext.models.backbones.stepnet_resnet import StepNetResNet
 
-__all__ = ['GMLP', 'DemoNet', 'StarNet']
+__all__ = [
+    'GMLP',
+    'DemoNet',
+    'PluginResNet',
+    'StarNet',
+    'StepNetResNet',
+]

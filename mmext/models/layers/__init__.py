@@ -1,2 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Building blocks, one a file."""
+
+from mmext.models.layers.channel_attention import ChannelAttention
+from mmext.models.layers.eca_attention import ECAAttention
+from mmext.models.layers.fca_attention import FCAAttention
+from mmext.models.layers.layer_norm2d import LayerNorm2d
+from mmext.models.layers.se_attention import SEAttention
+from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
+from mmext.models.layers.srm_attention import SRMAttention
+from mmext.models.layers.star_operation import StarOperation
+from mmext.models.layers.step_adaptor import StepAdaptor
+
+__all__ = [
+    'ChannelAttention',
+    'ECAAttention',
+    'FCAAttention',
+    'LayerNorm2d',
+    'SEAttention',
+    'SRMAttention',
+    'SpatialGatingUnit',
+    'StarOperation',
+    'StepAdaptor',
+]
