@@ -26,7 +26,13 @@ from mmext import mmcv_ext  # noqa: E402
 
 mmcv_ext.install()
 
-from mmext import datasets, engine, evaluation, models  # noqa: E402
+from mmext import (  # noqa: E402
+    datasets,
+    engine,
+    evaluation,
+    models,
+    regularizers,
+)
 
 __all__ = [
     '__version__',
@@ -35,4 +41,5 @@ __all__ = [
     'evaluation',
     'mmcv_ext',
     'models',
+    'regularizers',
 ]

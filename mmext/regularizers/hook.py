@@ -1,0 +1,292 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Adds an orthogonality term to the loss of any model, from a config."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmext.errors import UserError
+
+from .base import Regularizer, has_filters, num_groups
+
+
+@HOOKS.register_module()
+class OrthogonalityHook(Hook):
+    """Regularises the filters of chosen layers while the model trains.
+
+    The term joins the dictionary of losses that the model returns, so that
+    mixed precision, gradient accumulation, distributed training and logging
+    treat it as one of the model's own. It lives outside the model and only
+    within a training step: checkpoints, validation and testing do not know
+    of it. Under distributed training each process computes the term on its
+    own samples and gradients are averaged, as those of any loss.
+
+    Args:
+        regularizer: Config of a registered :class:`Regularizer`.
+        layers: Regular expressions of full module names, such as
+            ``'backbone.layer[34].*conv2'``. Linear and convolution layers
+            among the matches are used, save frozen ones and those with one
+            filter a group (depth-wise), which have nothing to be orthogonal
+            to.
+        weight: Coefficient of the sum over layers. Default: 1.
+        schedule: Pairs (begin, factor): from epoch ``begin`` on, the weight
+            is multiplied by ``factor``; 0 switches the term off at no cost.
+            Default: 1 throughout.
+        by_epoch: False counts ``schedule`` in iterations. Default: True.
+        loss_name: Key in the losses and the log. Default: 'loss_orth'.
+
+    Raises:
+        UserError: Where a pattern matches no usable layer, a layer whose
+            output is read never runs, or ``loss_name`` is taken.
+
+    Example:
+        >>> custom_hooks = [
+        ...     dict(
+        ...         type='OrthogonalityHook',
+        ...         regularizer=dict(type='SelfOrthogonality'),
+        ...         layers='backbone.layer[34].*conv2',
+        ...         weight=0.01,
+        ...     )
+        ... ]
+    """
+
+    def __init__(
+        self,
+        regularizer: dict,
+        layers: str | Sequence[str],
+        weight: float = 1.0,
+        schedule: Sequence[tuple[int, float]] | None = None,
+        by_epoch: bool = True,
+        loss_name: str = 'loss_orth',
+    ) -> None:
+        if 'loss' not in loss_name:
+            raise UserError(
+                f'OrthogonalityHook: loss_name={loss_name!r} does not contain '
+                "'loss', so MMEngine would log it without adding it.",
+                "Name it 'loss_orth', for example.",
+            )
+        self.regularizer: Regularizer = MODELS.build(regularizer)
+        self.patterns = [layers] if isinstance(layers, str) else list(layers)
+        self.weight = weight
+        self.schedule = sorted(schedule or [(0, 1.0)])
+        self.by_epoch = by_epoch
+        self.loss_name = loss_name
+        self.layers: dict[str, nn.Module] = {}
+        self._handles: list = []
+        self._collecting = False
+        self._step = 0
+        # Samples of outputs, and those made without a graph, for later.
+        self._samples: dict[str, list[Tensor]] = {}
+        self._pending: dict[str, Tensor] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        self.layers = select_layers(_unwrap(runner.model), self.patterns)
+        print_log(
+            f'{self.loss_name}: {type(self.regularizer).__name__} on '
+            f'{len(self.layers)} layers: {", ".join(self.layers)}',
+            'current',
+        )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        self._remove()
+        self._step = runner.iter
+        self._factor = self._scheduled(
+            runner.epoch if self.by_epoch else runner.iter
+        )
+        model = _unwrap(runner.model)
+        self._handles = [
+            model.register_forward_pre_hook(self._open, with_kwargs=True),
+            model.register_forward_hook(self._close, with_kwargs=True),
+        ]
+        if self.regularizer.reads_output and self._factor:
+            self._handles += [
+                layer.register_forward_hook(self._reader(name))
+                for name, layer in self.layers.items()
+            ]
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._collecting = [], False
+        self._samples, self._pending = {}, {}
+
+    def _scheduled(self, now: int) -> float:
+        reached = [factor for begin, factor in self.schedule if begin <= now]
+        return reached[-1] if reached else 0.0
+
+    def _open(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Starts to collect when the model's own forward starts."""
+        mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
+        self._collecting = mode == 'loss'
+        self._samples = {}
+
+    def _close(
+        self, model: nn.Module, args: tuple, kwargs: dict, losses: Any
+    ) -> Any:
+        """Adds the term to the losses that the model returns."""
+        if not self._collecting:
+            return losses
+        self._collecting = False
+        if self.loss_name in losses:
+            raise UserError(
+                f'The losses already have {self.loss_name!r}: '
+                f'{", ".join(losses)}.',
+                'Give each OrthogonalityHook a `loss_name` of its own.',
+            )
+        return {**losses, self.loss_name: self._loss()}
+
+    def _loss(self) -> Tensor:
+        device = next(iter(self.layers.values())).weight.device
+        total = torch.zeros((), device=device)
+        if not self._factor:
+            return total
+        # A Gram matrix of half-precision numbers would overflow.
+        with torch.autocast(device.type, enabled=False):
+            for name, layer in self.layers.items():
+                if not self.regularizer.reads_output:
+                    total = total + self.regularizer(layer)
+                    continue
+                calls = self._samples.get(name, [])
+                if not calls:
+                    raise UserError(
+                        f'{self.loss_name}: layer {name!r} did not run in '
+                        'this step, so it has no output to regularise.',
+                        'Take it out of `layers`, or use a regularizer of '
+                        'the weights, such as SoftOrthogonality.',
+                    )
+                terms = [self.regularizer(layer, y) for y in calls]
+                total = total + torch.stack(terms).mean()
+        return self.weight * self._factor * total
+
+    def _reader(self, name: str):
+        """Forward hook that keeps samples of the output of layer ``name``."""
+
+        def read(layer: nn.Module, args: tuple, output: Tensor) -> None:
+            if not self._collecting:  # a checkpointed region is recomputed
+                if name in self._pending and torch.is_grad_enabled():
+                    self._give_gradient(layer, output, self._pending.pop(name))
+                return
+            samples = self.regularizer.sample(layer, output, self._step)
+            if not torch.is_grad_enabled():
+                if name in self._pending:
+                    raise UserError(
+                        f'{self.loss_name}: layer {name!r} runs several times '
+                        'in re-entrant checkpoints.',
+                        'Take it out of `layers`, or checkpoint with '
+                        'use_reentrant=False.',
+                    )
+                samples.requires_grad_()
+                self._pending[name] = samples
+            self._samples.setdefault(name, []).append(samples)
+
+        return read
+
+    def _give_gradient(
+        self, layer: nn.Module, output: Tensor, samples: Tensor
+    ) -> None:
+        """Hands the term's gradient to the recomputed output.
+
+        Re-entrant checkpointing runs the first forward without a graph, so
+        the samples were leaves. The term comes last in the forward and so
+        first in the backward: their gradient is there already.
+        """
+
+        def add(gradient: Tensor) -> Tensor:
+            with torch.enable_grad():
+                whole = torch.zeros_like(output, requires_grad=True)
+                part = self.regularizer.sample(layer, whole, self._step)
+            extra = torch.autograd.grad(part, whole, samples.grad)[0]
+            return gradient + extra
+
+        output.register_hook(add)
+
+
+def select_layers(
+    model: nn.Module, patterns: Sequence[str]
+) -> dict[str, nn.Module]:
+    """The layers whose full name matches, ready to be regularised.
+
+    Args:
+        model: Where to look.
+        patterns: Regular expressions of full names.
+
+    Raises:
+        UserError: Where a pattern is not a regular expression, matches
+            nothing, or only layers that cannot be regularised.
+    """
+    candidates = {n: m for n, m in model.named_modules() if has_filters(m)}
+    chosen: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        try:
+            matches = re.compile(pattern).fullmatch
+        except re.error as error:
+            raise UserError(
+                f'layers={pattern!r} is not a regular expression: {error}.'
+            ) from error
+        found = {n: m for n, m in candidates.items() if matches(n)}
+        if not found:
+            raise UserError(
+                f'layers={pattern!r} matches none of the '
+                f'{len(candidates)} convolution and linear layers.',
+                f'Near: {", ".join(_near(pattern, candidates))}. A pattern '
+                "is matched against the full name; '.*' stands for any part.",
+            )
+        usable = {
+            n: m
+            for n, m in found.items()
+            if m.weight.requires_grad
+            and m.weight.numel()
+            and _filters_a_group(m) > 1
+        }
+        left_out = [n for n in found if n not in usable]
+        if not usable:
+            raise UserError(
+                f'layers={pattern!r} matches only layers that are frozen or '
+                f'have one filter a group: {", ".join(left_out)}.',
+                'Choose layers that train (see `frozen_stages`).',
+            )
+        if left_out:
+            print_log(
+                'Not regularised, frozen or one filter a group: '
+                + ', '.join(left_out),
+                'current',
+            )
+        chosen.update(usable)
+    return chosen
+
+
+def _filters_a_group(layer: nn.Module) -> int:
+    filters = getattr(layer, 'out_channels', None) or layer.out_features
+    return filters // num_groups(layer)
+
+
+def _near(pattern: str, names: Sequence[str]) -> list[str]:
+    literal = re.sub(r'\\|[^\w.]', '', pattern).replace('..', '.')
+    near = difflib.get_close_matches(literal, list(names), 5, 0.4)
+    return near or list(names)[:5]
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
