@@ -40,10 +40,12 @@ class UserError(Exception):
         return type(self), (self.problem, self.fix)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
+def nearest(
+    word: str, choices: Iterable[str], cutoff: float = 0.5
+) -> str | None:
     """The choice spelt most like ``word``, None where nothing is near."""
     by_lower = {str(c).lower(): str(c) for c in choices}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, 0.5)
+    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, cutoff)
     return by_lower[found[0]] if found else None
 
 

@@ -1,0 +1,379 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reading and writing checkpoints without running or losing anything.
+
+Importing this module makes MMEngine read every checkpoint with
+``weights_only``: local files, URLs and the ``torchvision://`` family, whoever
+asks (``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``,
+``DetInferencer``), on both stacks. The maintained builds would otherwise fall
+back to unpickling anything; the official ones would refuse the checkpoints
+they wrote themselves.
+
+A pickle that wants more than tensors and plain containers is refused.
+``MMEXT_TRUST_CHECKPOINT=1`` (``--trust-checkpoint``) overrides that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.dist import barrier
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import checkpoint as host
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from mmext.errors import UserError, did_you_mean
+
+TRUST = 'MMEXT_TRUST_CHECKPOINT'
+STEP = re.compile(r'(epoch|iter)_(\d+)\.pth$')
+MapLocation = str | torch.device | Callable | None
+
+_scalar = np.float64(0).__reduce__()[0]
+_reconstruct = np.zeros(0).__reduce__()[0]
+#: What an MMEngine checkpoint holds beside tensors: the history of the log.
+SAFE_GLOBALS = [
+    HistoryBuffer,
+    np.dtype,
+    np.ndarray,
+    _scalar,
+    _reconstruct,
+    *{type(np.dtype(kind)) for kind in '?bhilqBHILQefd'},
+]
+
+
+def trusted() -> bool:
+    """Whether the user asked to unpickle whatever a checkpoint holds."""
+    return os.environ.get(TRUST, '0') not in ('', '0')
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
+    """Reads a checkpoint file, running nothing that is in it.
+
+    Args:
+        filename: A ``.pth`` file written by ``torch.save``, or
+            ``.safetensors``.
+        map_location: As for :func:`torch.load`. Default: the CPU.
+
+    Raises:
+        UserError: No such file, not a whole checkpoint, or a pickle that
+            wants to call what is not on the allowlist.
+    """
+    path = _existing(filename)
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path, map_location)
+    if trusted():
+        return torch.load(path, map_location, weights_only=False)
+    _refuse_compressed(path)
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            checkpoint = torch.load(path, map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = _globals_wanted(path, str(error))
+        if not wanted:
+            raise _unreadable(path, error) from error
+        raise UserError(
+            f'checkpoint {path} was refused: loading it would call '
+            f'{", ".join(wanted)}, which can run any code (SHA-256 '
+            f'{sha256(path)})',
+            'Ask its author for the weights alone (a plain state_dict or '
+            '.safetensors). If you trust whoever made this file: '
+            f'--trust-checkpoint, or {TRUST}=1.',
+        ) from error
+    except (EOFError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a '
+            'dict with a state_dict',
+            "Save it with torch.save({'state_dict': model.state_dict()}).",
+        )
+    # Runner.resume() would execute this text as a Python config.
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def _existing(filename: str | Path) -> Path:
+    path = Path(filename).expanduser()
+    if path.is_file():
+        return path
+    if '://' in str(filename):
+        schemes = [s for s in CheckpointLoader._schemes if s.endswith('://')]
+        raise UserError(
+            f'checkpoint {filename}: unknown scheme',
+            did_you_mean(str(filename).split('://')[0] + '://', schemes)
+            or f'Known: {", ".join(schemes)}.',
+        )
+    folder = path if path.is_dir() else path.parent
+    beside = [p.name for p in folder.glob('*.pth')] if folder.is_dir() else []
+    raise UserError(
+        f'checkpoint {path} '
+        + ('is a folder' if path.is_dir() else 'does not exist'),
+        did_you_mean(path.name, beside)
+        or (f'{folder} has {", ".join(sorted(beside)[:5])}.' if beside else '')
+        or f'{folder} holds no .pth file; check the path.',
+    )
+
+
+def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    device = map_location if isinstance(map_location, str) else 'cpu'
+    try:
+        return {'meta': {}, 'state_dict': load_file(path, device)}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    first = str(error).strip().splitlines() or [type(error).__name__]
+    return UserError(
+        f'checkpoint {path} ({path.stat().st_size} bytes) is not a whole '
+        f'checkpoint: {first[0][:200]}',
+        'It was cut off or changed. Use an older one; --resume without a '
+        'file name finds the newest whole checkpoint by itself.',
+    )
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch.save stores; a compressed member can be a decompression bomb."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = [m for m in archive.infolist() if m.compress_type]
+    if packed:
+        grown = sum(m.file_size for m in packed)
+        raise UserError(
+            f'checkpoint {path} was refused: {len(packed)} of its members are '
+            f'compressed and would unpack to {grown} bytes; torch.save never '
+            'compresses',
+            'If you trust whoever made it: --trust-checkpoint.',
+        )
+
+
+def _globals_wanted(path: Path, message: str) -> list[str]:
+    """Names a pickle would call, for the message that refuses it."""
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not a zip file, or torn: the message has one name
+        return re.findall(r'GLOBAL ([\w.]+) was not an allowed', message)
+
+
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
+    """The loader of local files, as MMEngine calls it."""
+    return load(filename, map_location or 'cpu')
+
+
+def load_from_http(
+    filename: str,
+    map_location: MapLocation = None,
+    model_dir: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Downloads once a machine into torch's cache, then :func:`load`.
+
+    A hash in the file's name (``resnet50-0676ba61.pth``) is checked.
+    """
+    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
+    path = folder / Path(urlparse(filename).path).name
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = torch.hub.HASH_REGEX.search(path.name)
+        try:
+            torch.hub.download_url_to_file(
+                filename, str(path), found and found.group(1), progress
+            )
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f'could not download {filename}: {error}',
+                f'Put the file at {path}, or name a local file.',
+            ) from error
+    barrier()
+    return load(path, map_location or 'cpu')
+
+
+def install() -> None:
+    """Makes MMEngine read checkpoints through this module."""
+    register = CheckpointLoader.register_scheme
+    register('', load_from_local, force=True)
+    register(('http://', 'https://'), load_from_http, force=True)
+    # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
+    host.load_from_http = load_from_http
+
+
+@dataclass
+class Match:
+    """How a checkpoint's tensors fit a model's."""
+
+    loaded: int = 0
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Tensors of the model."""
+        return self.loaded + len(self.missing) + len(self.reshaped)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every tensor of each side has its partner."""
+        return not (self.missing or self.unused or self.reshaped)
+
+    def __str__(self) -> str:
+        text = f'{self.loaded} of {self.total} tensors fit'
+        for what, names in (
+            ('of another shape', self.reshaped),
+            ('missing from the checkpoint', self.missing),
+            ('unknown to the model', self.unused),
+        ):
+            if names:
+                more = ', ...' if len(names) > 3 else ''
+                text += f'; {len(names)} {what}: {", ".join(names[:3])}{more}'
+        return text
+
+
+def match(model: nn.Module, checkpoint: Mapping[str, Any]) -> Match:
+    """Compares names and shapes; changes neither side.
+
+    Args:
+        model: A model, wrapped (DDP, test-time augmentation) or not.
+        checkpoint: What :func:`load` returned, or a plain state dict.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    theirs = {
+        re.sub(r'^module\.', '', key): value
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+    }
+    result = Match()
+    for key, value in model.state_dict().items():
+        other = theirs.pop(key, None)
+        if other is None:
+            # BatchNorm's counter is younger than many published weights.
+            if not key.endswith('num_batches_tracked'):
+                result.missing.append(key)
+        elif not hasattr(value, 'shape') or value.shape == other.shape:
+            result.loaded += 1
+        else:
+            result.reshaped.append(
+                f'{key} {tuple(other.shape)} for {tuple(value.shape)}'
+            )
+    result.unused = list(theirs)
+    return result
+
+
+def require_match(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    name: str,
+    least: float = 1.0,
+) -> Match:
+    """Stops where too few tensors of a checkpoint fit the model.
+
+    Args:
+        model: The model to be loaded.
+        checkpoint: What :func:`load` returned.
+        name: The checkpoint's name, for the message.
+        least: Fraction of the model's tensors that must fit. 1, the default,
+            also forbids tensors that the model does not have.
+
+    Raises:
+        UserError: With the first few that do not fit.
+    """
+    found = match(model, checkpoint)
+    if found.exact or (least < 1 and found.loaded >= least * found.total):
+        return found
+    meta = checkpoint.get('meta', {})
+    made_by = meta.get('experiment_name') if isinstance(meta, dict) else None
+    raise UserError(
+        f'checkpoint {name} is of another architecture than the config: '
+        f'{found}',
+        'Use the config it was trained with'
+        + (f' (the run was {made_by!r})' if made_by else '')
+        + ', or convert its names (tools/model_converters).',
+    )
+
+
+def defect(path: str | Path) -> str | None:
+    """What is wrong with a checkpoint file; None where it is whole.
+
+    Reads it all and compares the checksums that ``torch.save`` stores with
+    every tensor: a torn file and a flipped bit are both found.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(n.endswith('data.pkl') for n in archive.namelist()):
+                return 'no data.pkl in it'
+            bad = archive.testzip()
+            return f'checksum of {bad} is wrong' if bad else None
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+        return str(error) or type(error).__name__
+
+
+def newest_valid(
+    work_dir: str | Path, tell: Callable[[str], None] = print
+) -> Path | None:
+    """The newest whole checkpoint of a run; None where there is none.
+
+    Args:
+        work_dir: The run's folder; where ``last_checkpoint`` points elsewhere,
+            that folder counts too.
+        tell: Called with a line for every checkpoint passed over.
+    """
+    folders = {Path(work_dir)}
+    pointer = Path(work_dir, 'last_checkpoint')
+    if pointer.is_file() and (last := pointer.read_text().strip()):
+        folders.add(Path(last).parent)
+    found = {p.resolve() for f in folders for p in f.glob('*.pth')}
+    steps = [p for p in found if STEP.match(p.name)]
+    if len({STEP.match(p.name)[1] for p in steps}) == 1:
+        steps.sort(key=lambda p: int(STEP.match(p.name)[2]))
+    else:
+        steps.sort(key=lambda p: p.stat().st_mtime_ns)
+    for path in reversed(steps):
+        if (why := defect(path)) is None:
+            return path
+        tell(f'checkpoint {path.name} is passed over: {why}')
+    return None
+
+
+def replace_durably(temporary: Path, final: Path) -> None:
+    """Puts a checkpoint in place once it is whole on the disk.
+
+    Raises:
+        OSError: What was read back is not what was written.
+    """
+    with open(temporary, 'rb+') as file:
+        os.fsync(file.fileno())
+    if why := defect(temporary):
+        raise OSError(f'{temporary} was not written whole: {why}')
+    os.replace(temporary, final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reading a config and what the command line changes in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmext.errors import UserError, did_you_mean, nearest
+
+#: Top-level keys that somebody reads.
+READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'default_scope',
+    'efficient_conv_bn_eval',
+    'env_cfg',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+
+def load_config(
+    filename: str | Path, options: Mapping[str, Any] | None = None
+) -> Config:
+    """Reads a config file and merges ``--cfg-options`` into it.
+
+    Args:
+        filename: A config file.
+        options: Dotted keys and their values. A key that is not in the
+            config but spelt almost like one that is there is refused; to
+            add such a key on purpose write ``+key=value``.
+
+    Raises:
+        UserError: No such file, one that does not load, or a misspelt key.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path()
+        near = did_you_mean(path.name, [p.name for p in folder.glob('*.py')])
+        raise UserError(
+            f'config {path} does not exist',
+            f'{near} (in {folder})' if near else 'Check the path.',
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'config {path}: a file it inherits is missing: {error}',
+            'Check its _base_ list.',
+        ) from error
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        NameError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(
+            f'config {path} does not load: {type(error).__name__}: {error}',
+            'MMEXT_DEBUG=1 shows where.',
+        ) from error
+    merge_options(cfg, options or {})
+    return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merges dotted ``--cfg-options`` into ``cfg``, in place."""
+    for key in options:
+        if not key.startswith('+'):
+            _check_key(cfg, key)
+    try:
+        cfg.merge_from_dict({k.removeprefix('+'): options[k] for k in options})
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'--cfg-options {dict(options)} cannot be merged: {error}',
+            'A list is addressed by number: pipeline.0.type=...',
+        ) from error
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    here: Any = cfg
+    parts = key.split('.')
+    for i, part in enumerate(parts):
+        if isinstance(here, Sequence) and not isinstance(here, str):
+            if not part.isdigit() or int(part) >= len(here):
+                raise UserError(
+                    f'--cfg-options {key}: {".".join(parts[:i])} is a list '
+                    f'of {len(here)}, so {part!r} must be a number below '
+                    f'{len(here)}'
+                )
+            here = here[int(part)]
+            continue
+        if not isinstance(here, Mapping):
+            return
+        if part not in here:
+            known = set(here) | (READ if i == 0 else set())
+            similar = nearest(part, known, 0.8) if part not in known else None
+            if similar:
+                where = '.'.join([*parts[:i], similar])
+                raise UserError(
+                    f'--cfg-options {key}: no such key in the config',
+                    f'Did you mean {where!r}? To add a new key, write '
+                    f'+{key}=...',
+                )
+            return
+        here = here[part]
+    if len(parts) == 1 and key not in READ:
+        print_log(
+            f'--cfg-options {key}=... changes only a variable of the config '
+            'file: what the file built from it keeps the old value. Name '
+            'the places that use it, e.g. train_dataloader.dataset.'
+            f'{key}=...',
+            'current',
+            30,
+        )
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, filename: str) -> None:
+    """The command line's folder, else the config's, else by its name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(filename).stem))
+    path = Path(cfg.work_dir)
+    if path.exists() and not path.is_dir():
+        raise UserError(
+            f'work dir {path} is a file', 'Name a folder with --work-dir.'
+        )
+
+
+def set_amp(cfg: Config) -> None:
+    """Turns mixed precision on; the runner picks the device's type."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Turns the linear scaling of the learning rate on.
+
+    Raises:
+        UserError: The config does not say for which batch its rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(
+            '--auto-scale-lr: the config does not say for which total batch '
+            'its learning rate is meant',
+            '--cfg-options +auto_scale_lr.base_batch_size=16',
+        )
+    cfg.auto_scale_lr.enable = True

@@ -1,0 +1,230 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""MMEngine's runner, on any device and hard to lose work with.
+
+``tools/train.py`` and ``tools/test.py`` of mmext use it. mmdet's own tools
+and ``mim train mmdet`` do with one line in the config::
+
+    runner_type = 'ReliableRunner'
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import (
+    broadcast_object_list,
+    is_distributed,
+    master_only,
+)
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmext.engine.checkpoint import (
+    newest_valid,
+    replace_durably,
+    require_match,
+)
+from mmext.engine.distributed import (
+    check_launcher,
+    cores,
+    init_gloo,
+    replace_torch_sync_bn,
+)
+from mmext.engine.seeding import EpochSeedHook
+from mmext.errors import UserError
+
+
+@RUNNERS.register_module()
+class ReliableRunner(Runner):
+    """A ``Runner`` that differs from its parent in these points.
+
+    - Several processes work without a GPU (gloo), SyncBN included.
+    - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
+    - A checkpoint is written beside its place, flushed, read back and only
+      then renamed; a full disk stops the run and leaves the older ones.
+    - Resuming takes the newest *whole* checkpoint, and the run then ends
+      where the undisturbed one ends, bit for bit on the CPU.
+    - Testing a checkpoint that does not fit the model is an error, and so is
+      training from one of which less than half fits.
+    """
+
+    _evaluating = False
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Meets the other processes, on GPUs or on none."""
+        check_launcher(self.launcher)
+        if get_device() == 'cpu':
+            if self.distributed and not is_distributed():
+                timeout = env_cfg.get('dist_cfg', {}).get('timeout')
+                init_gloo(self.launcher, timeout)
+            torch.set_num_threads(min(torch.get_num_threads(), cores()))
+        super().setup_env(env_cfg)
+
+    def wrap_model(
+        self, model_wrapper_cfg: dict | None, model: nn.Module
+    ) -> nn.Module:
+        """Adds what DDP and SyncBN need where there is no GPU."""
+        if self.distributed and get_device() == 'cpu':
+            replace_torch_sync_bn(model)
+            if self.cfg.get('sync_bn') == 'torch':
+                self.cfg.sync_bn = 'mmcv'
+            # The keys that the parent sets where it is given none.
+            model_wrapper_cfg = {
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get(
+                    'find_unused_parameters', False
+                ),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_optim_wrapper(
+        self, optim_wrapper: dict | OptimWrapper
+    ) -> OptimWrapper:
+        """Replaces the wrapper that needs a GPU where there is none."""
+        if (
+            isinstance(optim_wrapper, dict)
+            and optim_wrapper.get('type') == 'AmpOptimWrapper'
+            and get_device() == 'cpu'
+        ):
+            optim_wrapper = copy.deepcopy(optim_wrapper)
+            for key in ('loss_scale', 'dtype', 'use_fsdp'):
+                optim_wrapper.pop(key, None)
+            optim_wrapper['type'] = 'CPUAmpOptimWrapper'
+            self.logger.info('Mixed precision on the CPU: bfloat16')
+        return super().build_optim_wrapper(optim_wrapper)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: dict | DataLoader,
+        seed: int | None = None,
+        diff_rank_seed: bool = False,
+    ) -> DataLoader:
+        """Suits the loader to its number of workers."""
+        if isinstance(dataloader, dict):
+            dataloader = copy.deepcopy(dataloader)
+            if not dataloader.get('num_workers'):
+                # torch refuses both without workers.
+                dataloader.pop('persistent_workers', None)
+                dataloader.pop('prefetch_factor', None)
+            elif dataloader.get('sampler', {}).get('shuffle'):
+                # A worker that outlives the epoch carries its generator on.
+                dataloader['persistent_workers'] = False
+                dataloader.setdefault(
+                    'worker_init_fn', {'type': 'epoch_worker_init'}
+                )
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def register_hooks(
+        self,
+        default_hooks: dict | None = None,
+        custom_hooks: list | None = None,
+    ) -> None:
+        """Adds :class:`EpochSeedHook`; keeps two checkpoints at least."""
+        super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(EpochSeedHook())
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
+                # It removes the old one before it writes the new one.
+                hook.max_keep_ckpts = 2
+
+    def test(self) -> dict:
+        """Tests; every tensor of the checkpoint must fit."""
+        self._evaluating = True
+        return super().test()
+
+    def val(self) -> dict:
+        """Validates; every tensor of the checkpoint must fit."""
+        self._evaluating = True
+        return super().val()
+
+    def load_or_resume(self) -> None:
+        """Resumes from the newest whole checkpoint where none is named."""
+        if self._resume and self._load_from is None and not self._has_loaded:
+            found = [None]
+            if self.rank == 0:
+                found = [newest_valid(self.work_dir, self.logger.warning)]
+            broadcast_object_list(found)
+            if found[0] is None:
+                self.logger.warning(
+                    f'Nothing to resume in {self.work_dir}: starting anew'
+                )
+                self._resume = False
+            else:
+                self.logger.info(f'Resuming from {found[0]}')
+                self._load_from = str(found[0])
+        super().load_or_resume()
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Checks a checkpoint between its reading and its use."""
+        if fn_name == 'after_load_checkpoint':
+            strict = self._evaluating or self._resume
+            found = require_match(
+                self.model,
+                kwargs['checkpoint'],
+                str(self._load_from),
+                least=1.0 if strict else 0.5,
+            )
+            self.logger.info(f'Checkpoint {self._load_from}: {found}')
+        super().call_hook(fn_name, **kwargs)
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Writes a checkpoint whole or not at all.
+
+        Raises:
+            UserError: The disk is full; nothing was left half-written.
+        """
+        local = '://' not in str(out_dir) and not backend_args
+        name = f'{filename}.tmp' if local else filename
+        temporary, final = Path(out_dir, name), Path(out_dir, filename)
+        try:
+            super().save_checkpoint(
+                out_dir,
+                name,
+                file_client_args,
+                save_optimizer,
+                save_param_scheduler,
+                meta,
+                by_epoch,
+                backend_args,
+            )
+            if local:
+                replace_durably(temporary, final)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(
+                f'checkpoint {final} could not be written: {error}',
+                'Free some space, then run the same command with --resume: '
+                'it continues from the last whole checkpoint.',
+            ) from error
+        if local:
+            self._warn_of_full_disk(final)
+
+    def _warn_of_full_disk(self, written: Path) -> None:
+        free = shutil.disk_usage(written.parent).free
+        size = written.stat().st_size
+        if free < 3 * size:
+            self.logger.warning(
+                f'Disk almost full: {free / 1e6:.0f} MB left in '
+                f'{written.parent}, a checkpoint takes {size / 1e6:.0f} MB'
+            )
