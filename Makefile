@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 STACK ?= onedl
-EXTRAS ?= $(STACK),dev
+EXTRAS ?= $(STACK),dev$(if $(filter onedl,$(STACK)),$(comma)seg$(comma)cls)
 DATA ?=
 ARGS ?=
 comma := ,

@@ -51,11 +51,13 @@ EXTRAS = {
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4'],
+    'analysis': ['scikit-learn', 'scipy'],
     'dev': [
         'hypothesis',
         'pytest',
         'pytest-timeout',
         'ruff==0.15.*',
+        'scikit-learn',
         'scipy',
         'timm',
     ],
