@@ -1,0 +1,241 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""StarNet against the paper's reference, timm's copy and its own laws."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import backbone_checks as checks
+import pytest
+import torch
+from conftest import assert_golden, golden_fill, golden_input
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmext.errors import UserError
+from mmext.models import load_released_weights
+from mmext.models.backbones import StarNet
+
+# With the 1000-class head of the released networks.
+PARAMETERS = {
+    's1': 2_869_168,
+    's2': 3_682_024,
+    's3': 5_750_792,
+    's4': 7_482_728,
+    's050': 542_728,
+    's100': 1_043_280,
+    's150': 1_560_616,
+}
+SMALL = {'embed_dims': 4, 'depths': (1, 2, 1, 1), 'mlp_ratio': 2}
+build = partial(StarNet, SMALL)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize('arch', ['s1', 's050'])
+def test_equals_the_reference(arch: str, golden: dict, shared) -> None:
+    keys = shared(f'facts/state_dict_keys/starnet_{arch}.json')
+    weights = golden_fill(checks.random_weights(keys))
+    reference = golden[f'starnet_{arch}']
+    image = golden_input(reference['input'])
+    model = StarNet(arch).double().eval()
+    load_released_weights(model, weights)
+    for out, ref in zip(model(image), reference['stages'], strict=True):
+        assert_golden(out, ref)
+    # With the final norm, a pool and a linear layer: the classifier.
+    model = StarNet(arch, final_norm=True, out_indices=-1).double().eval()
+    load_released_weights(model, weights)
+    pooled = model(image)[0].mean((2, 3))
+    scores = pooled @ weights['head.weight'].T + weights['head.bias']
+    assert_golden(scores, reference['logits'])
+
+
+@pytest.mark.parametrize('arch', PARAMETERS)
+def test_parameter_counts_equal_the_papers(arch: str) -> None:
+    model = StarNet(arch, final_norm=True)
+    head = 1000 * (model.out_channels[-1] + 1)
+    count = sum(p.numel() for p in model.parameters())
+    assert count + head == PARAMETERS[arch]
+
+
+@pytest.mark.parametrize('arch', PARAMETERS)
+def test_equals_timm(arch: str, x: torch.Tensor) -> None:
+    timm = pytest.importorskip('timm')
+    theirs = timm.create_model(f'starnet_{arch}').double().eval()
+    checks.randomise(theirs)
+    ours = StarNet(arch, final_norm=True).double().eval()
+    load_released_weights(ours, theirs.state_dict())
+    last, levels = theirs.forward_intermediates(x.double(), norm=True)
+    for out, ref in zip(ours(x.double()), levels, strict=True):
+        torch.testing.assert_close(out, ref)
+    torch.testing.assert_close(last, levels[-1])
+
+
+@pytest.mark.parametrize('size', [(64, 96), (65, 97), (33, 190)])
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (2,), (0, 2), -1])
+def test_levels(size: tuple[int, int], out_indices) -> None:
+    model = MODELS.build(
+        {'type': 'StarNet', 'arch': 's050', 'out_indices': out_indices}
+    )
+    checks.check_levels(model, size)
+
+
+@pytest.mark.parametrize('subset', [(0,), (1, 2), (3,)])
+def test_subsets_of_outputs(subset: tuple[int, ...], x: torch.Tensor) -> None:
+    checks.check_subset(build, x, subset)
+
+
+def test_gradients(x: torch.Tensor) -> None:
+    checks.check_gradients(build(drop_path_rate=0.1, final_norm=True), x)
+
+
+def test_checkpointing(x: torch.Tensor) -> None:
+    checks.check_checkpointing(build, x)
+
+
+@pytest.mark.parametrize('frozen', [0, 1, 4])
+def test_freezing(frozen: int) -> None:
+    checks.check_freezing(build, frozen)
+
+
+def test_norm_eval() -> None:
+    checks.check_norm_eval(build)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(dtype: torch.dtype, x: torch.Tensor) -> None:
+    checks.check_half(build, x, dtype)
+
+
+def test_channels_last(x: torch.Tensor) -> None:
+    checks.check_channels_last(build, x)
+
+
+def test_trace(x: torch.Tensor) -> None:
+    checks.check_trace(build, x)
+
+
+def test_fused_norms_change_nothing(x: torch.Tensor) -> None:
+    from mmcv.cnn import fuse_conv_bn
+
+    model = checks.randomise(build()).double().eval()
+    plain = model(x.double())
+    fused = fuse_conv_bn(model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    torch.testing.assert_close(fused(x.double()), plain)
+
+
+def test_operation_of_each_stage(x: torch.Tensor) -> None:
+    """Star and sum differ from the first stage that has another one on."""
+    star = checks.randomise(build()).eval()
+    mixed = build(operation=('star', 'sum', 'star', 'star')).eval()
+    mixed.load_state_dict(star.state_dict())
+    first, second, *_ = (
+        torch.equal(a, b) for a, b in zip(star(x), mixed(x), strict=True)
+    )
+    assert first and not second
+
+
+@pytest.mark.parametrize('operation', ['star', 'sum'])
+@pytest.mark.parametrize('position', ['one', 'both', 'none', 'after'])
+def test_block_is_the_formula(operation: str, position: str) -> None:
+    model = checks.randomise(
+        build(operation=operation, act_position=position)
+    ).eval()
+    block = model.stages[1][1]
+    y = torch.randn(2, 8, 6, 5) * 3
+    a, b = block.f1(y), block.f2(y)
+    act_a, act_b = a.clamp(0, 6), b.clamp(0, 6)
+
+    def join(u, v):
+        return u * v if operation == 'star' else u + v
+
+    expected = {
+        'one': join(act_a, b),
+        'both': join(act_a, act_b),
+        'none': join(a, b),
+        'after': join(a, b).clamp(0, 6),
+    }[position]
+    torch.testing.assert_close(block.star(a.clone(), b.clone()), expected)
+
+
+@pytest.mark.parametrize('act', ['ReLU', 'GELU', 'LeakyReLU', 'HSwish'])
+def test_activations(act: str, x: torch.Tensor) -> None:
+    model = build(act_cfg={'type': act})
+    checks.check_gradients(model, x)
+
+
+def test_without_any_activation(x: torch.Tensor) -> None:
+    model = build(act_cfg=None)
+    checks.check_gradients(model, x)
+    kinds = {type(m).__name__ for m in model.modules()}
+    assert not kinds & {'ReLU6', 'GELU', 'ReLU'}
+
+
+def test_group_norm_takes_the_place_of_batch_norm(x: torch.Tensor) -> None:
+    model = build(norm_cfg={'type': 'GN', 'num_groups': 2})
+    checks.check_gradients(model, x)
+
+
+def test_truncated_normal_start() -> None:
+    default, truncated = (
+        StarNet('s1'),
+        StarNet('s1', weight_init='trunc_normal'),
+    )
+    for model in (default, truncated):
+        bias = model.stages[3][1].f1.conv.bias.clone()
+        model.init_weights()
+        assert torch.equal(model.stages[3][1].f1.conv.bias, bias)
+    weight = truncated.stages[3][1].f1.conv.weight
+    assert abs(weight.std() - 0.02) < 1e-3
+    # PyTorch's own: uniform with bound 1 / sqrt(fan in).
+    weight = default.stages[3][1].f1.conv.weight
+    bound = weight[0].numel() ** -0.5
+    assert weight.abs().max() <= bound < weight.abs().max() * 1.01
+
+
+def test_drop_path_rises_to_the_rate_asked_for() -> None:
+    model = build(drop_path_rate=0.4, out_indices=(0, 1))
+    rates = [
+        getattr(b.drop_path, 'drop_prob', 0.0)
+        for stage in model.stages
+        for b in stage[1:]
+    ]
+    assert rates == pytest.approx([0, 0.1, 0.2])  # of 5, two are not built
+
+
+def test_freezing_random_weights_warns() -> None:
+    model = build(frozen_stages=1)
+    with pytest.warns(UserWarning, match='frozen_stages=1.*random weights'):
+        model.init_weights()
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'arch': 'S1'}, "Did you mean 's1'"),
+        ({'arch': {'embed_dims': 8, 'depth': 3}}, 'depths'),
+        ({'out_indices': (0, 4)}, '0 to 3'),
+        ({'out_indices': (2, 1)}, r'Write \(1, 2\)'),
+        ({'operation': 'sun'}, "Did you mean 'sum'"),
+        ({'operation': ('sum', 'star')}, '4 stages'),
+        ({'act_position': 'afer'}, "Did you mean 'after'"),
+        ({'weight_init': 'truncnormal'}, "Did you mean 'trunc_normal'"),
+        ({'frozen_stages': 5}, '4 everything that is built'),
+    ],
+)
+def test_wrong_arguments(wrong: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        StarNet(**wrong)
+
+
+def test_unknown_argument_is_an_error() -> None:
+    with pytest.raises(TypeError, match='dephts'):
+        StarNet(dephts=(1, 1, 1, 1))
+
+
+def test_bad_input() -> None:
+    checks.check_bad_input(build(), 32)
