@@ -9,22 +9,18 @@ key names are called here is each backbone's own ``released_key``.
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-import re
 from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import print_log
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmext.errors import UserError, did_you_mean, nearest
+from mmext.engine.checkpoint import load, load_from_http
+from mmext.errors import UserError, did_you_mean
 
 # In the order of preference: averaged weights only where nothing else is.
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
@@ -96,23 +92,31 @@ def load_released_weights(
         source, content = 'the given state dict', checkpoint
     else:
         source, content = str(checkpoint), read_checkpoint(checkpoint)
-    tensors = unwrap(content, source, wrapper)
-    found, dropped = strip_prefix(tensors, source, prefix)
-    matched, renamed = {}, {}
-    expected = backbone.state_dict()
+    found, dropped = strip_prefix(
+        unwrap(content, source, wrapper), source, prefix
+    )
     rename = getattr(backbone, 'released_key', _drop_head)
+    matched, renamed = {}, {}
     for key, tensor in found.items():
         entry = rename(key)
         if entry is None:
             dropped.append(key)
-            continue
-        matched[entry] = tensor
-        if entry != key:
-            renamed[key] = entry
+        elif entry in matched:
+            raise UserError(f'{source} has {entry} twice, once as {key}.')
+        else:
+            matched[entry] = tensor
+            if entry != key:
+                renamed[key] = entry
+    expected = backbone.state_dict()
     report = LoadReport(
         source,
         filled=[k for k in expected if k in matched],
-        unfilled=[k for k in expected if k not in matched],
+        unfilled=[
+            k
+            for k in expected
+            # Batch norm's counter is younger than many published weights.
+            if k not in matched and not k.endswith('num_batches_tracked')
+        ],
         renamed=renamed,
         dropped=dropped,
     )
@@ -125,35 +129,13 @@ def load_released_weights(
 
 
 def read_checkpoint(path: str | Path) -> Mapping:
-    """Content of a checkpoint file, without running anything in it."""
-    local = _download(str(path)) if '://' in str(path) else Path(path)
-    if not local.is_file():
-        near = nearest(local.name, [p.name for p in local.parent.glob('*')])
-        raise UserError(
-            f'There is no checkpoint {path}.',
-            f'Did you mean {local.parent / near}?' if near else '',
-        )
-    try:
-        if local.suffix == '.safetensors':
-            return load_file(local)
-        with _plain_records_allowed():
-            return torch.load(local, map_location='cpu', weights_only=True)
-    except Exception as error:  # a broken file can raise nearly anything
-        reason = str(error)
-        code = re.search(r'GLOBAL (\S+)|function <?(.+?)>? ', reason)
-        if isinstance(error, pickle.UnpicklingError) and code:
-            raise UserError(
-                f'{path} holds {code[1] or code[2]}, which is neither a '
-                'tensor nor plain data: a checkpoint like that can run code, '
-                'so it was not loaded.',
-                'Ask its author for .safetensors. If you trust it, save its '
-                "torch.load(..., weights_only=False)['state_dict'] alone.",
-            ) from None
-        raise UserError(
-            f'{path} is not a readable checkpoint, {local.stat().st_size:,} '
-            f'bytes long: {reason.splitlines()[0][:200] or repr(error)}',
-            'It may be cut short or something else altogether: get it again.',
-        ) from None
+    """Content of a checkpoint file or address; nothing in it is run."""
+    read = load_from_http if '://' in str(path) else load
+    # The records of a run that timm and the Swin family save beside their
+    # weights: argparse's, and yacs' mapping, read as a plain one.
+    records = [Namespace, (OrderedDict, 'yacs.config.CfgNode')]
+    with torch.serialization.safe_globals(records):
+        return read(str(path))
 
 
 def unwrap(content: object, source: str, wrapper: str | None = None) -> dict:
@@ -254,37 +236,6 @@ def _check(
 
 def _drop_head(key: str) -> str | None:
     return None if key.startswith('head.') else key
-
-
-def _plain_records_allowed() -> contextlib.AbstractContextManager:
-    """Lets argparse's record of arguments pass, which timm's trainer saves
-    beside the weights: it holds data and runs nothing."""
-    allow = getattr(torch.serialization, 'safe_globals', None)
-    return allow([Namespace]) if allow else contextlib.nullcontext()
-
-
-def _download(url: str) -> Path:
-    """Path of a file from the web in PyTorch's cache; one process loads."""
-    if urlparse(url).scheme not in ('http', 'https'):
-        raise UserError(
-            f'{url}: only files, http and https can be read.',
-            'Download it first and give the path.',
-        )
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(url).name)
-    problem = None
-    if get_local_rank() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), progress=False)
-        except OSError as error:
-            problem = error
-    barrier()
-    if problem or not path.exists():
-        raise UserError(
-            f'{url} could not be downloaded: {problem or "see rank 0"}.',
-            'Check the address and the network, or give a local file.',
-        )
-    return path
 
 
 def _some(names: list[str]) -> str:

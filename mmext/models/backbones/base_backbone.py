@@ -16,6 +16,11 @@ from mmext.errors import UserError
 from mmext.models.released_weights import load_released_weights
 
 
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates of ``depth`` blocks, rising linearly from 0 to ``last``."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
 class BaseBackbone(BaseModule):
     """Freezing, strict pretrained weights and input checks in one place.
 

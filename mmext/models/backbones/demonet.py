@@ -16,6 +16,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmext.models.backbones.base_backbone import drop_path_rates
 from mmext.models.backbones.isotropic_backbone import IsotropicBackbone
 from mmext.models.layers.star_operation import StarOperation
 
@@ -120,7 +121,7 @@ class DemoNet(IsotropicBackbone):
         has_norm = self.set_outputs(
             out_indices, depth, embed_dims, patch_size, final_norm
         )
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = drop_path_rates(drop_path_rate, depth)
         self.stem = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
         self.blocks = nn.ModuleList(
             DemoBlock(

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmext.models.arguments import resolve_arch
+from mmext.models.backbones.base_backbone import drop_path_rates
 from mmext.models.backbones.isotropic_backbone import IsotropicBackbone
 from mmext.models.layers.spatial_gating_unit import LN, SpatialGatingUnit
 
@@ -167,7 +167,7 @@ class GMLP(IsotropicBackbone):
         has_norm = self.set_outputs(
             out_indices, depth, dims, patch_size, final_norm
         )
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = drop_path_rates(drop_path_rate, depth)
 
         self.stem = PatchEmbed(in_channels, dims, patch_size)
         self.blocks = nn.ModuleList()

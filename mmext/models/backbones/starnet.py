@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from mmext.errors import UserError
 from mmext.models.arguments import choose, resolve_arch, resolve_indices
-from mmext.models.backbones.base_backbone import BaseBackbone
+from mmext.models.backbones.base_backbone import BaseBackbone, drop_path_rates
 from mmext.models.layers.star_operation import StarOperation
 
 STEM_CHANNELS = 32
@@ -174,7 +173,7 @@ class StarNet(BaseBackbone):
         self.out_channels = tuple(widths[i] for i in self.out_indices)
         self.strides = tuple(2 ** (i + 2) for i in self.out_indices)
         operations = _per_stage(operation, num_stages)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(depths))
 
         self.stem = nn.Sequential(
             ConvBN(in_channels, STEM_CHANNELS, 3, 2, norm_cfg=norm_cfg)

@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The pyramid of one map, and its layer norm."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mmext.errors import UserError
+from mmext.models.backbones import GMLP
+from mmext.models.layers import LayerNorm2d
+from mmext.models.necks import SimpleFeaturePyramid
+
+
+@pytest.mark.parametrize('size', [(4, 6), (7, 3), (1, 1)])
+@pytest.mark.parametrize('num_outs', [4, 5, 6])
+def test_levels(size: tuple[int, int], num_outs: int) -> None:
+    neck = MODELS.build(
+        {
+            'type': 'SimpleFeaturePyramid',
+            'in_channels': [16],
+            'out_channels': 8,
+            'num_outs': num_outs,
+        }
+    )
+    height, width = size
+    expected = [(4 * height, 4 * width), (2 * height, 2 * width), size]
+    while len(expected) < num_outs:
+        expected.append(tuple((n + 1) // 2 for n in expected[-1]))
+    outs = neck((torch.rand(2, 16, *size),))
+    assert [tuple(o.shape) for o in outs] == [(2, 8, *s) for s in expected]
+
+
+def test_gradients() -> None:
+    neck = SimpleFeaturePyramid(16, 8)
+    outs = neck((torch.rand(2, 16, 5, 6),))
+    sum((o * torch.randn_like(o)).sum() for o in outs).backward()
+    for name, parameter in neck.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_each_level_sees_its_own_patch_of_the_map() -> None:
+    """A change of one cell reaches the cells above it, and 3x3 around."""
+    neck = SimpleFeaturePyramid(8, 4).eval()
+    x = torch.randn(1, 8, 9, 9)
+    y = x.clone()
+    y[..., 4, 4] += 1
+    for a, b, first, last in zip(
+        neck((x,)), neck((y,)), (15, 7, 3, 1), (20, 10, 5, 3), strict=False
+    ):
+        rows = (a != b).any(1)[0].any(1).nonzero().flatten()
+        assert (rows[0], rows[-1]) == (first, last)
+
+
+def test_further_levels_drop_every_second_cell() -> None:
+    outs = SimpleFeaturePyramid(8, 4)((torch.randn(1, 8, 8, 6),))
+    assert torch.equal(outs[4], outs[3][..., ::2, ::2])
+
+
+def test_layer_norm_is_over_channels() -> None:
+    norm = LayerNorm2d(6, eps=1e-6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 6, 3, 4)
+    mean = x.mean(1, keepdim=True)
+    var = x.var(1, unbiased=False, keepdim=True)
+    expected = (x - mean) / (var + 1e-6).sqrt()
+    expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_follows_a_network_of_one_resolution() -> None:
+    backbone = GMLP('tiny', out_indices=1)
+    neck = SimpleFeaturePyramid(backbone.out_channels)
+    outs = neck(backbone(torch.rand(1, 3, 96, 128)))
+    assert [tuple(o.shape[2:]) for o in outs] == [
+        (24, 32),
+        (12, 16),
+        (6, 8),
+        (3, 4),
+        (2, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'in_channels': 6}, 'multiple of 4'),
+        ({'in_channels': [8, 16]}, 'one map'),
+        ({'in_channels': 8, 'num_outs': 3}, '4 levels'),
+    ],
+)
+def test_wrong_arguments(wrong: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SimpleFeaturePyramid(**wrong)
+
+
+def test_wrong_inputs() -> None:
+    neck = SimpleFeaturePyramid(8)
+    with pytest.raises(UserError, match='one map of 8.*out_indices=-1'):
+        neck((torch.rand(1, 8, 4, 4), torch.rand(1, 8, 4, 4)))
+    with pytest.raises(UserError, match='one map of 8'):
+        neck((torch.rand(1, 4, 4, 4),))
