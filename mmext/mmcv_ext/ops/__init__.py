@@ -10,16 +10,70 @@ are never used.
 
 from collections.abc import Callable
 
+from .bbox import bbox_overlaps
+from .carafe import (
+    carafe_backward,
+    carafe_forward,
+    carafe_naive_backward,
+    carafe_naive_forward,
+)
+from .deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
+from .focal_loss import (
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+    softmax_focal_loss_backward,
+    softmax_focal_loss_forward,
+)
 from .info import get_compiler_version, get_compiling_cuda_version
-from .nms import nms
+from .masked_conv import masked_col2im_forward, masked_im2col_forward
+from .ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
+from .nms import nms, nms_match, softnms
 from .roi_align import roi_align_backward, roi_align_forward
+from .sync_bn import (
+    sync_bn_backward_data,
+    sync_bn_backward_param,
+    sync_bn_forward_mean,
+    sync_bn_forward_output,
+    sync_bn_forward_var,
+)
 
 __all__ = [
+    'bbox_overlaps',
+    'carafe_backward',
+    'carafe_forward',
+    'carafe_naive_backward',
+    'carafe_naive_forward',
+    'deform_conv_backward_input',
+    'deform_conv_backward_parameters',
+    'deform_conv_forward',
     'get_compiler_version',
     'get_compiling_cuda_version',
+    'masked_col2im_forward',
+    'masked_im2col_forward',
+    'modulated_deform_conv_backward',
+    'modulated_deform_conv_forward',
+    'ms_deform_attn_backward',
+    'ms_deform_attn_forward',
     'nms',
+    'nms_match',
     'roi_align_backward',
     'roi_align_forward',
+    'sigmoid_focal_loss_backward',
+    'sigmoid_focal_loss_forward',
+    'softmax_focal_loss_backward',
+    'softmax_focal_loss_forward',
+    'softnms',
+    'sync_bn_backward_data',
+    'sync_bn_backward_param',
+    'sync_bn_forward_mean',
+    'sync_bn_forward_output',
+    'sync_bn_forward_var',
 ]
 
 
@@ -32,9 +86,10 @@ def __getattr__(name: str) -> Callable:
             f"mmcv's op {name!r} is not among those that mmext implements "
             'without a compiler. Build mmcv with its ops: `pip uninstall -y '
             'onedl-mmcv && pip install --no-build-isolation --no-cache-dir '
-            'onedl-mmcv` (or mmcv-lite and mmcv==2.1.0); it needs a C++ '
-            'compiler, for a GPU also the CUDA toolkit, and some 15 minutes. '
-            'mmext then uses the compiled ops by itself.'
+            '--no-binary onedl-mmcv onedl-mmcv` (or mmcv==2.1.0 in place of '
+            'mmcv-lite); it needs a C++ compiler, for a GPU also the CUDA '
+            'toolkit, and some 15 minutes. mmext then uses the compiled ops '
+            'by itself.'
         )
 
     missing.__name__ = missing.__qualname__ = name

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Non-maximum suppression."""
+"""Non-maximum suppression: plain, soft, and with its groups."""
 
 import numpy as np
 import torch
@@ -22,9 +22,104 @@ def nms(
         (K,) int64. The order among equal scores is undefined.
     """
     if boxes.dtype != torch.float64:  # there is no half kernel on CPU
-        boxes, scores = boxes.float(), scores.float()
+        boxes = boxes.float()
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     # mmcv compares in float32; torchvision would keep the double.
     threshold = float(np.float32(iou_threshold))
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
+    """IoU of one box, (4,), with others, (N, 4), in their own precision."""
+    zero, offset = boxes.dtype.type(0), boxes.dtype.type(offset)
+    width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
+    height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    inter = np.maximum(zero, width + offset) * np.maximum(
+        zero, height + offset
+    )
+    area = (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
+    areas = (boxes[:, 2] - boxes[:, 0] + offset) * (
+        boxes[:, 3] - boxes[:, 1] + offset
+    )
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return inter / (area + areas - inter)
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Soft-NMS (Bodla et al., 2017): overlap lowers a score, not removes.
+
+    Args:
+        boxes: (N, 4) on the CPU.
+        scores: (N,) on the CPU.
+        dets: (N, 5) on the CPU; its first K rows take the boxes and their
+            lowered scores.
+        iou_threshold: From this IoU on ``naive`` and ``linear`` lower.
+        sigma: Width of ``gaussian``.
+        min_score: A box is dropped below it.
+        method: 0 naive (to nothing), 1 linear, 2 gaussian.
+        offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
+
+    Returns:
+        (K,) int64, the boxes in the order in which they were picked.
+    """
+    # Columns: x1, y1, x2, y2, score. Picked rows stand in front. mmcv swaps
+    # rows as it goes and takes the first of equal scores, so the swaps are
+    # part of the result.
+    rows = torch.cat([boxes, scores[:, None]], 1).float().numpy()
+    inds = np.arange(len(rows))
+    threshold, sigma = np.float32(iou_threshold), np.float32(sigma)
+    picked, end = 0, len(rows)
+    while picked < end:
+        best = picked + int(rows[picked:end, 4].argmax())
+        rows[[picked, best]] = rows[[best, picked]]
+        inds[[picked, best]] = inds[[best, picked]]
+        rest = rows[picked + 1 : end]
+        iou = _iou(rows[picked, :4], rest[:, :4], offset)
+        if method == 2:
+            rest[:, 4] *= np.exp(-(iou * iou) / sigma)
+        else:
+            lowered = (1 - iou) if method == 1 else np.float32(0)
+            rest[:, 4] *= np.where(iou >= threshold, lowered, np.float32(1))
+        # A dropped row's place is taken by the last row that stays.
+        drop = rest[:, 4] < np.float32(min_score)
+        picked, end = picked + 1, end - int(drop.sum())
+        kept = end - picked
+        holes = np.flatnonzero(drop[:kept])
+        fill = kept + np.flatnonzero(~drop[kept:])[::-1]
+        rest[holes] = rest[fill]
+        inds[picked + holes] = inds[picked + fill]
+    dets[:end] = torch.from_numpy(rows[:end])
+    return torch.from_numpy(inds[:end])
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """NMS that tells which boxes each kept one suppressed.
+
+    Args:
+        dets: (N, 5) on the CPU: x1, y1, x2, y2, score.
+        iou_threshold: From this IoU on a box joins the group.
+
+    Returns:
+        One list a group: the kept box, then those it suppressed, by falling
+        score.
+    """
+    order = dets[:, 4].sort(descending=True, stable=True).indices.numpy()
+    boxes = dets[:, :4].float().numpy()
+    threshold = np.float32(iou_threshold)
+    groups = []
+    while len(order):
+        first, order = order[0], order[1:]
+        joins = _iou(boxes[first], boxes[order], 0) >= threshold
+        groups.append([int(first), *order[joins].tolist()])
+        order = order[~joins]
+    return groups

@@ -1,0 +1,36 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""IoU of axis-aligned boxes."""
+
+import torch
+from torch import Tensor
+
+from .precision import writes
+
+
+@writes('ious')
+def bbox_overlaps(
+    bboxes1: Tensor,
+    bboxes2: Tensor,
+    ious: Tensor,
+    mode: int,
+    aligned: bool,
+    offset: int,
+) -> Tensor:
+    """IoU of all pairs, or of the aligned ones.
+
+    Args:
+        bboxes1: (M, 4), x1, y1, x2, y2.
+        bboxes2: (N, 4).
+        ious: Takes the result: (M, N), or (M,) if ``aligned``.
+        mode: 0 for the union as denominator, 1 for the first box.
+        aligned: Pair row with row; M equals N.
+        offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
+    """
+    size1 = (bboxes1[:, 2:] - bboxes1[:, :2] + offset).prod(1)
+    size2 = (bboxes2[:, 2:] - bboxes2[:, :2] + offset).prod(1)
+    if not aligned:
+        bboxes1, size1 = bboxes1[:, None], size1[:, None]
+    low = torch.maximum(bboxes1[..., :2], bboxes2[..., :2])
+    high = torch.minimum(bboxes1[..., 2:], bboxes2[..., 2:])
+    inter = (high - low + offset).clamp(min=0).prod(-1)
+    return inter / (size1 + size2 - inter if mode == 0 else size1)

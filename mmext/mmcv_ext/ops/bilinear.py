@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Bilinear reading of a map, with the border rule of RoIAlign.
+
+A position more than one pixel outside the map reads 0; within that margin it
+reads the nearest border pixel. (``grid_sample`` with zero padding, and the
+deformable convolutions, fade to 0 across the margin instead.)
+"""
+
+import torch
+from torch import Tensor
+
+# Ops work through their boxes in pieces of about this many samples.
+SAMPLES = 1 << 22
+
+
+def corners(
+    y: Tensor, x: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Where the four neighbours of each position are, and what they weigh.
+
+    Args:
+        y: Rows, in pixels; any shape that broadcasts with ``x``.
+        x: Columns, in pixels.
+        height: Rows of the map.
+        width: Columns of the map.
+
+    Returns:
+        Flat indices into the map and weights, both (4, \\*shape). Positions
+        outside have weight 0 and a valid index.
+    """
+    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    y = y.nan_to_num().clamp(0, height - 1)
+    x = x.nan_to_num().clamp(0, width - 1)
+    top, left = y.floor(), x.floor()
+    dy, dx = y - top, x - left
+    top, left = top.long(), left.long()
+    bottom = (top + 1).clamp(max=height - 1)
+    right = (left + 1).clamp(max=width - 1)
+    index = torch.stack(
+        [
+            top * width + left,
+            top * width + right,
+            bottom * width + left,
+            bottom * width + right,
+        ]
+    )
+    weight = torch.stack(
+        [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
+    )
+    return index, weight * inside
+
+
+def scatter(
+    grad_input: Tensor,
+    batch: Tensor,
+    grad: Tensor,
+    y: Tensor,
+    x: Tensor,
+) -> None:
+    """Adds to a map the gradient of values read from it.
+
+    Args:
+        grad_input: (N, C, H, W), contiguous; added to in place.
+        batch: (R,) int64, the map that each row was read from.
+        grad: (R, C, K), gradient of the values read.
+        y: (R, C, K) or (R, 1, K), positions of the values, in pixels.
+        x: As ``y``.
+    """
+    n, c, h, w = grad_input.shape
+    index, weight = corners(y, x, h, w)
+    plane = batch[:, None] * c + torch.arange(c, device=batch.device)
+    index = plane[None, :, :, None] * (h * w) + index
+    grad_input.view(-1).index_add_(
+        0, index.reshape(-1), (weight * grad).reshape(-1)
+    )

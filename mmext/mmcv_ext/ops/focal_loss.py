@@ -1,0 +1,131 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Focal loss (Lin et al., 2017), on a sigmoid and on a softmax.
+
+mmcv clamps the argument of the logarithm at the smallest normal float32, so
+a saturated score costs 87.3 and not infinity.
+"""
+
+import torch
+from torch import Tensor
+
+from .precision import writes
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def _weighted(loss: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Times the class weight of each row's target; background weighs 1."""
+    if not weight.numel():
+        return loss
+    known = (target >= 0) & (target < len(weight))
+    row = torch.where(known, weight[target * known], 1)
+    return loss * (row[:, None] if loss.dim() == 2 else row)
+
+
+def _positives(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Row and class of the rows whose target is a class."""
+    rows = ((target >= 0) & (target < classes)).nonzero()[:, 0]
+    return rows, target[rows]
+
+
+@writes('output')
+def sigmoid_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> Tensor:
+    """One binary focal loss for each row and class.
+
+    Args:
+        input: (N, C) logits.
+        target: (N,) int64, a class below C; C itself, or any other number,
+            is background: the row is negative for all classes.
+        weight: (C,) class weights, or empty.
+        output: Takes the result, (N, C).
+        gamma: Exponent of the modulating factor.
+        alpha: Weight of positives; negatives have ``1 - alpha``.
+    """
+    p = input.sigmoid()
+    rest = 1 - p
+    loss = (alpha - 1) * p.pow(gamma) * rest.clamp(min=_TINY).log()
+    at = _positives(target, input.shape[1])
+    loss[at] = -alpha * rest[at].pow(gamma) * p[at].clamp(min=_TINY).log()
+    return _weighted(loss, target, weight)
+
+
+@writes('grad_input')
+def sigmoid_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> Tensor:
+    """Derivative of each loss by its own logit."""
+    p = input.sigmoid()
+    rest = 1 - p
+    grad = gamma * rest * rest.clamp(min=_TINY).log() - p
+    grad *= (alpha - 1) * p.pow(gamma)
+    at = _positives(target, input.shape[1])
+    p, rest = p[at], rest[at]
+    grad[at] = (
+        -alpha
+        * rest.pow(gamma)
+        * (rest - gamma * p * p.clamp(min=_TINY).log())
+    )
+    return _weighted(grad, target, weight)
+
+
+@writes('output')
+def softmax_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> Tensor:
+    """Focal loss of the target's probability.
+
+    Args:
+        input: (N, C) probabilities: mmcv takes the softmax itself.
+        target: (N,) int64; a negative one is ignored.
+        weight: (C,) class weights, or empty.
+        output: Takes the result, (N,).
+        gamma: Exponent of the modulating factor.
+        alpha: Weight of all rows.
+    """
+    rows, classes = _positives(target, input.shape[1])
+    p = input[rows, classes]
+    loss = input.new_zeros(len(input))
+    loss[rows] = -alpha * (1 - p).pow(gamma) * p.clamp(min=_TINY).log()
+    return _weighted(loss, target, weight)
+
+
+@writes('grad_input')
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> Tensor:
+    """Derivative by the logits; ``input`` is the softmax, (N, C)."""
+    rows, classes = _positives(target, input.shape[1])
+    p = input[rows, classes]
+    rest = 1 - p
+    slope = input.new_zeros(len(input))
+    slope[rows] = alpha * (
+        gamma * rest.pow(gamma - 1) * p * p.clamp(min=_TINY).log()
+        - rest.pow(gamma)
+    )
+    slope = _weighted(slope, target, weight)
+    grad = -slope[:, None] * input
+    grad[rows, classes] += slope[rows]
+    return grad

@@ -1,0 +1,131 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, 2021).
+
+One level at a time through ``grid_sample``, forward and backward, so that
+the samples of all levels never lie in memory together.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from .precision import full_precision, writes
+
+# Bilinear, zero padding, corners not aligned: aten's numbers for them.
+_MODES = (0, 0, False)
+
+
+def _levels(
+    value: Tensor, shapes: Tensor, locations: Tensor
+) -> Iterator[tuple[Tensor, Tensor, slice]]:
+    """Map, sampling grid and place in ``value`` of each level.
+
+    Yields:
+        (N * heads, dims, h, w), (N * heads, queries, points, 2), slice.
+    """
+    n, _, heads, dims = value.shape
+    start = 0
+    # (N, queries, heads, levels, points, 2) to (levels, N * heads, ...)
+    grids = locations.permute(3, 0, 2, 1, 4, 5).flatten(1, 2) * 2 - 1
+    # A NaN position reads 0, as in mmcv's kernel.
+    grids = grids.nan_to_num(nan=-3)
+    for (h, w), grid in zip(shapes.tolist(), grids, strict=True):
+        place = slice(start, start + h * w)
+        plane = value[:, place].permute(0, 2, 3, 1)
+        yield plane.reshape(n * heads, dims, h, w), grid, place
+        start += h * w
+
+
+@full_precision
+def _forward(
+    value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
+) -> Tensor:
+    n, _, heads, dims = value.shape
+    queries = locations.shape[1]
+    weights = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)
+    output = value.new_zeros(n * heads, dims, queries)
+    for (plane, grid, _), weight in zip(
+        _levels(value, shapes, locations), weights, strict=True
+    ):
+        sampled = grid_sample(plane, grid, align_corners=False)
+        output += (sampled * weight[:, None]).sum(-1)
+    output = output.view(n, heads * dims, queries)
+    return output.transpose(1, 2).contiguous()
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Sums samples of several maps, weighed by attention.
+
+    Args:
+        value: (N, keys, heads, dims), the levels' pixels after one another.
+        value_spatial_shapes: (levels, 2), h, w.
+        value_level_start_index: (levels,), follows from the shapes.
+        sampling_locations: (N, queries, heads, levels, points, 2), x, y,
+            0 to 1 across a map.
+        attention_weights: (N, queries, heads, levels, points).
+        im2col_step: Images at a time in the compiled op, not used.
+
+    Returns:
+        (N, queries, heads * dims).
+    """
+    return _forward(
+        value, value_spatial_shapes, sampling_locations, attention_weights
+    ).to(value.dtype)
+
+
+@writes('grad_value', 'grad_sampling_loc', 'grad_attn_weight')
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`ms_deform_attn_forward`."""
+    n, keys, heads, dims = value.shape
+    queries = sampling_locations.shape[1]
+    # (N * heads, dims, queries, 1)
+    grad = grad_output.view(n, queries, heads * dims).transpose(1, 2)
+    grad = grad.reshape(n * heads, dims, queries, 1)
+    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2)
+    of_value = torch.empty_like(value)
+    of_grid, of_weight = [], []
+    for (plane, grid, place), weight in zip(
+        _levels(value, value_spatial_shapes, sampling_locations),
+        weights,
+        strict=True,
+    ):
+        sampled = grid_sample(plane, grid, align_corners=False)
+        of_weight.append((sampled * grad).sum(1))
+        of_plane, of_place = torch.ops.aten.grid_sampler_2d_backward(
+            grad * weight[:, None], plane, grid, *_MODES, [True, True]
+        )
+        # mmcv has no gradient for a position on the zero border itself.
+        size = grid.new_tensor(plane.shape[:1:-1])
+        pixel = ((grid + 1) * size - 1) / 2
+        inside = ((pixel > -1) & (pixel < size)).all(-1, keepdim=True)
+        of_grid.append(of_place * inside * 2)
+        of_value[:, place] = of_plane.view(n, heads, dims, -1).permute(
+            0, 3, 1, 2
+        )
+    shape = (len(of_weight), n, heads, queries, -1)
+    of_grid, of_weight = torch.stack(of_grid), torch.stack(of_weight)
+    return (
+        of_value,
+        of_grid.view(*shape, 2).permute(1, 3, 2, 0, 4, 5),
+        of_weight.view(shape).permute(1, 3, 2, 0, 4),
+    )

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""One rule for all ops: what is narrower than float32 is computed in float32.
+
+torchvision's CPU kernels know neither bfloat16 nor half NMS, mmcv's know no
+bfloat16 at all, and sampling positions lose whole pixels in half precision.
+Every op here therefore widens its inputs, works outside autocast, and rounds
+once, when the result is stored; float64 stays float64.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def full_precision(op: Callable) -> Callable:
+    """Runs ``op`` outside autocast with its tensors in float32 at least."""
+
+    @wraps(op)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        values = [*args, *kwargs.values()]
+        floats = [v for v in values if _is_float(v)]
+        double = any(t.dtype == torch.float64 for t in floats)
+        dtype = torch.float64 if double else torch.float32
+
+        def widen(value: Any) -> Any:
+            return value.to(dtype) if _is_float(value) else value
+
+        device = floats[0].device.type if floats else 'cpu'
+        with torch.autocast(device, enabled=False):
+            return op(
+                *[widen(a) for a in args],
+                **{k: widen(v) for k, v in kwargs.items()},
+            )
+
+    return run
+
+
+def writes(*names: str) -> Callable[[Callable], Callable]:
+    """Turns a function into an op that stores its results in its arguments.
+
+    Args:
+        names: The arguments that take the results, in the order in which the
+            function returns them. The function itself does not read them.
+    """
+
+    def decorate(op: Callable) -> Callable:
+        position = {n: i for i, n in enumerate(signature(op).parameters)}
+        compute = full_precision(op)
+
+        @wraps(op)
+        def run(*args: Any, **kwargs: Any) -> None:
+            results = compute(*args, **kwargs)
+            if len(names) == 1:
+                results = (results,)
+            for name, result in zip(names, results, strict=True):
+                i = position[name]
+                target = kwargs[name] if name in kwargs else args[i]
+                target.copy_(result)
+
+        return run
+
+    return decorate

@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Batch norm over the batches of several processes.
+
+mmcv gathers the statistics itself; these are the local steps in between, on
+inputs of shape (N, C, pixels). They work on the CPU with gloo as well.
+"""
+
+from torch import Tensor
+
+from .precision import writes
+
+
+@writes('mean')
+def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> Tensor:
+    """Mean of each channel, (C,)."""
+    return input.mean((0, 2))
+
+
+@writes('var')
+def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """Biased variance of each channel around a given mean, (C,)."""
+    return (input - mean[:, None]).square().mean((0, 2))
+
+
+def sync_bn_forward_output(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    norm: Tensor,
+    std: Tensor,
+    output: Tensor,
+    eps: float,
+    momentum: Tensor | float,
+    group_size: int,
+) -> None:
+    """Normalises, and moves the running statistics.
+
+    Args:
+        input: (N, C, pixels).
+        mean: (C,), of all processes.
+        var: (C,), biased, of all processes.
+        weight: (C,) or None.
+        bias: (C,) or None.
+        running_mean: (C,), changed in place, or None.
+        running_var: (C,), changed in place, or None.
+        norm: Takes the normalised input, float32.
+        std: (C,), takes the square root of ``var + eps``.
+        output: Takes the result.
+        eps: Added to the variance.
+        momentum: Share of the new statistics.
+        group_size: Processes that share them.
+    """
+    std.copy_((var + eps).sqrt())
+    norm.copy_((input.float() - mean[:, None]) / std[:, None])
+    if weight is None:
+        output.copy_(norm)
+    else:
+        output.copy_(norm * weight[:, None] + bias[:, None])
+    if running_mean is not None:
+        count = input.shape[0] * input.shape[2] * group_size
+        unbiased = var * (count / (count - 1)) if count > 1 else var
+        keep = 1 - momentum
+        running_mean.copy_(running_mean * keep + mean * momentum)
+        running_var.copy_(running_var * keep + unbiased * momentum)
+
+
+@writes('grad_weight', 'grad_bias')
+def sync_bn_backward_param(
+    grad_output: Tensor, norm: Tensor, grad_weight: Tensor, grad_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients for weight and bias, of this process's batch."""
+    return (grad_output * norm).sum((0, 2)), grad_output.sum((0, 2))
+
+
+@writes('grad_input')
+def sync_bn_backward_data(
+    grad_output: Tensor,
+    weight: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    norm: Tensor,
+    std: Tensor,
+    grad_input: Tensor,
+) -> Tensor:
+    """Gradient for the input, from gradients averaged over processes."""
+    n, _, pixels = grad_output.shape
+    shared = grad_weight[:, None] * norm + grad_bias[:, None]
+    return (weight / std)[:, None] * (grad_output - shared / (n * pixels))

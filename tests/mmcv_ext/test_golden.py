@@ -1,0 +1,284 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The ops against results of mmcv's compiled ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+
+# isort: split
+import mmcv.ops
+
+GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden' / 'ops'
+
+
+def cases(name: str, skip: tuple[str, ...] = ()) -> Iterator:
+    """Each case of a file as a parameter: its fields as tensors."""
+    path = GOLDEN / f'{name}.npz'
+    if not path.exists():
+        yield pytest.param({}, marks=pytest.mark.skip(f'no {path.name} here'))
+        return
+    groups: dict[str, dict] = {}
+    loose = {}
+    for key, value in np.load(path).items():
+        case, _, field = key.rpartition('__')
+        # A 0-d text stays an array.
+        entry = torch.from_numpy(value) if value.dtype.kind != 'U' else value
+        if case:
+            groups.setdefault(case, {})[field] = entry
+        else:
+            loose[field] = entry
+    for case, fields in (groups or {name: {}}).items():
+        if case not in skip:
+            yield pytest.param({**loose, **fields, 'case': case}, id=case)
+
+
+def close(got: Tensor, want: Tensor, tol: float) -> None:
+    torch.testing.assert_close(got, want, rtol=tol, atol=tol, equal_nan=True)
+
+
+def grads(out: Tensor, gout: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(out, inputs, gout, allow_unused=True)
+
+
+@pytest.mark.parametrize(
+    'c', cases('nms', skip=('ties40', 'ties_q400', 'ties_disjoint100'))
+)
+def test_nms(c: dict) -> None:
+    thr, offset, score_thr, max_num = c['par'].tolist()
+    dets, inds = mmcv.ops.nms(
+        c['boxes'], c['scores'], thr, int(offset), score_thr, int(max_num)
+    )
+    assert inds.tolist() == c['inds'].tolist()
+    assert torch.equal(dets, c['dets'])
+
+
+@pytest.mark.parametrize('c', cases('batched_nms'))
+def test_batched_nms(c: dict) -> None:
+    cfg = json.loads(str(c['cfg']))
+    dets, keep = mmcv.ops.batched_nms(
+        c['boxes'],
+        c['scores'],
+        c['idxs'],
+        cfg['cfg'],
+        cfg['class_agnostic'],
+    )
+    assert keep.tolist() == c['keep'].tolist()
+    close(dets, c['dets'], 1e-6)
+
+
+@pytest.mark.parametrize('c', cases('soft_nms'))
+def test_soft_nms(c: dict) -> None:
+    thr, sigma, min_score, method, offset = c['par'].tolist()
+    dets, inds = mmcv.ops.soft_nms(
+        c['boxes'],
+        c['scores'],
+        thr,
+        sigma,
+        min_score,
+        ('naive', 'linear', 'gaussian')[int(method)],
+        int(offset),
+    )
+    assert inds.tolist() == c['inds'].tolist()
+    close(dets, c['dets'], 1e-6)
+
+
+@pytest.mark.parametrize('c', cases('nms_match'))
+def test_nms_match(c: dict) -> None:
+    groups = mmcv.ops.nms_match(c['dets'], float(c['thr']))
+    assert [len(g) for g in groups] == c['sizes'].tolist()
+    assert torch.cat(groups).tolist() == c['flat'].tolist()
+
+
+def roi_align_case(c: dict, tol: float) -> None:
+    mode, al, sr, kind, size = c['case'].split('_')
+    feat = c['feat'].requires_grad_()
+    out = mmcv.ops.roi_align(
+        feat,
+        c['rois'],
+        tuple(int(s) for s in size.split('x')),
+        1 / 8,
+        int(sr[2:]),
+        mode,
+        bool(int(al[2:])),
+    )
+    close(out, c['out'], tol)
+    close(grads(out, c['gout'], feat)[0], c['gin'], tol)
+
+
+@pytest.mark.parametrize('c', cases('roi_align_avg'))
+def test_roi_align_avg(c: dict) -> None:
+    roi_align_case(c, 1e-6)
+
+
+@pytest.mark.parametrize('c', cases('roi_align_max'))
+def test_roi_align_max(c: dict) -> None:
+    roi_align_case(c, 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('roi_align_max_argmax'))
+def test_roi_align_argmax(c: dict) -> None:
+    out, y, x = (torch.zeros_like(c[k]) for k in ('out', 'ay', 'ax'))
+    al, sr = c['case'].split('_')
+    mmcv._ext.roi_align_forward(
+        c['feat'],
+        c['rois'],
+        out,
+        y,
+        x,
+        aligned_height=out.shape[2],
+        aligned_width=out.shape[3],
+        spatial_scale=1 / 8,
+        sampling_ratio=int(sr[2:]),
+        pool_mode=0,
+        aligned=bool(int(al[2:])),
+    )
+    close(out, c['out'], 1e-5)
+    close(y, c['ay'], 1e-5)
+    close(x, c['ax'], 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('roi_align_negsize'))
+def test_roi_align_negative_size(c: dict) -> None:
+    size = tuple(c['out'].shape[2:])
+    out = mmcv.ops.roi_align(c['feat'], c['rois'], size, 1.0, 2, 'avg', False)
+    close(out, c['out'], 1e-6)
+
+
+@pytest.mark.parametrize('c', cases('deform_conv2d'))
+def test_deform_conv2d(c: dict) -> None:
+    sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()
+    x, offset, w = (c[k].requires_grad_() for k in ('x', 'offset', 'w'))
+    out = mmcv.ops.deform_conv2d(
+        x, offset, w, (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
+    )
+    close(out, c['out'], 1e-5)
+    got = grads(out, c['gout'], x, offset, w)
+    for g, name in zip(got, ('gx', 'goffset', 'gw'), strict=True):
+        close(g, c[name], 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('modulated_deform_conv2d'))
+def test_modulated_deform_conv2d(c: dict) -> None:
+    sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()
+    names = [n for n in ('x', 'offset', 'mask', 'w', 'b') if n in c]
+    inputs = [c[n].requires_grad_() for n in names]
+    out = mmcv.ops.modulated_deform_conv2d(
+        *inputs[:4],
+        inputs[4] if len(inputs) > 4 else None,
+        (sh, sw),
+        (ph, pw),
+        (dh, dw),
+        groups,
+        deform_groups,
+    )
+    close(out, c['out'], 1e-5)
+    got = grads(out, c['gout'], *inputs)
+    for g, name in zip(got, names, strict=True):
+        close(g, c[f'g{name}'], 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('modulated_deform_conv2d_flat'))
+def test_modulated_deform_conv2d_of_larger_offsets(c: dict) -> None:
+    names = ('x', 'offset', 'mask', 'w')
+    inputs = [c[n].requires_grad_() for n in names]
+    out = mmcv.ops.modulated_deform_conv2d(*inputs, None, 1, 1, 1, 1, 1)
+    close(out, c['out'], 1e-5)
+    got = grads(out, c['gout'], *inputs)
+    for g, name in zip(got, names, strict=True):
+        close(g, c[f'g{name}'], 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('deform_conv_grid_offsets'))
+def test_deform_conv_on_the_grid(c: dict) -> None:
+    """Sampling positions on the zero border get no offset gradient."""
+    names = ('x', 'offset', 'mask', 'w')
+    x, offset, mask, w = (c[n].requires_grad_() for n in names)
+    out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1, 1, 1, 1)
+    close(out, c['v1out'], 1e-5)
+    got = grads(out, c['gout'], x, offset, w)
+    for g, name in zip(got, ('gx', 'goffset', 'gw'), strict=True):
+        close(g, c[f'v1{name}'], 1e-5)
+    out = mmcv.ops.modulated_deform_conv2d(
+        x, offset, mask, w, None, 1, 1, 1, 1, 1
+    )
+    close(out, c['v2out'], 1e-5)
+    got = grads(out, c['gout'], x, offset, mask, w)
+    for g, name in zip(got, names, strict=True):
+        close(g, c[f'v2g{name}'], 1e-5)
+
+
+@pytest.mark.parametrize('c', cases('ms_deform_attn'))
+def test_ms_deform_attn(c: dict) -> None:
+    from mmcv.ops.multi_scale_deform_attn import (
+        MultiScaleDeformableAttnFunction,
+    )
+
+    shapes = c['spatial_shapes']
+    start = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
+    names = ('value', 'loc', 'attn')
+    value, loc, attn = (c[n].requires_grad_() for n in names)
+    out = MultiScaleDeformableAttnFunction.apply(
+        value, shapes, start, loc, attn, 64
+    )
+    close(out, c['out'], 1e-5)
+    got = grads(out, c['gout'], value, loc, attn)
+    for g, name in zip(got, names, strict=True):
+        close(g, c[f'g{name}'], 1e-5)
+
+
+def focal_case(c: dict, loss: Callable) -> None:
+    x = c['x'].requires_grad_()
+    out = loss(x, c['target'], 2.0, 0.25, None, 'mean')
+    close(out, c['out'], 1e-4)
+    close(grads(out, torch.ones(()), x)[0], c['gin'], 1e-4)
+
+
+@pytest.mark.parametrize('c', cases('mmcvtests_sigmoid_focal_loss'))
+def test_sigmoid_focal_loss(c: dict) -> None:
+    focal_case(c, mmcv.ops.sigmoid_focal_loss)
+
+
+@pytest.mark.parametrize('c', cases('mmcvtests_softmax_focal_loss'))
+def test_softmax_focal_loss(c: dict) -> None:
+    focal_case(c, mmcv.ops.softmax_focal_loss)
+
+
+@pytest.mark.parametrize('c', cases('mmcvtests_masked_conv2d'))
+def test_masked_conv2d(c: dict) -> None:
+    padding = c['weight'].shape[2] // 2
+    out = mmcv.ops.masked_conv2d(
+        c['input'], c['mask'], c['weight'], c['bias'], padding
+    )
+    close(out, c['out'], 1e-4)
+
+
+@pytest.mark.parametrize('c', cases('mmcvtests_carafe'))
+@pytest.mark.parametrize('op', ['carafe', 'carafe_naive'])
+def test_carafe(c: dict, op: str) -> None:
+    feat, mask = (c[k].requires_grad_() for k in ('feat', 'mask'))
+    out = getattr(mmcv.ops, op)(feat, mask, 5, 4, 2)
+    close(out, c['out'], 1e-3)
+    if op == 'carafe':  # mmcv's naive backward asserts CUDA
+        got = grads(out, torch.ones_like(out), feat, mask)
+        close(got[0], c['gfeat'], 1e-3)
+        close(got[1], c['gmask'], 1e-3)
+
+
+@pytest.mark.parametrize('aligned', [False, True])
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('mode', ['iou', 'iof'])
+@pytest.mark.parametrize('c', cases('bbox_overlaps'))
+def test_bbox_overlaps(c: dict, mode: str, offset: int, aligned: bool) -> None:
+    key = f'{mode}_o{offset}' + '_aligned' * aligned
+    other = c['b3' if aligned else 'b2']
+    out = mmcv.ops.bbox_overlaps(c['b1'], other, mode, aligned, offset)
+    close(out, c[key], 1e-6)
