@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load, load_from_http
+from mmext.engine.checkpoint import load, load_from_http, replace_durably
 from mmext.errors import UserError, did_you_mean
 
 # In the order of preference: averaged weights only where nothing else is.
@@ -63,12 +64,14 @@ def load_released_weights(
     *,
     prefix: str | None = None,
     wrapper: str | None = None,
-    allow_missing: bool = False,
+    allow_missing: bool | Sequence[str] = False,
 ) -> LoadReport:
     """Fills a backbone from a released checkpoint, or leaves it as it was.
 
     Args:
-        model: A backbone, or a model that has one as ``model.backbone``.
+        model: A backbone, or a model that has one as ``model.backbone``. An
+            mmpretrain classifier's ``head.fc`` is filled too, where it has
+            the released classifier's shape.
         checkpoint: A file (anything that ``torch.load`` reads with
             ``weights_only``, or ``.safetensors``), an http(s) address, or
             what such a file holds.
@@ -77,8 +80,8 @@ def load_released_weights(
         wrapper: Entry of the file that holds the weights. Default: the first
             of ``state_dict``, ``model``, ``state_dict_ema``, ``model_ema``.
         allow_missing: Accept a checkpoint that lacks tensors of the
-            backbone; they keep their values and stay trainable in frozen
-            stages.
+            backbone, all (True) or those whose names begin like this; they
+            keep their values and stay trainable in frozen stages.
 
     Returns:
         What was filled, renamed and dropped; also logged as one line.
@@ -122,9 +125,48 @@ def load_released_weights(
     )
     _check(type(backbone).__name__, expected, matched, report, allow_missing)
     backbone.load_state_dict(matched, strict=False)
+    if taken := _fill_classifier(model, found):
+        renamed.update(taken)
+        dropped[:] = [k for k in dropped if k not in taken]
     if hasattr(backbone, 'weights_loaded'):
         backbone.weights_loaded(report.unfilled)
     print_log(str(report), logger='current')
+    return report
+
+
+def convert_released_weights(
+    backbone: dict,
+    source: str | Path,
+    target: str | Path,
+    allow_missing: bool | Sequence[str] = False,
+) -> LoadReport:
+    """Writes a released checkpoint as a plain one of ours.
+
+    Args:
+        backbone: Config of the backbone, as in ``model.backbone``.
+        source: What :func:`load_released_weights` reads.
+        target: The ``.pth`` file to write: the tensors of the backbone that
+            were filled, under ``state_dict``.
+        allow_missing: As for :func:`load_released_weights`.
+
+    Raises:
+        UserError: The checkpoint does not fit; the target cannot be written.
+    """
+    target = Path(target)
+    if target.suffix != '.pth' or not target.parent.is_dir():
+        raise UserError(
+            f'Cannot write {target}.',
+            'Name a .pth file in a folder that exists.',
+        )
+    model = MODELS.build(backbone)
+    report = load_released_weights(model, source, allow_missing=allow_missing)
+    content = {
+        'meta': {'source': str(source), 'backbone': dict(backbone)},
+        'state_dict': {k: model.state_dict()[k] for k in report.filled},
+    }
+    temporary = target.with_suffix('.pth.part')
+    torch.save(content, temporary)
+    replace_durably(temporary, target)
     return report
 
 
@@ -204,16 +246,20 @@ def _check(
     expected: dict[str, Tensor],
     matched: dict[str, Tensor],
     report: LoadReport,
-    allow_missing: bool,
+    allow_missing: bool | Sequence[str],
 ) -> None:
     """Raises one error with all that does not fit."""
     problems = []
+    missing = [] if allow_missing is True else report.unfilled
+    if isinstance(allow_missing, Sequence):
+        allowed = tuple(allow_missing)
+        missing = [k for k in missing if not k.startswith(allowed)]
     unknown = [k for k in matched if k not in expected]
     if unknown:
         hint = did_you_mean(unknown[0], report.unfilled or expected)
         problems.append(f'unknown to it: {_some(unknown)}. {hint}')
-    if report.unfilled and not allow_missing:
-        problems.append(f'missing: {_some(report.unfilled)}')
+    if missing:
+        problems.append(f'missing: {_some(missing)}')
     for key in report.filled:
         here, there = tuple(expected[key].shape), tuple(matched[key].shape)
         if here != there:
@@ -225,13 +271,25 @@ def _check(
             f'({len(report.filled)} of {len(expected)} tensors found); '
             'nothing was loaded:'
             + ''.join(f'\n     {p}' for p in listed[: len(problems)]),
-            'Check arch, in_channels and the other sizes of the backbone'
-            + (
-                '; allow_missing=True accepts missing tensors.'
-                if report.unfilled
-                else '.'
-            ),
+            f'allow_missing=[{missing[0].split(".")[0]!r}] accepts a '
+            'checkpoint without them.'
+            if missing and len(problems) == 1
+            else 'Check arch, in_channels and the other sizes of the backbone.',
         )
+
+
+def _fill_classifier(
+    model: nn.Module, found: dict[str, Tensor]
+) -> dict[str, str]:
+    """Fills mmpretrain's linear head if it fits; released name -> ours."""
+    fc = getattr(getattr(model, 'head', None), 'fc', None)
+    head = {k[5:]: v for k, v in found.items() if k.startswith('head.')}
+    if not isinstance(fc, nn.Linear) or head.keys() != fc.state_dict().keys():
+        return {}
+    if head['weight'].shape != fc.weight.shape:
+        return {}
+    fc.load_state_dict(head)
+    return {f'head.{k}': f'head.fc.{k}' for k in head}
 
 
 def _drop_head(key: str) -> str | None:

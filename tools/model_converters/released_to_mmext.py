@@ -1,0 +1,62 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Writes an official checkpoint as a plain state dict of mmext's backbone.
+
+python tools/model_converters/released_to_mmext.py StarNet \
+    starnet_s1.pth.tar starnet-s1.pth --cfg-options arch=s1
+
+Not needed for training: init_cfg=dict(type='Pretrained', checkpoint=...)
+reads official files as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+try:
+    from mmext.errors import command
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}') from None
+
+
+def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('backbone', choices=['DWNet', 'GMLP', 'StarNet'], help='its class')
+    add('src', help='official file (.pth, .pth.tar, .safetensors) or URL')
+    add('dst', help='.pth file to write')
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='arguments of the backbone: arch=s1, dynamic=homogeneous, ...',
+    )
+    add(
+        '--allow-missing',
+        nargs='+',
+        default=[],
+        metavar='PREFIX',
+        help='accept that tensors whose names begin like this are missing',
+    )
+    return parser.parse_args()
+
+
+@command
+def main() -> None:
+    args = parse_args()
+    from mmext.models.released_weights import convert_released_weights
+
+    report = convert_released_weights(
+        {'type': args.backbone, **args.cfg_options},
+        args.src,
+        args.dst,
+        allow_missing=args.allow_missing,
+    )
+    print(f'{report}\nwritten: {args.dst}')
+
+
+if __name__ == '__main__':
+    main()
