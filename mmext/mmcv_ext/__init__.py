@@ -9,10 +9,17 @@ CPU and CUDA. A compiled ``mmcv._ext``, where there is one, is used instead.
 """
 
 from mmext.mmcv_ext.finder import register
+from mmext.mmcv_ext.stubs import mend
 
 __all__ = ['install']
 
 
 def install() -> None:
-    """Makes ``mmcv._ext`` importable; harmless when it already is."""
+    """Makes ``mmcv._ext`` importable; harmless when it already is.
+
+    Raises:
+        ImportError: If a module imported earlier has built on the absence of
+            the ops in a way that cannot be mended.
+    """
     register()
+    mend()

@@ -153,6 +153,29 @@ def test_roi_align_negative_size(c: dict) -> None:
     close(out, c['out'], 1e-6)
 
 
+@pytest.mark.parametrize('c', cases('mmcvtests_roi_pool'))
+def test_roi_pool(c: dict) -> None:
+    height, width, scale = c['par'].tolist()
+    x = c['x'].requires_grad_()
+    out = mmcv.ops.roi_pool(x, c['rois'], (int(height), int(width)), scale)
+    close(out, c['out'], 1e-4)
+    close(grads(out, torch.ones_like(out), x)[0], c['gin'], 1e-4)
+
+
+@pytest.mark.parametrize('c', cases('kernelref_roi_pool'))
+def test_roi_pool_of_unrounded_boxes(c: dict) -> None:
+    x = c['x'].requires_grad_()
+    scale = 1 / 8
+    out = mmcv.ops.roi_pool(x, c['rois'], 7, scale)
+    assert torch.equal(out, c['out'])
+    close(grads(out, c['gout'], x)[0], c['gin'], 1e-6)
+    argmax = torch.zeros_like(c['argmax'], dtype=torch.int32)
+    mmcv._ext.roi_pool_forward(
+        x.detach(), c['rois'], torch.zeros_like(out), argmax, 7, 7, scale
+    )
+    assert torch.equal(argmax.long(), c['argmax'])
+
+
 @pytest.mark.parametrize('c', cases('deform_conv2d'))
 def test_deform_conv2d(c: dict) -> None:
     sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()

@@ -35,6 +35,7 @@ from .masked_conv import masked_col2im_forward, masked_im2col_forward
 from .ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .nms import nms, nms_match, softnms
 from .roi_align import roi_align_backward, roi_align_forward
+from .roi_pool import roi_pool_backward, roi_pool_forward
 from .sync_bn import (
     sync_bn_backward_data,
     sync_bn_backward_param,
@@ -64,6 +65,8 @@ __all__ = [
     'nms_match',
     'roi_align_backward',
     'roi_align_forward',
+    'roi_pool_backward',
+    'roi_pool_forward',
     'sigmoid_focal_loss_backward',
     'sigmoid_focal_loss_forward',
     'softmax_focal_loss_backward',

@@ -22,7 +22,7 @@ from .precision import writes
 FAR = float(1 << 24)
 
 
-def _checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """RoIs without wild values, and which ones had them."""
     wild = ~(rois.abs() < FAR).all(1)
     rois = rois.masked_fill(wild[:, None], 0)
@@ -154,7 +154,7 @@ def roi_align_forward(
     Raises:
         IndexError: On the CPU, if a RoI names an image not in the batch.
     """
-    rois, wild = _checked(rois, len(input))
+    rois, wild = checked(rois, len(input))
     geometry = (spatial_scale, sampling_ratio, aligned)
     size = (aligned_height, aligned_width)
     if pool_mode == 0:
@@ -183,7 +183,7 @@ def roi_align_backward(
     aligned: bool,
 ) -> Tensor:
     """Gradient of :func:`roi_align_forward` for its input."""
-    rois, wild = _checked(rois, len(grad_input))
+    rois, wild = checked(rois, len(grad_input))
     grad_output = grad_output.masked_fill(wild[:, None, None, None], 0)
     if pool_mode == 0:
         grad = grad_output.new_zeros(grad_input.shape)

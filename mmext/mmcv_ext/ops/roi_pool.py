@@ -1,0 +1,133 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""RoIPool (Girshick, Fast R-CNN, 2015), as mmcv has it.
+
+mmcv does not round the boxes before it cuts them into bins; torchvision
+does, so its kernel gives other numbers.
+"""
+
+import torch
+from torch import Tensor
+
+from .bilinear import SAMPLES
+from .precision import full_precision, writes
+from .roi_align import checked
+
+
+def _bins(
+    rois: Tensor, axis: int, cells: int, scale: float, size: int
+) -> tuple[Tensor, Tensor]:
+    """First pixel of each bin and the one past its last, both (R, cells)."""
+    low = rois[:, 1 + axis, None] * scale
+    high = (rois[:, 3 + axis, None] + 1) * scale
+    step = (high - low) / cells
+    cell = torch.arange(cells, device=rois.device, dtype=rois.dtype)
+    first = (cell * step + low).floor().clamp(0, size)
+    last = ((cell + 1) * step + low).ceil().clamp(0, size)
+    return first.long(), last.long()
+
+
+@full_precision
+def _pool(
+    input: Tensor, rois: Tensor, height: int, width: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    n, c, h, w = input.shape
+    rois, wild = checked(rois, n)
+    y1, y2 = _bins(rois, 1, height, scale, h)
+    x1, x2 = _bins(rois, 0, width, scale, w)
+    output = input.new_zeros(len(rois), c, height, width)
+    argmax = torch.full_like(output, -1, dtype=torch.int64)
+    # mmcv skips a box without area and so leaves its argmax at pixel 0,
+    # where the gradient then goes.
+    area = (((rois[:, 3:] + 1) - rois[:, 1:3]) * scale > 0).all(1)
+    argmax[~area] = 0
+    # RoIs of like size together: each piece is as wide as its widest bin.
+    tall = (y2 - y1).amax(1, keepdim=True).clamp(min=0)
+    wide = (x2 - x1).amax(1, keepdim=True).clamp(min=0)
+    order = area.nonzero()[:, 0]
+    order = order[(tall * wide)[order, 0].argsort(descending=True)]
+    piece = SAMPLES // (c * height * width)
+    flat = input.flatten(2)
+    start = 0
+    while start < len(order):
+        pixels = int((tall * wide)[order[start]])
+        part = order[start : start + max(1, piece // max(pixels, 1))]
+        rows = y1[part, :, None] + torch.arange(
+            int(tall[part].max()), device=rois.device
+        )
+        cols = x1[part, :, None] + torch.arange(
+            int(wide[part].max()), device=rois.device
+        )
+        start += len(part)
+        # (R, height, width, rows, cols) of pixels, row by row as in mmcv.
+        inside = (rows < y2[part, :, None])[:, :, None, :, None] & (
+            cols < x2[part, :, None]
+        )[:, None, :, None, :]
+        if not inside.numel():
+            continue
+        pixel = (
+            rows.clamp(max=h - 1)[:, :, None, :, None] * w
+            + cols.clamp(max=w - 1)[:, None, :, None, :]
+        )
+        inside, pixel = inside.flatten(3), pixel.flatten(3)
+        image = rois[part, 0].long()[:, None, None, None]
+        value = flat[image, :, pixel].masked_fill(
+            ~inside[..., None], -torch.inf
+        )
+        largest = value.argmax(3, keepdim=True)
+        best = value.gather(3, largest)[:, :, :, 0]
+        index = pixel.gather(3, largest[:, :, :, 0])
+        empty = ~inside.any(3, keepdim=True)
+        best = best.masked_fill(empty, 0)
+        index = index.masked_fill(empty, -1)
+        output[part] = best.permute(0, 3, 1, 2)
+        argmax[part] = index.permute(0, 3, 1, 2)
+    wild = wild[:, None, None, None]
+    return output.masked_fill(wild, torch.nan), argmax.masked_fill(wild, -1)
+
+
+@writes('output', 'argmax')
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Largest pixel of each bin.
+
+    Args:
+        input: (N, C, H, W).
+        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
+        output: Takes the result, (R, C, pooled_height, pooled_width).
+        argmax: Takes the pixel it came from; -1 where a bin is empty.
+        pooled_height: Rows of the result.
+        pooled_width: Columns of the result.
+        spatial_scale: Map pixels per image pixel.
+    """
+    return _pool(input, rois, pooled_height, pooled_width, spatial_scale)
+
+
+@writes('grad_input')
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> Tensor:
+    """Gradient of :func:`roi_pool_forward` for its input."""
+    n, c, h, w = grad_input.shape
+    rois, _ = checked(rois, n)
+    plane = rois[:, :1].long() * c + torch.arange(c, device=rois.device)
+    index = plane[:, :, None, None] * (h * w) + argmax.clamp(min=0)
+    return (
+        grad_output.new_zeros(n * c * h * w)
+        .index_add_(
+            0, index.flatten().long(), (grad_output * (argmax >= 0)).flatten()
+        )
+        .view(n, c, h, w)
+    )
