@@ -18,8 +18,9 @@ custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(
-        depth=18, norm_eval=False, frozen_stages=-1, init_cfg=None),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=16),
+        depth=18, base_channels=16, stem_channels=16,
+        norm_eval=False, frozen_stages=-1, init_cfg=None),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),

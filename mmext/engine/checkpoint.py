@@ -14,6 +14,7 @@ A pickle that wants more than tensors and plain containers is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -42,8 +43,18 @@ MapLocation = str | torch.device | Callable | None
 
 _scalar = np.float64(0).__reduce__()[0]
 _reconstruct = np.zeros(0).__reduce__()[0]
+
+
+def _history_method(owner: type, name: str) -> Callable:
+    """What a checkpoint may use ``getattr`` for: the log's statistics."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r}')
+
+
 #: What an MMEngine checkpoint holds beside tensors: the history of the log.
 SAFE_GLOBALS = [
+    (_history_method, 'builtins.getattr'),
     HistoryBuffer,
     np.dtype,
     np.ndarray,
@@ -148,7 +159,9 @@ def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    first = str(error).strip().splitlines() or [type(error).__name__]
+    # torch explains weights_only at length before it says what is wrong.
+    text = str(error).split('WeightsUnpickler error:')[-1]
+    first = text.strip().splitlines() or [type(error).__name__]
     return UserError(
         f'checkpoint {path} ({path.stat().st_size} bytes) is not a whole '
         f'checkpoint: {first[0][:200]}',
@@ -175,11 +188,12 @@ def _refuse_compressed(path: Path) -> None:
 
 def _globals_wanted(path: Path, message: str) -> list[str]:
     """Names a pickle would call, for the message that refuses it."""
-    try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not a zip file, or torn: the message has one name
-        return re.findall(r'GLOBAL ([\w.]+) was not an allowed', message)
+    names: list[str] = []
+    inspect = torch.serialization.get_unsafe_globals_in_checkpoint
+    allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
+    with contextlib.suppress(Exception), allowed:  # torn, or not a zip file
+        names = inspect(path)
+    return names or re.findall(r'\bGLOBAL ([\w.]+\.[\w.]+)', message)
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:

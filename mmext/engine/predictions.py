@@ -23,8 +23,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmext.engine.checkpoint import sha256
 from mmext.version import __version__
-from mmext.engine.checkpoint import load, sha256
 
 
 @HOOKS.register_module()
@@ -43,6 +43,11 @@ class PredictionsHook(Hook):
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self._dumping: list[BaseMetric] = []
+        self._seed: int | None = None
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Notes the seed of the training that made the checkpoint."""
+        self._seed = checkpoint.get('meta', {}).get('seed')
 
     def before_test(self, runner) -> None:
         """Points the metrics to a temporary folder beside the final one."""
@@ -70,7 +75,10 @@ class PredictionsHook(Hook):
         for i, metric in enumerate(self._dumping):
             side = written / f'{self._stem(runner, i)}.meta.json'
             side.write_text(
-                json.dumps(describe(runner, metric, metrics or {}), indent=1)
+                json.dumps(
+                    describe(runner, metric, metrics or {}, self._seed),
+                    indent=1,
+                )
             )
             metric.outfile_prefix = None
         for file in sorted(written.iterdir()):
@@ -84,13 +92,16 @@ class PredictionsHook(Hook):
         return f'{stem}-{index}' if index else stem
 
 
-def describe(runner, metric: BaseMetric, metrics: dict) -> dict:
+def describe(
+    runner, metric: BaseMetric, metrics: dict, seed: int | None = None
+) -> dict:
     """What the side file says.
 
     Args:
         runner: The runner after its test.
         metric: The metric that dumped.
         metrics: All metrics of the test.
+        seed: Of the training that made the checkpoint. Default: unknown.
     """
     dataset = runner.test_dataloader.dataset
     ann_file = getattr(metric, 'ann_file', None) or getattr(
@@ -115,7 +126,7 @@ def describe(runner, metric: BaseMetric, metrics: dict) -> dict:
         ),
         'checkpoint': checkpoint and str(checkpoint),
         'checkpoint_sha256': local and sha256(checkpoint),
-        'seed': _seed(checkpoint) if local else None,
+        'seed': seed,
         'versions': versions(),
         'metrics': {k: _plain(v) for k, v in metrics.items()},
     }
@@ -132,10 +143,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _seed(checkpoint: str) -> int | None:
-    return load(checkpoint).get('meta', {}).get('seed')
 
 
 def _plain(value):

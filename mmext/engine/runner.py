@@ -20,6 +20,7 @@ from mmengine.dist import (
     is_distributed,
     master_only,
 )
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
@@ -123,6 +124,14 @@ class ReliableRunner(Runner):
                     'worker_init_fn', {'type': 'epoch_worker_init'}
                 )
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """Gathers results by message, not through files, over gloo."""
+        built = super().build_evaluator(evaluator)
+        if self.distributed and get_device() == 'cpu':
+            for metric in built.metrics:
+                metric.collect_device = 'gpu'  # means: all_gather_object
+        return built
 
     def register_hooks(
         self,

@@ -1,0 +1,262 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Checkpoints are read without running them, and torn ones are found."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from torch import nn
+
+from mmext.engine.checkpoint import (
+    defect,
+    load,
+    match,
+    newest_valid,
+    replace_durably,
+    require_match,
+    sha256,
+)
+from mmext.errors import UserError
+
+
+class Attack:
+    """Runs a command when unpickled."""
+
+    def __init__(self, touch: Path) -> None:
+        self.touch = touch
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f'touch {self.touch}',)
+
+
+def save(path: Path, **more) -> Path:
+    torch.save({'state_dict': nn.Linear(2, 3).state_dict(), **more}, path)
+    return path
+
+
+def test_what_mmengine_saves_is_read(tmp_path):
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    hub = {'log_scalars': {'loss': buffer}, 'lr': np.float64(0.1)}
+    got = load(save(tmp_path / 'a.pth', message_hub=hub))
+    assert got['message_hub']['log_scalars']['loss'].mean() == 1.5
+    assert got['message_hub']['lr'] == 0.1
+    assert got['state_dict']['weight'].shape == (3, 2)
+
+
+@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'pickle'])
+@pytest.mark.parametrize('via', ['load', 'mmengine', 'pretrained'])
+def test_a_pickle_that_runs_code_is_refused(tmp_path, via, legacy):
+    touched = tmp_path / 'touched'
+    path = tmp_path / 'bad.pth'
+    content = {'state_dict': {}, 'x': Attack(touched)}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    readers = {
+        'load': load,
+        'mmengine': CheckpointLoader.load_checkpoint,
+        'pretrained': lambda p: load_checkpoint(nn.Linear(2, 3), p),
+    }
+    with pytest.raises(UserError, match=r'refused.*\bsystem') as caught:
+        readers[via](str(path))
+    assert '--trust-checkpoint' in str(caught.value)
+    assert not touched.exists()
+
+
+def test_trust_is_asked_for_by_name(tmp_path, monkeypatch):
+    path = save(tmp_path / 'odd.pth', meta={'args': Namespace(lr=1)})
+    with pytest.raises(UserError, match='argparse.Namespace') as caught:
+        load(path)
+    assert sha256(path) in str(caught.value)
+    monkeypatch.setenv('MMEXT_TRUST_CHECKPOINT', '1')
+    assert load(path)['meta']['args'].lr == 1
+
+
+def test_getattr_reaches_the_log_alone(tmp_path):
+    class Reach:
+        def __init__(self, *what) -> None:
+            self.what = what
+
+        def __reduce__(self) -> tuple:
+            return getattr, self.what
+
+    for owner, name in (
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, 'register_statistics'),
+        (np.ndarray, 'tofile'),
+    ):
+        path = save(tmp_path / 'a.pth', x=Reach(owner, name))
+        with pytest.raises(UserError, match='refused.*getattr'):
+            load(path)
+
+
+def test_resuming_does_not_execute_the_saved_config(tmp_path):
+    # Runner.resume() runs meta['config'] as Python.
+    text = f'import os\nos.system("touch {tmp_path}/touched")'
+    got = load(save(tmp_path / 'a.pth', meta={'config': text, 'epoch': 1}))
+    assert got['meta'] == {'epoch': 1}
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    whole = save(tmp_path / 'whole.pth')
+    bomb = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(bomb, 'w') as new:
+        for member in old.infolist():
+            new.writestr(
+                member.filename, old.read(member), zipfile.ZIP_DEFLATED
+            )
+        new.writestr('whole/data/9', bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 10**6
+    with pytest.raises(UserError, match='would unpack to 1000'):
+        load(bomb)
+
+
+@pytest.mark.parametrize(
+    'spoil, says',
+    [
+        (lambda b: b[: len(b) // 2], 'not a whole checkpoint'),
+        (lambda b: b[:-10], 'not a whole checkpoint'),
+        (lambda b: b'', 'not a whole checkpoint'),
+        (lambda b: b'hello, world\n' * 9, 'not a whole checkpoint'),
+        (lambda b: pickle.dumps([1, 2]), 'not a whole checkpoint'),
+    ],
+    ids=['half', 'tail', 'empty', 'text', 'list'],
+)
+def test_a_torn_file_is_named(tmp_path, spoil, says):
+    path = save(tmp_path / 'a.pth')
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError, match=says):
+        load(path)
+    assert defect(path)
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    save(tmp_path / 'epoch_12.pth')
+    with pytest.raises(UserError, match="Did you mean 'epoch_12.pth'"):
+        load(tmp_path / 'epoc_12.pth')
+    with pytest.raises(UserError, match="Did you mean 'torchvision://'"):
+        load('torchvison://resnet50')
+
+
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    weights = nn.Linear(2, 3).state_dict()
+    save_file(weights, tmp_path / 'a.safetensors')
+    got = load(tmp_path / 'a.safetensors')['state_dict']
+    assert got.keys() == weights.keys()
+    assert torch.equal(got['weight'], weights['weight'])
+    (tmp_path / 'b.safetensors').write_bytes(b'nothing')
+    with pytest.raises(UserError, match='not a whole'):
+        load(tmp_path / 'b.safetensors')
+
+
+def test_every_flipped_byte_of_a_tensor_is_found(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    whole = path.read_bytes()
+    weight = torch.load(path)['state_dict']['weight'].numpy().tobytes()
+    start = whole.index(weight)
+    for offset in range(0, len(weight), 5):
+        torn = bytearray(whole)
+        torn[start + offset] ^= 1
+        path.write_bytes(torn)
+        assert 'checksum' in defect(path)
+    path.write_bytes(whole)
+    assert defect(path) is None
+
+
+def test_newest_valid_passes_over_what_is_torn(tmp_path):
+    for epoch in (2, 9, 10, 11):
+        save(tmp_path / f'epoch_{epoch}.pth')
+    save(tmp_path / 'best_coco_bbox_mAP_epoch_12.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_11.pth'))
+    torn = tmp_path / 'epoch_11.pth'
+    torn.write_bytes(torn.read_bytes()[:-100])
+    (tmp_path / 'epoch_12.pth.tmp').write_bytes(b'half')
+    told: list[str] = []
+    assert newest_valid(tmp_path, told.append).name == 'epoch_10.pth'
+    assert len(told) == 1 and 'epoch_11.pth' in told[0]
+    assert newest_valid(tmp_path / 'nowhere') is None
+
+
+def test_newest_valid_follows_last_checkpoint(tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'run').mkdir()
+    saved = save(tmp_path / 'out' / 'iter_500.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(saved))
+    assert newest_valid(tmp_path / 'run') == saved
+
+
+def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
+    good = save(tmp_path / 'epoch_1.pth')
+    before = sha256(good)
+    temporary = save(tmp_path / 'epoch_1.pth.tmp')
+    temporary.write_bytes(temporary.read_bytes()[:-50])
+    with pytest.raises(OSError, match='not written whole'):
+        replace_durably(temporary, good)
+    assert sha256(good) == before
+    replace_durably(save(temporary), good)
+    assert not temporary.exists() and sha256(good) != before
+
+
+def test_match_counts_every_tensor():
+    def net(width: int, extra: bool = False) -> nn.Module:
+        layers = [nn.Conv2d(3, width, 1), nn.BatchNorm2d(width)]
+        return nn.Sequential(*layers, *[nn.Linear(2, 2)] * extra)
+
+    same = match(net(4), {'state_dict': net(4).state_dict()})
+    assert same.exact and same.loaded == 7
+    other = match(net(4, extra=True), net(5).state_dict())
+    assert other.missing == ['2.weight', '2.bias']
+    assert len(other.reshaped) == 6 and other.loaded == 1
+    assert '0.weight (5, 3, 1, 1) for (4, 3, 1, 1)' in str(other)
+    unused = match(net(4), net(4, extra=True).state_dict())
+    assert unused.unused == ['2.weight', '2.bias'] and unused.loaded == 7
+    with pytest.raises(UserError, match='of another architecture'):
+        require_match(net(4), net(4, extra=True).state_dict(), 'a.pth')
+    require_match(net(4), net(4, extra=True).state_dict(), 'a.pth', 0.5)
+    with pytest.raises(UserError, match='1 of 9 tensors fit'):
+        require_match(net(4, True), net(5).state_dict(), 'a.pth', 0.5)
+
+
+def test_old_checkpoints_without_batch_counters_fit():
+    state = nn.BatchNorm2d(3).state_dict()
+    del state['num_batches_tracked']
+    assert match(nn.BatchNorm2d(3), state).exact
+
+
+def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
+    source = save(tmp_path / 'source.pth')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    asked = []
+
+    def download(url, target, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        shutil.copy(source, target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    url = 'https://example.org/resnet-0676ba61.pth'
+    for _ in range(2):
+        got = CheckpointLoader.load_checkpoint(url)
+    assert got['state_dict']['weight'].shape == (3, 2)
+    assert asked == [(url, '0676ba61')]
+
+
+def test_torchvision_names_take_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+
+    def download(url, target, hash_prefix, progress):
+        torch.save({'x': Attack(tmp_path / 'touched')}, target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    with pytest.raises(UserError, match='refused'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet50')
+    assert not (tmp_path / 'touched').exists()
