@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Runner hooks, launching and checkpoint handling."""
 
-from mmext.engine import checkpoint
+from mmext.engine import checkpoint, onedl_names
 from mmext.engine.amp import CPUAmpOptimWrapper
 from mmext.engine.runner import ReliableRunner
 from mmext.engine.seeding import EpochSeedHook
 
 # Whoever reads a checkpoint from here on reads it without running it.
 checkpoint.install()
+onedl_names.register()
 
 __all__ = ['CPUAmpOptimWrapper', 'EpochSeedHook', 'ReliableRunner']

@@ -1,0 +1,5 @@
+# bash tools/dist_train.sh \
+#     configs/classification/dwnet-base-homogeneous_8xb128-300e_in1k.py 8
+# Published: 83.2 top-1 (Atten4Vis/DemystifyLocalViT README). Not trained here.
+_base_ = './dwnet-base_8xb128-300e_in1k.py'
+model = dict(backbone=dict(dynamic='homogeneous'))

@@ -1,0 +1,26 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Cuts the objects of a COCO-format data set into a classification set."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmext.datasets.crops import write_crops
+from mmext.errors import command
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('ann_file', help='COCO JSON')
+    parser.add_argument('img_dir', help='folder of its images')
+    parser.add_argument('out', help='folder to make, one folder a class')
+    parser.add_argument('--margin', type=float, default=0.1)
+    parser.add_argument('--min-size', type=int, default=8)
+    args = parser.parse_args()
+    for name, count in write_crops(**vars(args)).items():
+        print(f'{count:7d}  {name}')
+
+
+if __name__ == '__main__':
+    main()
