@@ -2,9 +2,17 @@
 """Building blocks, one a file."""
 
 from mmext.models.layers.channel_attention import ChannelAttention
+from mmext.models.layers.dynamic_depthwise_conv import (
+    HomogeneousDynamicConv,
+    InhomogeneousDynamicConv,
+)
 from mmext.models.layers.eca_attention import ECAAttention
 from mmext.models.layers.fca_attention import FCAAttention
+from mmext.models.layers.inhomogeneous_conv import (
+    inhomogeneous_depthwise_conv,
+)
 from mmext.models.layers.layer_norm2d import LayerNorm2d
+from mmext.models.layers.local_mlp import LocalMLP
 from mmext.models.layers.se_attention import SEAttention
 from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 from mmext.models.layers.srm_attention import SRMAttention
@@ -15,10 +23,14 @@ __all__ = [
     'ChannelAttention',
     'ECAAttention',
     'FCAAttention',
+    'HomogeneousDynamicConv',
+    'InhomogeneousDynamicConv',
     'LayerNorm2d',
+    'LocalMLP',
     'SEAttention',
     'SRMAttention',
     'SpatialGatingUnit',
     'StarOperation',
     'StepAdaptor',
+    'inhomogeneous_depthwise_conv',
 ]

@@ -1,0 +1,394 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""DWNet: Swin's plan with (dynamic) depth-wise convolution for attention.
+
+Paper: On the Connection between Local Attention and Dynamic Depth-wise
+Convolution, ICLR 2022 (arXiv 2106.04263). Official code:
+github.com/Atten4Vis/DemystifyLocalViT; the key names are those of its
+detection backbone. What differs from it: the convolution is right in all
+three forms (at the official HEAD the homogeneous one is overwritten by a
+static one), the inhomogeneous one does not unfold its input and serves
+detection too, stages past the last of ``out_indices`` are not built, and the
+features stay (B, C, H, W) in channels-last order instead of tokens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmext.errors import UserError
+from mmext.models.arguments import choose, resolve_arch, resolve_indices
+from mmext.models.backbones.base_backbone import BaseBackbone, drop_path_rates
+from mmext.models.layers.dynamic_depthwise_conv import (
+    HomogeneousDynamicConv,
+    InhomogeneousDynamicConv,
+)
+from mmext.models.layers.layer_norm2d import LayerNorm2d
+from mmext.models.layers.local_mlp import LocalMLP
+
+PATCH_SIZE = 4
+BN = {'type': 'BN'}
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to vectors, then LayerNorm over channels."""
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dims, PATCH_SIZE, PATCH_SIZE)
+        self.norm = LayerNorm2d(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(pad_to_multiple(x, PATCH_SIZE)))
+
+
+class PatchMerging(nn.Module):
+    """Each 2x2 patch to one position of twice the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(pad_to_multiple(x, 2))
+        # Column by column within a patch, as Swin's code orders them.
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return channels_first(self.reduction(self.norm(x)))
+
+
+class ConvMixer(nn.Module):
+    """The block in attention's place: 1x1, mixing of positions, 1x1.
+
+    Args:
+        channels: C.
+        mixer: Mixes positions, (B, C, H, W) to (B, C, H, W).
+        norm_cfg: The three norms.
+    """
+
+    def __init__(
+        self, channels: int, mixer: nn.Module, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn0 = build_norm_layer(norm_cfg, channels)[1]
+        self.conv = mixer
+        self.bn = build_norm_layer(norm_cfg, channels)[1]
+        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn2 = build_norm_layer(norm_cfg, channels)[1]
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn0(self.conv0(x)))
+        x = self.relu(self.bn(self.conv(x)))
+        return self.bn2(self.conv2(x))
+
+
+class DWBlock(nn.Module):
+    """A convolutional mixer and an MLP, each with a shortcut.
+
+    Args:
+        channels: C.
+        mixer: Mixes positions, see :class:`ConvMixer`.
+        pad_to: Pad the mixer's input to a multiple of this; 1 is not at all.
+        mlp_ratio: Hidden channels of the MLP over C.
+        drop_path: Rate of stochastic depth.
+        norm_cfg: The norms of the mixer and of the MLP's input.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        mixer: nn.Module,
+        pad_to: int,
+        mlp_ratio: float,
+        drop_path: float,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.pad_to = pad_to
+        self.attn2conv = ConvMixer(channels, mixer, norm_cfg)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        hidden = int(mlp_ratio * channels)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(channels, hidden),
+                act=nn.GELU(),
+                fc2=nn.Linear(hidden, channels),
+            )
+        )
+        self.bn = build_norm_layer(norm_cfg, channels)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        # The padding comes before the norms, so it is not zero inside the
+        # mixer: the released detectors were trained like that.
+        y = self.attn2conv(pad_to_multiple(x, self.pad_to))
+        x = x + self.drop_path(y[..., :height, :width])
+        y = self.mlp(channels_last(self.bn(x)))
+        return x + self.drop_path(channels_first(y))
+
+
+@MODELS.register_module()
+class DWNet(BaseBackbone):
+    """DWNet, static, homogeneous dynamic or inhomogeneous dynamic.
+
+    Images (B, in_channels, H, W), at least as large as the largest stride,
+    become up to four levels, level i of shape (B, embed_dims * 2**i,
+    H / 2**(i + 2), W / 2**(i + 2)), sizes rounded up at every halving.
+
+    Args:
+        arch: ``'tiny'`` or ``'base'``; or a dict with the keys
+            ``embed_dims``, ``depths``, ``channels_per_group``,
+            ``drop_path_rate``.
+        dynamic: Where the depth-wise kernels come from: None learns them;
+            ``'homogeneous'`` computes one per image and channel,
+            ``'inhomogeneous'`` one per position and group of channels.
+        in_channels: Channels of the image.
+        token_mixer: ``'conv'``, or ``'local_mlp'`` for the paper's local
+            MLP: learned weights, not shared across a window's positions;
+            windows shift in every other block. Static only.
+        channels_per_group: Channels that share weights, in the inhomogeneous
+            convolution and the local MLP, one number or one each stage; a
+            divisor of the stage's channels. Default: the arch's.
+        window_size: Side of the kernels and of the windows, in positions.
+        mlp_ratio: Hidden channels of the MLPs over their input's.
+        pad_to_window: Pad features with zeros to multiples of
+            ``window_size`` before each block's mixer, and crop after, as the
+            released detectors do. Off, the network is the ImageNet one at
+            any size; where the windows tile the features (224x224 with 7)
+            the two are equal.
+        norm_cfg: All norms but those of patch embedding and merging, which
+            are LayerNorm. The official detectors have SyncBN.
+        final_norm: As for classification: a LayerNorm on the last level
+            (3, which must be returned) and no norm on the others.
+        drop_path_rate: Of the last block; rises linearly from 0. Default:
+            the official detectors', .2 for tiny and .3 for base (base on
+            ImageNet: .5).
+        out_indices: Levels to return, 0 to 3 (-1 is the last).
+        frozen_stages: -1 freezes nothing, 0 the patch embedding, n that and
+            the first n stages. The norms of the levels are never frozen: no
+            ImageNet checkpoint has them.
+        norm_eval: Keep batch norm in evaluation mode while training.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        init_cfg: Weights to start from, see :class:`BaseBackbone`. An
+            ImageNet checkpoint lacks the norms of the levels: say
+            ``allow_missing=True``.
+
+    Raises:
+        UserError: An argument that is not allowed; an image with the wrong
+            number of channels or too small.
+
+    Example:
+        >>> import torch
+        >>> model = DWNet('tiny', dynamic='homogeneous').eval()
+        >>> [tuple(x.shape) for x in model(torch.rand(1, 3, 99, 64))]
+        [(1, 96, 25, 16), (1, 192, 13, 8), (1, 384, 7, 4), (1, 768, 4, 2)]
+    """
+
+    # The paper's table 7; channels_per_group from the official configs,
+    # which call it num_heads.
+    arch_settings: ClassVar[dict[str, dict]] = {
+        'tiny': {
+            'embed_dims': 96,
+            'depths': (2, 2, 6, 2),
+            'channels_per_group': (3, 6, 12, 24),
+            'drop_path_rate': 0.2,
+        },
+        'base': {
+            'embed_dims': 128,
+            'depths': (2, 2, 18, 2),
+            'channels_per_group': (4, 8, 16, 32),
+            'drop_path_rate': 0.3,
+        },
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        dynamic: str | None = None,
+        in_channels: int = 3,
+        token_mixer: str = 'conv',
+        channels_per_group: int | Sequence[int] | None = None,
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        pad_to_window: bool = True,
+        norm_cfg: dict = BN,
+        final_norm: bool = False,
+        drop_path_rate: float | None = None,
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, frozen_stages, norm_eval, with_cp, init_cfg
+        )
+        settings = resolve_arch(arch, self.arch_settings)
+        depths = settings['depths']
+        num_stages = len(depths)
+        if dynamic is not None:
+            choose('dynamic', dynamic, ('homogeneous', 'inhomogeneous'))
+        choose('token_mixer', token_mixer, ('conv', 'local_mlp'))
+        _check_mixer(dynamic, token_mixer, window_size)
+        self.dynamic = dynamic
+        self.token_mixer = token_mixer
+        self.window_size = window_size
+        self.norm_cfg = norm_cfg
+        self.out_indices = resolve_indices(out_indices, num_stages)
+        widths = [settings['embed_dims'] * 2**i for i in range(num_stages)]
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
+        self.strides = tuple(PATCH_SIZE * 2**i for i in self.out_indices)
+        if channels_per_group is None:
+            channels_per_group = settings['channels_per_group']
+        shares = _per_stage(channels_per_group, num_stages)
+        if drop_path_rate is None:
+            drop_path_rate = settings['drop_path_rate']
+        rates = drop_path_rates(drop_path_rate, sum(depths))
+
+        self.patch_embed = PatchEmbed(in_channels, widths[0])
+        self.layers = nn.ModuleList()
+        last = self.out_indices[-1]
+        for i in range(last + 1):
+            blocks = nn.Sequential(
+                *(
+                    DWBlock(
+                        widths[i],
+                        self._build_mixer(widths[i], shares[i], j),
+                        window_size if pad_to_window else 1,
+                        mlp_ratio,
+                        rates[sum(depths[:i]) + j],
+                        norm_cfg,
+                    )
+                    for j in range(depths[i])
+                )
+            )
+            layer = OrderedDict(blocks=blocks)
+            if i < last:
+                layer['downsample'] = PatchMerging(widths[i])
+            self.layers.append(nn.Sequential(layer))
+        if final_norm and last < num_stages - 1:
+            raise UserError(
+                f'final_norm=True, but out_indices={out_indices} leaves out '
+                'the last stage, which that norm belongs to.',
+                f'Add {num_stages - 1} to out_indices, or final_norm=False.',
+            )
+        norms = (
+            {'norm': last}
+            if final_norm
+            else {f'norm{i}': i for i in self.out_indices}
+        )
+        for name, i in norms.items():
+            cfg = {'type': 'LayerNorm2d'} if final_norm else norm_cfg
+            self.add_module(name, build_norm_layer(cfg, widths[i])[1])
+        # Which norm a level goes through, if any.
+        self.norm_of = {i: name for name, i in norms.items()}
+        self.freezable = [
+            'patch_embed',
+            *(f'layers.{i}' for i in range(last + 1)),
+        ]
+        released = ('norm', *(f'norm{i}' for i in range(num_stages)))
+        self.unbuilt = (
+            f'layers.{last}.downsample.',
+            *(f'layers.{i}.' for i in range(last + 1, num_stages)),
+            *(f'{name}.' for name in released if name not in norms),
+        )
+        self.train()
+
+    def _build_mixer(self, channels: int, share: int, block: int) -> nn.Module:
+        size = self.window_size
+        if self.token_mixer == 'local_mlp':
+            shift = size // 2 if block % 2 else 0
+            return LocalMLP(channels, size, share, shift)
+        if self.dynamic == 'homogeneous':
+            return HomogeneousDynamicConv(channels, size, self.norm_cfg)
+        if self.dynamic == 'inhomogeneous':
+            return InhomogeneousDynamicConv(
+                channels, size, share, self.norm_cfg
+            )
+        return nn.Conv2d(
+            channels, channels, size, padding=size // 2, groups=channels
+        )
+
+    def init_weights(self) -> None:
+        """Draws the linear layers as Swin does; then ``init_cfg``.
+
+        Convolutions keep PyTorch's weights, as in the official code.
+        """
+        if not self.is_init:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        super().init_weights()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, in_channels, H, W) to the levels of ``out_indices``."""
+        self.check_input(x)
+        x = self.patch_embed(x)
+        outs = []
+        for i, layer in enumerate(self.layers):
+            for block in layer.blocks:
+                x = self.run_block(block, x)
+            if i in self.out_indices:
+                # Necks and RoI ops of detectors run in the usual format.
+                out = x.contiguous()
+                if i in self.norm_of:
+                    out = self.get_submodule(self.norm_of[i])(out)
+                outs.append(out)
+            if i < self.out_indices[-1]:
+                x = layer.downsample(x)
+        return tuple(outs)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H, W, C), a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, H, W, C) to (B, C, H, W), a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zeros at the right and the bottom up to multiples."""
+    height, width = x.shape[2:]
+    right, bottom = -width % multiple, -height % multiple
+    if right or bottom:
+        x = functional.pad(x, (0, right, 0, bottom))
+    return x
+
+
+def _check_mixer(dynamic: str | None, mixer: str, window_size: int) -> None:
+    if mixer == 'local_mlp' and dynamic is not None:
+        raise UserError(
+            f'The local MLP has learned weights, but dynamic={dynamic!r}.',
+            "Use dynamic=None with token_mixer='local_mlp'.",
+        )
+    if window_size < 1 or window_size % 2 == 0:
+        raise UserError(
+            f'window_size={window_size} is not a positive odd number.',
+            f'A kernel has a centre: use {max(window_size, 0) + 1}.',
+        )
+
+
+def _per_stage(value: int | Sequence[int], num_stages: int) -> list[int]:
+    if isinstance(value, int):
+        return [value] * num_stages
+    if len(value) != num_stages:
+        raise UserError(
+            f'channels_per_group={list(value)} has {len(value)} entries.',
+            f'Give one number, or one for each of the {num_stages} stages.',
+        )
+    return list(value)

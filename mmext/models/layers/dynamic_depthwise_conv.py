@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Depth-wise convolutions that compute their own kernels from the input.
+
+Paper: On the Connection between Local Attention and Dynamic Depth-wise
+Convolution, ICLR 2022 (arXiv 2106.04263), section 3.3. Official code:
+github.com/Atten4Vis/DemystifyLocalViT (``models/dwnet.py`` at its first
+commit, ``models/idynamic.py``), with whose checkpoints the key names agree.
+"""
+
+from __future__ import annotations
+
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn, zeros
+from torch.nn import functional
+from torch.nn.modules.batchnorm import BatchNorm2d
+
+from mmext.errors import UserError
+from mmext.models.layers.inhomogeneous_conv import (
+    inhomogeneous_depthwise_conv,
+)
+
+
+class HomogeneousDynamicConv(nn.Module):
+    """One kernel per image and channel, from the image's pooled features.
+
+    (B, C, H, W) to (B, C, H, W); the kernels are the same at all positions.
+    A bias per channel, zero at the start, does not depend on the input.
+
+    Args:
+        channels: C.
+        kernel_size: Odd.
+        norm_cfg: The norm of the pooled, squeezed features.
+        ratio: By which the channels are squeezed.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int, norm_cfg: dict, ratio: int = 4
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        hidden = channels // ratio
+        self.conv1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.bn = build_norm_layer(norm_cfg, hidden)[1]
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(hidden, channels * kernel_size**2, 1)
+        self.bias = nn.Parameter(zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        if batch == 1 and self.bn.training and type(self.bn) is BatchNorm2d:
+            raise UserError(
+                'The homogeneous dynamic convolution got a training batch of '
+                'one image: its batch norm sees one value per channel, which '
+                'has no variance.',
+                'Use two images or more per process, '
+                "norm_cfg=dict(type='SyncBN') over several processes, or "
+                'norm_eval=True with pretrained weights.',
+            )
+        pooled = x.mean((2, 3), keepdim=True)
+        kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
+        # All images' channels side by side: a grouped convolution, one
+        # kernel a group.
+        out = functional.conv2d(
+            x.reshape(1, -1, height, width),
+            kernels.view(-1, 1, self.kernel_size, self.kernel_size),
+            self.bias.repeat(batch),
+            padding=self.kernel_size // 2,
+            groups=batch * channels,
+        )
+        return out.view(batch, channels, height, width)
+
+
+class InhomogeneousDynamicConv(nn.Module):
+    """A kernel per position and group of channels, from its own features.
+
+    (B, C, H, W) to (B, C, H, W). No softmax over the taps and no bias.
+
+    Args:
+        channels: C.
+        kernel_size: Odd.
+        channels_per_group: How many neighbouring channels share a kernel; a
+            divisor of C.
+        norm_cfg: The norm of the squeezed features.
+        ratio: By which the channels are squeezed.
+        backend: See :func:`inhomogeneous_depthwise_conv`.
+
+    Raises:
+        UserError: C is not divisible by ``channels_per_group``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        channels_per_group: int,
+        norm_cfg: dict,
+        ratio: int = 4,
+        backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        self.taps = kernel_size**2
+        self.groups = num_groups(channels, channels_per_group)
+        self.backend = backend
+        hidden = channels // ratio
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1),
+            build_norm_layer(norm_cfg, hidden)[1],
+            nn.ReLU(inplace=True),
+        )
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(hidden, self.taps * self.groups, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The squeezed features decide the layout of the weights, which are
+        # far larger: their positions must be contiguous.
+        weight = self.conv2(self.conv1(x).contiguous())
+        weight = weight.unflatten(1, (self.groups, self.taps))
+        return inhomogeneous_depthwise_conv(x, weight, self.backend)
+
+
+def num_groups(channels: int, channels_per_group: int) -> int:
+    """Groups of channels that share weights."""
+    if channels_per_group < 1 or channels % channels_per_group:
+        near = min(
+            (n for n in range(1, channels + 1) if channels % n == 0),
+            key=lambda n: abs(n - channels_per_group),
+        )
+        raise UserError(
+            f'channels_per_group={channels_per_group} does not divide '
+            f'{channels} channels.',
+            f'The nearest that does is {near}.',
+        )
+    return channels // channels_per_group

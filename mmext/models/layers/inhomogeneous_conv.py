@@ -1,0 +1,233 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Depth-wise convolution whose kernel differs at every position.
+
+    out[b, c, h, w] = sum_k weight[b, g(c), k, h, w] * x[b, c, h + dy, w + dx]
+
+with tap k = K * (dy + K // 2) + (dx + K // 2), zeros outside the image and
+g(c) = c // (C / G): C / G channels share a weight. Paper: On the Connection
+between Local Attention and Dynamic Depth-wise Convolution, ICLR 2022
+(arXiv 2106.04263), section 3.3.
+
+The weights are K * K * G / C times the input, so what counts is to read them
+once and to copy nothing. Unfolding the input would make K * K copies of it;
+here every tap is a shifted view. On CPU, bands of rows small enough for the
+cache are accumulated in place; on CUDA it is a Triton kernel. Both sum in
+float32 (float64 for double) whatever the dtypes of the inputs, so autocast
+needs no cast of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmext.errors import UserError
+from mmext.models.arguments import choose
+
+BACKENDS = ('auto', 'torch', 'triton')
+# Elements of the input in a band of rows: 2 MiB in float32. Smaller bands
+# lose more to the calls than they gain from a smaller cache.
+BAND = 1 << 19
+
+Region = tuple  # (..., rows, columns)
+
+
+def inhomogeneous_depthwise_conv(
+    x: Tensor, weight: Tensor, backend: str = 'auto'
+) -> Tensor:
+    """Convolves each position with its own kernel.
+
+    Args:
+        x: Input (B, C, H, W).
+        weight: Kernels (B, G, K * K, H, W): K odd, G a divisor of C. Fastest
+            where the last two dimensions are contiguous.
+        backend: ``'torch'``, ``'triton'``, or ``'auto'``: Triton on CUDA
+            where it is installed, PyTorch anywhere else.
+
+    Returns:
+        (B, C, H, W) in the wider of the two dtypes. Differentiable once in
+        ``x`` and ``weight``.
+
+    Raises:
+        UserError: Shapes that do not fit each other, an unknown backend, or
+            Triton asked for where it is not installed.
+    """
+    choose('backend', backend, BACKENDS)
+    _check_shapes(x, weight)
+    if backend == 'auto':
+        on_gpu = x.is_cuda and find_spec('triton') is not None
+        backend = 'triton' if on_gpu else 'torch'
+    return _InhomogeneousDepthwiseConv.apply(x, weight, backend)
+
+
+class _InhomogeneousDepthwiseConv(torch.autograd.Function):
+    """Saves the inputs alone; each gradient is one more pass over them."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, backend: str) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.backend = backend
+        gather, _ = _implementation(backend)
+        dtype = torch.promote_types(x.dtype, weight.dtype)
+        return gather(x, weight, False, dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gather, weight_grad = _implementation(ctx.backend)
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = gather(grad, weight, True, x.dtype)
+        if ctx.needs_input_grad[1]:
+            dw = weight_grad(grad, x, weight)
+        return dx, dw, None
+
+
+def _implementation(backend: str) -> tuple:
+    if backend == 'torch':
+        return gather, weight_grad
+    if find_spec('triton') is None:
+        raise UserError(
+            "backend='triton', but Triton is not installed.",
+            "Use backend='torch', or a CUDA build of PyTorch, which has it.",
+        )
+    from mmext.models.layers import inhomogeneous_conv_triton as t
+
+    return t.gather, t.weight_grad
+
+
+def gather(
+    x: Tensor, weight: Tensor, transposed: bool, dtype: torch.dtype
+) -> Tensor:
+    """The convolution, or its transpose (the input's gradient).
+
+    The transpose runs the taps backwards, with the weights of the position
+    that a value came from instead of those of the position it goes to.
+    """
+    groups, taps = weight.shape[1:3]
+    wide = accumulation_dtype(dtype)
+    x = x.unflatten(1, (groups, -1))
+    out = x.new_zeros(x.shape, dtype=dtype)
+    for band in _bands(x):
+        acc = out[..., band, :]
+        if dtype != wide:
+            acc = torch.zeros_like(acc, dtype=wide)
+        source, first = _with_halo(x, band, taps, wide)
+        for k, here, there in _taps(x.shape, band, taps, transposed):
+            at = there if transposed else here
+            acc[_moved(here, band.start)].addcmul_(
+                weight[:, :, k, None][at].to(wide),
+                source[_moved(there, first)],
+            )
+        if dtype != wide:
+            out[..., band, :] = acc
+    return out.flatten(1, 2)
+
+
+def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weights: per tap, grad * x over sharing channels."""
+    groups, taps = weight.shape[1:3]
+    wide = accumulation_dtype(weight.dtype)
+    x, grad = x.unflatten(1, (groups, -1)), grad.unflatten(1, (groups, -1))
+    # Zeros, because a tap that reads outside the image has no gradient.
+    out = torch.zeros_like(weight)
+    for band in _bands(x):
+        source, first = _with_halo(x, band, taps, wide)
+        upper = grad[..., band, :].to(wide)
+        for k, here, there in _taps(x.shape, band, taps):
+            product = (
+                upper[_moved(here, band.start)]
+                * (source[_moved(there, first)])
+            )
+            target = out[:, :, k][here]
+            if target.dtype == wide:
+                torch.sum(product, 2, out=target)
+            else:
+                target.copy_(product.sum(2))
+    return out
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for anything narrower."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _bands(x: Tensor) -> Iterator[slice]:
+    """Bands of rows of about ``BAND`` elements."""
+    height = x.shape[-2]
+    step = max(1, BAND * height // max(x.numel(), 1))
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))
+
+
+def _with_halo(
+    x: Tensor, band: slice, taps: int, dtype: torch.dtype
+) -> tuple[Tensor, int]:
+    """The rows that a band's taps touch, and the number of the first.
+
+    A view; a copy only of rows in another dtype or memory format.
+    """
+    halo = math.isqrt(taps) // 2
+    first = max(0, band.start - halo)
+    rows = x[..., first : band.stop + halo, :].to(dtype)
+    return (rows if rows.stride(-1) == 1 else rows.contiguous()), first
+
+
+def _taps(
+    shape: torch.Size, band: slice, taps: int, transposed: bool = False
+) -> Iterator[tuple[int, Region, Region]]:
+    """Each tap's number, where it writes to and where it reads from.
+
+    Both cut to the image, so that nothing needs padding.
+    """
+    height, width = shape[-2:]
+    size = math.isqrt(taps)
+    for k in range(taps):
+        dy, dx = k // size - size // 2, k % size - size // 2
+        if transposed:
+            dy, dx = -dy, -dx
+        rows = _overlap(band.start, band.stop, dy, height)
+        cols = _overlap(0, width, dx, width)
+        if rows and cols:
+            yield k, (..., rows[0], cols[0]), (..., rows[1], cols[1])
+
+
+def _overlap(
+    start: int, stop: int, shift: int, size: int
+) -> tuple[slice, slice] | None:
+    start, stop = max(start, -shift), min(stop, size - shift)
+    if start >= stop:
+        return None
+    return slice(start, stop), slice(start + shift, stop + shift)
+
+
+def _moved(region: Region, first_row: int) -> Region:
+    """The region in a band that begins at a row."""
+    dots, rows, cols = region
+    return dots, slice(rows.start - first_row, rows.stop - first_row), cols
+
+
+def _check_shapes(x: Tensor, weight: Tensor) -> None:
+    if x.dim() == 4 and weight.dim() == 5:
+        size = math.isqrt(weight.size(2))
+        if (
+            weight.size(0) == x.size(0)
+            and weight.shape[3:] == x.shape[2:]
+            and size % 2
+            and size**2 == weight.size(2)
+            and weight.size(1) > 0
+            and x.size(1) % weight.size(1) == 0
+        ):
+            return
+    raise UserError(
+        f'The input is {tuple(x.shape)} and the weights are '
+        f'{tuple(weight.shape)}.',
+        'Weights for an input (B, C, H, W) are (B, G, K * K, H, W), K odd '
+        'and G a divisor of C.',
+    )
