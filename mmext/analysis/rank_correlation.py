@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Kendall's tau and Spearman's rho between two scores of some models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmext.errors import UserError
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A rank correlation with its 95 % bootstrap interval over models.
+
+    Attributes:
+        value: The coefficient, in [-1, 1].
+        low: Lower end of the interval; None with fewer than four models.
+        high: Upper end.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f'{self.value:+.2f} (no interval: fewer than 4 models)'
+        return f'{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]'
+
+
+def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
+    """Kendall's tau-b, which allows for ties."""
+    signs = [np.sign(np.subtract.outer(v, v)) for v in (x, y)]
+    size = np.sqrt(np.prod([np.square(s).sum() for s in signs]))
+    return float((signs[0] * signs[1]).sum() / size) if size else float('nan')
+
+
+def spearman_rho(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rho: the correlation of the ranks, ties averaged."""
+    ranks = []
+    for values in (x, y):
+        _, inverse, counts = np.unique(
+            values, return_inverse=True, return_counts=True
+        )
+        rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+        ranks.append(rank - rank.mean())
+    size = np.sqrt(np.prod([np.square(r).sum() for r in ranks]))
+    return float(ranks[0] @ ranks[1] / size) if size else float('nan')
+
+
+def correlate(
+    x: np.ndarray, y: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[Correlation, Correlation]:
+    """Kendall's tau and Spearman's rho with intervals.
+
+    Args:
+        x: One score of each model, such as its TNS.
+        y: The other, such as its AP.
+        resamples: Bootstrap resamples of the models. Default: 2000.
+        seed: Of the resampling. Default: 0.
+
+    Raises:
+        UserError: Fewer than two models, or a score that is the same for
+            all.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        raise UserError(
+            f'A rank correlation needs two models with different scores; '
+            f'got {x.tolist()} and {y.tolist()}.'
+        )
+    picks = np.random.default_rng(seed).integers(
+        0, len(x), (resamples, len(x))
+    )
+    return tuple(
+        _with_interval(measure, x, y, picks)
+        for measure in (kendall_tau, spearman_rho)
+    )
+
+
+def _with_interval(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    x: np.ndarray,
+    y: np.ndarray,
+    picks: np.ndarray,
+) -> Correlation:
+    value = measure(x, y)
+    if len(x) < 4:
+        return Correlation(value, None, None)
+    drawn = np.array([measure(x[p], y[p]) for p in picks])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Correlation(value, float(low), float(high))
