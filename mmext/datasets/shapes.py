@@ -58,8 +58,8 @@ MANIFEST = 'shapes.json'
 # down, so the ranges keep a distance from the upper bound only.
 SIZES = (
     ((104, 124), (0, 1)),
-    ((36, 84), (1, 3)),
-    ((15, 31), (1, 4)),
+    ((36, 84), (1, 4)),
+    ((15, 31), (2, 5)),
 )
 COLOURS = (
     (214, 69, 65),
@@ -163,7 +163,7 @@ def draw(
                     CLASSES[label],
                     (x, y),
                     side,
-                    angle=rng.uniform(0, 2 * math.pi),
+                    angle=rng.uniform(-0.5, 0.5),
                     stretch=rng.uniform(0.8, 1.25),
                 )
                 pixels = area(vertices)

@@ -1,0 +1,184 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A user's folder in COCO format, and a config turned to it.
+
+Expected are annotations of two splits and their images::
+
+    annotations/instances_train.json    train/*.jpg
+    annotations/instances_val.json      val/*.jpg
+
+Names may go on after ``train`` and ``val`` (``instances_train2017.json``), the
+annotation files may lie in the folder itself, and the images in ``images/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from mmext.datasets.checks import check_annotations, read_coco
+from mmext.errors import UserError
+
+SPLITS = ('train', 'val')
+
+
+@dataclass(frozen=True)
+class CocoFolder:
+    """What was found in a folder; paths are absolute.
+
+    Args:
+        classes: Names in the order of the JSON, which is the order of labels.
+        ann_files: Split -> annotation file.
+        img_dirs: Split -> folder that its file names are relative to.
+        num_images: Split -> number of images.
+    """
+
+    classes: tuple[str, ...]
+    ann_files: dict[str, str]
+    img_dirs: dict[str, str]
+    num_images: dict[str, int]
+
+
+def find_coco_folder(
+    root: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
+) -> CocoFolder:
+    """Finds and checks a data set.
+
+    Args:
+        root: The folder.
+        classes: Categories to use, in any order. Default: all of the JSON.
+        masks: Whether every annotation must have a mask. Default: False.
+
+    Raises:
+        UserError: If the folder, a file in it or its content is not what
+            training needs.
+    """
+    root = Path(root).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(
+            f'data folder {root} '
+            + ('is a file' if root.exists() else 'does not exist'),
+            'name the folder that holds annotations/ and the images',
+        )
+    ann_files, img_dirs, contents = {}, {}, {}
+    for split in SPLITS:
+        ann_files[split] = _find_annotations(root, split)
+        contents[split] = read_coco(ann_files[split])
+        img_dirs[split] = _find_images(root, ann_files[split], contents[split])
+    names = {s: [c['name'] for c in contents[s]['categories']] for s in SPLITS}
+    if names['train'] != names['val']:
+        raise UserError(
+            f'categories of {ann_files["train"]} and {ann_files["val"]} '
+            f'differ: {names["train"]} and {names["val"]}',
+            'both need the same names in the same order: labels are numbered '
+            'by it',
+        )
+    chosen = names['train'] if classes is None else classes
+    for split in SPLITS:
+        check_annotations(contents[split], ann_files[split], chosen, masks)
+    return CocoFolder(
+        classes=tuple(n for n in names['train'] if n in set(chosen)),
+        ann_files={s: str(p) for s, p in ann_files.items()},
+        img_dirs={s: str(p) for s, p in img_dirs.items()},
+        num_images={s: len(contents[s]['images']) for s in SPLITS},
+    )
+
+
+def _find_annotations(root: Path, split: str) -> Path:
+    for pattern in (f'instances_{split}', f'instances_{split}*', f'*{split}*'):
+        for folder in (root / 'annotations', root):
+            found = sorted(folder.glob(f'{pattern}.json'))
+            if found:
+                return min(found, key=lambda p: len(p.name))
+    here = sorted(
+        str(p.relative_to(root))
+        for p in [*root.glob('*'), *root.glob('annotations/*')]
+    )
+    raise UserError(
+        f'{root} has no annotations/instances_{split}.json; it holds '
+        + (', '.join(here[:8]) + ', ...' * (len(here) > 8) or 'nothing'),
+        'name a folder in COCO format; tools/dataset_converters writes one '
+        'from VOC or YOLO files',
+    )
+
+
+def _find_images(root: Path, ann_file: Path, content: dict) -> Path:
+    stem = ann_file.stem.removeprefix('instances_')
+    split = 'train' if 'train' in stem else 'val'
+    names = dict.fromkeys([stem, split])
+    places = [
+        *(root / name for name in names),
+        *(root / 'images' / name for name in names),
+        *(root / name / 'images' for name in names),
+        root / 'images',
+        root,
+    ]
+    first = content['images'][0]['file_name']
+    for place in places:
+        if (place / first).is_file():
+            missing = [
+                image['file_name']
+                for image in content['images']
+                if not (place / image['file_name']).is_file()
+            ]
+            if missing:
+                raise UserError(
+                    f'{len(missing)} of {len(content["images"])} images of '
+                    f'{ann_file} are not in {place}; the first: {missing[0]}'
+                )
+            return place
+    tried = ', '.join(str(p.relative_to(root)) + '/' for p in places)
+    raise UserError(
+        f'image {first} of {ann_file} is not in {root} ({tried})',
+        f'put the images in {root / stem}/',
+    )
+
+
+def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
+    """Turns a config to a user's data, in place.
+
+    The data sets become mmdet's ``CocoDataset`` with the pipelines that they
+    had, the evaluators read the folder's annotations, and every
+    ``num_classes`` of the model becomes the number of its classes.
+
+    Args:
+        cfg: A detection config with train and val loaders.
+        folder: See :func:`find_coco_folder`.
+    """
+    for key, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        old = cfg[f'{key}_dataloader'].dataset
+        cfg[f'{key}_dataloader'].dataset = ConfigDict(
+            type='CocoDataset',
+            ann_file=folder.ann_files[split],
+            data_prefix={'img': folder.img_dirs[split]},
+            metainfo={'classes': folder.classes},
+            test_mode=split == 'val',
+            pipeline=old.pipeline,
+        )
+    cfg.train_dataloader.dataset.filter_cfg = ConfigDict(
+        filter_empty_gt=True, min_size=1
+    )
+    for key in ('val_evaluator', 'test_evaluator'):
+        cfg[key] = ConfigDict(
+            type='CocoMetric',
+            ann_file=folder.ann_files['val'],
+            metric=cfg[key].get('metric', 'bbox'),
+        )
+    set_num_classes(cfg.model, len(folder.classes))
+
+
+def set_num_classes(model: dict | list, num_classes: int) -> None:
+    """Sets every ``num_classes`` in a model's config but the RPN's."""
+    if isinstance(model, list | tuple):
+        for part in model:
+            set_num_classes(part, num_classes)
+    elif isinstance(model, dict):
+        for key, value in model.items():
+            if key == 'num_classes':
+                model[key] = num_classes
+            elif key != 'rpn_head':
+                set_num_classes(value, num_classes)

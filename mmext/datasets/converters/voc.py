@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reads annotations in the format of Pascal VOC (and of labelImg).
+
+::
+
+    Annotations/*.xml    JPEGImages/*    ImageSets/Main/{train,val}.txt
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from xml.etree import ElementTree
+
+from mmext.datasets.converters.common import (
+    IMAGE_SUFFIXES,
+    LabelledImage,
+    LabelledObject,
+    clip_box,
+    image_size,
+)
+from mmext.errors import UserError
+
+
+def read_voc(
+    root: Path, zero_based: bool = False, val_part: float = 0.2
+) -> dict[str, list[LabelledImage]]:
+    """Reads a VOC folder into a train and a val split.
+
+    Boxes of VOC count pixels from 1 and include the last one: a box from 1 to
+    10 is 10 pixels wide and begins at COCO's 0. Tools like labelImg write
+    corners counted from 0 instead.
+
+    Args:
+        root: The folder.
+        zero_based: Whether corners count from 0. Default: False.
+        val_part: Part of the images held out where ``ImageSets/Main`` does
+            not say which; the choice is the same every time. Default: 0.2.
+
+    Raises:
+        UserError: If a file is missing or not what VOC describes.
+    """
+    folder = root / 'Annotations'
+    files = {p.stem: p for p in sorted(folder.glob('*.xml'))}
+    if not files:
+        raise UserError(
+            f'{folder} has no XML files',
+            'name the folder that holds Annotations/ and JPEGImages/',
+        )
+    images = {
+        p.stem: p
+        for p in sorted((root / 'JPEGImages').glob('*'))
+        if p.suffix.lower() in IMAGE_SUFFIXES
+    }
+    return {
+        split: [_read_file(files[s], images, zero_based) for s in stems]
+        for split, stems in _splits(root, files, val_part).items()
+    }
+
+
+def _splits(
+    root: Path, files: dict[str, Path], val_part: float
+) -> dict[str, list[str]]:
+    lists = {s: root / 'ImageSets/Main' / f'{s}.txt' for s in ('train', 'val')}
+    if not all(p.is_file() for p in lists.values()):
+        stems = list(files)
+        random.Random(0).shuffle(stems)
+        count = round(val_part * len(stems))
+        return {'train': sorted(stems[count:]), 'val': sorted(stems[:count])}
+    splits = {}
+    for split, path in lists.items():
+        # Lists of one class have a second column, 1 or -1.
+        stems = [
+            x.split()[0] for x in path.read_text().splitlines() if x.strip()
+        ]
+        if missing := [s for s in stems if s not in files]:
+            raise UserError(
+                f'{path} lists {missing[0]!r}, and '
+                f'{root / "Annotations" / missing[0]}.xml does not exist'
+            )
+        splits[split] = stems
+    return splits
+
+
+def _read_file(
+    path: Path, images: dict[str, Path], zero_based: bool
+) -> LabelledImage:
+    try:
+        tree = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f'{path} is not XML: {error}') from error
+    image = images.get(path.stem)
+    if image is None:
+        raise UserError(
+            f'{path} has no image {path.stem}.* in '
+            f'{path.parents[1] / "JPEGImages"}'
+        )
+    width, height = image_size(image)
+    labelled = LabelledImage(image, width, height)
+    for i, node in enumerate(tree.iter('object')):
+        name = (node.findtext('name') or '').strip()
+        where = f'{path}: object {i + 1} ({name or "without a name"})'
+        if not name:
+            raise UserError(f'{where}: <name> is missing or empty')
+        x1, y1, x2, y2 = (
+            _number(node, key, where)
+            for key in ('xmin', 'ymin', 'xmax', 'ymax')
+        )
+        if x2 < x1 or y2 < y1:
+            raise UserError(
+                f'{where}: the box ends before it begins: xmin {x1:g}, '
+                f'xmax {x2:g}, ymin {y1:g}, ymax {y2:g}'
+            )
+        shift = 0 if zero_based else 1
+        box = clip_box(x1 - shift, y1 - shift, x2, y2, width, height)
+        if box is None:
+            raise UserError(
+                f'{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no '
+                f'area inside the {width}x{height} image'
+            )
+        ignore = (node.findtext('difficult') or '0').strip() == '1'
+        labelled.objects.append(LabelledObject(name, box, ignore=ignore))
+    return labelled
+
+
+def _number(node: ElementTree.Element, key: str, where: str) -> float:
+    text = node.findtext(f'bndbox/{key}')
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise UserError(
+            f'{where}: <bndbox><{key}> is '
+            + ('missing' if text is None else f'{text!r}, not a number')
+        ) from None

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Writes COCO annotations beside those of a Pascal VOC folder.
+
+python tools/dataset_converters/voc2coco.py VOCdevkit/VOC2007 [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+try:
+    from mmext.datasets.converters import read_voc, write_coco_folder
+    from mmext.errors import command
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}') from None
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('root', type=Path, help='holds Annotations/ and JPEGImages/')
+    add('--out', type=Path, help='folder to write to; default: root')
+    add('--classes', nargs='+', help='classes to keep; default: all')
+    add(
+        '--zero-based',
+        action='store_true',
+        help='corners count from 0 (labelImg) and not from 1 (VOC)',
+    )
+    add(
+        '--val-part',
+        type=float,
+        default=0.2,
+        help='part held out where ImageSets/Main/{train,val}.txt are missing',
+    )
+    args = parser.parse_args()
+    splits = read_voc(args.root, args.zero_based, args.val_part)
+    objects = [
+        o for images in splits.values() for i in images for o in i.objects
+    ]
+    names = args.classes or sorted({o.name for o in objects})
+    files = write_coco_folder(splits, names, args.root, args.out or args.root)
+    for split, path in files.items():
+        print(f'{path}: {len(splits[split])} images')
+
+
+if __name__ == '__main__':
+    main()
