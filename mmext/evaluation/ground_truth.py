@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""COCO annotations, checked before they judge anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mmext.errors import UserError
+
+_SECTIONS = ('images', 'annotations', 'categories')
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A COCO annotation file.
+
+    Args:
+        path: Where it was read.
+        sha256: Of the file's bytes: what makes two runs comparable.
+        dataset: The parsed file.
+        image_ids: (I,) sorted.
+        category_ids: (K,) sorted.
+        names: K class names.
+    """
+
+    path: Path
+    sha256: str
+    dataset: dict
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    names: tuple[str, ...]
+
+    @cached_property
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """Height and width of every image that states them."""
+        return {
+            r['id']: (r['height'], r['width'])
+            for r in self.dataset['images']
+            if 'height' in r and 'width' in r
+        }
+
+    def __repr__(self) -> str:
+        return f'GroundTruth({self.path}, {len(self.image_ids)} images)'
+
+
+def read_ground_truth(path: str | Path) -> GroundTruth:
+    """Reads and checks a COCO annotation file.
+
+    Raises:
+        UserError: Not there, not JSON, not COCO, ids that name nothing or
+            occur twice, an object without a usable box or area.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        dataset = json.loads(data)
+    except FileNotFoundError:
+        raise UserError(
+            f'no annotation file {path}', 'Give a COCO file with --ann.'
+        ) from None
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f'{path} is not a JSON file ({error})') from None
+    missing = [
+        s
+        for s in _SECTIONS
+        if not isinstance(dataset, dict)
+        or not isinstance(dataset.get(s), list)
+    ]
+    if missing:
+        raise UserError(
+            f'{path} is not a COCO annotation file: no list '
+            f'{", ".join(map(repr, missing))}',
+            'It needs "images", "annotations" and "categories".',
+        )
+    images = _ids(path, 'images', dataset['images'])
+    categories = _ids(path, 'categories', dataset['categories'])
+    _ids(path, 'annotations', dataset['annotations'])
+    _check(path, dataset['annotations'], set(images), set(categories))
+    order = np.argsort(categories)
+    return GroundTruth(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        dataset=dataset,
+        image_ids=np.sort(np.array(images, np.int64)),
+        category_ids=np.array(categories, np.int64)[order],
+        names=tuple(
+            str(dataset['categories'][i].get('name', categories[i]))
+            for i in order
+        ),
+    )
+
+
+def _ids(path: Path, section: str, records: list) -> list[int]:
+    ids = [r.get('id') if isinstance(r, dict) else None for r in records]
+    for i, value in enumerate(ids):
+        if not isinstance(value, int):
+            raise UserError(
+                f'{path}: {section}[{i}] has id {value!r}, not a whole number'
+            )
+    if len(set(ids)) < len(ids):
+        seen: set[int] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))
+        raise UserError(f'{path}: id {twice} occurs twice in {section}')
+    return ids
+
+
+def _check(
+    path: Path, annotations: list[dict], images: set, categories: set
+) -> None:
+    for i, ann in enumerate(annotations):
+        where = f'{path}: annotations[{i}] (id {ann["id"]})'
+        if ann.get('image_id') not in images:
+            raise UserError(
+                f'{where} is on image {ann.get("image_id")!r}, which '
+                '"images" does not list'
+            )
+        if ann.get('category_id') not in categories:
+            raise UserError(
+                f'{where} has category {ann.get("category_id")!r}, which '
+                '"categories" does not list'
+            )
+        box = ann.get('bbox')
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not np.isfinite(box).all()
+            or min(box[2:]) < 0
+        ):
+            raise UserError(
+                f'{where} has bbox {box!r}',
+                'A box is [x, y, width, height] in pixels, sizes >= 0.',
+            )
+        area = ann.get('area')
+        if not isinstance(area, (int, float)) or not 0 <= area < np.inf:
+            raise UserError(
+                f'{where} has area {area!r}',
+                'COCO decides small, medium and large by "area", in pixels.',
+            )

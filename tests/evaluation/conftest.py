@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Small random COCO data sets, and pycocotools' answer on them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+NAMES = (
+    *('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
+    *('AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl'),
+)
+
+
+def random_truth(seed: int, images: int = 12, classes: int = 4) -> dict:
+    """Objects of all sizes, some crowds, one class without objects."""
+    rng = np.random.default_rng(seed)
+    anns = []
+    for i in range(images):
+        for _ in range(rng.poisson(4)):
+            size = np.exp(rng.normal(3.8, 1.0, 2)).clip(3, 300)
+            box = [*rng.uniform(0, 300, 2), *size]
+            anns.append(
+                {
+                    'id': len(anns) + 1,
+                    'image_id': 10 * i + 7,
+                    'category_id': int(3 * rng.integers(classes - 1) + 1),
+                    'bbox': [float(round(v, 2)) for v in box],
+                    'area': float(0.7 * size[0] * size[1]),
+                    'iscrowd': int(rng.random() < 0.05),
+                }
+            )
+    return {
+        'images': [
+            {'id': 10 * i + 7, 'width': 640, 'height': 480, 'file_name': 'x'}
+            for i in range(images)
+        ],
+        'annotations': anns,
+        'categories': [
+            {'id': 3 * c + 1, 'name': f'class{c}'} for c in range(classes)
+        ],
+    }
+
+
+def random_detections(
+    seed: int, truth: dict, noise: float = 0.15, ties: bool = False
+) -> list[dict]:
+    """Jittered objects, duplicates, confused classes and clutter."""
+    rng = np.random.default_rng(seed)
+    ids = [c['id'] for c in truth['categories']]
+    found = []
+    for ann in truth['annotations']:
+        for _ in range(rng.integers(0, 3)):
+            jitter = rng.normal(0, noise * rng.random(), 4)
+            x, y, w, h = ann['bbox']
+            box = [x + w * jitter[0], y + h * jitter[1]]
+            box += [w * np.exp(jitter[2]), h * np.exp(jitter[3])]
+            same = rng.random() < 0.85
+            found.append(
+                {
+                    'image_id': ann['image_id'],
+                    'category_id': ann['category_id']
+                    if same
+                    else int(rng.choice(ids)),
+                    'bbox': [float(v) for v in box],
+                    'score': float(rng.beta(4, 2)),
+                }
+            )
+    for image in truth['images']:
+        for _ in range(rng.poisson(5)):
+            size = np.exp(rng.normal(3.8, 1.0, 2))
+            found.append(
+                {
+                    'image_id': image['id'],
+                    'category_id': int(rng.choice(ids)),
+                    'bbox': [
+                        float(v) for v in (*rng.uniform(0, 300, 2), *size)
+                    ],
+                    'score': float(rng.beta(2, 4)),
+                }
+            )
+    if ties:
+        for record in found:
+            record['score'] = round(record['score'], 1)
+    return found
+
+
+def pycoco(
+    truth: dict, detections: list[dict], iou_type: str = 'bbox'
+) -> COCOeval:
+    """pycocotools' evaluator after ``summarize``."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth)
+        gt.createIndex()
+        dt = gt.loadRes(copy.deepcopy(detections))
+        evaluator = COCOeval(gt, dt, iou_type)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, object], Path]:
+    """Writes an object as JSON and returns the path."""
+
+    def write_json(name: str, data: object) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data))
+        return path
+
+    return write_json

@@ -1,0 +1,180 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The fast engine against pycocotools and against published numbers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import NAMES, pycoco, random_detections, random_truth
+
+from mmext.evaluation.ground_truth import read_ground_truth
+from mmext.evaluation.matches import Matches
+from mmext.evaluation.matching import match
+from mmext.evaluation.predictions import read_predictions
+from mmext.evaluation.resample import _suffix_max, accumulate_weighted
+from mmext.evaluation.summary import (
+    IOU_METRICS,
+    summarize,
+    summarize_classes,
+)
+
+Write = Callable[[str, object], Path]
+
+
+def run(write: Write, truth: dict, detections: list[dict]) -> Matches:
+    gt = read_ground_truth(write('gt.json', truth))
+    return match(gt, read_predictions(write('dt.json', detections), gt))
+
+
+def once(matches: Matches):
+    ones = np.ones((1, matches.num_images), int)
+    return accumulate_weighted(matches, ones, threads=1, exact=True)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_published_numbers(shared, iou_type: str) -> None:
+    folder = shared('eval_oracles/coco_val2014_fake100')
+    expected = json.loads((folder / 'expected.json').read_text())[iou_type]
+    gt = read_ground_truth(folder / 'instances_val2014_100.json')
+    name = f'instances_val2014_fake{iou_type}100_results.json'
+    preds = read_predictions(folder / name, gt)
+    assert preds.iou_type == iou_type
+    found = summarize(once(match(gt, preds)))
+    assert [*found] == [*NAMES]
+    for name in NAMES:
+        published = expected['published_full_precision'][name]
+        assert found[name][0] == pytest.approx(published, abs=1e-14)
+        assert f'{found[name][0]:.3f}' == (
+            f'{expected["published_3_decimals"][name]:.3f}'
+        )
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_equals_pycocotools(write: Write, seed: int) -> None:
+    truth = random_truth(seed, classes=3 + seed % 3)
+    detections = random_detections(seed + 100, truth, ties=seed % 2 == 1)
+    expected = pycoco(truth, detections)
+    cube = once(run(write, truth, detections))
+    found = summarize(cube, (*NAMES, *IOU_METRICS))
+    stats = np.where(expected.stats < 0, np.nan, expected.stats)
+    np.testing.assert_allclose([found[n][0] for n in NAMES], stats, atol=1e-12)
+    precision = expected.eval['precision'][:, :, :, 0, 2]
+    precision = np.where(precision < 0, np.nan, precision)
+    np.testing.assert_allclose(
+        summarize_classes(cube)[0], precision.mean((0, 1)), atol=1e-12
+    )
+    assert np.isnan(summarize_classes(cube)[0][-1])  # no object of it
+    np.testing.assert_allclose(
+        [found[n][0] for n in IOU_METRICS],
+        np.nanmean(precision, axis=(1, 2)),
+        atol=1e-12,
+    )
+
+
+def duplicated(
+    truth: dict, detections: list[dict], counts: np.ndarray
+) -> tuple[dict, list[dict]]:
+    """The data set that holds every image as often as it was drawn."""
+    new = {**truth, 'images': [], 'annotations': []}
+    found: list[dict] = []
+    for image, count in zip(truth['images'], counts, strict=True):
+        for copy in range(count):
+            key = 1000 * image['id'] + copy
+            new['images'].append({**image, 'id': key})
+            for ann in truth['annotations']:
+                if ann['image_id'] == image['id']:
+                    number = len(new['annotations']) + 1
+                    new['annotations'].append(
+                        {**ann, 'id': number, 'image_id': key}
+                    )
+            found += [
+                {**d, 'image_id': key}
+                for d in detections
+                if d['image_id'] == image['id']
+            ]
+    return new, found
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_an_image_drawn_twice_counts_twice(write: Write, seed: int) -> None:
+    truth = random_truth(seed)
+    detections = random_detections(seed + 50, truth)
+    rng = np.random.default_rng(seed)
+    n = len(truth['images'])
+    weights = rng.multinomial(n, np.full(n, 1 / n), 3)
+    matches = run(write, truth, detections)
+    for exact, tolerance in ((True, 1e-12), (False, 2e-6)):
+        cube = accumulate_weighted(matches, weights, 2, exact=exact)
+        found = summarize(cube)
+        for i, counts in enumerate(weights):
+            stats = pycoco(*duplicated(truth, detections, counts)).stats
+            np.testing.assert_allclose(
+                [found[name][i] for name in NAMES],
+                np.where(stats < 0, np.nan, stats),
+                atol=tolerance,
+            )
+
+
+def test_more_than_a_hundred_detections_of_a_class(write: Write) -> None:
+    truth = random_truth(3, images=2, classes=2)
+    detections = []
+    for seed in range(60):
+        detections += random_detections(seed, truth)
+    expected = pycoco(truth, detections).stats
+    found = summarize(once(run(write, truth, detections)))
+    np.testing.assert_allclose(
+        [found[n][0] for n in NAMES],
+        np.where(expected < 0, np.nan, expected),
+        atol=1e-12,
+    )
+
+
+def test_masks_equal_pycocotools(write: Write, shared) -> None:
+    path = shared('data/coco_mini/annotations')
+    truth = json.loads(next(path.glob('*.json')).read_text())
+    rng = np.random.default_rng(0)
+    detections = []
+    for ann in truth['annotations']:
+        if ann['iscrowd']:
+            continue
+        polygons = [
+            (np.array(p) + rng.normal(0, 3, len(p)).round(2)).tolist()
+            for p in ann['segmentation']
+        ]
+        x, y, w, h = ann['bbox']
+        detections.append(
+            {
+                'image_id': ann['image_id'],
+                'category_id': ann['category_id'],
+                'segmentation': polygons,
+                'score': float(rng.random()),
+            }
+        )
+    from pycocotools import mask
+
+    sizes = {i['id']: (i['height'], i['width']) for i in truth['images']}
+    encoded = []
+    for d in detections:
+        rle = mask.merge(
+            mask.frPyObjects(d['segmentation'], *sizes[d['image_id']])
+        )
+        rle['counts'] = rle['counts'].decode()
+        encoded.append({**d, 'segmentation': rle})
+    expected = pycoco(truth, encoded, 'segm').stats
+    for form in (detections, encoded):
+        found = summarize(once(run(write, truth, form)))
+        np.testing.assert_allclose(
+            [found[n][0] for n in NAMES],
+            np.where(expected < 0, np.nan, expected),
+            atol=1e-12,
+        )
+
+
+@pytest.mark.parametrize('width', [1, 2, 7, 63, 64, 65, 90, 150, 400, 1023])
+def test_suffix_max(width: int) -> None:
+    x = np.random.default_rng(width).random((3, width), np.float32)
+    expected = np.maximum.accumulate(x[:, ::-1], 1)[:, ::-1].copy()
+    _suffix_max(x)
+    np.testing.assert_array_equal(x, expected)
