@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Every config loads, survives a round trip, builds, trains and predicts.
+
+Building happens on PyTorch's meta device, so it costs no memory and little
+time; a training step and a prediction run on one small config of each pair of
+detector and backbone here, and on all of them with ``make test-slow``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope, init_default_scope
+
+import mmext  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAVES = {
+    p.stem: p
+    for p in sorted((ROOT / 'configs').rglob('*.py'))
+    if '_base_' not in p.relative_to(ROOT).parts
+}
+METAFILES = sorted((ROOT / 'configs').rglob('metafile.yml'))
+SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+# One of the smallest of each kind; `make test-slow` runs all.
+SAMPLE = (
+    'faster-rcnn_stepnet-r50_fpn_1x_coco',
+    'faster-rcnn_starnet-s1_fpn_1x_coco',
+    'faster-rcnn_dwnet-tiny_fpn_1x_coco',
+    'retinanet_starnet-s1_fpn_1x_coco',
+    'mask-rcnn_starnet-s1_fpn_1x_coco',
+    'fpn_starnet-s1_160k_ade20k-512x512',
+    'starnet-s1_8xb256-300e_in1k',
+)
+
+
+def load(name: str) -> Config:
+    text = LEAVES[name].read_text()
+    for module in ('mmseg', 'mmpretrain'):
+        if f'{module}::' in text:
+            pytest.importorskip(module)
+    try:
+        return Config.fromfile(LEAVES[name])
+    except ModuleNotFoundError as error:
+        pytest.skip(f'{name} needs {error}')
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    scope = cfg.default_scope
+    assert scope in SCOPES
+    importlib.import_module(f'{scope}.models')
+    init_default_scope(scope)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        registry = importlib.import_module(f'{scope}.registry')
+        return registry.MODELS.build(cfg.model)
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    """Leaves no default scope behind for other tests."""
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
+    cfg = load(name)
+    cfg.dump(tmp_path / 'dumped.py')
+    again = Config.fromfile(tmp_path / 'dumped.py')
+    assert again.to_dict() == cfg.to_dict()
+    assert 'mmext' in cfg.custom_imports.imports
+    with torch.device('meta'):
+        model = build(cfg)
+    assert all(p.is_meta for p in model.parameters())
+
+
+def entries() -> list[tuple[str, float]]:
+    return [
+        (Path(model['Config']).stem, model['Metadata']['Parameters'])
+        for path in METAFILES
+        for model in yaml.safe_load(path.read_text())['Models']
+    ]
+
+
+@pytest.mark.parametrize(('name', 'params'), entries())
+def test_metafile_has_the_models_own_parameters(
+    name: str, params: float
+) -> None:
+    with torch.device('meta'):
+        model = build(load(name))
+    assert sum(p.numel() for p in model.parameters()) == params
+
+
+def test_every_config_stands_in_a_metafile() -> None:
+    listed = {name for name, _ in entries()}
+    assert listed == set(LEAVES)
+
+
+def batch(cfg: Config) -> dict:
+    """Two small images with what the model's task needs."""
+    scope, shape = cfg.default_scope, (3, 96, 128)
+    if scope == 'mmdet':
+        from mmdet.testing import demo_mm_inputs
+
+        return demo_mm_inputs(
+            2, [shape] * 2, num_classes=3, with_mask='mask' in cfg.filename
+        )
+    samples = []
+    if scope == 'mmseg':
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        for i in range(2):
+            sample = SegDataSample(
+                metainfo={'img_shape': shape[1:], 'ori_shape': shape[1:]}
+            )
+            label = torch.full((1, *shape[1:]), i)
+            sample.gt_sem_seg = PixelData(data=label)
+            samples.append(sample)
+    else:
+        from mmpretrain.structures import DataSample
+
+        shape = (3, 224, 224)
+        samples = [DataSample().set_gt_label(i) for i in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        0, 256, (2, *shape), dtype=torch.uint8, generator=generator
+    )
+    return {'inputs': list(images), 'data_samples': samples}
+
+
+def train_and_predict(name: str) -> None:
+    cfg = load(name)
+    _drop_pretrained(cfg.model)
+    model = revert_sync_batchnorm(build(cfg))
+    model.init_weights()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    data = batch(cfg)
+    model.train()
+    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
+    loss, log_vars = model.parse_losses(losses)
+    assert torch.isfinite(loss), log_vars
+    loss.backward()
+    without = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    ]
+    assert not without, 'would stop distributed training'
+    optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        outs = model(
+            **model.data_preprocessor(batch(cfg), training=False),
+            mode='predict',
+        )
+    assert len(outs) == 2
+
+
+def _drop_pretrained(cfg) -> None:
+    """There is no network here to fetch weights from."""
+    if isinstance(cfg, dict):
+        init_cfg = cfg.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
+            cfg['init_cfg'] = None
+        cfg.pop('pretrained', None)
+        for value in cfg.values():
+            _drop_pretrained(value)
+    elif isinstance(cfg, list | tuple):
+        for value in cfg:
+            _drop_pretrained(value)
+
+
+@pytest.mark.parametrize('name', SAMPLE)
+def test_sampled_configs_train_and_predict(name: str) -> None:
+    train_and_predict(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [n for n in LEAVES if n not in SAMPLE])
+def test_all_configs_train_and_predict(name: str) -> None:
+    train_and_predict(name)
