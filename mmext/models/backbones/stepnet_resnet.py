@@ -25,14 +25,23 @@ from torch.utils.checkpoint import checkpoint
 
 from mmext.errors import UserError
 from mmext.models.backbones.plugin_resnet import PluginResNet
+from mmext.models.layers.global_pool import global_average
+from mmext.models.layers.scaled_batch_norm import can_scale, scaled_batch_norm
 from mmext.models.layers.step_adaptor import StepAdaptor
 
 
 class _StepBlock(nn.Module):
-    """A residual block with ``step``, a StepAdaptor or None."""
+    """A residual block with ``step``, a StepAdaptor or None.
 
-    def residual(self, x: Tensor) -> Tensor:
-        """f(x), up to the last norm and plugin."""
+    Subclasses give the residual branch as f = after(norm(conv(inner(x)))).
+    """
+
+    def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
+        """The last convolution, its norm, and names of plugins after it."""
+        raise NotImplementedError
+
+    def inner(self, x: Tensor) -> Tensor:
+        """The residual branch before its last convolution."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,37 +50,59 @@ class _StepBlock(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        f = self.residual(x)
+        conv, norm, after = self.parts()
+        h = self.inner(x)
+        f = conv(h)
         if self.downsample is not None:
             x = self.downsample(x)
-        if self.step is None:
-            f += x
-        elif torch.is_grad_enabled():
-            f = torch.addcmul(x, f, self.step(x, f))
+        if self.step is None or after or not can_scale(norm):
+            f = norm(f)
+            for name in after:
+                f = getattr(self, name)(f)
+            if self.step is not None:
+                step = self.step(global_average(x), global_average(f))
+                f = torch.addcmul(x, f, step[..., None, None].to(f.dtype))
+            else:
+                f += x
         else:
-            torch.addcmul(x, f, self.step(x, f), out=f)
+            # f is affine in h here: its average is known before f is, and
+            # the norm's own weights carry the step at no cost.
+            if type(conv) is nn.Conv2d and conv.kernel_size == (1, 1):
+                average = nn.functional.linear(
+                    global_average(h), conv.weight.flatten(1), conv.bias
+                )
+            else:
+                average = global_average(f)
+            average = norm(average[..., None, None])[..., 0, 0]
+            step = self.step(global_average(x), average)
+            f = scaled_batch_norm(norm, f, step)
+            f += x
         return self.relu(f)
 
 
 class StepBasicBlock(_StepBlock, resnet.BasicBlock):
     """mmdet's basic block with an adaptive step."""
 
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm1(self.conv1(x)))
-        return self.norm2(self.conv2(x))
+    def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
+        return self.conv2, self.norm2, []
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.relu(self.norm1(self.conv1(x)))
 
 
 class _StepBottleneck(_StepBlock):
-    def residual(self, x: Tensor) -> Tensor:
-        x = self._plugins(1, self.relu(self.norm1(self.conv1(x))))
-        x = self._plugins(2, self.relu(self.norm2(self.conv2(x))))
-        return self._plugins(3, self.norm3(self.conv3(x)))
+    def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
+        after = self.after_conv3_plugin_names if self.with_plugins else []
+        return self.conv3, self.norm3, after
 
-    def _plugins(self, conv: int, x: Tensor) -> Tensor:
-        if not self.with_plugins:
-            return x
-        names = getattr(self, f'after_conv{conv}_plugin_names')
-        return self.forward_plugin(x, names)
+    def inner(self, x: Tensor) -> Tensor:
+        x = self.relu(self.norm1(self.conv1(x)))
+        if self.with_plugins:
+            x = self.forward_plugin(x, self.after_conv1_plugin_names)
+        x = self.relu(self.norm2(self.conv2(x)))
+        if self.with_plugins:
+            x = self.forward_plugin(x, self.after_conv2_plugin_names)
+        return x
 
 
 class StepBottleneck(_StepBottleneck, resnet.Bottleneck):

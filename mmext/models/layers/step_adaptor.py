@@ -22,7 +22,6 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmext.models.arguments import choose
-from mmext.models.layers.global_pool import global_average
 
 INPUTS = ('both', 'current', 'next', 'difference')
 FUSIONS = ('concat', 'sum', 'product', 'separate')
@@ -69,10 +68,10 @@ class StepAdaptor(BaseModule):
 
     Example:
         >>> adaptor = StepAdaptor(64)
-        >>> x, f = torch.rand(2, 2, 64, 7, 5)
+        >>> x, f = torch.rand(2, 8, 64)  # averages over height and width
         >>> step = adaptor(x, f)
         >>> tuple(step.shape), float(step.min()), float(step.max())
-        ((2, 64, 1, 1), 1.0, 1.0)
+        ((8, 64), 1.0, 1.0)
     """
 
     def __init__(
@@ -114,34 +113,29 @@ class StepAdaptor(BaseModule):
         self._zero_last_layer()
 
     def _seen(self, x: Tensor, f: Tensor) -> list[Tensor]:
-        """The pooled inputs (N, C or 2C), one for each branch.
-
-        Pooling is linear, gap(x + f) = gap(x) + gap(f), so the coarse state
-        x + f is never computed.
-        """
+        """The input (N, C or 2C) of each branch."""
         if self.inputs == 'difference':
-            return [global_average(f)]
-        current = global_average(x)
+            return [f]
         if self.inputs == 'current':
-            return [current]
-        following = current + global_average(f)
+            return [x]
         if self.inputs == 'next':
-            return [following]
+            return [x + f]
         if self.fusion == 'concat':
-            return [torch.cat([current, following], dim=1)]
+            return [torch.cat([x, x + f], dim=1)]
         if self.fusion == 'sum':
-            return [current + following]
+            return [x + (x + f)]
         if self.fusion == 'product':
-            return [current * following]
-        return [current, following]
+            return [x * (x + f)]
+        return [x, x + f]
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
-        """The step (N, C, 1, 1) for state x and residual f (N, C, H, W)."""
+        """The step, from the pooled state x and residual f, all (N, C).
+
+        Pooling is linear, so the next state's average is x + f, and the next
+        state itself need not be computed.
+        """
         first, *second = self._seen(x, f)
         z = self.branches[0](first)
         if second:
             z = z + self.branches[1](second[0])
-        step = z.sigmoid()
-        if self.start == 'identity':
-            step = 2 * step
-        return step[..., None, None].to(f.dtype)
+        return 2 * z.sigmoid() if self.start == 'identity' else z.sigmoid()
