@@ -14,12 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def can_scale(norm: nn.Module) -> bool:
-    """Whether a norm is a fixed affine map per channel just now."""
+    """Whether a norm is a fixed affine map per channel just now.
+
+    And nobody watches it: hooks shall see the map that they expect.
+    """
     return (
         isinstance(norm, _BatchNorm)
         and not norm.training
         and norm.affine
         and norm.running_mean is not None
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
     )
 
 
