@@ -91,15 +91,15 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _check_key(cfg: Config, key: str) -> None:
-    here: Any = cfg
+    here: Any = cfg._cfg_dict
     parts = key.split('.')
     for i, part in enumerate(parts):
         if isinstance(here, Sequence) and not isinstance(here, str):
             if not part.isdigit() or int(part) >= len(here):
                 raise UserError(
                     f'--cfg-options {key}: {".".join(parts[:i])} is a list '
-                    f'of {len(here)}, so {part!r} must be a number below '
-                    f'{len(here)}'
+                    f'of {len(here)}, and {part!r} is not a place in it',
+                    f'Give a number from 0 to {len(here) - 1}.',
                 )
             here = here[int(part)]
             continue

@@ -7,6 +7,7 @@ thrown away, the checkpoint compared with it, the data set's files looked at.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, Registry, init_default_scope
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    Registry,
+    init_default_scope,
+)
 from torch import nn
 
 from mmext.engine.checkpoint import load, newest_valid, require_match
@@ -87,12 +93,12 @@ def _explain_build(cfg: dict, error: Exception) -> UserError:
         text,
     ):
         places = [k for k, _ in _walk(cfg, 'model') if k.endswith(found[2])]
-        cls = MODELS.get(found[1]) if found[1] in _registered(MODELS) else None
-        names = cls.__init__.__code__.co_varnames if cls else ()
+        cls = _class(MODELS, found[1])
+        names = inspect.signature(cls).parameters if cls else ()
         return UserError(
             f'{" or ".join(places) or "model"}: {found[1]} takes no argument '
             f'{found[2]!r}',
-            did_you_mean(found[2], names),
+            did_you_mean(found[2], names) + f' It takes: {", ".join(names)}.',
         )
     return UserError(
         f'the model cannot be built: {type(error).__name__}: {text}',
@@ -105,6 +111,13 @@ def _registered(registry: Registry) -> set[str]:
     for child in registry.children.values():
         names |= _registered(child)
     return names
+
+
+def _class(registry: Registry, name: str) -> type | None:
+    for module in (registry, *registry.children.values()):
+        if name in module.module_dict:
+            return module.module_dict[name]
+    return None
 
 
 def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -121,12 +134,13 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def check_loader(cfg: Config, stage: str) -> None:
     """Looks for the files that a loader and its evaluator name."""
-    from mmdet.registry import DATASETS
-
     place = f'{stage}_dataloader.dataset'
+    scope = cfg.get('default_scope', 'mmdet')
     for where, dataset in _leaves(cfg[f'{stage}_dataloader'].dataset, place):
         kind = dataset.get('type')
-        cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+        # mmseg's and mmpretrain's configs bring their own data sets.
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            cls = registry.get(kind) if isinstance(kind, str) else kind
         if cls is None:
             raise UserError(
                 f'{where}.type: data set {kind!r} is not registered',

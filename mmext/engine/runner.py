@@ -25,6 +25,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -124,6 +125,20 @@ class ReliableRunner(Runner):
                     'worker_init_fn', {'type': 'epoch_worker_init'}
                 )
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def build_visualizer(
+        self, visualizer: dict | Visualizer | None = None
+    ) -> Visualizer:
+        """Gives every run of this process its own log folder.
+
+        mmdet's configs all name their visualizer ``visualizer``, and a name
+        stands for the first of its instances.
+        """
+        if isinstance(visualizer, dict) and Visualizer.check_instance_created(
+            visualizer.get('name', '')
+        ):
+            visualizer['name'] += f'_{self.work_dir}_{self.timestamp}'
+        return super().build_visualizer(visualizer)
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         """Gathers results by message, not through files, over gloo."""

@@ -1,0 +1,152 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Two processes over gloo do what one process does on the whole batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import make_coco, write_config
+
+from mmext.engine.distributed import check_launcher, is_first_process
+from mmext.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = Path(__file__).with_name('ddp_worker.py')
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory) -> dict:
+    """What one process and each of two processes saw."""
+    folder = tmp_path_factory.mktemp('ddp')
+    config = write_config(
+        folder / 'tiny.py',
+        make_coco(folder / 'coco'),
+        more=f'val_evaluator.update(outfile_prefix={str(folder / "val")!r})',
+    )
+    environ = {
+        **os.environ,
+        'PYTHONPATH': str(ROOT),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '-1',
+    }
+    two = ['-m', 'torch.distributed.run', '--standalone']
+    # Two first: one process then validates what they trained.
+    for launcher in ([*two, '--nproc_per_node=2'], []):
+        subprocess.run(
+            [sys.executable, *launcher, WORKER, config, folder],
+            env=environ,
+            cwd=folder,
+            check=True,
+            timeout=300,
+        )
+    found = {
+        name: torch.load(folder / f'{name}.pth')
+        for name in ('1_0', '2_0', '2_1')
+    }
+    found['folder'] = folder
+    return found
+
+
+@pytest.mark.parametrize('name', ['named', 'torch', 'mmcv'])
+def test_sync_bn_sees_the_whole_batch(runs, name):
+    key = f'sync_bn_{name}'
+    one, rank0, rank1 = (runs[n][key] for n in ('1_0', '2_0', '2_1'))
+    both = torch.cat([rank0['result'], rank1['result']])
+    torch.testing.assert_close(both, one['result'])
+    assert rank0['state'].keys() == one['state'].keys()
+    for name, value in one['state'].items():
+        torch.testing.assert_close(rank0['state'][name], value, msg=name)
+        assert torch.equal(rank0['state'][name], rank1['state'][name])
+    # An unsynchronised norm would be far off: the halves differ.
+    assert one['state']['norm.running_var'].sub(1).abs().min() > 1e-3
+    for name, value in one['gradients'].items():
+        torch.testing.assert_close(
+            rank0['gradients'][name], value, rtol=1e-4, atol=1e-6, msg=name
+        )
+
+
+def test_gradients_of_two_halves_are_those_of_the_whole(runs):
+    one, rank0, rank1 = (runs[n]['gradients'] for n in ('1_0', '2_0', '2_1'))
+    assert one.keys() == rank0.keys() and len(one) > 60
+    for name, value in one.items():
+        assert torch.equal(rank0[name], rank1[name])
+        scale = value.abs().max()
+        assert scale > 0, name
+        assert (rank0[name] - value).abs().max() < 1e-3 * scale, name
+    halves = [runs[n]['loss'] for n in ('2_0', '2_1')]
+    assert halves[0] != pytest.approx(halves[1], rel=1e-6)
+    assert sum(halves) / 2 == pytest.approx(runs['1_0']['loss'], rel=1e-5)
+
+
+def test_trained_parameters_are_equal_on_both_ranks(runs):
+    rank0, rank1 = (runs[n]['trained'] for n in ('2_0', '2_1'))
+    before = runs['2_0']['initial']
+    moved = 0
+    for name, value in rank0.items():
+        if 'running_' in name or name.endswith('num_batches_tracked'):
+            continue  # DDP is told not to broadcast buffers, as in mmdet
+        assert torch.equal(value, rank1[name]), name
+        moved += not torch.equal(value, before[name])
+    assert moved > 60
+
+
+def test_validation_loses_and_doubles_no_image(runs):
+    # Five images on two processes: one is padded, and must be dropped.
+    results = json.loads((runs['folder'] / 'val.bbox.json').read_text())
+    seen = {(r['image_id'], r['score'], *r['bbox']) for r in results}
+    assert len(seen) == len(results)
+    assert {r['image_id'] for r in results} == {1, 2, 3, 4, 5}
+    alone = json.loads((runs['folder'] / 'alone.bbox.json').read_text())
+
+    def sort(rows: list[dict]) -> list[tuple]:
+        return sorted(
+            (r['image_id'], r['category_id'], r['score'], *r['bbox'])
+            for r in rows
+        )
+
+    assert len(alone) == len(results)
+    for mine, other in zip(sort(results), sort(alone), strict=True):
+        assert mine == pytest.approx(other, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    'launcher, variable',
+    [
+        ('pytorch', 'RANK'),
+        ('slurm', 'SLURM_PROCID'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK'),
+    ],
+)
+def test_a_launcher_that_did_not_launch_is_named(launcher, variable):
+    with pytest.raises(UserError, match=f'needs {variable}') as caught:
+        check_launcher(launcher, {'LOCAL_RANK': '0'})
+    assert 'Start it with:' in str(caught.value)
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    environ = {
+        'RANK': '6',
+        'LOCAL_RANK': '2',
+        'WORLD_SIZE': '8',
+        'MASTER_ADDR': 'a',
+        'MASTER_PORT': '1',
+    }
+    with pytest.raises(UserError, match='process 2 .* has no GPU: 2 visible'):
+        check_launcher('pytorch', environ)
+    check_launcher('pytorch', environ | {'LOCAL_RANK': '1'})
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    check_launcher('pytorch', environ)
+
+
+def test_first_process_of_each_launcher():
+    assert is_first_process('none', {'RANK': '1'})
+    assert not is_first_process('pytorch', {'RANK': '1'})
+    assert not is_first_process('slurm', {'SLURM_PROCID': '3', 'RANK': '0'})
+    assert is_first_process('mpi', {'OMPI_COMM_WORLD_RANK': '0'})
