@@ -305,3 +305,32 @@ def test_bbox_overlaps(c: dict, mode: str, offset: int, aligned: bool) -> None:
     other = c['b3' if aligned else 'b2']
     out = mmcv.ops.bbox_overlaps(c['b1'], other, mode, aligned, offset)
     close(out, c[key], 1e-6)
+
+
+@pytest.mark.parametrize('pool', [1, 2])
+@pytest.mark.parametrize('c', cases('mmcvtests_border_align'))
+def test_border_align(c: dict, pool: int) -> None:
+    x = c['x'].requires_grad_()
+    out = mmcv.ops.border_align(x, c['boxes'], pool)
+    close(out, c[f'out{pool}'], 1e-4)
+    close(grads(out, torch.ones_like(out), x)[0], c[f'gin{pool}'], 1e-4)
+
+
+@pytest.mark.parametrize('aligned', [False, True])
+@pytest.mark.parametrize('clockwise', [False, True])
+@pytest.mark.parametrize('mode', ['iou', 'iof'])
+@pytest.mark.parametrize('c', cases('box_iou_rotated'))
+def test_box_iou_rotated(
+    c: dict, mode: str, clockwise: bool, aligned: bool
+) -> None:
+    key = f'{mode}_cw{int(clockwise)}' + '_aligned' * aligned
+    other = c['b3' if aligned else 'b2']
+    out = mmcv.ops.box_iou_rotated(c['b1'], other, mode, aligned, clockwise)
+    close(out, c[key], 1e-4)
+
+
+@pytest.mark.parametrize('c', cases('nms_rotated'))
+def test_nms_rotated(c: dict) -> None:
+    dets, keep = mmcv.ops.nms_rotated(c['boxes'], c['scores'], float(c['thr']))
+    assert keep.tolist() == c['keep'].tolist()
+    close(dets, c['dets'], 1e-6)

@@ -11,6 +11,7 @@ are never used.
 from collections.abc import Callable
 
 from .bbox import bbox_overlaps
+from .border_align import border_align_backward, border_align_forward
 from .carafe import (
     carafe_backward,
     carafe_forward,
@@ -24,6 +25,7 @@ from .deform_conv import (
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
 )
+from .deform_roi_pool import deform_roi_pool_backward, deform_roi_pool_forward
 from .focal_loss import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
@@ -36,6 +38,7 @@ from .ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .nms import nms, nms_match, softnms
 from .roi_align import roi_align_backward, roi_align_forward
 from .roi_pool import roi_pool_backward, roi_pool_forward
+from .rotated import box_iou_rotated, nms_rotated
 from .sync_bn import (
     sync_bn_backward_data,
     sync_bn_backward_param,
@@ -46,6 +49,9 @@ from .sync_bn import (
 
 __all__ = [
     'bbox_overlaps',
+    'border_align_backward',
+    'border_align_forward',
+    'box_iou_rotated',
     'carafe_backward',
     'carafe_forward',
     'carafe_naive_backward',
@@ -53,6 +59,8 @@ __all__ = [
     'deform_conv_backward_input',
     'deform_conv_backward_parameters',
     'deform_conv_forward',
+    'deform_roi_pool_backward',
+    'deform_roi_pool_forward',
     'get_compiler_version',
     'get_compiling_cuda_version',
     'masked_col2im_forward',
@@ -63,6 +71,7 @@ __all__ = [
     'ms_deform_attn_forward',
     'nms',
     'nms_match',
+    'nms_rotated',
     'roi_align_backward',
     'roi_align_forward',
     'roi_pool_backward',

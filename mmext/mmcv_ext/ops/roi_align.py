@@ -37,7 +37,7 @@ def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     return rois, wild
 
 
-def _grids(
+def sampling_grids(
     rois: Tensor,
     height: int,
     width: int,
@@ -92,7 +92,7 @@ def _maximum(
     output = input.new_full(shape, -1e4)  # as mmcv's CPU kernel
     best_y, best_x = input.new_full(shape, -1), input.new_full(shape, -1)
     flat = input.flatten(2)
-    for which, rows, cols in _grids(
+    for which, rows, cols in sampling_grids(
         rois, height, width, scale, ratio, aligned
     ):
         samples = c * rows[0].numel() * cols[0].numel()

@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""IoU and non-maximum suppression of rotated boxes.
+
+A box is centre x, centre y, width, height and angle in radians, positive
+from the x axis towards the y axis. The overlap of two is a convex polygon
+whose corners are corners of one box inside the other and crossings of edges;
+sorted by angle around their mean, they give its area. In float64, because
+nearly parallel edges cross anywhere.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .precision import writes
+
+# Pairs at a time: each takes about 4 kB.
+_PAIRS = 1 << 16
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """(N, 5) to (N, 4, 2), around the box."""
+    cos, sin = boxes[:, 4].cos(), boxes[:, 4].sin()
+    along = torch.stack([cos, sin], 1) * boxes[:, 2:3] / 2
+    across = torch.stack([-sin, cos], 1) * boxes[:, 3:4] / 2
+    signs = boxes.new_tensor([[-1, 1], [-1, -1], [1, -1], [1, 1]])
+    return boxes[:, None, :2] + (
+        signs[:, :1] * along[:, None] + signs[:, 1:] * across[:, None]
+    )
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _inside(points: Tensor, corners: Tensor) -> Tensor:
+    """Whether each of (P, 4, 2) points lies in its rectangle, (P, 4)."""
+    origin = corners[:, None, 1]
+    found = True
+    for end in (corners[:, None, 0], corners[:, None, 2]):
+        side = end - origin
+        along = ((points - origin) * side).sum(-1)
+        found = (along >= 0) & (along <= side.square().sum(-1)) & found
+    return found
+
+
+def _intersection(first: Tensor, second: Tensor) -> Tensor:
+    """Area that pairs of boxes share: (P, 5) and (P, 5) to (P,)."""
+    # Centred between the two, where float numbers are densest.
+    middle = (first[:, :2] + second[:, :2]) / 2
+    a = _corners(first) - middle[:, None]
+    b = _corners(second) - middle[:, None]
+    edge_a = (a.roll(-1, 1) - a)[:, :, None]
+    edge_b = (b.roll(-1, 1) - b)[:, None]
+    gap = b[:, None] - a[:, :, None]
+    det = _cross(edge_b, edge_a)
+    parallel = det.abs() <= 1e-14
+    det = det.masked_fill(parallel, 1)
+    t = _cross(edge_b, gap) / det
+    u = _cross(edge_a, gap) / det
+    crosses = (t >= 0) & (t <= 1) & (u >= 0) & (u <= 1) & ~parallel
+    crossing = a[:, :, None] + edge_a * t[..., None]
+    points = torch.cat([crossing.flatten(1, 2), a, b], 1)  # (P, 24, 2)
+    valid = torch.cat([crosses.flatten(1), _inside(a, b), _inside(b, a)], 1)[
+        ..., None
+    ]
+    count = valid.sum(1, keepdim=True).clamp(min=1)
+    points = points - (points * valid).sum(1, keepdim=True) / count
+    # The others move to the first valid point, where they add no area.
+    one = valid.long().argmax(1, keepdim=True).expand(-1, -1, 2)
+    points = torch.where(valid, points, points.gather(1, one))
+    order = torch.atan2(points[..., 1], points[..., 0]).argsort(1)
+    points = points.gather(1, order[..., None].expand_as(points))
+    area = _cross(points, points.roll(-1, 1)).sum(1).abs() / 2
+    return area * (count[:, 0, 0] > 2)
+
+
+def _pairs(first: Tensor, second: Tensor, mode: int) -> Tensor:
+    first, second = first.double(), second.double()
+    size1, size2 = first[:, 2:4].prod(1), second[:, 2:4].prod(1)
+    shared = torch.cat(
+        [
+            _intersection(a, b)
+            for a, b in zip(
+                first.split(_PAIRS), second.split(_PAIRS), strict=True
+            )
+        ]
+    )
+    base = size1 + size2 - shared if mode == 0 else size1
+    flat = (size1 < 1e-14) | (size2 < 1e-14)
+    return torch.where(flat, 0, shared / base)
+
+
+@writes('ious')
+def box_iou_rotated(
+    boxes1: Tensor,
+    boxes2: Tensor,
+    ious: Tensor,
+    mode_flag: int,
+    aligned: bool,
+) -> Tensor:
+    """IoU of all pairs, or of the aligned ones.
+
+    Args:
+        boxes1: (M, 5).
+        boxes2: (N, 5).
+        ious: Takes the result: (M * N,), or (M,) if ``aligned``.
+        mode_flag: 0 for the union as denominator, 1 for the first box.
+        aligned: Pair row with row; M equals N.
+    """
+    if not ious.numel():
+        return ious
+    if not aligned:
+        m, n = len(boxes1), len(boxes2)
+        boxes1 = boxes1.repeat_interleave(n, 0)
+        boxes2 = boxes2.repeat(m, 1)
+    return _pairs(boxes1, boxes2, mode_flag)
+
+
+def nms_rotated(
+    dets: Tensor,
+    scores: Tensor,
+    order: Tensor,
+    dets_sorted: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    multi_label: bool,
+) -> Tensor:
+    """Non-maximum suppression of rotated boxes.
+
+    Args:
+        dets: (N, 5), or (N, 6) with the label last.
+        scores: (N,).
+        order: (N,) int64, the boxes by falling score.
+        dets_sorted: ``dets`` in that order.
+        labels: Not read; the label stands in ``dets``.
+        iou_threshold: A box is dropped from this IoU with a kept one on.
+        multi_label: Whether boxes of different labels leave each other be.
+
+    Returns:
+        (K,) int64, the kept boxes by falling score.
+    """
+    threshold = float(np.float32(iou_threshold))
+    left = torch.arange(len(order), device=order.device)
+    keep = []
+    while len(left):
+        first, left = left[:1], left[1:]
+        keep.append(first)
+        boxes = dets_sorted[left]
+        best = dets_sorted[first].expand_as(boxes)
+        stays = torch.ones_like(left, dtype=torch.bool)
+        if len(left):
+            iou = _pairs(best[:, :5], boxes[:, :5], 0)
+            stays = iou.to(dets.dtype) < threshold
+        if multi_label:
+            stays |= best[:, 5] != boxes[:, 5]
+        left = left[stays]
+    return order[torch.cat(keep)] if keep else order

@@ -1,0 +1,431 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What the ops do on other types, bad values and odd layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+
+# isort: split
+import mmcv
+import mmcv.ops
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(mmcv._ext, '__path__'), reason='mmcv is compiled'
+)
+
+
+def boxes(n: int, seed: int = 0) -> Tensor:
+    """Random boxes within 100 x 80 pixels."""
+    g = torch.Generator().manual_seed(seed)
+    start = torch.rand(n, 2, generator=g) * torch.tensor([80.0, 60.0])
+    size = torch.rand(n, 2, generator=g) * 20 + 2
+    return torch.cat([start, start + size], 1)
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=g)
+
+
+ROIS = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), boxes(4)], 1)
+SHAPES = torch.tensor([[6, 5], [3, 2]])
+START = torch.tensor([0, 30])
+
+
+def roi_align(x: Tensor, via: torch.dtype) -> Tensor:
+    return mmcv.ops.roi_align(
+        x, ROIS.to(via).to(x.dtype), 3, 1 / 8, 2, 'avg', True
+    )
+
+
+def roi_align_max(x: Tensor, via: torch.dtype) -> Tensor:
+    return mmcv.ops.roi_align(
+        x, ROIS.to(via).to(x.dtype), 3, 1 / 8, 0, 'max', True
+    )
+
+
+def roi_pool(x: Tensor, via: torch.dtype) -> Tensor:
+    return mmcv.ops.roi_pool(x, ROIS.to(via).to(x.dtype), 3, 1 / 8)
+
+
+def border_align(x: Tensor, via: torch.dtype) -> Tensor:
+    b = (boxes(6).view(2, 3, 4) / 8).to(via).to(x.dtype)
+    return mmcv.ops.border_align(x, b, 5)
+
+
+def deform_roi_pool(x: Tensor, via: torch.dtype) -> Tensor:
+    offset = rand(4, 2, 3, 3, seed=1).to(via).to(x.dtype)
+    rois = ROIS.to(via).to(x.dtype)
+    return mmcv.ops.deform_roi_pool(x, rois, offset, 3, 1 / 8, 2, 0.1)
+
+
+def deform_conv(x: Tensor, via: torch.dtype) -> Tensor:
+    offset = rand(2, 18, 10, 12, seed=1).to(via).to(x.dtype)
+    weight = rand(3, 4, 3, 3, seed=2).to(via).to(x.dtype)
+    return mmcv.ops.deform_conv2d(x, offset, weight, 1, 1)
+
+
+def modulated_deform_conv(x: Tensor, via: torch.dtype) -> Tensor:
+    offset = rand(2, 18, 10, 12, seed=1).to(via).to(x.dtype)
+    mask = rand(2, 9, 10, 12, seed=3).sigmoid().to(via).to(x.dtype)
+    weight = rand(3, 4, 3, 3, seed=2).to(via).to(x.dtype)
+    return mmcv.ops.modulated_deform_conv2d(
+        x, offset, mask, weight, None, 1, 1, 1, 1, 1
+    )
+
+
+def ms_deform_attn(x: Tensor, via: torch.dtype) -> Tensor:
+    value = x.flatten()[: 2 * 36 * 4].view(2, 36, 2, 2)
+    loc = rand(2, 7, 2, 2, 3, 2, seed=1).sigmoid().to(via).to(x.dtype)
+    attn = rand(2, 7, 2, 2, 3, seed=2).to(via).to(x.dtype)
+    return MultiScaleDeformableAttnFunction.apply(
+        value, SHAPES, START, loc, attn, 64
+    )
+
+
+def sigmoid_focal(x: Tensor, via: torch.dtype) -> Tensor:
+    rows = x.flatten().view(-1, 8)
+    target = torch.arange(len(rows)) % 9  # 8 is background
+    return mmcv.ops.sigmoid_focal_loss(rows, target, 2.0, 0.25, None, 'none')
+
+
+def softmax_focal(x: Tensor, via: torch.dtype) -> Tensor:
+    rows = x.flatten().view(-1, 8)
+    target = torch.arange(len(rows)) % 8
+    # mmcv's own backward fails here with reduction='none'.
+    return mmcv.ops.softmax_focal_loss(rows, target, 2.0, 0.25, None, 'sum')
+
+
+def carafe(x: Tensor, via: torch.dtype) -> Tensor:
+    masks = rand(2, 50, 20, 24, seed=1).to(via).to(x.dtype)
+    return mmcv.ops.carafe(x, masks, 5, 2, 2)
+
+
+OPS = [
+    roi_align,
+    roi_align_max,
+    roi_pool,
+    border_align,
+    deform_roi_pool,
+    deform_conv,
+    modulated_deform_conv,
+    ms_deform_attn,
+    sigmoid_focal,
+    softmax_focal,
+    carafe,
+]
+STEPS = (roi_align_max, roi_pool, border_align)
+SMOOTH = [op for op in OPS if op not in STEPS]
+
+
+def run(
+    op: Callable, x: Tensor, via: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Result and gradient, with the op's other inputs rounded to ``via``."""
+    x = x.detach().clone().requires_grad_()
+    out = op(x, via or x.dtype)
+    (grad,) = torch.autograd.grad(out.float().square().sum(), x)
+    return out, grad
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('op', [op for op in OPS if op != softmax_focal])
+def test_half_is_computed_in_float(op: Callable, dtype: torch.dtype) -> None:
+    """Only inputs and results are rounded, never what lies between.
+
+    Not so of the softmax, which mmcv takes itself before it calls the op.
+    """
+    x = rand(2, 4, 10, 12).to(dtype)
+    got, grad = run(op, x)
+    assert got.dtype == grad.dtype == dtype
+    want, _ = run(op, x.float(), via=dtype)
+    assert torch.equal(got, want.to(dtype))
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize('op', SMOOTH)
+def test_gradients_match_finite_differences(op: Callable) -> None:
+    x = rand(2, 4, 10, 12).double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: op(x, x.dtype), x, fast_mode=True, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize('op', OPS)
+def test_autocast_leaves_float_inputs_alone(op: Callable) -> None:
+    x = rand(2, 4, 10, 12)
+    want, want_grad = run(op, x)
+    with torch.autocast('cpu', torch.bfloat16):
+        got, grad = run(op, x)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(grad, want_grad)
+
+
+@pytest.mark.parametrize('op', OPS)
+def test_memory_layout_does_not_matter(op: Callable) -> None:
+    x = rand(2, 4, 10, 12)
+    want, want_grad = run(op, x)
+    got, grad = run(op, x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(grad, want_grad)
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf, 1e30])
+@pytest.mark.parametrize('mode', ['avg', 'max', 'pool'])
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_a_wild_box_gives_nan_and_no_gradient(
+    value: float, mode: str, ratio: int
+) -> None:
+    """Kernels would read out of bounds here and end the process."""
+    x = rand(1, 2, 8, 8).requires_grad_()
+    rois = torch.tensor([[0.0, 1, 1, 5, 5], [0, 1, 1, 5, 5]])
+
+    def pool(rois: Tensor) -> Tensor:
+        if mode == 'pool':
+            return mmcv.ops.roi_pool(x, rois, 2, 1.0)
+        return mmcv.ops.roi_align(x, rois, 2, 1.0, ratio, mode, True)
+
+    want = torch.autograd.grad(pool(rois[:1]).sum(), x)[0]
+    for column in range(1, 5):
+        wild = rois.clone()
+        wild[1, column] = value
+        out = pool(wild)
+        assert out[1].isnan().all()
+        assert out[0].isfinite().all()
+        torch.testing.assert_close(torch.autograd.grad(out.sum(), x)[0], want)
+
+
+@pytest.mark.parametrize('op', ['roi_align', 'roi_pool'])
+def test_a_box_of_an_image_not_in_the_batch_is_an_error(op: str) -> None:
+    rois = torch.tensor([[1.0, 1, 1, 5, 5]])
+    with pytest.raises(IndexError, match='image 1, but the batch has 1'):
+        getattr(mmcv.ops, op)(rand(1, 2, 8, 8), rois, 2)
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_a_wild_offset_reads_zero(value: float) -> None:
+    x, w = rand(1, 2, 5, 5).requires_grad_(), rand(3, 2, 1, 1, seed=1)
+    offset = torch.zeros(1, 2, 5, 5)
+    offset[0, 0, 2, 2] = value
+    offset.requires_grad_()
+    mask = torch.ones(1, 1, 5, 5)
+    for out in (
+        mmcv.ops.deform_conv2d(x, offset, w),
+        mmcv.ops.modulated_deform_conv2d(
+            x, offset, mask, w, None, 1, 0, 1, 1, 1
+        ),
+    ):
+        assert (out[0, :, 2, 2] == 0).all()
+        gx, go = torch.autograd.grad(out.sum(), (x, offset))
+        assert (gx[0, :, 2, 2] == 0).all()
+        assert (go[0, :, 2, 2] == 0).all()
+
+
+def test_a_wild_location_reads_zero() -> None:
+    value = rand(1, 36, 2, 2)
+    loc = torch.full((1, 3, 2, 2, 3, 2), 0.5)
+    loc[0, 1] = torch.nan
+    out = MultiScaleDeformableAttnFunction.apply(
+        value, SHAPES, START, loc, torch.ones(1, 3, 2, 2, 3), 64
+    )
+    assert (out[0, 1] == 0).all()
+    assert (out[0, [0, 2]] != 0).all()
+
+
+def test_nms_takes_half_and_double() -> None:
+    b, scores = boxes(50), torch.rand(50)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        _, keep = mmcv.ops.nms(b.to(dtype), scores.to(dtype), 0.3)
+        want = torchvision.ops.nms(
+            b.to(dtype).float(), scores.to(dtype).float(), 0.3
+        )
+        assert keep.sort()[0].tolist() == want.sort()[0].tolist()
+
+
+def test_offsets_of_another_size_are_refused() -> None:
+    x, w = rand(1, 2, 8, 8), rand(2, 2, 3, 3)
+    with pytest.raises(ValueError, match='same stride'):
+        mmcv.ops.deform_conv2d(x, torch.zeros(1, 18, 8, 8), w)
+    with pytest.raises(ValueError, match='too small'):
+        mmcv.ops.modulated_deform_conv2d(
+            x,
+            torch.zeros(1, 18, 3, 3),
+            torch.zeros(1, 9, 3, 3),
+            w,
+            None,
+            1,
+            1,
+            1,
+            1,
+            1,
+        )
+
+
+def test_weight_gradient_alone_after_other_backwards() -> None:
+    """The weight's gradient is handed over between two calls."""
+    x, w = rand(2, 2, 6, 6), rand(3, 2, 3, 3, seed=1).requires_grad_()
+    offset = rand(2, 18, 6, 6, seed=2).requires_grad_()
+    out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1)
+    ones, twos = torch.ones_like(out), torch.full_like(out, 2)
+    full = torch.autograd.grad(out, (offset, w), ones, retain_graph=True)
+    torch.autograd.grad(out, offset, ones, retain_graph=True)
+    alone = torch.autograd.grad(out, w, twos, retain_graph=True)[0]
+    torch.testing.assert_close(alone, 2 * full[1])
+    frozen = mmcv.ops.deform_conv2d(x, offset.detach(), w, 1, 1)
+    torch.testing.assert_close(torch.autograd.grad(frozen, w, twos)[0], alone)
+
+
+def test_focal_loss_saturates_and_weighs_classes() -> None:
+    x = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+    target = torch.tensor([1, 1])
+    loss = mmcv.ops.sigmoid_focal_loss(x, target, 2.0, 0.25, None, 'none')
+    tiny = torch.tensor(torch.finfo(torch.float32).tiny)
+    want = torch.tensor([[-0.75, -0.25], [0, 0]]) * tiny.log()
+    torch.testing.assert_close(loss, want)
+    assert torch.autograd.grad(loss.sum(), x)[0].isfinite().all()
+    weight = torch.tensor([2.0, 3.0])
+    for op in (mmcv.ops.sigmoid_focal_loss, mmcv.ops.softmax_focal_loss):
+        x = rand(4, 2)
+        target = torch.tensor([0, 1, 1, 0])
+        plain = op(x, target, 2.0, 0.25, None, 'none')
+        by_class = op(x, target, 2.0, 0.25, weight, 'none')
+        rows = weight[target]
+        torch.testing.assert_close(
+            by_class, plain * (rows[:, None] if plain.dim() == 2 else rows)
+        )
+
+
+def test_sigmoid_focal_loss_against_torchvision() -> None:
+    x = rand(20, 5).requires_grad_()
+    target = torch.arange(20) % 6  # 5 is background
+    got = mmcv.ops.sigmoid_focal_loss(x, target, 1.5, 0.3, None, 'sum')
+    one_hot = torch.nn.functional.one_hot(target, 6)[:, :5].float()
+    want = torchvision.ops.sigmoid_focal_loss(x, one_hot, 0.3, 1.5, 'sum')
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(
+        torch.autograd.grad(got, x)[0], torch.autograd.grad(want, x)[0]
+    )
+
+
+def test_carafe_naive_backward_equals_carafe() -> None:
+    feat, masks = rand(2, 4, 3, 5), rand(2, 18, 6, 10, seed=1)
+    gout = rand(2, 4, 6, 10, seed=2)
+    feat.requires_grad_()
+    masks.requires_grad_()
+    out = mmcv.ops.carafe(feat, masks, 3, 2, 2)
+    want = torch.autograd.grad(out, (feat, masks), gout)
+    got = [torch.zeros_like(feat), torch.zeros_like(masks)]
+    with torch.no_grad():
+        mmcv._ext.carafe_naive_backward(
+            gout,
+            feat,
+            masks,
+            *got,
+            kernel_size=3,
+            group_size=2,
+            scale_factor=2,
+        )
+    torch.testing.assert_close(got, list(want))
+
+
+@pytest.mark.parametrize('kernel, padding', [(3, 1), (5, 2), (1, 0)])
+def test_masked_conv_is_a_conv_where_the_mask_is(
+    kernel: int, padding: int
+) -> None:
+    x, w = rand(1, 3, 9, 7), rand(4, 3, kernel, kernel, seed=1)
+    bias, mask = rand(4, seed=2), rand(1, 9, 7, seed=3) > 0
+    out = mmcv.ops.masked_conv2d(x, mask.float(), w, bias, padding)
+    want = torch.nn.functional.conv2d(x, w, bias, padding=padding) * mask
+    torch.testing.assert_close(out, want, rtol=1e-5, atol=1e-5)
+
+
+def test_ops_take_no_boxes() -> None:
+    x = rand(1, 2, 8, 8).requires_grad_()
+    for op in (mmcv.ops.roi_align, mmcv.ops.roi_pool):
+        out = op(x, torch.zeros(0, 5), 2)
+        assert out.shape == (0, 2, 2, 2)
+        assert (torch.autograd.grad(out.sum(), x)[0] == 0).all()
+    out = mmcv.ops.roi_align(x, torch.zeros(0, 5), 2, 1.0, 0, 'max', True)
+    assert out.shape == (0, 2, 2, 2)
+    dets, keep = mmcv.ops.soft_nms(torch.zeros(0, 4), torch.zeros(0))
+    assert dets.shape == (0, 5) and keep.shape == (0,)
+    loss = mmcv.ops.sigmoid_focal_loss(
+        torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2.0, 0.25
+    )
+    assert loss.isnan()  # 0 / 0, as in mmcv: the mean of nothing
+
+
+def test_deform_roi_pool_without_offsets_is_roi_align() -> None:
+    x = rand(2, 4, 10, 12).requires_grad_()
+    gout = rand(4, 4, 3, 2, seed=1)
+    for ratio in (0, 2):
+        want = mmcv.ops.roi_align(x, ROIS, (3, 2), 1 / 8, ratio, 'avg', True)
+        for offset in (None, torch.zeros(4, 2, 3, 2)):
+            got = mmcv.ops.deform_roi_pool(
+                x, ROIS, offset, (3, 2), 1 / 8, ratio
+            )
+            torch.testing.assert_close(got, want)
+            torch.testing.assert_close(
+                torch.autograd.grad(got, x, gout)[0],
+                torch.autograd.grad(want, x, gout, retain_graph=True)[0],
+            )
+
+
+def test_deform_roi_pool_offset_gradient() -> None:
+    """By differences, of a smooth map: bilinear slopes jump at pixels."""
+    y, x = torch.meshgrid(
+        torch.arange(16.0), torch.arange(16.0), indexing='ij'
+    )
+    plane = (2 * x + 3 * y).double()[None, None]
+    rois = torch.tensor([[0.0, 4, 4, 11, 9]]).double()
+    offset = (rand(1, 2, 2, 2).double() * 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda o: mmcv.ops.deform_roi_pool(plane, rois, o, 2, 1.0, 2, 0.1),
+        offset,
+    )
+
+
+def test_rotated_boxes_without_rotation_are_boxes() -> None:
+    a, b = boxes(12), boxes(9, seed=1)
+    want = torchvision.ops.box_iou(a, b)
+    turn = torch.tensor([0.0, torch.pi / 2])  # by which w and h change places
+
+    def turned(x: Tensor, quarter: int) -> Tensor:
+        size = x[:, 2:] - x[:, :2]
+        size = size.flip(1) if quarter else size
+        centre = (x[:, :2] + x[:, 2:]) / 2
+        angle = turn[quarter].expand(len(x), 1)
+        return torch.cat([centre, size, angle], 1)
+
+    for i in (0, 1):
+        for j in (0, 1):
+            got = mmcv.ops.box_iou_rotated(turned(a, i), turned(b, j))
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    scores = torch.rand(12, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(12) % 2
+    for given, keep in (
+        (None, torchvision.ops.nms(a, scores, 0.1)),
+        (labels, torchvision.ops.batched_nms(a, scores, labels, 0.1)),
+    ):
+        _, got = mmcv.ops.nms_rotated(turned(a, 1), scores, 0.1, given)
+        assert got.tolist() == keep.tolist()
+    assert len(keep) > len(torchvision.ops.nms(a, scores, 0.1))
+
+
+def test_a_rotated_square_on_a_square() -> None:
+    """An octagon: 2 (sqrt 2 - 1) of the unit square."""
+    square = torch.tensor([[5.0, 5, 1, 1, 0]])
+    turned = torch.tensor([[5.0, 5, 1, 1, torch.pi / 4]])
+    octagon = 2 * (2**0.5 - 1)
+    got = mmcv.ops.box_iou_rotated(square, turned)
+    torch.testing.assert_close(
+        got, torch.tensor([[octagon / (2 - octagon)]]), rtol=1e-5, atol=1e-5
+    )
