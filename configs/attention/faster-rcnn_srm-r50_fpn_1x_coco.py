@@ -1,0 +1,19 @@
+# tools/dist_train.sh configs/attention/faster-rcnn_srm-r50_fpn_1x_coco.py 8
+# Not trained; no COCO result of SRM is published.
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type='PluginResNet',
+        plugins=[
+            dict(
+                cfg=dict(type='SRMAttention'),
+                position='after_conv3',
+            )
+        ],
+    ),
+)
+# No weight decay on the recalibration, as the authors train it.
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'.srm.': dict(decay_mult=0.0)}),
+)
