@@ -12,13 +12,15 @@ annotation files may lie in the folder itself, and the images in ``images/``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
 from mmext.datasets.checks import check_annotations, read_coco
+from mmext.datasets.shapes_dataset import cached_shapes
 from mmext.errors import UserError
 
 SPLITS = ('train', 'val')
@@ -86,6 +88,24 @@ def find_coco_folder(
         img_dirs={s: str(p) for s, p in img_dirs.items()},
         num_images={s: len(contents[s]['images']) for s in SPLITS},
     )
+
+
+def data_of_environment(masks: bool = False) -> dict:
+    """For configs: the folder that ``$MMEXT_DATA`` names.
+
+    Where it names none, a few generated shapes stand in. ``$MMEXT_CLASSES``
+    chooses categories, separated by commas.
+
+    Args:
+        masks: Whether every annotation must have a mask. Default: False.
+
+    Returns:
+        The fields of :class:`CocoFolder`, which a config can dump.
+    """
+    root = os.environ.get('MMEXT_DATA') or cached_shapes(16, 8)
+    classes = os.environ.get('MMEXT_CLASSES', '').split(',')
+    names = [name.strip() for name in classes if name.strip()]
+    return asdict(find_coco_folder(root, names or None, masks))
 
 
 def _find_annotations(root: Path, split: str) -> Path:

@@ -1,0 +1,19 @@
+# Fine-tunes mmdet's Mask R-CNN on one's own masks. Not trained here.
+# MMEXT_DATA=my_data python tools/train.py \
+#     configs/custom/mask-rcnn_r50_fpn_12e_custom.py
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/default_runtime.py',
+    '../_base_/datasets/custom_coco_masks.py',
+    '../_base_/schedules/custom.py',
+]
+custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(init_cfg=None),
+    roi_head=dict(
+        bbox_head=dict(num_classes=_base_.num_classes),
+        mask_head=dict(num_classes=_base_.num_classes),
+    ),
+)
+default_hooks = dict(checkpoint=dict(save_best='auto', max_keep_ckpts=2))
+load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'  # noqa: E501

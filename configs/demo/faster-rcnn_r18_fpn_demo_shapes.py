@@ -1,0 +1,40 @@
+# The baseline of the demo: a small Faster R-CNN from random weights, sized
+# for two CPU cores.
+# python tools/train.py configs/demo/faster-rcnn_r18_fpn_demo_shapes.py
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    'mmdet::_base_/default_runtime.py',
+    '../_base_/datasets/shapes_detection.py',
+    '../_base_/schedules/demo.py',
+]
+custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    # 64 channels where mmdet has 256: at that width the neck and the RPN
+    # would cost three times the backbone.
+    neck=dict(
+        in_channels=[64, 128, 256, 512],
+        out_channels=64,
+        num_outs=4,
+        norm_cfg=dict(type='BN'),
+    ),
+    rpn_head=dict(
+        in_channels=64,
+        feat_channels=64,
+        # Objects are 15 to 170 pixels wide.
+        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=5),
+    ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=300, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(
+        rpn=dict(nms_pre=300, max_per_img=100),
+        # No box is too weak, so that there is an AP after one epoch too.
+        rcnn=dict(score_thr=0.0),
+    ),
+)

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What the demo trains: two configs, the same data, budget and seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from mmext.datasets.coco_folder import (
+    CocoFolder,
+    find_coco_folder,
+    use_coco_folder,
+)
+from mmext.datasets.shapes_dataset import cached_shapes
+from mmext.errors import UserError
+
+NAMES = (
+    'faster-rcnn_r18_fpn_demo_shapes',
+    'faster-rcnn_stepnet-r18_fpn_demo_shapes',
+)
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'demo'
+if not CONFIGS.is_dir():  # an installed wheel keeps them beside the package
+    CONFIGS = Path(__file__).resolve().parents[1] / '.mim/configs/demo'
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Configs ready to run, and where their data lies.
+
+    Args:
+        configs: The baseline, then the candidate.
+        data: Annotation files, image folders and class names.
+    """
+
+    configs: tuple[Config, ...]
+    data: CocoFolder
+
+
+def make_plan(
+    work_dir: str | Path,
+    data: str | Path | None = None,
+    epochs: int | None = None,
+    images: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Reads the demo's configs and fits them to the data and the budget.
+
+    Args:
+        work_dir: Folder of the demo; each model gets one below it.
+        data: A folder in COCO format. Default: the generated shapes.
+        epochs: Passes over the training images. Default: the configs'; on
+            one's own data as many as take the same number of iterations.
+        images: Training images to use, a quarter as many of the generated
+            ones for validation. Default: all that fit the budget.
+        seed: Of the weights and of the order of the images. Default: 0.
+
+    Raises:
+        UserError: For a number below 1, or data that cannot be used.
+    """
+    for name, value in (('epochs', epochs), ('images', images)):
+        if value is not None and value < 1:
+            raise UserError(f'--{name} {value}: must be 1 or more')
+    configs = tuple(Config.fromfile(CONFIGS / f'{n}.py') for n in NAMES)
+    folder = None if data is None else find_coco_folder(data)
+    for name, cfg in zip(NAMES, configs, strict=True):
+        cfg.work_dir = str(Path(work_dir) / name)
+        cfg.randomness = {'seed': seed}
+        cfg.resume = True
+        # By name mmengine would give the second run the first one's log.
+        cfg.visualizer.pop('name', None)
+        shapes = _shapes(cfg)
+        budget = cfg.train_cfg.max_epochs * shapes['num_train']
+        if folder is None:
+            if images is not None:
+                shapes['num_train'] = images
+                shapes['num_val'] = max(1, images // 4)
+                for key in ('train', 'val', 'test'):
+                    cfg[f'{key}_dataloader'].dataset.update(shapes)
+        else:
+            use_coco_folder(cfg, folder)
+            used = min(images or budget, folder.num_images['train'], budget)
+            cfg.train_dataloader.dataset.indices = used
+            epochs = epochs or max(1, round(budget / used))
+        set_epochs(cfg, epochs)
+        # The picture and the table are made from what validation writes.
+        cfg.val_evaluator.outfile_prefix = str(
+            Path(cfg.work_dir, 'predictions', 'val')
+        )
+    if folder is None:
+        root = cached_shapes(**_shapes(configs[0]))
+        folder = find_coco_folder(root)
+    return Plan(configs, folder)
+
+
+def _shapes(cfg: Config) -> dict:
+    """The arguments that say which generated data set a config uses."""
+    keys = ('num_train', 'num_val', 'seed', 'size')
+    dataset = cfg.train_dataloader.dataset
+    return {k: dataset[k] for k in keys if k in dataset}
+
+
+def set_epochs(cfg: Config, epochs: int | None) -> None:
+    """Stretches the schedule to ``epochs``; validates at the end.
+
+    Args:
+        cfg: A config whose schedulers by epoch end with the training.
+        epochs: None leaves the config as it is.
+    """
+    if epochs is None:
+        return
+    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
+    for scheduler in cfg.param_scheduler:
+        if scheduler.get('T_max'):
+            scheduler.T_max = epochs
+
+
+def work_units(cfg: Config, folder: CocoFolder) -> tuple[int, int, int]:
+    """Iterations an epoch, work of an iteration, work of validation.
+
+    The unit is the forward pass of one image; a backward pass takes two.
+    """
+    loader: ConfigDict = cfg.train_dataloader
+    used = loader.dataset.get('indices') or folder.num_images['train']
+    iterations = math.ceil(used / loader.batch_size)
+    return iterations, 3 * loader.batch_size, folder.num_images['val']
