@@ -21,7 +21,7 @@ from mmengine.dist import (
     master_only,
 )
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, SyncBuffersHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -48,7 +48,8 @@ from mmext.errors import UserError
 class ReliableRunner(Runner):
     """A ``Runner`` that differs from its parent in these points.
 
-    - Several processes work without a GPU (gloo), SyncBN included.
+    - Several processes work without a GPU (gloo), SyncBN included, and
+      validate with the same BN statistics.
     - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
     - A checkpoint is written beside its place, flushed, read back and only
       then renamed; a full disk stops the run and leaves the older ones.
@@ -153,9 +154,15 @@ class ReliableRunner(Runner):
         default_hooks: dict | None = None,
         custom_hooks: list | None = None,
     ) -> None:
-        """Adds :class:`EpochSeedHook`; keeps two checkpoints at least."""
+        """Adds what the class promises; keeps two checkpoints at least."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(EpochSeedHook())
+        if self.distributed and not any(
+            isinstance(hook, SyncBuffersHook) for hook in self.hooks
+        ):
+            # Else each process validates with its own BN statistics, and the
+            # checkpoint, which has the first one's, cannot reproduce the AP.
+            self.register_hook(SyncBuffersHook())
         for hook in self.hooks:
             if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
                 # It removes the old one before it writes the new one.
