@@ -1,0 +1,211 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""MMDetection's detectors on the ops: build, train a step, predict.
+
+Each runs mmdet's own config with a narrow backbone on small images. On the
+CPU mmdet and mmcv avoid two ops that they use on a GPU, the focal loss and
+multi-scale deformable attention; here they are sent through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from torch import Tensor
+
+import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+
+# isort: split
+import mmcv
+import mmdet
+from mmcv.ops import multi_scale_deform_attn
+from mmdet.models.losses import focal_loss
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.registry import DefaultScope
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(mmcv._ext, '__path__'), reason='mmcv is compiled'
+)
+CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
+DETR = {
+    'encoder.num_layers': 1,
+    'decoder.num_layers': 1,
+    'num_queries': 20,
+}
+# Config: functions that must have run. Those of the first list run in CI.
+CI = {
+    'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco': (
+        'deform_conv_backward_parameters nms roi_align_backward'
+    ),
+    'dyhead/atss_r50_fpn_dyhead_1x_coco': (
+        'modulated_deform_conv_backward nms sigmoid_focal_loss_backward'
+    ),
+    'deformable_detr/deformable-detr_r50_16xb2-50e_coco': (
+        'ms_deform_attn_backward'
+    ),
+}
+SLOW = {
+    'atss/atss_r50_fpn_1x_coco': 'sigmoid_focal_loss_backward nms',
+    'carafe/mask-rcnn_r50_fpn-carafe_1x_coco': (
+        'carafe_backward roi_align_backward'
+    ),
+    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco': 'roi_align_backward',
+    'dcn/faster-rcnn_r50_fpn_dpool_1x_coco': 'deform_roi_pool_backward',
+    'dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco': (
+        'deform_conv_backward_input roi_align_backward'
+    ),
+    'dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco': 'deform_roi_pool_backward',
+    'dcnv2/faster-rcnn_r50-mdconv-group4-c3-c5_fpn_1x_coco': (
+        'modulated_deform_conv_backward'
+    ),
+    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco': 'ms_deform_attn_backward nms',
+    'dino/dino-4scale_r50_8xb2-12e_coco': 'ms_deform_attn_backward',
+    'faster_rcnn/faster-rcnn_r50_fpn_soft-nms_1x_coco': 'softnms',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco': 'sigmoid_focal_loss_backward',
+    'foveabox/fovea_r50_fpn_gn-head-align_4xb4-2x_coco': (
+        'deform_conv_backward_input sigmoid_focal_loss_backward'
+    ),
+    'guided_anchoring/ga-faster-rcnn_r50_fpn_1x_coco': (
+        'deform_conv_backward_input nms'
+    ),
+    'guided_anchoring/ga-retinanet_r50_fpn_1x_coco': (
+        'deform_conv_backward_input masked_im2col_forward '
+        'masked_col2im_forward'
+    ),
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco': 'nms roi_align_backward',
+    'pisa/faster-rcnn_r50_fpn_pisa_1x_coco': 'nms_match',
+    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco': 'roi_align_backward',
+    'reppoints/reppoints-moment_r50_fpn_1x_coco': (
+        'deform_conv_backward_input sigmoid_focal_loss_backward'
+    ),
+    'retinanet/retinanet_r50_fpn_1x_coco': 'sigmoid_focal_loss_backward nms',
+    'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco': 'nms',
+    'tood/tood_r50_fpn_1x_coco': 'deform_conv_backward_input',
+    'vfnet/vfnet_r50-mdconv-c3-c5_fpn_ms-2x_coco': (
+        'modulated_deform_conv_backward deform_conv_backward_input'
+    ),
+    'yolox/yolox_tiny_8xb8-300e_coco': 'nms',
+}
+
+
+def narrow(model: ConfigDict) -> ConfigDict:
+    """An eighth of a ResNet's width, one layer of a transformer."""
+    backbone = model.backbone
+    backbone.pop('init_cfg', None)
+    if backbone.type == 'ResNet':
+        backbone.update(base_channels=8, stem_channels=8)
+        backbone.frozen_stages = -1
+        neck = model.neck[0] if isinstance(model.neck, list) else model.neck
+        neck.in_channels = [c // 8 for c in neck.in_channels]
+    for key, value in DETR.items():
+        at, _, name = key.rpartition('.')
+        owner = model.get(at) if at else model
+        if owner is not None and name in owner:
+            owner[name] = value
+    if 'dn_cfg' in model:
+        model.dn_cfg.group_cfg.num_dn_queries = 10
+    for cfg in (model.test_cfg, *model.test_cfg.values()):
+        if isinstance(cfg, dict) and 'score_thr' in cfg:
+            cfg.score_thr = 0.0
+    return model
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Names of the ops that run, GPU-only ones included."""
+    names: set[str] = set()
+
+    def recorded(name: str, op: Callable) -> Callable:
+        def run(*args: object, **kwargs: object) -> object:
+            names.add(name)
+            return op(*args, **kwargs)
+
+        return run
+
+    for name in mmcv._ext.__all__:
+        op = getattr(mmcv._ext, name)
+        monkeypatch.setattr(mmcv._ext, name, recorded(name, op))
+
+    def focal(
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        reduction: str = 'mean',
+        avg_factor: float | None = None,
+    ) -> Tensor:
+        background = 1 - target.sum(1, keepdim=True)  # of one-hot rows
+        index = torch.cat([target, background], 1).argmax(1)
+        got = focal_loss.sigmoid_focal_loss(
+            pred, index, weight, gamma, alpha, reduction, avg_factor
+        )
+        want = in_python(
+            pred, target, weight, gamma, alpha, reduction, avg_factor
+        )
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
+        return got
+
+    def attend(
+        value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        sizes = shapes.prod(1)
+        start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)[:-1]])
+        got = multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply(
+            value, shapes, start, locations, weights, 64
+        )
+        want = sampled(value, shapes, locations, weights)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        return got
+
+    in_python = focal_loss.py_sigmoid_focal_loss
+    sampled = multi_scale_deform_attn.multi_scale_deformable_attn_pytorch
+    monkeypatch.setattr(focal_loss, 'py_sigmoid_focal_loss', focal)
+    monkeypatch.setattr(
+        multi_scale_deform_attn, 'multi_scale_deformable_attn_pytorch', attend
+    )
+    yield names
+
+
+@pytest.mark.parametrize(
+    'name',
+    [*CI, *[pytest.param(n, marks=pytest.mark.slow) for n in SLOW]],
+)
+def test_detector_trains_and_predicts(name: str, called: set[str]) -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    cfg = narrow(Config.fromfile(CONFIGS / f'{name}.py').model)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg)
+        model.init_weights()
+        masks = 'mask' in name or 'point' in name or '-ins' in name
+        data = demo_mm_inputs(
+            2, [(3, 128, 160), (3, 160, 128)], [2, 3], 80, with_mask=masks
+        )
+        model.train()
+        losses = model.forward(
+            **model.data_preprocessor(data, True), mode='loss'
+        )
+        loss, _ = model.parse_losses(losses)
+        assert loss.isfinite()
+        loss.backward()
+        for key, weight in model.named_parameters():
+            if weight.grad is not None:
+                assert weight.grad.isfinite().all(), key
+        model.eval()
+        with torch.no_grad():
+            results = model.forward(
+                **model.data_preprocessor(data, False), mode='predict'
+            )
+    assert len(results) == 2
+    for result in results:
+        boxes = result.pred_instances.bboxes
+        assert boxes.shape[1:] == (4,)
+        assert len(boxes) > 0 and boxes.isfinite().all()
+    missing = set((CI | SLOW)[name].split()) - called
+    assert not missing, f'never ran: {missing}'
