@@ -102,7 +102,7 @@ class PluginResNet(ResNet):
         pretrained = [
             c for c in cfgs if c['type'] in ('Pretrained', PretrainedInit)
         ]
-        if not pretrained:
+        if self.is_init or not pretrained:
             self._warn_of_random_weights()
             super().init_weights()
             return
@@ -119,7 +119,7 @@ class PluginResNet(ResNet):
             held.append(f'frozen_stages={self.frozen_stages}')
         if self.norm_eval:
             held.append('norm_eval=True')
-        if held and not self._is_init:
+        if held and not self.is_init:
             print_log(
                 f'{type(self).__name__}: no pretrained checkpoint in '
                 f'init_cfg, and {", ".join(held)} would hold layers at their '
@@ -156,8 +156,13 @@ class PluginResNet(ResNet):
             if k not in state and not is_new(k) and not k.endswith(optional)
         ]
         left = [k for k in state if k not in own]
+        unbuilt = {f'layer{i}' for i in (2, 3, 4)} - set(self.res_layers)
         dropped = [
-            k for k in left if k.startswith(_NOT_OURS) or k.endswith(_FIXED)
+            k
+            for k in left
+            if k.startswith(_NOT_OURS)
+            or k.endswith(_FIXED)
+            or k.split('.')[0] in unbuilt
         ]
         alien = [k for k in left if k not in dropped]
         if missing or misshapen or alien:

@@ -212,6 +212,19 @@ class StepNetResNet(PluginResNet):
                 'basic blocks have no groups.',
                 'Use depth 50, 101 or 152, or groups=1.',
             )
+        outside = [i for i in out_indices if not 0 <= i < num_stages]
+        if outside or not out_indices:
+            raise UserError(
+                f'StepNetResNet: out_indices={tuple(out_indices)} of '
+                f'{num_stages} stages.',
+                f'Use some of {tuple(range(num_stages))}.',
+            )
+        if not -1 <= frozen_stages <= max(out_indices) + 1:
+            raise UserError(
+                f'StepNetResNet: frozen_stages={frozen_stages}.',
+                '-1 freezes nothing, 0 the stem, and '
+                f'{max(out_indices) + 1} every stage up to the last output.',
+            )
         self.groups, self.base_width = groups, base_width
         self.step_cfg = step_cfg or {}
         self.step_blocks = _active_blocks(
@@ -242,6 +255,12 @@ class StepNetResNet(PluginResNet):
             zero_init_residual=zero_init_residual,
             init_cfg=init_cfg,
         )
+        # Stages that no output needs would stop distributed training.
+        for name in self.res_layers[max(out_indices) + 1 :]:
+            delattr(self, name)
+        del self.res_layers[max(out_indices) + 1 :]
+        widest = base_channels * self.block.expansion
+        self.out_channels = tuple(widest * 2**i for i in out_indices)
 
     def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
         """A stage: mmdet's, of step blocks, with adaptors where asked."""
