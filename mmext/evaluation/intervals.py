@@ -4,10 +4,11 @@
 Three intervals are offered. ``percentile`` reads the quantiles of the
 resampled values. ``bca`` (Efron 1987, Better bootstrap confidence intervals)
 corrects them for bias and skewness. ``stretched``, the default, widens the
-percentile interval around the estimate until it is as wide as the jackknife's
-standard error asks: an image bootstrap underestimates the spread of a class
-that is on few images (with one image it sees none), the jackknife errs on
-the other side. ``benchmarks/bootstrap_coverage.py`` measures all three.
+percentile interval around the estimate: an image bootstrap underestimates
+the spread of a class that is on few images (with one image it sees none), a
+jackknife overestimates it, and the interval is made as wide as the geometric
+mean of their standard errors asks. ``benchmarks/bootstrap_coverage.py``
+measures all three.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def estimate(
         )
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     spread = float(resampled.std(ddof=1))
-    se = max(spread, jackknife_se(jackknife))
+    se = max(spread, math.sqrt(spread * jackknife_se(jackknife)))
     stretch = se / spread if spread > 0 else 1.0
     percentile = np.quantile(resampled, tails)
     bca = np.quantile(resampled, _bca(value, resampled, jackknife, tails))

@@ -199,7 +199,7 @@ def _hotcoco(
             }
         )
         evaluator = hotcoco.COCOeval(
-            coco, _load(coco, preds, here), preds.iou_type
+            coco, load_detections(coco, preds, here), preds.iou_type
         )
         evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
         evaluator.params.area_rng_lbl = list(areas)
@@ -216,7 +216,7 @@ def _hotcoco(
             )
 
 
-def _load(
+def load_detections(
     coco: hotcoco.COCO, preds: Predictions, rows: np.ndarray
 ) -> hotcoco.COCO:
     """Detections, numbered from 1 in the order of rows."""

@@ -98,12 +98,12 @@ def read_predictions(
     """
     path = Path(path)
     meta = read_meta(path)
-    seen = meta.get('ann_sha256')
+    seen = meta.get('annotation_sha256')
     if seen and seen != truth.sha256:
         raise UserError(
             f'{path} was made for another ground truth '
-            f'({meta.get("ann_file", "?")}, sha256 {seen[:12]}...; here '
-            f'{truth.path}, {truth.sha256[:12]}...)',
+            f'({meta.get("annotation_file", "?")}, sha256 {seen[:12]}...; '
+            f'here {truth.path}, {truth.sha256[:12]}...)',
             'Compare runs tested on one annotation file.',
         )
     _refuse_too_big(path)

@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Writes a report into a folder: Markdown, CSV, LaTeX, one HTML page."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from mmext.evaluation.html import html_page
+from mmext.evaluation.report import Report
+
+
+def write_report(report: Report, folder: str | Path) -> list[Path]:
+    """Writes ``report.md``, ``report.html``, and each table as CSV and TeX.
+
+    Files appear whole or not at all.
+
+    Args:
+        report: What to write.
+        folder: Made where it is missing.
+    """
+    folder = Path(folder)
+    files = {'report.md': markdown(report), 'report.html': html_page(report)}
+    for table in (*report.tables(), *report.details()):
+        name = re.sub(r'[^a-z0-9]+', '-', table.title.lower()).strip('-')
+        files[f'{name}.csv'] = table.csv()
+        files[f'{name}.tex'] = table.latex()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.writing-', dir=folder) as part:
+        for name, text in files.items():
+            Path(part, name).write_text(text, encoding='utf-8')
+        for name in files:
+            os.replace(Path(part, name), folder / name)
+    return [folder / name for name in files]
+
+
+def markdown(report: Report) -> str:
+    """The report as one Markdown document."""
+    parts = [f'# {" / ".join(report.names)}\n']
+    for title, lines in report.verdicts():
+        parts.append(f'## {title}\n')
+        parts.append('\n'.join(f'- {line}' for line in lines) + '\n')
+    parts += [f'- Warning: {w}\n' for w in report.warnings]
+    tables = (*report.tables(), *report.details())
+    parts += [table.markdown() for table in tables]
+    return '\n'.join(parts)
