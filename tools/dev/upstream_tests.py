@@ -1,0 +1,217 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Runs mmdet's and mmcv's own unit tests against the installed packages.
+
+    python tools/dev/upstream_tests.py mmdet --source ~/mmdetection
+    python tools/dev/upstream_tests.py mmcv tests/test_ops/test_nms.py
+
+Neither the wheels nor the source archives on PyPI carry these tests, so they
+come from a checkout: ``--source``, or a clone of the release that is
+installed. Many of them do nothing, or end at once, without a GPU. Here
+``torch.cuda.is_available()`` says yes and everything sent to a GPU stays on
+the CPU, so their bodies run; with ``--plain`` nothing is pretended.
+
+Prints a table and the failures. Run it with and without compiled ops, and
+compare: what fails with both has nothing to do with the ops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from xml.etree import ElementTree
+
+# By distribution name; whichever is installed.
+REPOSITORIES = {
+    'mmdet': {
+        'onedl-mmdetection': (
+            'https://github.com/VBTI-development/onedl-mmdetection'
+        ),
+        'mmdet': 'https://github.com/open-mmlab/mmdetection',
+    },
+    'mmcv': {
+        'onedl-mmcv': 'https://github.com/VBTI-development/onedl-mmcv',
+        'mmcv-lite': 'https://github.com/open-mmlab/mmcv',
+        'mmcv': 'https://github.com/open-mmlab/mmcv',
+    },
+}
+MODELS = (
+    'backbones necks roi_heads dense_heads detectors layers losses '
+    'task_modules tta'
+)
+FOLDERS = {
+    'mmdet': [f'tests/test_models/test_{name}' for name in MODELS.split()],
+    'mmcv': ['tests/test_ops'],
+}
+
+
+def clone(package: str, folder: Path) -> Path:
+    """A checkout of the release that is installed."""
+    for name, url in REPOSITORIES[package].items():
+        try:
+            tag = f'v{version(name)}'
+        except PackageNotFoundError:
+            continue
+        command = ['git', 'clone', '-q', '--depth', '1', '--branch', tag]
+        done = subprocess.run([*command, url, str(folder)])
+        if done.returncode:
+            sys.exit(
+                f'Could not clone {tag} of {url}. Give a checkout or an '
+                'unpacked source archive that has tests: --source FOLDER'
+            )
+        return folder
+    sys.exit(f'{package} is not installed in this environment.')
+
+
+def pretend_cuda() -> None:
+    """Lets code written for a GPU run on the CPU."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def on_cpu(value: object) -> object:
+        named = isinstance(value, (str, torch.device))
+        return 'cpu' if named and str(value).startswith('cuda') else value
+
+    class OnCPU(TorchFunctionMode):
+        """Sends to the CPU what is meant for a GPU."""
+
+        def __torch_function__(  # noqa: ANN204
+            self, func, types, args=(), kwargs=None
+        ):
+            if func is torch.Tensor.cuda:
+                return args[0]
+            kwargs = {k: on_cpu(v) for k, v in (kwargs or {}).items()}
+            return func(*[on_cpu(a) for a in args], **kwargs)
+
+    OnCPU().__enter__()
+    torch.cuda.is_available = lambda: True
+    for name in ('set_device', 'synchronize', 'empty_cache'):
+        setattr(torch.cuda, name, lambda *args, **kwargs: None)
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.device_count = lambda: 1
+
+
+def pytest_configure(config: object) -> None:
+    """This file is also the pytest plugin of the run it starts."""
+    import os
+
+    import mmdet
+    from mmdet.testing import _utils
+
+    import mmext  # noqa: F401
+
+    # The tests look for configs beside the sources; wheels have them inside.
+    configs = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    _utils._get_config_directory = lambda: str(configs)
+    if not os.environ.get('UPSTREAM_TESTS_PLAIN'):
+        pretend_cuda()
+
+
+def run(
+    source: Path, targets: list[str], timeout: int, plain: bool
+) -> ElementTree.Element:
+    """Results of the tests as JUnit XML."""
+    import os
+
+    report = source / 'upstream_tests.xml'
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', Path(__file__).stem]
+    command += ['-p', 'no:cacheprovider', '--rootdir', '.', '-c', os.devnull]
+    command += [f'--timeout={timeout}', f'--junitxml={report}', '--tb=short']
+    command += ['--continue-on-collection-errors']
+    env = {**os.environ, 'UPSTREAM_TESTS_PLAIN': '1' if plain else ''}
+    # Its folder for the plugin, the source's for `from tests import ...`; the
+    # installed packages must come before the source's own.
+    shadow = source / 'upstream_path'
+    shadow.mkdir(exist_ok=True)
+    link = shadow / 'tests'
+    if not link.exists():
+        link.symlink_to(source / 'tests', target_is_directory=True)
+    paths = [str(Path(__file__).resolve().parent), str(shadow)]
+    env['PYTHONPATH'] = os.pathsep.join(paths)
+    env['PYTHONSAFEPATH'] = '1'
+    subprocess.run(
+        [*command, '--import-mode=importlib', *targets], cwd=source, env=env
+    )
+    if not report.exists():
+        sys.exit('pytest ended without a report; see above.')
+    return ElementTree.parse(report).getroot()
+
+
+def table(results: ElementTree.Element) -> str:
+    """Counts a folder, then each failure with the last line of its reason."""
+    counts: dict[str, Counter] = {}
+    failures = []
+    for case in results.iter('testcase'):
+        # tests.test_models.test_x.test_y.TestZ; one that could not be
+        # imported has its module as name.
+        parts = f'{case.get("classname")}.{case.get("name")}'.strip('.')
+        parts = parts.split('.')
+        folder = '/'.join(parts[1 : 3 if 'test_models' in parts else 2])
+        outcome = 'passed'
+        for kind in ('failure', 'error', 'skipped'):
+            found = case.find(kind)
+            if found is None:
+                continue
+            outcome = 'skipped' if kind == 'skipped' else 'failed'
+            if outcome == 'failed':
+                reason = (found.get('message') or '').strip() or 'no message'
+                name = '.'.join(parts[2:])
+                failures.append(f'- `{name}`: {reason.splitlines()[0][:150]}')
+        counts.setdefault(folder, Counter())[outcome] += 1
+    lines = ['| tests | passed | failed | skipped |', '|---|---|---|---|']
+    total: Counter = Counter()
+    for folder, count in sorted(counts.items()):
+        total += count
+        lines.append(_row(folder, count))
+    return '\n'.join([*lines, _row('all', total), '', *failures])
+
+
+def _row(name: str, count: Counter) -> str:
+    numbers = [str(count[k]) for k in ('passed', 'failed', 'skipped')]
+    return f'| {name} | {" | ".join(numbers)} |'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('package', choices=sorted(FOLDERS))
+    parser.add_argument(
+        'targets',
+        nargs='*',
+        help='test files or folders within the source (default: those of '
+        'models and ops)',
+    )
+    parser.add_argument(
+        '--source', type=Path, help='a checkout with a tests folder'
+    )
+    parser.add_argument(
+        '--timeout', type=int, default=300, help='seconds a test may take'
+    )
+    parser.add_argument(
+        '--plain', action='store_true', help='do not pretend a GPU'
+    )
+    parser.add_argument('--out', type=Path, help='write the table here too')
+    args = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = args.source or clone(args.package, Path(folder) / 'source')
+        source = source.expanduser().resolve()
+        targets = args.targets or [
+            f for f in FOLDERS[args.package] if (source / f).exists()
+        ]
+        absent = [t for t in targets if not (source / t).exists()]
+        if absent or not targets:
+            sys.exit(
+                f'{source} has no {", ".join(absent) or "model or op tests"}.'
+                ' Source archives on PyPI come without; use a checkout.'
+            )
+        text = table(run(source, targets, args.timeout, args.plain))
+    print(text)
+    if args.out:
+        args.out.write_text(text + '\n', 'utf-8')
+
+
+if __name__ == '__main__':
+    main()
