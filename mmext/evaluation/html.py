@@ -43,7 +43,7 @@ th, td { padding: .25rem .6rem; text-align: right;
 th:first-child, td:first-child { text-align: left; }
 .note { color: var(--weak); font-size: .85rem; }
 .grid { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px;
   padding: .6rem; } figcaption { font-size: .85rem; color: var(--weak); }
 svg { width: 100%; height: auto; display: block; }

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
+
+
+_legendre = cache(np.polynomial.legendre.leggauss)
 
 
 def t_two_sided(t: float, df: float) -> float:
@@ -14,7 +18,7 @@ def t_two_sided(t: float, df: float) -> float:
         return 0.0
     # With t = sqrt(df) tan(x) the density is proportional to cos(x)^(df-1)
     # on (-pi/2, pi/2): smooth and bounded, so Gauss-Legendre is exact here.
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _legendre(100)
     start, stop = math.atan(abs(t) / math.sqrt(df)), math.pi / 2
     x = start + (stop - start) * (nodes + 1) / 2
     tail = (stop - start) / 2 * float(weights @ np.cos(x) ** (df - 1))

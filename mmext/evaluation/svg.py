@@ -94,7 +94,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], unit: str) -> str:
             f'text-anchor="middle">{tick:+g}</text>'
         )
     parts.append(
-        f'<text x="{(left + width) / 2}" y="{height - 1}" '
+        f'<text x="{(left + width) / 2}" y="{height - 4}" '
         f'text-anchor="middle">{escape(unit)}</text>'
     )
     return _svg(width, height, parts, unit)
@@ -128,7 +128,7 @@ def bars(
                 f'y="{y + bar * j + bar - 3}">{values[i]:.1f}</text>'
             )
     parts.append(
-        f'<text x="{(left + width) / 2}" y="{height - 2}" '
+        f'<text x="{(left + width) / 2}" y="{height - 4}" '
         f'text-anchor="middle">{escape(unit)}</text>'
     )
     return _svg(width, height, parts, unit)

@@ -1,0 +1,171 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Intervals, tests between seeds, corrections: against scipy and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mmext.evaluation.bootstrap import (
+    ClassEstimate,
+    Comparison,
+    ImageBootstrap,
+)
+from mmext.evaluation.intervals import (
+    Estimate,
+    estimate,
+    holm,
+    jackknife_se,
+)
+from mmext.evaluation.seeds import seed_test, two_level
+from mmext.evaluation.students_t import t_quantile, t_two_sided
+from mmext.evaluation.verdict import images_needed, points, verdict
+
+stats = pytest.importorskip('scipy.stats')
+
+
+@pytest.mark.parametrize('df', [1, 2, 2.7, 10, 200, 1e5])
+def test_students_t(df: float) -> None:
+    for t in (0.0, 0.3, 2.0, 7.0):
+        assert t_two_sided(t, df) == pytest.approx(
+            2 * stats.t.sf(t, df), rel=1e-6, abs=1e-12
+        )
+    assert t_quantile(0.95, df) == pytest.approx(
+        stats.t.ppf(0.975, df), rel=1e-6
+    )
+
+
+def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000):
+    """The mean's estimate: its bootstrap is known in closed form."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(x, (count, len(x))).mean(1)
+    jack = (x.sum() - x) / (len(x) - 1)
+    return estimate(float(x.mean()), drawn, jack)
+
+
+def test_estimate_of_a_mean() -> None:
+    x = np.random.default_rng(1).normal(0.5, 1, 400)
+    found = mean_estimate(x)
+    se = x.std(ddof=1) / 20
+    assert found.se == pytest.approx(se, rel=0.05)
+    jack = (x.sum() - x) / 399
+    assert jackknife_se(jack) == pytest.approx(se, rel=1e-9)
+    for low, high in found.intervals.values():
+        assert low == pytest.approx(x.mean() - 1.96 * se, abs=0.3 * se)
+        assert high == pytest.approx(x.mean() + 1.96 * se, abs=0.3 * se)
+
+
+def test_bca_equals_scipy() -> None:
+    x = np.random.default_rng(2).exponential(1, 60)
+    found = mean_estimate(x, count=20_000)
+    expected = stats.bootstrap(
+        (x,), np.mean, n_resamples=20_000, method='BCa', rng=3
+    ).confidence_interval
+    assert found.intervals['bca'] == pytest.approx(expected, abs=0.02)
+
+
+def test_p_value_agrees_with_the_interval() -> None:
+    for shift in np.linspace(-0.3, 0.3, 13):
+        x = np.random.default_rng(3).normal(0, 1, 200)
+        found = mean_estimate(x - x.mean() + shift)
+        low, high = found.interval
+        assert (found.p < 0.05) == (low > 0 or high < 0)
+
+
+def test_a_class_that_nobody_has_is_no_interval() -> None:
+    nan = np.full(100, np.nan)
+    found = estimate(math.nan, nan, nan)
+    assert math.isnan(found.p) and math.isnan(found.interval[0])
+
+
+def test_holm_by_hand() -> None:
+    p = np.array([0.01, 0.04, math.nan, 0.03, 0.005])
+    np.testing.assert_allclose(
+        holm(p), [0.03, 0.06, math.nan, 0.06, 0.02], rtol=1e-12
+    )
+    assert holm(np.array([])).shape == (0,)
+
+
+def test_seed_test_is_welch() -> None:
+    a, b = np.array([0.370, 0.374, 0.371]), np.array([0.380, 0.383, 0.390])
+    found = seed_test(a, b)
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert found.df == pytest.approx(expected.df)
+    assert found.interval == pytest.approx(
+        tuple(expected.confidence_interval()), rel=1e-6
+    )
+
+
+def test_two_level_holds_both_variances() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 0.02, 3000)  # shared by all seeds: paired images
+    sides = []
+    for centre, spread in ((0.3, 0.01), (0.35, 0.02)):
+        seeds = centre + spread * np.array([-1.0, 0.0, 1.0])
+        noise = image if centre > 0.3 else np.zeros(3000)
+        sides.append(
+            np.concatenate([seeds[:, None], seeds[:, None] + noise], axis=1)
+        )
+    over_images = Estimate(0.05, 0.02, {'stretched': (0.01, 0.09)}, 0.01)
+    found = two_level(over_images, *sides, rng)
+    variance = 0.02**2 + (0.01**2 + 0.02**2) / 3
+    assert found.value == pytest.approx(0.05)
+    assert found.se == pytest.approx(math.sqrt(variance), rel=0.05)
+    assert found.interval[0] < 0.01 and found.interval[1] > 0.09
+    assert found.p > 0.03
+
+
+def comparison(value: float, se: float, seeds: int = 1) -> Comparison:
+    ends = (value - 1.96 * se, value + 1.96 * se)
+    p = t_two_sided(value / se, 1e5)
+    found = Estimate(value, se, {'stretched': ends}, p)
+    nothing = Estimate(0.1, math.nan, {'stretched': (math.nan,) * 2}, math.nan)
+    return Comparison(
+        images=500,
+        resamples=1000,
+        baseline={'AP': np.full(seeds, 0.37)},
+        candidate={'AP': np.full(seeds, 0.37 + value)},
+        differences={'AP': found},
+        classes=(
+            ClassEstimate('cat', 100, 0.3, 0.4, found, p),
+            ClassEstimate('dog', 3, 0.3, 0.4, nothing, math.nan),
+        ),
+        seeds={},
+        both={},
+    )
+
+
+def test_verdict_of_a_clear_gain() -> None:
+    lines = verdict(comparison(0.02, 0.004))
+    assert lines[0].startswith('AP +2.0 [+1.2, +2.8] (95 % over 500 images)')
+    assert lines[0].endswith('the candidate is better.')
+    assert any('1 improved (cat)' in x for x in lines)
+    assert any('1 classes are on fewer than 10 images' in x for x in lines)
+    assert any('One seed a side' in x for x in lines)
+
+
+def test_verdict_of_a_small_gain() -> None:
+    found = comparison(0.002, 0.004)
+    lines = verdict(found)
+    assert 'no difference was shown' in lines[0]
+    # (1.96 + 0.8416)^2 * (0.004 / 0.002)^2 * 500
+    needed = images_needed(found.differences['AP'], 500)
+    assert needed == pytest.approx(7.849 * 4 * 500, rel=1e-3)
+    assert 'about 16,000 images' in lines[0]
+    assert any('difference under 0.3 AP' in x for x in lines)
+
+
+def test_points() -> None:
+    assert [points(v) for v in (0.012, -0.0301, 0.0, -0.0001, math.nan)] == [
+        *('+1.2', '-3.0', '0.0', '0.0', 'n/a')
+    ]
+
+
+def test_resamples_are_the_same_for_every_run() -> None:
+    a, b = ImageBootstrap(50, 20, seed=3), ImageBootstrap(50, 20, seed=3)
+    np.testing.assert_array_equal(a.weights, b.weights)
+    assert (a.weights[0] == 1).all()
+    assert (a.weights[1:21].sum(1) == 50).all()
+    assert a.weights.shape == (1 + 20 + 50, 50)
+    assert (a.weights[21:].sum(0) == 49).all()  # each is left out once
