@@ -1,0 +1,227 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Decision boundaries of star and sum networks and of kernel machines.
+
+"Rewrite the Stars" (Ma et al., CVPR 2024), section 3.4.3 and Fig. 3, with the
+settings of the official 2-D experiment. The paper compares pictures; here
+the agreement of two classifiers is a number, the share of the plane on which
+they decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmext.models.layers.star_operation import StarOperation
+
+from .figures import COLORS, new_figure, save
+from .optional import sklearn
+
+NETWORKS = ('star', 'sum')
+KERNELS = ('polynomial SVM', 'RBF SVM')
+PLANE = (-2.0, 3.0, -2.0, 2.5)  # left, right, bottom, top
+
+Classifier = Callable[[np.ndarray], np.ndarray]
+
+
+class StarBlock(nn.Module):
+    """LayerNorm, d -> 6d, ReLU(a) op b, 3d -> d, residual."""
+
+    def __init__(self, width: int, operation: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.f = nn.Linear(width, 6 * width)
+        self.star = StarOperation(operation, {'type': 'ReLU'})
+        self.g = nn.Linear(3 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.f(self.norm(x)).chunk(2, dim=-1)
+        return x + self.g(self.star(a, b))
+
+
+def star_mlp(operation: str, depth: int = 4, width: int = 100) -> nn.Module:
+    """The official 2-D DemoNet: (N, 2) points to (N, 2) class scores."""
+    blocks = [StarBlock(width, operation) for _ in range(depth)]
+    model = nn.Sequential(
+        nn.Linear(2, width), *blocks, nn.LayerNorm(width), nn.Linear(width, 2)
+    )
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def two_moons(
+    samples: int = 100, noise: float = 0.4, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (samples, 2) and their classes (samples,)."""
+    return sklearn('datasets').make_moons(
+        samples, noise=noise, random_state=seed
+    )
+
+
+def train_network(
+    points: np.ndarray,
+    classes: np.ndarray,
+    operation: str,
+    seed: int = 0,
+    epochs: int = 30,
+) -> Classifier:
+    """SGD .1 -> .005 (cosine), momentum .9, weight decay 2e-4, batch 32,
+    label smoothing .1, gradients clipped at 1; the last epoch."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = star_mlp(operation)
+        x = torch.from_numpy(points).float()
+        y = torch.from_numpy(classes).long()
+        optimizer = torch.optim.SGD(
+            model.parameters(), 0.1, momentum=0.9, weight_decay=2e-4
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, epochs, eta_min=0.005
+        )
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+        for _ in range(epochs):
+            order = torch.randperm(len(x))
+            for pick in order[: len(x) // 32 * 32].split(32):
+                optimizer.zero_grad()
+                loss(model(x[pick]), y[pick]).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1)
+                optimizer.step()
+            schedule.step()
+
+    def classify(points: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(points).float()).argmax(1).numpy()
+
+    return classify
+
+
+def train_kernel(
+    points: np.ndarray, classes: np.ndarray, name: str
+) -> Classifier:
+    """A support vector machine with one of :data:`KERNELS`."""
+    settings = {
+        'polynomial SVM': {'kernel': 'poly', 'degree': 4, 'coef0': 4},
+        'RBF SVM': {'kernel': 'rbf', 'gamma': 4},
+    }[name]
+    return sklearn('svm').SVC(**settings).fit(points, classes).predict
+
+
+def plane(steps: int = 200) -> np.ndarray:
+    """Points of a grid over the official experiment's plane."""
+    left, right, bottom, top = PLANE
+    x, y = np.linspace(left, right, steps), np.linspace(bottom, top, steps)
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+
+
+@dataclass
+class Boundaries:
+    """One seed's experiment.
+
+    Attributes:
+        regions: By classifier, the class of each cell, (steps, steps).
+        accuracy: By classifier, on the training points.
+    """
+
+    points: np.ndarray
+    classes: np.ndarray
+    regions: dict[str, np.ndarray] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+    def agreement(self, one: str, other: str) -> float:
+        """Share of the plane on which two classifiers decide alike."""
+        return float((self.regions[one] == self.regions[other]).mean())
+
+
+def experiment(seed: int = 0, data_seed: int = 0) -> Boundaries:
+    """Trains both networks and both kernel machines on two moons.
+
+    Args:
+        seed: Of the networks' weights and batches.
+        data_seed: Of the points. Default: 0, the paper's.
+    """
+    points, classes = two_moons(seed=data_seed)
+    grid = plane()
+    found = Boundaries(points, classes)
+    models = {
+        name: train_network(points, classes, name, seed) for name in NETWORKS
+    } | {name: train_kernel(points, classes, name) for name in KERNELS}
+    side = int(len(grid) ** 0.5)
+    for name, classify in models.items():
+        found.regions[name] = classify(grid).reshape(side, side)
+        found.accuracy[name] = float((classify(points) == classes).mean())
+    return found
+
+
+def agreement_table(runs: Sequence[Boundaries]) -> str:
+    """Accuracy and agreement of each network, mean and spread over seeds."""
+    lines = [
+        '| network | training accuracy | agrees with polynomial SVM | with '
+        'RBF SVM | difference | polynomial closer |',
+        '|---|---|---|---|---|---|',
+    ]
+    for name in NETWORKS:
+        right = np.array([r.accuracy[name] for r in runs])
+        poly, rbf = (
+            np.array([r.agreement(name, kernel) for r in runs])
+            for kernel in KERNELS
+        )
+        cells = [right, poly, rbf, poly - rbf]
+        lines.append(
+            f'| {name} | '
+            + ' | '.join(f'{c.mean():.3f} ± {c.std():.3f}' for c in cells)
+            + f' | {(poly > rbf).sum()} of {len(runs)} seeds |'
+        )
+    return '\n'.join(lines)
+
+
+def draw(run: Boundaries, path: str | Path) -> Path:
+    """The plane as each classifier divides it, with the points."""
+    from matplotlib.colors import ListedColormap
+
+    names = {
+        'star': 'star network',
+        'sum': 'sum network',
+        **{k: k for k in KERNELS},
+    }
+    figure = new_figure(10.4, 3.0)
+    order = ('star', 'polynomial SVM', 'sum', 'RBF SVM')
+    for ax, name in zip(figure.subplots(1, 4), order, strict=True):
+        region = run.regions[name]
+        ax.imshow(
+            region,
+            extent=PLANE,
+            origin='lower',
+            cmap=ListedColormap(['#cfe3f1', '#fbdcc8']),
+            aspect='auto',
+        )
+        x = np.linspace(*PLANE[:2], len(region))
+        y = np.linspace(*PLANE[2:], len(region))
+        if region.min() < region.max():
+            ax.contour(x, y, region, [0.5], colors='#444444', linewidths=1)
+        for label in (0, 1):
+            ax.scatter(
+                *run.points[run.classes == label].T,
+                s=11,
+                color=COLORS[label],
+                edgecolor='white',
+                linewidth=0.4,
+            )
+        ax.set_xticks([])
+        ax.set_yticks([])
+        title = f'{names[name]}\ntraining accuracy {run.accuracy[name]:.2f}'
+        if name in NETWORKS:
+            title += '\nagrees: poly {:.2f}, RBF {:.2f}'.format(
+                *(run.agreement(name, k) for k in KERNELS)
+            )
+        else:
+            title += '\n'
+        ax.set_title(title, fontsize=9)
+    return save(figure, path)

@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Trains a small network with and without orthogonality terms.
+
+    python tools/analysis_tools/orthogonality_effect.py \
+        configs/theory/orthogonality_resnet_digits.py
+
+Prints angles and accuracy over seeds, and writes histograms of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+try:
+    from mmext.errors import command
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}') from None
+
+
+def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('config', help='configs/theory/orthogonality_resnet_digits.py')
+    add('--out-dir', default='work_dirs/orthogonality')
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config: epochs=2 seeds=[0]',
+    )
+    return parser.parse_args()
+
+
+@command
+def main() -> None:
+    args = parse_args()
+    from mmext.analysis.filter_angles import draw_angles
+    from mmext.analysis.orthogonality_effect import (
+        outcome_table,
+        run_experiment,
+    )
+    from mmext.engine.config import load_config
+
+    logging.disable(logging.INFO)  # a page for each initialised model
+    cfg = load_config(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    results = run_experiment(cfg, lambda line: print(line, flush=True))
+    print(outcome_table(results))
+    shown = {name: outcomes[0].angles for name, outcomes in results.items()}
+    path = Path(args.out_dir) / 'angles.png'
+    print(f'wrote {draw_angles(shown, path)}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Star against sum, with and without activation, on handwritten digits.
+
+    python tools/analysis_tools/star_vs_sum.py \
+        configs/theory/demonet_star-vs-sum_digits.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+try:
+    from mmext.errors import command
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}') from None
+
+
+def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('config', help='configs/theory/demonet_star-vs-sum_digits.py')
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config: epochs=2 backbone.depth=2',
+    )
+    return parser.parse_args()
+
+
+@command
+def main() -> None:
+    args = parse_args()
+    from mmext.analysis.star_vs_sum import result_table, run_experiment
+    from mmext.engine.config import load_config
+
+    logging.disable(logging.INFO)  # a page for each initialised model
+    cfg = load_config(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    results = run_experiment(cfg, lambda line: print(line, flush=True))
+    print(result_table(results))
+
+
+if __name__ == '__main__':
+    main()
