@@ -18,6 +18,7 @@ import difflib
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn, TypeVar
 
@@ -59,6 +60,10 @@ def fail(problem: object, status: int = 2) -> NoReturn:
     """Prints one message to stderr and exits."""
     rank = os.environ.get('RANK', '0')
     where = '' if rank == '0' else f' (rank {rank})'
+    if where:
+        # Rank 0 has most likely met the same and is about to say it; its
+        # end ends this process too.
+        time.sleep(20)
     print(f'\nerror{where}: {problem}', file=sys.stderr, flush=True)
     raise SystemExit(status)
 

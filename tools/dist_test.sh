@@ -11,5 +11,5 @@ CONFIG=$1
 CHECKPOINT=$2
 PROCESSES=$3
 shift 3
-exec "$(dirname "$0")/dist_run.sh" "$PROCESSES" \
+exec "${PYTHON:-python}" "$(dirname "$0")/dist_run.py" "$PROCESSES" \
   "$(dirname "$0")/test.py" "$CONFIG" "$CHECKPOINT" "$@"

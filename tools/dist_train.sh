@@ -10,5 +10,5 @@ fi
 CONFIG=$1
 PROCESSES=$2
 shift 2
-exec "$(dirname "$0")/dist_run.sh" "$PROCESSES" \
+exec "${PYTHON:-python}" "$(dirname "$0")/dist_run.py" "$PROCESSES" \
   "$(dirname "$0")/train.py" "$CONFIG" "$@"

@@ -209,8 +209,8 @@ def _no_file(where: str, path: Path, what: str) -> UserError:
         f'{there.resolve()} has '
         + (', '.join(beside[:6]) or 'nothing in it')
         + (', ...' if len(beside) > 6 else '')
-        + f'. {did_you_mean(step, beside)} Set data_root in --cfg-options '
-        f'{where.rsplit(".", 1)[0]}.data_root=...',
+        + f'. {did_you_mean(step, beside)} Set it: --cfg-options {where}=... '
+        'or the data_root beside it.',
     )
 
 

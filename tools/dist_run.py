@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What dist_train.sh and dist_test.sh share: torchrun, quietly.
+
+    python tools/dist_run.py PROCESSES SCRIPT ARGUMENTS...
+
+``NNODES``, ``NODE_RANK``, ``MASTER_ADDR`` and ``PORT`` are for several
+machines; one machine takes a free port unless ``PORT`` is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+EXPLAINED = 2  # exit status of a tool that has told the user what is wrong
+
+
+def run(processes: int, arguments: list[str]) -> int:
+    """Runs a script in several processes; returns its exit status."""
+    environ = os.environ
+    # torchrun would give each process one thread; without a GPU that is slow.
+    share = max(1, (os.cpu_count() or 1) // processes)
+    environ.setdefault('OMP_NUM_THREADS', str(share))
+    if environ.get('NNODES', '1') == '1' and 'PORT' not in environ:
+        meeting = ['--standalone']
+    else:
+        meeting = [
+            f'--nnodes={environ.get("NNODES", "1")}',
+            f'--node_rank={environ.get("NODE_RANK", "0")}',
+            f'--master_addr={environ.get("MASTER_ADDR", "127.0.0.1")}',
+            f'--master_port={environ.get("PORT", "29500")}',
+        ]
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    each = [f'--nproc_per_node={processes}', *arguments]
+    try:
+        main([*meeting, *each, '--launcher', 'pytorch'])
+    except ChildFailedError as error:
+        if EXPLAINED not in (f.exitcode for f in error.failures.values()):
+            raise
+        return EXPLAINED
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(run(int(sys.argv[1]), sys.argv[2:]))
