@@ -10,7 +10,7 @@ key names are called here is each backbone's own ``released_key``.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,21 +95,10 @@ def load_released_weights(
         source, content = 'the given state dict', checkpoint
     else:
         source, content = str(checkpoint), read_checkpoint(checkpoint)
-    found, dropped = strip_prefix(
-        unwrap(content, source, wrapper), source, prefix
-    )
-    rename = getattr(backbone, 'released_key', _drop_head)
-    matched, renamed = {}, {}
-    for key, tensor in found.items():
-        entry = rename(key)
-        if entry is None:
-            dropped.append(key)
-        elif entry in matched:
-            raise UserError(f'{source} has {entry} twice, once as {key}.')
-        else:
-            matched[entry] = tensor
-            if entry != key:
-                renamed[key] = entry
+    tensors = unwrap(content, source, wrapper)
+    found, dropped = strip_prefix(tensors, source, prefix)
+    matched, renamed = _rename(found, backbone, source)
+    dropped += [k for k in found if k not in renamed]
     expected = backbone.state_dict()
     report = LoadReport(
         source,
@@ -120,13 +109,13 @@ def load_released_weights(
             # Batch norm's counter is younger than many published weights.
             if k not in matched and not k.endswith('num_batches_tracked')
         ],
-        renamed=renamed,
+        renamed={k: entry for k, entry in renamed.items() if k != entry},
         dropped=dropped,
     )
     _check(type(backbone).__name__, expected, matched, report, allow_missing)
     backbone.load_state_dict(matched, strict=False)
     if taken := _fill_classifier(model, found):
-        renamed.update(taken)
+        report.renamed.update(taken)
         dropped[:] = [k for k in dropped if k not in taken]
     if hasattr(backbone, 'weights_loaded'):
         backbone.weights_loaded(report.unfilled)
@@ -241,6 +230,23 @@ def strip_prefix(
     return found, [k for k in tensors if not k.startswith(prefix)]
 
 
+def _rename(
+    found: dict[str, Tensor], backbone: nn.Module, source: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by the backbone's names, and those names by the released."""
+    rename = getattr(backbone, 'released_key', _drop_head)
+    names = {key: rename(key) for key in found}
+    names = {key: entry for key, entry in names.items() if entry is not None}
+    matched = {entry: found[key] for key, entry in names.items()}
+    if len(matched) < len(names):
+        twice = [e for e, n in Counter(names.values()).items() if n > 1]
+        raise UserError(
+            f'{source} has {_some(twice)} twice, under different names.',
+            'Remove one of them.',
+        )
+    return matched, names
+
+
 def _check(
     name: str,
     expected: dict[str, Tensor],
@@ -274,7 +280,7 @@ def _check(
             f'allow_missing=[{missing[0].split(".")[0]!r}] accepts a '
             'checkpoint without them.'
             if missing and len(problems) == 1
-            else 'Check arch, in_channels and the other sizes of the backbone.',
+            else 'Check the arch and the channels of the backbone.',
         )
 
 

@@ -337,3 +337,16 @@ def test_converter(weights: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='.pth file'):
         convert_released_weights(cfg, source, tmp_path / 'no' / 'c.pth')
     assert {p.name for p in tmp_path.iterdir()} == {'a.pth.tar', 'b.pth'}
+
+
+def test_two_names_of_one_tensor(weights: dict) -> None:
+    class Renamed(StarNet):
+        def released_key(self, key: str) -> str | None:
+            return super().released_key(key.replace('trunk.', 'stem.'))
+
+    model = Renamed(SMALL)
+    other = {k.replace('stem.', 'trunk.'): v for k, v in weights.items()}
+    report = load_released_weights(model, other)
+    assert report.renamed['trunk.0.conv.bias'] == 'stem.0.conv.bias'
+    assert_filled(model, weights)
+    unchanged(model, {**other, **weights}, 'twice')

@@ -239,3 +239,26 @@ def test_unknown_argument_is_an_error() -> None:
 
 def test_bad_input() -> None:
     checks.check_bad_input(build(), 32)
+
+
+@pytest.mark.parametrize(
+    'host',
+    [
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+        'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
+        'retinanet/retinanet_r50_fpn_1x_coco',
+    ],
+)
+def test_serves_mmdets_detectors(host: str, x: torch.Tensor) -> None:
+    from mmengine.hub import get_config
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    cfg = get_config(f'mmdet::{host}.py').model
+    cfg.backbone = {'type': 'StarNet', 'arch': SMALL}
+    cfg.neck.in_channels = [4, 8, 16, 32]
+    detector = MODELS.build(cfg).eval()
+    sizes = [tuple(o.shape[2:]) for o in detector.extract_feat(x)]
+    expected = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+    assert sizes == (expected[1:] if 'retina' in host else expected[:5])
