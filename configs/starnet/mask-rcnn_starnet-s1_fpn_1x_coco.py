@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/starnet/mask-rcnn_starnet-s1_fpn_1x_coco.py 8
-# Not trained here; published: 33.8 box AP, 31.9 mask AP (LSNet paper, table 2).
+# Not trained here; published: 33.8 box AP, 31.9 mask AP (LSNet, table 2).
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
