@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/stepnet/mask-rcnn_stepnet-r50_fpn_1x_coco.py 8
-# Not trained; nothing is published. mmdet's ResNet-50: 38.2 box AP, 34.7 mask AP.
+# Not trained; nothing is published. mmdet with ResNet-50: 38.2 box, 34.7 mask.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
