@@ -251,14 +251,15 @@ def test_bad_input() -> None:
     ],
 )
 def test_serves_mmdets_detectors(host: str, x: torch.Tensor) -> None:
+    import mmdet.models  # noqa: F401
     from mmengine.hub import get_config
-    from mmengine.registry import init_default_scope
+    from mmengine.registry import DefaultScope
 
-    init_default_scope('mmdet')
     cfg = get_config(f'mmdet::{host}.py').model
     cfg.backbone = {'type': 'StarNet', 'arch': SMALL}
     cfg.neck.in_channels = [4, 8, 16, 32]
-    detector = MODELS.build(cfg).eval()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(cfg).eval()
     sizes = [tuple(o.shape[2:]) for o in detector.extract_feat(x)]
     expected = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
     assert sizes == (expected[1:] if 'retina' in host else expected[:5])
