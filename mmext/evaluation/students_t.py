@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 
-
 _legendre = cache(np.polynomial.legendre.leggauss)
 
 

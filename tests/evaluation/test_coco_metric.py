@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_detections, random_truth
+from coco_cases import json_writer, random_detections, random_truth
 from mmdet.evaluation import CocoMetric
 from mmengine.registry import METRICS
 
@@ -15,6 +15,11 @@ import mmext.evaluation.coco_metric as module
 from mmext.evaluation.coco_metric import FastCocoMetric, HotcocoEval
 
 Write = Callable[[str, object], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return json_writer(tmp_path)
 
 
 def samples(truth: dict, detections: list[dict]) -> list[dict]:

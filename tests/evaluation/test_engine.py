@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NAMES, pycoco, random_detections, random_truth
+from coco_cases import (
+    NAMES,
+    json_writer,
+    pycoco,
+    random_detections,
+    random_truth,
+)
 
 from mmext.evaluation.ground_truth import read_ground_truth
 from mmext.evaluation.matches import Matches
@@ -21,6 +27,11 @@ from mmext.evaluation.summary import (
 )
 
 Write = Callable[[str, object], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return json_writer(tmp_path)
 
 
 def run(write: Write, truth: dict, detections: list[dict]) -> Matches:

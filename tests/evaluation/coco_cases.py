@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -110,12 +109,11 @@ def pycoco(
     return evaluator
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, object], Path]:
-    """Writes an object as JSON and returns the path."""
+def json_writer(folder: Path) -> Callable[[str, object], Path]:
+    """A function that writes an object as JSON and returns the path."""
 
     def write_json(name: str, data: object) -> Path:
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data))
         return path

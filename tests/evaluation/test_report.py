@@ -1,0 +1,336 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The report as a user gets it: tables, page, files; and the tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coco_cases import json_writer, random_detections, random_truth
+from PIL import Image
+
+from mmext.evaluation.bootstrap import ImageBootstrap, compare
+from mmext.evaluation.curves import class_curve, mean_curve, most_different
+from mmext.evaluation.error_types import error_types
+from mmext.evaluation.ground_truth import read_ground_truth
+from mmext.evaluation.inputs import make_side, read_source
+from mmext.evaluation.latency import measure_latency
+from mmext.evaluation.matching import match
+from mmext.evaluation.predictions import read_predictions
+from mmext.evaluation.published import published_results, published_table
+from mmext.evaluation.report import Report, evaluate
+from mmext.evaluation.summary import summarize_classes
+from mmext.evaluation.write import write_report
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+model = dict(type='FasterRCNN',
+             backbone=dict(type='{kind}', depth=50))
+test_dataloader = dict(dataset=dict(data_root='{root}',
+                                    data_prefix=dict(img='images')))
+"""
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sides of two seeds as work folders, one ground truth."""
+    root = tmp_path_factory.mktemp('runs')
+    write = json_writer(root)
+    truth = random_truth(11, images=40)
+    for image in truth['images']:
+        image['file_name'] = f'{image["id"]}.jpg'
+    (root / 'images').mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    for image in truth['images'][:20]:
+        Image.fromarray(noise).resize((640, 480)).save(
+            root / 'images' / image['file_name']
+        )
+    ann = write('gt.json', truth)
+    gt = read_ground_truth(ann)
+    for kind, noise in (('ResNet', 0.3), ('StepNetResNet', 0.1)):
+        for seed in (1, 2):
+            folder = f'{kind}_s{seed}'
+            write(
+                f'{folder}/predictions/epoch_2.bbox.json',
+                random_detections(100 * seed + len(kind), truth, noise),
+            )
+            write(
+                f'{folder}/predictions/epoch_2.meta.json',
+                {
+                    'annotation_file': str(ann),
+                    'annotation_sha256': gt.sha256,
+                    'seed': seed,
+                },
+            )
+            lines = [
+                {'loss': 2 / s, 'time': 0.5, 'lr': 0.1, 'step': s}
+                for s in range(1, 21)
+            ] + [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
+            log = root / folder / '20260101_000000/vis_data/scalars.json'
+            log.parent.mkdir(parents=True)
+            log.write_text('\n'.join(map(json.dumps, lines)))
+            (root / folder / 'cfg.py').write_text(
+                CONFIG.format(kind=kind, root=root)
+            )
+    return root
+
+
+@pytest.fixture(scope='module')
+def report(runs: Path) -> Report:
+    sides = [
+        make_side([read_source(runs / f'{kind}_s{s}') for s in (1, 2)])
+        for kind in ('ResNet', 'StepNetResNet')
+    ]
+    truth = read_ground_truth(runs / 'gt.json')
+    return evaluate(sides, truth, 'bbox', resamples=200)
+
+
+def test_tables(report: Report) -> None:
+    assert report.names == ['ResNet-50', 'StepNetResNet-50']
+    tables = {t.title: t for t in report.tables()}
+    summary = tables['AP'].rows
+    assert summary[0][1] == '2' and '±' in summary[0][2]
+    assert re.fullmatch(r'\+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\]', summary[1][-2])
+    metrics = tables['StepNetResNet-50 against ResNet-50']
+    assert [row[0] for row in metrics.rows][:3] == ['AP', 'AP50', 'AP75']
+    assert 'over seeds too' in metrics.header
+    classes = tables['AP by class: StepNetResNet-50']
+    assert len(classes.rows) == 4
+    assert classes.rows[-1][-1] == 'n/a'  # the class without objects
+    cost = tables['Cost']
+    assert cost.rows[0][-1] == '10 s'
+    published = tables['Published: Faster R-CNN, COCO val2017, bbox']
+    assert any(
+        row[0].startswith('StepNet') and row[1] == '+2.9'
+        for row in published.rows
+    )
+
+
+def test_verdict_of_a_much_better_candidate(report: Report) -> None:
+    ((title, lines),) = report.verdicts()
+    assert title == 'StepNetResNet-50 against ResNet-50'
+    assert 'the candidate is better' in lines[0]
+    assert '95 % over seeds and images' in lines[0]
+
+
+def test_swapped_sides_negate(report: Report) -> None:
+    bootstrap = ImageBootstrap(40, 100, seed=5)
+    a, b = (
+        [bootstrap.evaluate(m) for m in side.matches] for side in report.sides
+    )
+    matches = report.sides[0].matches[0]
+    there, back = compare(matches, a, b), compare(matches, b, a)
+    for metric in ('AP', 'AP50', 'APs', 'AR100'):
+        x, y = there.differences[metric], back.differences[metric]
+        assert x.value == pytest.approx(-y.value)
+        low, high = y.interval
+        assert x.interval == pytest.approx((-high, -low), abs=1e-6)
+        assert x.p == pytest.approx(y.p)
+    same = compare(matches, a, a)
+    assert same.differences['AP'].value == 0
+    assert same.differences['AP'].p == 1.0
+
+
+def test_point_values_are_the_metrics(report: Report) -> None:
+    from coco_cases import NAMES, pycoco
+
+    truth = report.truth.dataset
+    for side, values in zip(
+        report.sides,
+        (report.comparisons[0].baseline, report.comparisons[0].candidate),
+        strict=True,
+    ):
+        for i, preds in enumerate(side.predictions):
+            detections = json.loads(preds.path.read_text())
+            stats = pycoco(truth, detections).stats
+            np.testing.assert_allclose(
+                [values[n][i] for n in NAMES], stats, atol=1e-12
+            )
+
+
+def test_curves_average_to_ap(report: Report) -> None:
+    matches = report.sides[1].matches[0]
+    ones = np.ones((1, 40), int)
+    from mmext.evaluation.resample import accumulate_weighted
+
+    ap50 = summarize_classes(
+        accumulate_weighted(matches, ones, exact=True), 'AP50'
+    )[0]
+    for k in range(3):
+        assert class_curve(matches, k).mean() == pytest.approx(ap50[k])
+    assert mean_curve(matches).mean() == pytest.approx(np.nanmean(ap50))
+
+
+def test_most_different_images(report: Report) -> None:
+    a, b = (side.matches[0] for side in report.sides)
+    found = most_different(a, b, 5)
+    gaps = [abs(gap) for _, gap in found]
+    assert gaps == sorted(gaps, reverse=True) and gaps[0] > 0
+    assert most_different(a, a) == []
+
+
+def test_error_types(report: Report) -> None:
+    rough, fine = (
+        error_types(report.truth, side.predictions[0]) for side in report.sides
+    )
+    assert rough['location'] > fine['location']  # it was made so
+
+
+class _Page(HTMLParser):
+    """Tags that must balance, and addresses that leave the page."""
+
+    void = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.add(tag)
+        self.links += [v for k, v in attrs if k in ('src', 'href')]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+def test_files(report: Report, tmp_path: Path) -> None:
+    written = write_report(report, tmp_path / 'out')
+    assert sorted(p.name for p in written) == sorted(
+        p.name for p in (tmp_path / 'out').iterdir()
+    )
+    text = (tmp_path / 'out/report.md').read_text()
+    assert '## StepNetResNet-50 against ResNet-50' in text
+    assert r'\bottomrule' in (tmp_path / 'out/ap.tex').read_text()
+    page = _Page()
+    html = (tmp_path / 'out/report.html').read_text()
+    page.feed(html)
+    assert page.open == []
+    assert {'svg', 'table', 'figure', 'polyline', 'image'} <= page.tags
+    assert all(link.startswith('data:') for link in page.links)
+    assert 'http' not in html.replace('https://doi', '')
+    assert 'prefers-color-scheme: dark' in html
+    for heading in ('Precision and recall', 'Error types', 'Training'):
+        assert heading in html
+
+
+@pytest.mark.parametrize('width', [390, 1200])
+def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
+    browsers = ('chromium', 'chromium-browser', 'google-chrome')
+    browser = next(filter(None, map(shutil.which, browsers)), None)
+    if browser is None:
+        pytest.skip('no Chromium here')
+    write_report(report, tmp_path)
+    shot = tmp_path / 'shot.png'
+    subprocess.run(
+        [
+            *(browser, '--headless', '--no-sandbox', '--disable-gpu'),
+            *('--hide-scrollbars', f'--window-size={width},1500'),
+            *(f'--screenshot={shot}', f'file://{tmp_path}/report.html'),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    pixels = np.asarray(Image.open(shot).convert('RGB')).astype(int)
+    assert pixels.shape[1] >= width
+    # Text, curves and cards in every third of the page, no blank half.
+    for third in np.array_split(pixels, 3):
+        assert third.std() > 8
+    # Nothing runs over the right edge: its last column is page colour.
+    assert np.ptp(pixels[:, -1].sum(1)) < 60
+
+
+def test_published_rows_are_differences() -> None:
+    table = published_table('Faster R-CNN', 'ResNet-50')
+    rows = {row[0].split(' - ')[0]: row for row in table.rows}
+    assert rows['ResNet-50 + SE'][1] == '+1.3'
+    assert rows['ResNet-50 + FcaNet'][1] == '+2.6'
+    assert published_table('Faster R-CNN', 'ResNet-7') is None
+    for group in published_results():
+        assert 'values' in group['rows'][0]
+        assert all(row['source'] for row in group['rows'])
+
+
+def tool(*args: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
+    done = tool(
+        *('tools/compare.py', '--no-cost', '--resamples', 100),
+        *('--baseline', runs / 'ResNet_s1', runs / 'ResNet_s2'),
+        *('--candidate', runs / 'StepNetResNet_s1'),
+        *('--candidate', runs / 'StepNetResNet_s2'),
+        *('--verify', 'pycocotools', '--out', tmp_path / 'out'),
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Equal to pycocotools in every metric.' in done.stdout
+    assert 'StepNetResNet-50 (StepNetResNet_s2)' in (
+        (tmp_path / 'out/report.md').read_text()
+    )
+
+
+def test_plots(runs: Path, tmp_path: Path) -> None:
+    from mmext.evaluation.run_plots import (
+        plot_confusion,
+        plot_curves,
+        plot_error_types,
+    )
+    from mmext.evaluation.runs import read_run
+
+    both = [read_run(runs / n) for n in ('ResNet_s1', 'StepNetResNet_s1')]
+    written = plot_curves(both, tmp_path / 'curves')
+    assert len([p for p in written if p.suffix == '.png']) == 2
+    rows = written[0].read_text().splitlines()
+    assert rows[0] == 'key,step,value' and 'loss,1,2.0' in rows
+    truth = read_ground_truth(runs / 'gt.json')
+    path = runs / 'StepNetResNet_s1/predictions/epoch_2.bbox.json'
+    preds = read_predictions(path, truth)
+    table, image = plot_confusion(truth, preds, tmp_path / 'confusion')
+    matrix = np.array(
+        [row.split(',')[1:] for row in table.read_text().splitlines()[1:]],
+        float,
+    )
+    objects = match(truth, preds).objects[..., 0].sum(0)
+    np.testing.assert_array_equal(matrix[:4].sum(1), objects)
+    assert Image.open(image).size[0] > 100
+    for written in plot_error_types([('a', preds)], truth, tmp_path / 'e'):
+        assert written.stat().st_size > 50
+
+
+def test_latency_counts_what_it_should() -> None:
+    import torch
+
+    class Toy(torch.nn.Module):
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def predict(self, images, samples):
+            Toy.calls += 1
+            assert images.shape == (2, 3, 16, 20) and len(samples) == 2
+            return self.conv(images)
+
+    found = measure_latency(Toy(), (16, 20), 2, warm_up=3, repeats=4)
+    assert Toy.calls == 7
+    assert found.images_per_second == pytest.approx(2 / found.seconds)
+    assert found.peak_bytes is None

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Latency, throughput and memory of configs, without the data loader.
+
+python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+
+from mmext.errors import UserError, command
+from mmext.evaluation.latency import config_latency
+from mmext.evaluation.tables import Table
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('configs', nargs='+')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1, 16])
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'))
+    parser.add_argument('--repeats', type=int, default=20)
+    args = parser.parse_args(argv)
+    rows, notes = [], []
+    for path in args.configs:
+        try:
+            cfg = Config.fromfile(path)
+        except FileNotFoundError as error:
+            raise UserError(str(error)) from None
+        shape = tuple(args.shape) if args.shape else None
+        for found in config_latency(
+            cfg, tuple(args.batch), shape, args.repeats
+        ):
+            peak = found.peak_bytes
+            rows.append(
+                [
+                    path,
+                    str(found.batch),
+                    f'{1e3 * found.seconds:.1f} ms',
+                    f'{found.images_per_second:.2f}',
+                    f'{peak / 2**20:.0f} MiB' if peak else '-',
+                ]
+            )
+            notes.append(found.device)
+    header = ['config', 'batch', 'latency', 'images/s', 'peak memory']
+    print(Table(header, rows, notes=sorted(set(notes))).text())
+
+
+if __name__ == '__main__':
+    main()

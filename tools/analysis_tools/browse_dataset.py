@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Images of a config's data set with their boxes and masks, as files.
+
+What is drawn is what training sees, after augmentation; --original draws the
+image as it is stored.
+
+    python tools/analysis_tools/browse_dataset.py CONFIG --out browse
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import (
+    DATASETS,
+    VISUALIZERS,
+    init_default_scope,
+)
+
+from mmext.errors import UserError, command
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config')
+    parser.add_argument(
+        '--split', choices=('train', 'val', 'test'), default='train'
+    )
+    parser.add_argument('--count', type=int, default=20)
+    parser.add_argument('--original', action='store_true')
+    parser.add_argument('--out', default='browse', help='folder')
+    args = parser.parse_args(argv)
+    try:
+        cfg = Config.fromfile(args.config)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from None
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    dataset_cfg = cfg[f'{args.split}_dataloader'].dataset
+    if args.original:
+        kept = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs')
+        dataset_cfg.pipeline = [
+            step for step in dataset_cfg.pipeline if step.type in kept
+        ]
+    dataset = DATASETS.build(dataset_cfg)
+    visualizer = VISUALIZERS.build(
+        {'type': 'mmdet.DetLocalVisualizer', 'name': 'browse'}
+    )
+    visualizer.dataset_meta = dataset.metainfo
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for i in range(min(args.count, len(dataset))):
+        item = dataset[i]
+        image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+        sample = item['data_samples'].cpu()
+        name = Path(sample.metainfo.get('img_path', f'{i}')).stem
+        path = out / f'{i:05d}_{name}.jpg'
+        instances = sample.gt_instances
+        boxes = getattr(instances, 'bboxes', None)
+        if hasattr(boxes, 'tensor'):  # drawn as plain x1, y1, x2, y2
+            instances.bboxes = boxes.tensor
+        visualizer.add_datasample(
+            'image',
+            np.ascontiguousarray(image),
+            sample,
+            draw_pred=False,
+            out_file=str(path),
+        )
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
