@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+import random
 import shutil
+import signal
+import time
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -205,6 +209,37 @@ def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
     assert sha256(good) == before
     replace_durably(save(temporary), good)
     assert not temporary.exists() and sha256(good) != before
+
+
+def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path):
+    weights = {'state_dict': {'weight': torch.arange(200_000.0)}}
+    moments = random.Random(0)
+
+    def write(epoch: int) -> float:
+        start = time.monotonic()
+        final = tmp_path / f'epoch_{epoch}.pth'
+        temporary = final.with_name(f'{final.name}.tmp')
+        torch.save(weights, temporary)
+        replace_durably(temporary, final)
+        return time.monotonic() - start
+
+    takes = max(write(0), write(0))
+    half_written = 0
+    for _ in range(30):
+        child = os.fork()
+        if child == 0:
+            for epoch in itertools.count(len(os.listdir(tmp_path))):
+                write(epoch)
+        time.sleep(moments.uniform(0.2, 4) * takes)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        half_written += any(map(defect, tmp_path.glob('*.tmp')))
+    saved = sorted(
+        tmp_path.glob('*.pth'), key=lambda p: int(p.stem.split('_')[1])
+    )
+    assert len(saved) > 1 and half_written > 0
+    assert not any(map(defect, saved))
+    assert newest_valid(tmp_path) == saved[-1]
 
 
 def test_match_counts_every_tensor():
