@@ -263,3 +263,33 @@ def test_serves_mmdets_detectors(host: str, x: torch.Tensor) -> None:
     sizes = [tuple(o.shape[2:]) for o in detector.extract_feat(x)]
     expected = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
     assert sizes == (expected[1:] if 'retina' in host else expected[:5])
+
+
+def test_classifies_under_mmpretrain(golden: dict, shared) -> None:
+    """Released weights give the released class scores, head included."""
+    registry = pytest.importorskip('mmpretrain.registry')
+    pytest.importorskip('mmpretrain.models')
+    classifier = registry.MODELS.build(
+        {
+            'type': 'ImageClassifier',
+            'backbone': {
+                'type': 'StarNet',
+                'arch': 's050',
+                'final_norm': True,
+                'out_indices': (3,),
+            },
+            'neck': {'type': 'GlobalAveragePooling'},
+            'head': {
+                'type': 'LinearClsHead',
+                'num_classes': 1000,
+                'in_channels': 128,
+            },
+        }
+    )
+    keys = shared('facts/state_dict_keys/starnet_s050.json')
+    weights = golden_fill(checks.made_up_weights(keys))
+    model = classifier.double().eval()
+    assert not load_released_weights(model, weights).dropped
+    reference = golden['starnet_s050']
+    scores = model(golden_input(reference['input']), mode='tensor')
+    assert_golden(scores, reference['logits'])
