@@ -50,7 +50,9 @@ CLASSES = tuple(OUTLINES)
 SPLITS = ('train', 'val')
 VERSION = 1
 """Raised when the same arguments give other pixels: caches do not mix."""
-MIN_VISIBLE = 0.5
+MIN_VISIBLE = 0.6
+USUAL_COLOUR = 0.6
+"""Part of the objects of class i that have ``COLOURS[i]``."""
 MANIFEST = 'shapes.json'
 
 # Side of a square of the shape's area, in pixels, and how many an image has;
@@ -58,8 +60,8 @@ MANIFEST = 'shapes.json'
 # down, so the ranges keep a distance from the upper bound only.
 SIZES = (
     ((104, 124), (0, 1)),
-    ((36, 84), (1, 4)),
-    ((15, 31), (2, 5)),
+    ((38, 84), (1, 4)),
+    ((18, 31), (1, 4)),
 )
 COLOURS = (
     (214, 69, 65),
@@ -90,7 +92,7 @@ def _background(
     rng: np.random.Generator, width: int, height: int
 ) -> np.ndarray:
     """A gradient between two muted colours, with strokes and specks."""
-    first, second = rng.integers(70, 190, (2, 3))
+    first, second = rng.integers(95, 165, (2, 3))
     ramp = np.arange(width)[None, :] * rng.integers(-4, 5)
     ramp = ramp + np.arange(height)[:, None] * rng.integers(-4, 5)
     ramp = ((ramp - ramp.min()) * 256 // max(1, np.ptp(ramp)))[..., None]
@@ -113,14 +115,20 @@ def _background(
 
 
 def _paint(
-    rng: np.random.Generator, width: int, height: int, ground: np.ndarray
+    rng: np.random.Generator,
+    label: int,
+    width: int,
+    height: int,
+    ground: np.ndarray,
 ) -> np.ndarray:
-    """A colour that stands out from ``ground``; at times with stripes."""
+    """The class's usual colour or any that stands out; at times stripes."""
     colours = np.array(COLOURS)
-    distance = np.abs(colours - ground).sum(axis=1)
-    near_to_far = np.argsort(distance, kind='stable')
-    colour = colours[near_to_far[rng.integers(3, len(colours))]]
-    if rng.random() < 0.7:
+    distance = np.abs(ground[:, None] - colours).sum(axis=2)
+    alike = (distance < 90).sum(axis=0)
+    free = np.flatnonzero(alike <= alike.min() + len(ground) // 50)
+    usual = rng.random() < USUAL_COLOUR and label in free
+    colour = colours[label if usual else rng.choice(free)]
+    if rng.random() < 0.75:
         return colour
     period = rng.integers(5, 11)
     diagonal = (
@@ -163,7 +171,7 @@ def draw(
                     CLASSES[label],
                     (x, y),
                     side,
-                    angle=rng.uniform(-0.5, 0.5),
+                    angle=rng.uniform(-0.35, 0.35),
                     stretch=rng.uniform(0.8, 1.25),
                 )
                 pixels = area(vertices)
@@ -175,12 +183,12 @@ def draw(
                     break
             else:
                 continue
-            ground = image[mask].mean(axis=0).astype(np.int64)
-            _blend(image, alpha, _paint(rng, width, height, ground))
+            paint = _paint(rng, label, width, height, image[mask])
+            _blend(image, alpha, paint)
             visible = after
             labels.append(label)
             whole.append(pixels)
-    strength = int(rng.integers(3, 13))
+    strength = int(rng.integers(2, 9))
     noise = rng.integers(-strength, strength + 1, (2, height, width, 3))
     image = np.clip(image + noise.sum(axis=0), 0, 255).astype(np.uint8)
     return image, visible, labels

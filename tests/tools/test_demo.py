@@ -1,0 +1,297 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The demo from its arguments to its table, on a handful of images."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from rich.console import Console
+
+from mmext.datasets.shapes import CLASSES, write_shapes
+from mmext.demo import picture, plan, run
+from mmext.demo.progress import DemoProgress
+from mmext.errors import UserError
+from mmext.evaluation.runs import read_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(work_dir: Path, **changes) -> Namespace:
+    settings = {
+        'data': None,
+        'work_dir': str(work_dir),
+        'epochs': 1,
+        'images': 4,
+        'seed': 0,
+        'restart': False,
+    }
+    return Namespace(**settings | changes)
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMEXT_CACHE', str(path))
+        yield path
+
+
+@pytest.fixture(scope='module')
+def demo(cache, tmp_path_factory) -> tuple[Path, str, list]:
+    """Interrupted in the second model, then run again."""
+    work_dir = tmp_path_factory.mktemp('demo')
+    out = io.StringIO()
+    console = Console(file=out, width=160)
+    build = run.build_runner
+    built = []
+
+    def interrupted(cfg):
+        built.append(cfg.work_dir)
+        runner = build(cfg)
+        if len(built) == 2:
+            runner.train = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+        return runner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, 'build_runner', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_demo(arguments(work_dir), console)
+        runs = run.run_demo(arguments(work_dir), console)
+    assert [Path(b).name for b in built] == [plan.NAMES[i] for i in (0, 1, 1)]
+    return work_dir, out.getvalue(), runs
+
+
+def test_the_table_compares_both_backbones(demo):
+    work_dir, out, runs = demo
+    header, rule, first, second = (
+        (work_dir / 'table.md').read_text().split('\n')[2:6]
+    )
+    columns = [cell.strip() for cell in header.split('|')[1:-1]]
+    assert columns == [
+        'backbone',
+        *('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
+        *('delta', 'params', 'FLOPs', 'train time'),
+    ]
+    assert set(rule) <= set('|-: ')
+    assert first.startswith('| ResNet-18 ')
+    assert second.startswith('| StepNetResNet-18 ')
+    assert 'ResNet-18' in out
+    for one in runs:
+        assert 0 <= one.metrics['bbox']['AP'] <= 1
+        assert one.step == 1
+        assert one.seed == 0
+        assert one.train_seconds > 0
+
+
+def test_progress_reached_the_screen_and_logs_did_not(demo):
+    work_dir, out, _ = demo
+    assert '100%  StepNetResNet-18: AP' in out
+    assert 'ResNet-18: finished before' in out
+    assert 'The same command continues' in out
+    assert 'mmengine - INFO' not in out
+    assert 'mmengine - INFO' in (work_dir / 'demo.log').read_text()
+
+
+def test_each_run_logs_into_its_own_folder(demo):
+    work_dir, _, _ = demo
+    for name in plan.NAMES:
+        logged = read_run(work_dir / name)
+        assert [r['step'] for r in logged.train_log] == [1]
+        assert [r['step'] for r in logged.val_log] == [1]
+
+
+def test_the_picture_has_a_column_a_run(demo):
+    pixels = cv2.imread(str(demo[0] / 'detections.png'))
+    height, width = pixels.shape[:2]
+    assert width > 3 * 256
+    # One validation image: a strip three pictures wide.
+    assert width / height > 2.5
+
+
+def test_predictions_give_the_logged_ap(demo, cache):
+
+    work_dir, _, runs = demo
+    (root,) = cache.glob('shapes_*4+1*')
+    truth = COCO(root / 'annotations/instances_val.json')
+    for one in runs:
+        found = truth.loadRes(str(one.path / 'predictions/val.bbox.json'))
+        evaluation = COCOeval(truth, found, 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert one.metrics['bbox']['AP'] == pytest.approx(
+            evaluation.stats[0], abs=1e-3
+        )
+
+
+def test_other_settings_start_anew(cache, tmp_path):
+    (cfg,) = plan.make_plan(tmp_path, epochs=1, images=4).configs[:1]
+    run._prepare_work_dir(cfg, restart=False)
+    old = Path(cfg.work_dir, 'epoch_1.pth')
+    old.touch()
+    run._prepare_work_dir(cfg, restart=False)
+    assert old.exists()
+    run._prepare_work_dir(cfg, restart=True)
+    assert not old.exists()
+    old.touch()
+    (cfg,) = plan.make_plan(tmp_path, epochs=2, images=4).configs[:1]
+    run._prepare_work_dir(cfg, restart=False)
+    assert not old.exists()
+
+
+def test_both_models_get_the_same_data_budget_and_seed(cache, tmp_path):
+    first, second = plan.make_plan(tmp_path, images=8, seed=3).configs
+    for key in (
+        'train_dataloader',
+        'val_dataloader',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'randomness',
+    ):
+        assert first[key] == second[key], key
+    assert first.randomness.seed == 3
+    heads = [
+        {k: v for k, v in cfg.model.items() if k != 'backbone'}
+        for cfg in (first, second)
+    ]
+    assert heads[0] == heads[1]
+
+
+@pytest.mark.parametrize('name', ['bccd', 'nuclei', 'coco_mini'])
+def test_own_data_takes_as_many_iterations(shared, tmp_path, name):
+    default = Config.fromfile(plan.CONFIGS / f'{plan.NAMES[0]}.py')
+    budget = (
+        default.train_cfg.max_epochs
+        * default.train_dataloader.dataset.num_train
+        / default.train_dataloader.batch_size
+    )
+    planned = plan.make_plan(tmp_path, data=shared(f'data/{name}'))
+    for cfg in planned.configs:
+        iterations, _, _ = plan.work_units(cfg, planned.data)
+        epochs = cfg.train_cfg.max_epochs
+        assert epochs * iterations == pytest.approx(budget, rel=0.15)
+        assert cfg.param_scheduler[1].T_max == epochs
+        classes = cfg.train_dataloader.dataset.metainfo.classes
+        assert cfg.model.roi_head.bbox_head.num_classes == len(classes)
+
+
+def test_own_data_of_any_size_fits_the_budget(tmp_path, monkeypatch):
+    root = write_shapes(tmp_path / 'data', 6, 2)
+    cfg = plan.make_plan(tmp_path, data=root, images=5, epochs=2).configs[0]
+    assert cfg.train_dataloader.dataset.indices == 5
+    assert cfg.train_cfg.max_epochs == 2
+
+
+@pytest.mark.parametrize('wrong', [{'epochs': 0}, {'images': 0}])
+def test_a_wrong_number(tmp_path, wrong):
+    with pytest.raises(UserError, match='must be 1 or more'):
+        plan.make_plan(tmp_path, **wrong)
+
+
+def test_a_wrong_folder_ends_with_the_message(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/demo.py', '--data', 'nowhere']
+        + ['--work-dir', tmp_path / 'w'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert 'nowhere does not exist' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_time_left_follows_from_the_speed(terminal):
+    out, clock = io.StringIO(), Clock()
+    console = Console(file=out, force_terminal=terminal, width=150)
+    with DemoProgress(['one', 'two'], [100, 300], console, clock) as bars:
+        bars.start(0)
+        clock.now = 50.0
+        bars.update(0, 50, 'half')
+        # 50 of 400 in 50 seconds.
+        assert bars.overall.left(clock.now) == pytest.approx(350)
+        assert bars.runs[0].left(clock.now) == pytest.approx(50)
+        clock.now = 100.0
+        bars.update(0, 100, 'done')
+        # Two thirds were done in an earlier session: no time is theirs.
+        bars.start(1, 200)
+        clock.now = 150.0
+        bars.update(1, 250, 'more')
+        assert bars.runs[1].left(clock.now) == pytest.approx(50)
+        assert bars.overall.left(clock.now) == pytest.approx(50)
+    text = out.getvalue()
+    assert '5 min 50 s left' in text
+    assert '50 s left' in text
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_matching_follows_coco():
+    objects = [
+        {'bbox': [0, 0, 10, 10], 'category_id': 1},
+        {'bbox': [20, 0, 10, 10], 'category_id': 1},
+    ]
+    boxes = [
+        {'bbox': [0, 0, 10, 9], 'category_id': 1, 'score': 0.6},
+        {'bbox': [0, 0, 10, 10], 'category_id': 1, 'score': 0.9},
+        {'bbox': [20, 0, 10, 10], 'category_id': 2, 'score': 0.8},
+        {'bbox': [20, 0, 10, 4], 'category_id': 1, 'score': 0.7},
+        {'bbox': [20, 0, 10, 5], 'category_id': 1, 'score': 0.5},
+    ]
+    assert picture._match(objects, boxes) == [None, 0, None, None, 1]
+
+
+def test_a_drawn_box_lies_on_its_object(tmp_path):
+    """The colour of the class appears where the box is and not elsewhere."""
+    root = write_shapes(tmp_path / 'data', 1, 1)
+    ann_file = root / 'annotations/instances_val.json'
+    truth = json.loads(ann_file.read_text())
+    grey = np.full((192, 256, 3), 128, np.uint8)
+    cv2.imwrite(str(root / 'val/000000.png'), grey)
+    truth['annotations'] = truth['annotations'][:1]
+    truth['annotations'][0].update(bbox=[64, 48, 128, 96], category_id=1)
+    write_json(ann_file, truth)
+    nothing = write_json(tmp_path / 'none.json', [])
+    picture.draw_picture(
+        tmp_path / 'p.png', ann_file, root / 'val', {'none': nothing}
+    )
+    pixels = cv2.imread(str(tmp_path / 'p.png'))[..., ::-1].astype(int)
+    red = np.array([0xE6, 0x19, 0x4B])
+    ys, xs = np.nonzero(np.abs(pixels - red).sum(-1) < 12)
+    height, width = pixels.shape[:2]
+    picture_width = width / 2
+    # The legend's line lies below the pictures, the name above the box.
+    inside = ys < 0.75 * height
+    assert xs[inside].max() < picture_width
+    assert xs[inside].min() == pytest.approx(0.25 * picture_width, abs=8)
+    assert xs[inside].max() == pytest.approx(0.75 * picture_width, abs=8)
+
+
+def test_many_classes_have_many_colours():
+    colours = picture._colours(dict.fromkeys(range(80)))
+    assert len(set(colours.values())) == 80
+    assert len(set(picture._colours(dict.fromkeys(CLASSES)).values())) == 5
