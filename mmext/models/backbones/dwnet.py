@@ -32,6 +32,7 @@ from mmext.models.layers.dynamic_depthwise_conv import (
 )
 from mmext.models.layers.layer_norm2d import LayerNorm2d
 from mmext.models.layers.local_mlp import LocalMLP
+from mmext.models.layers.pointwise_conv import PointwiseConv
 
 PATCH_SIZE = 4
 BN = {'type': 'BN'}
@@ -78,11 +79,11 @@ class ConvMixer(nn.Module):
         self, channels: int, mixer: nn.Module, norm_cfg: dict
     ) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv0 = PointwiseConv(channels, channels, bias=False)
         self.bn0 = build_norm_layer(norm_cfg, channels)[1]
         self.conv = mixer
         self.bn = build_norm_layer(norm_cfg, channels)[1]
-        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv2 = PointwiseConv(channels, channels, bias=False)
         self.bn2 = build_norm_layer(norm_cfg, channels)[1]
         self.relu = nn.ReLU(inplace=True)
 

@@ -13,6 +13,7 @@ from mmext.models.layers.inhomogeneous_conv import (
 )
 from mmext.models.layers.layer_norm2d import LayerNorm2d
 from mmext.models.layers.local_mlp import LocalMLP
+from mmext.models.layers.pointwise_conv import PointwiseConv
 from mmext.models.layers.se_attention import SEAttention
 from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 from mmext.models.layers.srm_attention import SRMAttention
@@ -27,6 +28,7 @@ __all__ = [
     'InhomogeneousDynamicConv',
     'LayerNorm2d',
     'LocalMLP',
+    'PointwiseConv',
     'SEAttention',
     'SRMAttention',
     'SpatialGatingUnit',

@@ -9,15 +9,18 @@ commit, ``models/idynamic.py``), with whose checkpoints the key names agree.
 
 from __future__ import annotations
 
+import torch
 from mmcv.cnn import build_norm_layer
-from torch import Tensor, nn, zeros
+from mmengine.dist import get_world_size
+from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import BatchNorm2d
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from mmext.errors import UserError
 from mmext.models.layers.inhomogeneous_conv import (
     inhomogeneous_depthwise_conv,
 )
+from mmext.models.layers.pointwise_conv import PointwiseConv
 
 
 class HomogeneousDynamicConv(nn.Module):
@@ -39,15 +42,15 @@ class HomogeneousDynamicConv(nn.Module):
         super().__init__()
         self.kernel_size = kernel_size
         hidden = channels // ratio
-        self.conv1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.conv1 = PointwiseConv(channels, hidden, bias=False)
         self.bn = build_norm_layer(norm_cfg, hidden)[1]
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(hidden, channels * kernel_size**2, 1)
-        self.bias = nn.Parameter(zeros(channels))
+        self.conv2 = PointwiseConv(hidden, channels * kernel_size**2)
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        if batch == 1 and self.bn.training and type(self.bn) is BatchNorm2d:
+        if batch == 1 and self.bn.training and _normalises_alone(self.bn):
             raise UserError(
                 'The homogeneous dynamic convolution got a training batch of '
                 'one image: its batch norm sees one value per channel, which '
@@ -103,7 +106,7 @@ class InhomogeneousDynamicConv(nn.Module):
         self.backend = backend
         hidden = channels // ratio
         self.conv1 = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
+            PointwiseConv(channels, hidden),
             build_norm_layer(norm_cfg, hidden)[1],
             nn.ReLU(inplace=True),
         )
@@ -112,11 +115,24 @@ class InhomogeneousDynamicConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # The squeezed features decide the layout of the weights, which are
-        # far larger: their positions must be contiguous.
-        weight = self.conv2(self.conv1(x).contiguous())
+        # (B, hidden, positions), and a row of ones that carries the bias: the
+        # weights are so large that adding it by itself would cost a pass.
+        hidden = self.conv1(x).flatten(2)
+        hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
+        conv2 = self.conv2[0]
+        kernel = torch.cat([conv2.weight.flatten(1), conv2.bias[:, None]], 1)
+        # Not `@`: bmm leaves the positions last, which are read in order.
+        weight = torch.bmm(kernel.expand(len(x), -1, -1), hidden)
+        weight = weight.unflatten(2, x.shape[2:])
         weight = weight.unflatten(1, (self.groups, self.taps))
         return inhomogeneous_depthwise_conv(x, weight, self.backend)
+
+
+def _normalises_alone(norm: nn.Module) -> bool:
+    """Whether it is a batch norm that sees this process's images only."""
+    if isinstance(norm, SyncBatchNorm) and get_world_size() > 1:
+        return False
+    return isinstance(norm, _BatchNorm)
 
 
 def num_groups(channels: int, channels_per_group: int) -> int:

@@ -1,0 +1,31 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A 1x1 convolution run as the matrix product that it is."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PointwiseConv(nn.Conv2d):
+    """``nn.Conv2d`` with a 1x1 kernel, for features in channels-last order.
+
+    (B, C_in, H, W) to (B, C_out, H, W). There the positions are the rows of
+    a matrix already, whereas PyTorch's CPU convolution may reorder input and
+    output. Parameters, their names and their start are ``nn.Conv2d``'s.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        bias: Whether there is one.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = functional.linear(x, self.weight.flatten(1), self.bias)
+        return x.permute(0, 3, 1, 2)
