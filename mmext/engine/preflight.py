@@ -23,6 +23,7 @@ from mmengine.registry import (
 )
 from torch import nn
 
+from mmext.datasets.checks import check_annotations
 from mmext.engine.checkpoint import load, newest_valid, require_match
 from mmext.errors import UserError, did_you_mean
 
@@ -254,7 +255,13 @@ def check_coco_file(
             f'{tuple(names)!r}), and the same number as num_classes of the '
             'heads.',
         )
+    if content['annotations']:  # a test set may have none
+        check_annotations(content, file, classes, _loads_masks(dataset))
     return content['images']
+
+
+def _loads_masks(dataset: Mapping) -> bool:
+    return any(step.get('with_mask') for step in dataset.get('pipeline') or ())
 
 
 def _some(names: Any) -> str:
