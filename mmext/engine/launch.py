@@ -9,8 +9,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
+from mmdet.registry import RUNNERS
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmext.engine.checkpoint import TRUST

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
 import pickle
-import random
 import shutil
 import signal
-import time
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -211,35 +209,54 @@ def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
     assert not temporary.exists() and sha256(good) != before
 
 
-def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path):
-    weights = {'state_dict': {'weight': torch.arange(200_000.0)}}
-    moments = random.Random(0)
+def die(*args) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def write(epoch: int) -> float:
-        start = time.monotonic()
+
+class DyingFile(io.FileIO):
+    """A file whose writer is killed at its ``last`` byte."""
+
+    last = 0
+
+    def write(self, content: bytes) -> int:
+        room = self.last - self.tell()
+        if len(content) <= room:
+            return super().write(content)
+        super().write(bytes(content)[:room])
+        return die()
+
+
+@pytest.mark.parametrize(
+    'moment', [0, 500, 20_000, 79_000, 'fsync', 'replace', 'open', None]
+)
+def test_a_kill_at_any_moment_costs_no_older_checkpoint(tmp_path, moment):
+    def write(epoch: int, kind: type = io.FileIO) -> None:
         final = tmp_path / f'epoch_{epoch}.pth'
         temporary = final.with_name(f'{final.name}.tmp')
-        torch.save(weights, temporary)
+        with kind(temporary, 'w') as file:
+            weights = {'weight': torch.arange(20_000.0) + epoch}
+            torch.save({'state_dict': weights}, file)
         replace_durably(temporary, final)
-        return time.monotonic() - start
 
-    takes = max(write(0), write(0))
-    half_written = 0
-    for _ in range(30):
-        child = os.fork()
-        if child == 0:
-            for epoch in itertools.count(len(os.listdir(tmp_path))):
-                write(epoch)
-        time.sleep(moments.uniform(0.2, 4) * takes)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        half_written += any(map(defect, tmp_path.glob('*.tmp')))
-    saved = sorted(
-        tmp_path.glob('*.pth'), key=lambda p: int(p.stem.split('_')[1])
-    )
-    assert len(saved) > 1 and half_written > 0
-    assert not any(map(defect, saved))
-    assert newest_valid(tmp_path) == saved[-1]
+    write(1)
+    child = os.fork()
+    if child == 0:
+        if isinstance(moment, str):
+            # On the file, before the rename, and after it (the folder).
+            setattr(os, moment, die)
+        DyingFile.last = moment if isinstance(moment, int) else 10**9
+        write(2, DyingFile)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert killed == (moment is not None)
+    done = moment in ('open', None)
+    assert (tmp_path / 'epoch_2.pth').exists() == done
+    newest = newest_valid(tmp_path)
+    assert newest.name == ('epoch_2.pth' if done else 'epoch_1.pth')
+    assert load(newest)['state_dict']['weight'][0] == 1 + done
+    write(2)  # the next run overwrites what was left
+    assert newest_valid(tmp_path).name == 'epoch_2.pth'
+    assert not list(tmp_path.glob('*.tmp'))
 
 
 def test_match_counts_every_tensor():
