@@ -158,10 +158,11 @@ def peak_memory(step: Callable[[], object], cuda: bool) -> int:
 
 def count_flops(build: Callable[[], nn.Module], shape: tuple) -> int:
     """Multiply-adds of one forward pass, without computing it."""
-    with torch.device('meta'), torch.no_grad():
-        model = build().eval()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(shape))
+    model = build().to('meta')
+    model.eval()  # mmdet's networks return None from it
+    counter = FlopCounterMode(display=False)
+    with torch.device('meta'), torch.no_grad(), counter:
+        model(torch.empty(shape))
     return counter.get_total_flops() // 2
 
 
@@ -198,7 +199,7 @@ def run_pair(
         wait,
     )
     for model in models.values():
-        model.train()  # mmdet's Swin returns None from it
+        model.train()
     result['training step'] = compare(
         {side: lambda m=m: step(m) for side, m in models.items()},
         args.rounds,
