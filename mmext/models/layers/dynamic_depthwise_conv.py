@@ -59,8 +59,13 @@ class HomogeneousDynamicConv(nn.Module):
                 "norm_cfg=dict(type='SyncBN') over several processes, or "
                 'norm_eval=True with pretrained weights.',
             )
-        pooled = x.mean((2, 3), keepdim=True)
-        kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
+        # Few values in a batch, which differ little: in half precision the
+        # norm would amplify rounding. It costs nothing to leave autocast.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = x.mean((2, 3), keepdim=True, dtype=dtype)
+            pooled = pooled.to(self.conv1.weight.dtype)
+            kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
         # All images' channels side by side: a grouped convolution, one
         # kernel a group.
         out = functional.conv2d(

@@ -1,0 +1,331 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""DWNet against the official code's numbers, and its own laws."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import backbone_checks as checks
+import pytest
+import torch
+from conftest import assert_golden, golden_fill, golden_input
+from mmengine.registry import MODELS
+
+from mmext.errors import UserError
+from mmext.models import load_released_weights
+from mmext.models.backbones import DWNet
+from mmext.models.layers import InhomogeneousDynamicConv, LocalMLP
+
+# With the 1000-class head of the released networks.
+PARAMETERS = {
+    ('tiny', None): 24_172_744,
+    ('tiny', 'homogeneous'): 51_131_752,
+    ('tiny', 'inhomogeneous'): 26_244_280,
+    ('base', None): 74_347_112,
+    ('base', 'homogeneous'): 161_597_928,
+    ('base', 'inhomogeneous'): 80_253_608,
+}
+FORMS = [
+    {'dynamic': None},
+    {'dynamic': 'homogeneous'},
+    {'dynamic': 'inhomogeneous'},
+    {'token_mixer': 'local_mlp'},
+]
+NAMES = ['static', 'homogeneous', 'inhomogeneous', 'local_mlp']
+SMALL = {
+    'embed_dims': 8,
+    'depths': (1, 2, 1, 1),
+    'channels_per_group': (2, 4, 8, 2),
+    'drop_path_rate': 0.0,
+}
+build_static = partial(DWNet, SMALL)
+
+
+@pytest.fixture(params=FORMS, ids=NAMES)
+def build(request) -> partial:
+    """A small network in each form."""
+    return partial(build_static, **request.param)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ('form', 'dynamic'), [('static', None), ('dynamic', 'homogeneous')]
+)
+def test_equals_the_official_detection_backbone(
+    form: str, dynamic: str | None, golden: dict, shared
+) -> None:
+    name = f'dwnet_tiny_{form}_detection'
+    keys = shared(f'facts/state_dict_keys/{name}.json')
+    model = DWNet('tiny', dynamic).double().eval()
+    load_released_weights(model, golden_fill(checks.made_up_weights(keys)))
+    outs = model(golden_input(golden[name]['input']))
+    for out, ref in zip(outs, golden[name]['outs'], strict=True):
+        assert_golden(out, ref)
+
+
+def check_imagenet_form(golden: dict, keys: Path, dynamic: str | None) -> None:
+    """Tokens after each layer and its merging, and the class scores."""
+    reference = golden[keys.stem]
+    weights = golden_fill(checks.made_up_weights(keys))
+    model = DWNet('tiny', dynamic, out_indices=-1, final_norm=True)
+    model.double().eval()
+    load_released_weights(model, weights)
+    tokens = []
+    for layer in model.layers:
+        end = getattr(layer, 'downsample', layer.blocks[-1])
+        end.register_forward_hook(lambda m, args, out: tokens.append(out))
+    pooled = model(golden_input(reference['input']))[0].mean((2, 3))
+    for out, ref in zip(
+        tokens, reference['layer_outputs_tokens_BLC_after_downsample'],
+        strict=True,
+    ):  # fmt: skip
+        assert_golden(out.flatten(2).transpose(1, 2), ref)
+    scores = pooled @ weights['head.weight'].T + weights['head.bias']
+    assert_golden(scores, reference['logits'])
+
+
+@pytest.mark.parametrize('dynamic', [None, 'inhomogeneous'])
+def test_equals_the_official_imagenet_network(
+    dynamic: str | None, golden: dict, shared
+) -> None:
+    name = f'dwnet_tiny_{dynamic or "static"}_imagenet'
+    keys = shared(f'facts/state_dict_keys/{name}.json')
+    with torch.no_grad():
+        check_imagenet_form(golden, keys, dynamic)
+
+
+@pytest.mark.skipif(find_spec('triton') is None, reason='needs Triton')
+def test_triton_gives_the_official_numbers(shared) -> None:
+    """The whole network through the kernels, in Triton's interpreter."""
+    name = 'facts/state_dict_keys/dwnet_tiny_inhomogeneous_imagenet.json'
+    run = subprocess.run(
+        [
+            sys.executable,
+            __file__,
+            str(shared('golden/backbones.json')),
+            str(shared(name)),
+        ],
+        env={
+            **os.environ,
+            'TRITON_INTERPRET': '1',
+            'PYTHONPATH': str(Path(__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert 'golden through Triton' in run.stdout
+
+
+def run_golden_through_triton(golden: str, keys: str) -> None:
+    """What the process started by the test above runs."""
+    import json
+
+    from mmext.models.layers import (
+        inhomogeneous_conv,
+        inhomogeneous_conv_triton,
+    )
+
+    # Large tiles: the interpreter's cost is per program.
+    inhomogeneous_conv_triton.TILE = 1 << 14
+    calls = []
+
+    def implementation(backend: str) -> tuple:
+        calls.append(backend)
+        return (
+            inhomogeneous_conv_triton.gather,
+            inhomogeneous_conv_triton.weight_grad,
+        )
+
+    inhomogeneous_conv._implementation = implementation
+    with torch.no_grad():
+        check_imagenet_form(
+            json.loads(Path(golden).read_text()), Path(keys), 'inhomogeneous'
+        )
+    assert len(calls) == 12  # the blocks of tiny
+    print('golden through Triton')
+
+
+@pytest.mark.parametrize(('arch', 'dynamic'), PARAMETERS)
+def test_parameter_counts_equal_the_papers(
+    arch: str, dynamic: str | None
+) -> None:
+    with torch.device('meta'):
+        model = DWNet(arch, dynamic, out_indices=-1, final_norm=True)
+    head = 1000 * (model.out_channels[-1] + 1)
+    count = sum(p.numel() for p in model.parameters())
+    assert count + head == PARAMETERS[arch, dynamic]
+
+
+@pytest.mark.parametrize('size', [(64, 96), (65, 97), (33, 190)])
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (2,), (0, 2), -1])
+def test_levels(size: tuple[int, int], out_indices, build) -> None:
+    checks.check_levels(build(out_indices=out_indices), size)
+
+
+def test_builds_from_the_registry() -> None:
+    model = MODELS.build({'type': 'DWNet', 'arch': 'tiny', 'out_indices': 0})
+    assert model.out_channels == (96,)
+    assert model.strides == (4,)
+
+
+@pytest.mark.parametrize('subset', [(0,), (1, 2), (3,)])
+def test_subsets_of_outputs(subset, build, x: torch.Tensor) -> None:
+    checks.check_subset(build, x, subset)
+
+
+def test_gradients(build, x: torch.Tensor) -> None:
+    checks.check_gradients(build(drop_path_rate=0.1), x)
+    checks.check_gradients(build(final_norm=True, out_indices=-1), x)
+
+
+def test_checkpointing(build, x: torch.Tensor) -> None:
+    checks.check_checkpointing(build, x)
+
+
+@pytest.mark.parametrize('frozen', [0, 1, 4])
+def test_freezing(frozen: int) -> None:
+    checks.check_freezing(build_static, frozen)
+
+
+def test_norm_eval() -> None:
+    checks.check_norm_eval(build_static)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(dtype: torch.dtype, build, x: torch.Tensor) -> None:
+    """Close in evaluation; in training, gradients are finite.
+
+    Batch norm of a handful of values amplifies rounding too much to compare
+    the outputs of training.
+    """
+    model = checks.randomise(build())
+    reference = model.eval()(x)
+    with torch.autocast('cpu', dtype):
+        outs = model(x)
+        loss = sum(o.float().square().mean() for o in model.train()(x))
+    for out, ref in zip(outs, reference, strict=True):
+        assert (out.float() - ref).norm() < 0.03 * ref.norm()
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_channels_last(build, x: torch.Tensor) -> None:
+    checks.check_channels_last(build, x)
+
+
+def test_levels_are_in_the_usual_format(build, x: torch.Tensor) -> None:
+    """Compiled RoI ops misread other formats."""
+    assert all(out.is_contiguous() for out in build().eval()(x))
+
+
+def test_fused_norms_change_nothing(build, x: torch.Tensor) -> None:
+    from mmcv.cnn import fuse_conv_bn
+
+    model = checks.randomise(build()).double().eval()
+    plain = model(x.double())
+    torch.testing.assert_close(fuse_conv_bn(model)(x.double()), plain)
+
+
+def test_padding(build, x: torch.Tensor) -> None:
+    """It matters exactly where windows do not tile the features."""
+    padded = checks.randomise(build()).double().eval()
+    plain = build(pad_to_window=False).double().eval()
+    plain.load_state_dict(padded.state_dict())
+    tiled = torch.rand(1, 3, 224, 224, dtype=torch.float64)
+    torch.testing.assert_close(plain(tiled), padded(tiled))
+    ragged = x.double()
+    same = [
+        torch.allclose(a, b)
+        for a, b in zip(plain(ragged), padded(ragged), strict=True)
+    ]
+    # The local MLP pads what it needs by itself, but not before the norm.
+    assert not any(same)
+
+
+def test_channels_per_group() -> None:
+    model = build_static('inhomogeneous', channels_per_group=2)
+    groups = [
+        m.groups
+        for m in model.modules()
+        if isinstance(m, InhomogeneousDynamicConv)
+    ]
+    assert groups == [4, 8, 8, 16, 32]
+
+
+def test_windows_shift_in_every_other_block() -> None:
+    model = build_static(token_mixer='local_mlp')
+    shifts = [m.shift for m in model.modules() if isinstance(m, LocalMLP)]
+    assert shifts == [0, 0, 3, 0, 0]
+
+
+def test_drop_path_rates() -> None:
+    """The official detectors' by default; rising from 0."""
+    for arch, last in (('tiny', 0.2), ('base', 0.3)):
+        with torch.device('meta'):
+            model = DWNet(arch)
+        rates = [
+            getattr(block.drop_path, 'drop_prob', 0.0)
+            for layer in model.layers
+            for block in layer.blocks
+        ]
+        assert rates[0] == 0 and rates[-1] == pytest.approx(last)
+        assert rates == sorted(rates)
+
+
+def test_initial_weights() -> None:
+    """Linear layers as in Swin; convolutions are PyTorch's."""
+    model = build_static()
+    before = model.patch_embed.proj.weight.clone()
+    model.init_weights()
+    assert torch.equal(model.patch_embed.proj.weight, before)
+    linear = model.layers[3].blocks[0].mlp.fc1
+    assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not linear.bias.any()
+
+
+def test_bad_input() -> None:
+    checks.check_bad_input(build_static(), 32)
+    checks.check_bad_input(build_static(out_indices=1), 8)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'arch': 'tinny'}, "Did you mean 'tiny'"),
+        ({'dynamic': 'inhomogenous'}, "Did you mean 'inhomogeneous'"),
+        ({'dynamic': 'true'}, 'homogeneous'),
+        ({'token_mixer': 'localmlp'}, "Did you mean 'local_mlp'"),
+        (
+            {'dynamic': 'homogeneous', 'token_mixer': 'local_mlp'},
+            'dynamic=None',
+        ),
+        ({'out_indices': (0, 4)}, '-1 is the last'),
+        ({'out_indices': 0, 'final_norm': True}, 'leaves out the last'),
+        ({'frozen_stages': 5}, 'out of range'),
+        ({'window_size': 6}, 'use 7'),
+        (
+            {'dynamic': 'inhomogeneous', 'channels_per_group': 7},
+            'nearest that does is 6',
+        ),
+        ({'channels_per_group': (3, 6)}, 'one for each of the 4 stages'),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with torch.device('meta'), pytest.raises(UserError, match=message):
+        DWNet(**arguments)
+
+
+if __name__ == '__main__':
+    run_golden_through_triton(*sys.argv[1:])
