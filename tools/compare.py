@@ -65,6 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--latency', action='store_true', help='measure speed, batch 1 and 16')
     add('--verify', choices=('pycocotools',), help='check every metric')
     add('--out', help='folder for report.md, report.html, CSV and LaTeX')
+    add('--images', help='folder of test images (default: from the config)')
     args = parser.parse_args(argv)
     if args.runs and (args.baseline or args.candidate):
         parser.error('give runs, or --baseline and --candidate, not both')
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print('Equal to pycocotools in every metric.')
     print_report(report, console)
     if args.out:
-        for path in write_report(report, args.out):
+        for path in write_report(report, args.out, args.images):
             console.print(f'wrote {path}')
 
 

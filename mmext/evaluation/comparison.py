@@ -57,7 +57,7 @@ def comparison_table(
         if cost and cost.note:
             notes.append(f'{label}: FLOPs not counted ({cost.note})')
     header = ['backbone', *METRIC_NAMES.values(), 'delta', 'params']
-    notes += _cost_notes(costs)
+    notes += cost_notes(costs)
     return Table([*header, 'FLOPs', 'train time'], rows, iou_type, notes)
 
 
@@ -114,7 +114,8 @@ def _scaled(value: float | None, unit: float, suffix: str) -> str:
     return '-' if value is None else f'{value / unit:.2f} {suffix}'
 
 
-def _cost_notes(costs: Sequence[Complexity | None]) -> list[str]:
+def cost_notes(costs: Sequence[Complexity | None]) -> list[str]:
+    """What FLOPs mean here, and which operators they leave out."""
     shapes = {c.shape for c in costs if c and c.flops}
     names = sorted({n for c in costs if c and c.flops for n in c.uncounted})
     notes = [

@@ -27,7 +27,7 @@ _FREE = re.compile(
     r'expand|fill_|full(_like)?|index|lift_fresh|(new_)?(empty|full|ones|zeros)|'
     r'ones_like|permute|resize_|_?reshape(_alias)?|scalar_tensor|select|slice|'
     r'split(_with_sizes)?|squeeze|stack|t|transpose|unbind|unsqueeze|_to_copy|'
-    r'(_unsafe_)?view|zero_|zeros_like|_local_scalar_dense'
+    r'promote_types|(_unsafe_)?view|zero_|zeros_like|_local_scalar_dense'
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmext.errors import UserError
 from mmext.evaluation.ground_truth import GroundTruth, read_ground_truth
-from mmext.evaluation.predictions import read_meta
+from mmext.evaluation.predictions import not_predictions, read_meta
 from mmext.evaluation.runs import Run, read_run
 
 
@@ -54,13 +54,15 @@ def read_source(path: str | Path, which: str = 'last') -> Run:
             'Give a work folder or a COCO result file.',
         )
     meta = read_meta(path)
-    with path.open('rb') as stream:
-        masks = b'"segmentation"' in stream.read(1 << 16)
+    with path.open(encoding='utf-8', errors='replace') as stream:
+        head = stream.read(1 << 16)
+    if not head.lstrip().startswith('['):
+        raise not_predictions(path, head)
     run = Run(
         name=path.name.removesuffix('.json'),
         path=path,
         seed=meta.get('seed'),
-        predictions={'segm' if masks else 'bbox': path},
+        predictions={'segm' if '"segmentation"' in head else 'bbox': path},
     )
     work_dir = path.parent.parent
     if path.parent.name == 'predictions' and any(work_dir.glob('*.py')):

@@ -163,7 +163,7 @@ def _records(path: Path) -> Iterator[dict]:
         text = stream.read(_PIECE)
         start = _GAP.match(text).end()
         if text[start : start + 1] != '[':
-            raise _not_predictions(path, text[:100_000])
+            raise not_predictions(path, text[:100_000])
         at, count, last = start + 1, 0, False
         while True:
             at = _GAP.match(text, at).end()
@@ -189,7 +189,8 @@ def _records(path: Path) -> Iterator[dict]:
             count += 1
 
 
-def _not_predictions(path: Path, text: str) -> UserError:
+def not_predictions(path: Path, text: str) -> UserError:
+    """What a file that is no list is instead, as an error to raise."""
     if re.search(r'mAP|"AP"|precision"', text):
         return UserError(
             f'{path} holds metrics, averages over all images',

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmext.evaluation.bootstrap import Comparison, ImageBootstrap, compare
-from mmext.evaluation.comparison import duration
+from mmext.evaluation.comparison import cost_notes, duration
 from mmext.evaluation.complexity import Complexity
 from mmext.evaluation.ground_truth import GroundTruth
 from mmext.evaluation.inputs import Side
@@ -290,12 +290,7 @@ def cost_table(report: Report) -> Table:
         rows.append(row)
         if cost and cost.note:
             notes.append(f'{side.side.name}: no FLOPs ({cost.note}).')
-        if cost and cost.uncounted:
-            height, width = cost.shape
-            notes.append(
-                f'{side.side.name}: multiply-adds of one {height}x{width} '
-                f'image; not counted: {", ".join(cost.uncounted)}.'
-            )
+    notes += cost_notes(costs)
     notes += sorted({x.device for side in latencies for x in side})
     return Table(header, rows, 'Cost', notes)
 

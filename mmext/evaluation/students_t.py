@@ -16,9 +16,10 @@ def t_two_sided(t: float, df: float) -> float:
     if math.isinf(t):
         return 0.0
     # With t = sqrt(df) tan(x) the density is proportional to cos(x)^(df-1)
-    # on (-pi/2, pi/2): smooth and bounded, so Gauss-Legendre is exact here.
+    # on (-pi/2, pi/2): smooth and bounded, so Gauss-Legendre is exact.
     nodes, weights = _legendre(100)
-    start, stop = math.atan(abs(t) / math.sqrt(df)), math.pi / 2
+    start = math.atan(abs(t) / math.sqrt(df))
+    stop = min(math.pi / 2, start + 12 / math.sqrt(df))  # the rest is nil
     x = start + (stop - start) * (nodes + 1) / 2
     tail = (stop - start) / 2 * float(weights @ np.cos(x) ** (df - 1))
     log_norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2)

@@ -34,7 +34,8 @@ def line_chart(
         return f'{px:.1f},{py:.1f}'
 
     parts = _grid(x0, x1, y0, y1, place, width, height, right, bottom)
-    for (name, x, y), style in zip(series, _SERIES, strict=False):
+    for i, (name, x, y) in enumerate(series):
+        style = _SERIES[i % len(_SERIES)]
         points = [
             place(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)
         ]

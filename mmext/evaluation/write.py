@@ -12,7 +12,9 @@ from mmext.evaluation.html import html_page
 from mmext.evaluation.report import Report
 
 
-def write_report(report: Report, folder: str | Path) -> list[Path]:
+def write_report(
+    report: Report, folder: str | Path, images: str | Path | None = None
+) -> list[Path]:
     """Writes ``report.md``, ``report.html``, and each table as CSV and TeX.
 
     Files appear whole or not at all.
@@ -20,9 +22,13 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     Args:
         report: What to write.
         folder: Made where it is missing.
+        images: Folder of the test images. Default: what the config says.
     """
     folder = Path(folder)
-    files = {'report.md': markdown(report), 'report.html': html_page(report)}
+    files = {
+        'report.md': markdown(report),
+        'report.html': html_page(report, images and Path(images)),
+    }
     for table in (*report.tables(), *report.details()):
         name = re.sub(r'[^a-z0-9]+', '-', table.title.lower()).strip('-')
         files[f'{name}.csv'] = table.csv()

@@ -128,6 +128,22 @@ def test_an_image_drawn_twice_counts_twice(write: Write, seed: int) -> None:
             )
 
 
+def test_laws_of_weights(write: Write) -> None:
+    truth = random_truth(4)
+    matches = run(write, truth, random_detections(54, truth))
+    n = matches.num_images
+    subset = np.arange(n) % 2
+    cube = accumulate_weighted(
+        matches, np.stack([np.ones(n), np.full(n, 3), subset, 5 * subset])
+    )
+    for values in summarize(cube).values():
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+        np.testing.assert_allclose(values[2], values[3], rtol=1e-6)
+    assert summarize(cube)['AP'][0] != summarize(cube)['AP'][2]
+    nothing = accumulate_weighted(matches, np.zeros((1, n), int))
+    assert np.isnan(nothing.ap).all()
+
+
 def test_more_than_a_hundred_detections_of_a_class(write: Write) -> None:
     truth = random_truth(3, images=2, classes=2)
     detections = []

@@ -232,6 +232,11 @@ def test_ground_truth_from_the_side_file(write: Write) -> None:
         find_ground_truth(sides, 'bbox')
 
 
+def test_a_metrics_file_is_named_at_once(write: Write) -> None:
+    with pytest.raises(UserError, match='holds metrics'):
+        read_source(write('metrics.json', {'coco/bbox_mAP': 0.4}))
+
+
 def test_mixed_iou_types_are_refused(write: Write) -> None:
     a = read_source(write('a.bbox.json', FOUND))
     b = read_source(

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Evaluators of COCO AP beside each other, on data of COCO val2017's size.
+
+    python benchmarks/evaluators.py [--images 5000]
+
+faster-coco-eval takes part where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from compare_speed import make_detections, make_truth, timed
+
+from mmext.evaluation.ground_truth import read_ground_truth
+from mmext.evaluation.matching import match
+from mmext.evaluation.predictions import read_predictions
+from mmext.evaluation.resample import accumulate_weighted
+from mmext.evaluation.summary import METRICS, summarize
+
+
+def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return _reference(COCO, COCOeval, gt, dt)
+
+
+def run_faster(gt: Path, dt: Path) -> np.ndarray:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    return _reference(COCO, COCOeval_faster, gt, dt)
+
+
+def run_hotcoco(gt: Path, dt: Path) -> np.ndarray:
+    from hotcoco import COCO, COCOeval
+
+    return _reference(COCO, COCOeval, gt, dt)
+
+
+def run_mmext(gt: Path, dt: Path) -> np.ndarray:
+    """With everything kept that resampling needs."""
+    truth = read_ground_truth(gt)
+    matches = match(truth, read_predictions(dt, truth))
+    ones = np.ones((1, matches.num_images), int)
+    found = summarize(accumulate_weighted(matches, ones, exact=True))
+    return np.array([found[m][0] for m in METRICS])
+
+
+def _reference(coco, evaluator, gt: Path, dt: Path) -> np.ndarray:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco(str(gt))
+        found = evaluator(truth, truth.loadRes(str(dt)), 'bbox')
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    return np.asarray(found.stats, float)[:12]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--images', type=int, default=5000)
+    parser.add_argument('--detections', type=int, default=96, help='an image')
+    args = parser.parse_args()
+    engines = {'hotcoco': run_hotcoco, 'mmext': run_mmext}
+    if importlib.util.find_spec('faster_coco_eval'):
+        engines['faster-coco-eval'] = run_faster
+    engines['pycocotools'] = run_pycocotools
+    with tempfile.TemporaryDirectory() as folder:
+        gt, dt = Path(folder, 'gt.json'), Path(folder, 'dt.bbox.json')
+        truth = make_truth(args.images)
+        gt.write_text(json.dumps(truth))
+        dt.write_text(json.dumps(make_detections(truth, args.detections, 1)))
+        results = {
+            name: timed(f'{name}, reading included', lambda r=run: r(gt, dt))
+            for name, run in engines.items()
+        }
+    reference = results['pycocotools'][0]
+    for name, (values, _, _) in results.items():
+        gap = np.nanmax(
+            abs(np.where(reference < 0, np.nan, reference) - values)
+        )
+        print(f'{name}: largest difference to pycocotools {gap:.1e}')
+
+
+if __name__ == '__main__':
+    main()
