@@ -49,13 +49,13 @@ def main() -> None:
     args = parse_args()
     from mmext.models.released_weights import convert_released_weights
 
-    report = convert_released_weights(
+    convert_released_weights(
         {'type': args.backbone, **args.cfg_options},
         args.src,
         args.dst,
         allow_missing=args.allow_missing,
     )
-    print(f'{report}\nwritten: {args.dst}')
+    print(f'written: {args.dst}')
 
 
 if __name__ == '__main__':
