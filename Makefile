@@ -40,7 +40,7 @@ demo: install
 	$(PY) tools/demo.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 test: install
-	$(PY) -m pytest -m 'not slow' $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 test-slow: install
 	$(PY) -m pytest -m slow $(ARGS)

@@ -56,6 +56,7 @@ EXTRAS = {
         'hypothesis',
         'pytest',
         'pytest-timeout',
+        'pytest-xdist',
         'ruff==0.15.*',
         'scikit-learn',
         'scipy',

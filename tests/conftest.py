@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # One worker a core: more threads would only wait for each other.
+    torch.set_num_threads(1)
+    os.environ['OMP_NUM_THREADS'] = '1'
 
 
 @pytest.fixture
