@@ -103,6 +103,7 @@ def test_equals_the_official_imagenet_network(
         check_imagenet_form(golden, keys, dynamic)
 
 
+@pytest.mark.slow  # the interpreter takes a minute of one core
 @pytest.mark.skipif(find_spec('triton') is None, reason='needs Triton')
 def test_triton_gives_the_official_numbers(shared) -> None:
     """The whole network through the kernels, in Triton's interpreter."""
