@@ -76,7 +76,8 @@ class _StepBlock(nn.Module):
             average = norm(average[..., None, None])[..., 0, 0]
             step = self.step(global_average(x), average)
             f = scaled_batch_norm(norm, f, step)
-            f += x
+            # It may be a view; autograd copies what changes in place in one.
+            f = f + x if f.requires_grad else f.add_(x)
         return self.relu(f)
 
 
