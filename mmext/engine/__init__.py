@@ -3,6 +3,7 @@
 
 from mmext.engine import checkpoint, onedl_names
 from mmext.engine.amp import CPUAmpOptimWrapper
+from mmext.engine.predictions import PredictionsHook
 from mmext.engine.runner import ReliableRunner
 from mmext.engine.seeding import EpochSeedHook
 
@@ -10,4 +11,9 @@ from mmext.engine.seeding import EpochSeedHook
 checkpoint.install()
 onedl_names.register()
 
-__all__ = ['CPUAmpOptimWrapper', 'EpochSeedHook', 'ReliableRunner']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'EpochSeedHook',
+    'PredictionsHook',
+    'ReliableRunner',
+]

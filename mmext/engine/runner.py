@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from mmext.engine.checkpoint import (
     newest_valid,
     replace_durably,
     require_match,
+    sha256,
 )
 from mmext.engine.distributed import (
     check_launcher,
@@ -195,17 +197,29 @@ class ReliableRunner(Runner):
                 self._load_from = str(found[0])
         super().load_or_resume()
 
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list = [(r'^module.', '')],  # noqa: B006
+    ) -> dict:
+        """Loads a checkpoint after checking how much of it fits."""
+        self._reading = filename
+        return super().load_checkpoint(
+            filename, map_location, strict, revise_keys
+        )
+
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Checks a checkpoint between its reading and its use."""
         if fn_name == 'after_load_checkpoint':
-            strict = self._evaluating or self._resume
-            found = require_match(
-                self.model,
-                kwargs['checkpoint'],
-                str(self._load_from),
-                least=1.0 if strict else 0.5,
-            )
-            self.logger.info(f'Checkpoint {self._load_from}: {found}')
+            name = str(self._reading)
+            least = 1.0 if self._evaluating or self._resume else 0.5
+            checkpoint = kwargs['checkpoint']
+            found = require_match(self.model, checkpoint, name, least)
+            if self.rank == 0 and Path(name).is_file():
+                name += f' (SHA-256 {sha256(name)})'
+            self.logger.info(f'Checkpoint {name}: {found}')
         super().call_hook(fn_name, **kwargs)
 
     @master_only
