@@ -97,7 +97,7 @@ def train_classifier(
     )
     steps = epochs * (len(data.y) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=steps, pct_start=0.1
+        optimizer, lr, total_steps=steps, pct_start=max(0.1, 3 / steps)
     )
     model.train()
     count = 0

@@ -119,7 +119,7 @@ def draw_angles(
     layers = list(dict.fromkeys(n for f in models.values() for n in f))
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
-    figure = new_figure(max(5.0, 2.6 * columns), 2.1 * rows + 0.6)
+    figure = new_figure(max(5.0, 2.6 * columns), 2.0 * rows + 0.9)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
         shown = {n: f[layer].degrees for n, f in models.items() if layer in f}
@@ -127,16 +127,33 @@ def draw_angles(
             [5.0, *(np.abs(d - 90).max() for d in shown.values() if len(d))]
         )
         bins = np.linspace(90 - reach, 90 + reach, 61)
-        for color, (name, degrees) in zip(COLORS, shown.items(), strict=False):
-            label = f'{name}: {degrees.mean():.1f} ± {degrees.std():.1f}°'
-            ax.hist(degrees, bins, color=color, alpha=0.5, label=label)
+        for i, (name, degrees) in enumerate(shown.items()):
+            color = COLORS[i % len(COLORS)]
+            ax.hist(
+                degrees, bins, color=color, histtype='step', lw=1.3, label=name
+            )
+            if len(degrees):
+                ax.text(
+                    0.02,
+                    0.95 - 0.1 * i,
+                    f'{degrees.mean():.1f} ± {degrees.std():.1f}°',
+                    color=color,
+                    fontsize=7,
+                    va='top',
+                    transform=ax.transAxes,
+                )
         ax.axvline(90, color='black', lw=0.8, ls=':')
         tidy(ax)
-        ax.set_yticks([])
+        # A narrow peak would hide the other models on a linear scale.
+        ax.set_yscale('log')
         ax.set_title(layer, fontsize=8)
-        ax.legend(fontsize=7, frameon=False, loc='upper left')
-        ax.set_ylim(top=1.45 * ax.get_ylim()[1])
+        ax.tick_params(labelsize=8)
     for ax in axes[len(layers) :]:
         ax.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc='outside upper center', ncols=4, frameon=False
+    )
+    figure.supylabel('pairs (log scale)', fontsize=9)
     figure.supxlabel('angle between two filters (degrees)', fontsize=9)
     return save(figure, path)

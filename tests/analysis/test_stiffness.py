@@ -111,7 +111,10 @@ RESNETS = {
     'grouped': {'type': 'ResNeXt', 'groups': 8, 'base_width': 4},
     'se': {'type': 'ResNet', 'plugins': attention('SEAttention')},
     'eca': {'type': 'ResNet', 'plugins': attention('ECAAttention')},
-    'fca': {'type': 'ResNet', 'plugins': attention('FCAAttention', dct_size=7)},
+    'fca': {
+        'type': 'ResNet',
+        'plugins': attention('FCAAttention', dct_size=7),
+    },
     'srm': {'type': 'ResNet', 'plugins': attention('SRMAttention')},
     # Adds to the branch, so it is part of f and no step.
     'context': {
