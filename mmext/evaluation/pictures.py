@@ -18,6 +18,7 @@ from mmext.evaluation.ground_truth import GroundTruth
 from mmext.evaluation.predictions import Predictions
 
 _LONGEST = 480  # pixels of an embedded image
+_MOST_NAMES = 16
 
 
 def image_folder(cfg: Config | None) -> Path | None:
@@ -63,7 +64,12 @@ def picture(
             else (640, 480)
         )
     width, height = size
-    font = max(width, height) / 32
+    shown = sum(
+        int(((p.image_id == image_id) & (p.score >= min_score)).sum())
+        for _, p in preds
+    )
+    # Names would cover a crowded image; there they are tooltips only.
+    font = max(width, height) / 32 if shown <= _MOST_NAMES else 0
     parts = [f'<rect class="frame" width="{width}" height="{height}"/>']
     if embedded:
         parts.append(

@@ -92,7 +92,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], unit: str) -> str:
     for tick in _ticks(low, high, 5):
         parts.append(
             f'<text x="{x(tick):.1f}" y="{height - 14}" '
-            f'text-anchor="middle">{tick:+g}</text>'
+            f'text-anchor="middle">{f"{tick:+g}" if tick else 0}</text>'
         )
     parts.append(
         f'<text x="{(left + width) / 2}" y="{height - 4}" '
