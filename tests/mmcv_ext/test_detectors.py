@@ -114,6 +114,12 @@ def narrow(model: ConfigDict) -> ConfigDict:
         for stage in ('rpn', 'rpn_proposal'):
             if 'max_per_img' in cfg.get(stage, {}):
                 cfg[stage].max_per_img = 60
+    stages = (model.get('train_cfg') or {}).get('rcnn', [])
+    for cfg in stages if isinstance(stages, list) else [stages]:
+        if 'sampler' in cfg:
+            cfg.sampler.num = 32
+            if cfg.sampler.type == 'ScoreHLRSampler':
+                cfg.sampler.score_thr = 0.0
     heads = model.get('roi_head', {}).get('bbox_head', [])
     for head in heads if isinstance(heads, list) else [heads]:
         if 'fc_out_channels' in head:
