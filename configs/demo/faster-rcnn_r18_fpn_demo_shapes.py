@@ -26,7 +26,14 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=5),
+        bbox_head=dict(
+            in_channels=64,
+            fc_out_channels=256,
+            num_classes=5,
+            # One regressor learns from the objects of all classes: with few
+            # images that is the slowest part to learn.
+            reg_class_agnostic=True,
+        ),
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=300, max_per_img=100),

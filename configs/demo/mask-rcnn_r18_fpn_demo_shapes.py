@@ -22,7 +22,14 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=5),
+        bbox_head=dict(
+            in_channels=64,
+            fc_out_channels=256,
+            num_classes=5,
+            # One regressor learns from the objects of all classes: with few
+            # images that is the slowest part to learn.
+            reg_class_agnostic=True,
+        ),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(
             num_convs=2, in_channels=64, conv_out_channels=64, num_classes=5
