@@ -77,7 +77,8 @@ class _StepBlock(nn.Module):
             step = self.step(global_average(x), average)
             f = scaled_batch_norm(norm, f, step)
             # It may be a view; autograd copies what changes in place in one.
-            f = f + x if f.requires_grad else f.add_(x)
+            free = not (f.requires_grad or torch.jit.is_tracing())
+            f = f.add_(x) if free else f + x
         return self.relu(f)
 
 
