@@ -56,7 +56,7 @@ class SelfOrthogonality(Regularizer):
             weight serves layers of all widths. False gives the paper's raw
             sums, which reach 1e10 at 256 filters. Default: True.
         max_samples: Positions used a step, evenly spaced, another set each
-            step. None uses all. Default: 1024.
+            step. None uses all. Default: 512.
     """
 
     reads_output = True
@@ -67,7 +67,7 @@ class SelfOrthogonality(Regularizer):
         lambda2: float = 1.0,
         gamma: float = 10.0,
         normalize: bool = True,
-        max_samples: int | None = 1024,
+        max_samples: int | None = 512,
     ) -> None:
         super().__init__()
         self.lambda1, self.lambda2, self.gamma = lambda1, lambda2, gamma

@@ -18,6 +18,21 @@ from torch import Tensor, nn
 from .base import Regularizer, eye_like, filter_matrix, gram
 
 
+def soft_orthogonality(filters: Tensor) -> Tensor:
+    """``||W^T W - I||_F^2`` from the smaller of the two Gram matrices.
+
+    ``||W^T W||_F = ||W W^T||_F``, so with k filters of d numbers
+    ``||W^T W - I_k||_F^2 = ||W W^T - I_d||_F^2 + k - d``.
+
+    Args:
+        filters: Shape (groups, k, d).
+    """
+    groups, k, d = filters.shape
+    products = gram(filters if k <= d else filters.transpose(-1, -2))
+    excess = (products - eye_like(products)).square().sum()
+    return excess + groups * max(0, k - d)
+
+
 @MODELS.register_module()
 class SoftOrthogonality(Regularizer):
     """``||W^T W - I||_F^2``: orthogonal filters of norm 1."""
@@ -25,8 +40,7 @@ class SoftOrthogonality(Regularizer):
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
-        products = gram(filter_matrix(layer))
-        return (products - eye_like(products)).square().sum()
+        return soft_orthogonality(filter_matrix(layer))
 
 
 @MODELS.register_module()
@@ -47,19 +61,18 @@ class OffDiagonalOrthogonality(Regularizer):
 class DoubleSoftOrthogonality(Regularizer):
     """``||W^T W - I||_F^2 + ||W W^T - I||_F^2``.
 
-    The second term is the one that can reach 0 where a layer has more
-    filters than inputs.
+    The second term can reach 0 where a layer has more filters than inputs.
+    It differs from the first by a constant (see :func:`soft_orthogonality`),
+    so the gradient is twice that of :class:`SoftOrthogonality`.
     """
 
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
         filters = filter_matrix(layer)
-        between = gram(filters)
-        across = gram(filters.transpose(-1, -2))
-        return (between - eye_like(between)).square().sum() + (
-            across - eye_like(across)
-        ).square().sum()
+        return soft_orthogonality(filters) + soft_orthogonality(
+            filters.transpose(-1, -2)
+        )
 
 
 @MODELS.register_module()
