@@ -19,7 +19,8 @@ channels = 64
 layers = 'backbone.layer.*conv[12]'
 terms = {
     'self-orthogonality': dict(
-        regularizer=dict(type='SelfOrthogonality'), weight=1.0
+        regularizer=dict(type='SelfOrthogonality', max_samples=1024),
+        weight=1.0,
     ),
     'soft orthogonality': dict(
         regularizer=dict(type='SoftOrthogonality'), weight=0.01
