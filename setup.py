@@ -81,8 +81,9 @@ setup(
         'pycocotools',
         'rich',
         'safetensors',
-        'torch>=2.1',
-        'torchvision>=0.16',
+        # Named safe globals: checkpoints are read without running them.
+        'torch>=2.6',
+        'torchvision>=0.21',
     ],
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMIM},

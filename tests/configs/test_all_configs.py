@@ -64,6 +64,14 @@ def build(cfg: Config) -> torch.nn.Module:
         return registry.MODELS.build(cfg.model)
 
 
+def build_cheaply(cfg: Config) -> torch.nn.Module:
+    """Without memory for the weights, where the model allows it."""
+    # mmdet's Swin reads a tensor's values while it is built.
+    device = 'cpu' if 'SwinTransformer' in str(cfg.model) else 'meta'
+    with torch.device(device):
+        return build(cfg)
+
+
 @pytest.fixture(autouse=True)
 def _scope():
     """Leaves no default scope behind for other tests."""
@@ -78,9 +86,7 @@ def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
     again = Config.fromfile(tmp_path / 'dumped.py')
     assert again.to_dict() == cfg.to_dict()
     assert 'mmext' in cfg.custom_imports.imports
-    with torch.device('meta'):
-        model = build(cfg)
-    assert all(p.is_meta for p in model.parameters())
+    assert any(True for _ in build_cheaply(cfg).parameters())
 
 
 def entries() -> list[tuple[str, float]]:
@@ -95,8 +101,7 @@ def entries() -> list[tuple[str, float]]:
 def test_metafile_has_the_models_own_parameters(
     name: str, params: float
 ) -> None:
-    with torch.device('meta'):
-        model = build(load(name))
+    model = build_cheaply(load(name))
     assert sum(p.numel() for p in model.parameters()) == params
 
 
