@@ -118,35 +118,27 @@ def main() -> None:
     }
     for model in models.values():
         model.eval()
-    result['inference'] = measure(
-        {name: lambda m=m: infer(m) for name, m in models.items()},
-        args.rounds,
-        clock,
-        wait,
-    )
-    for model in models.values():
+    work = {name: lambda m=m: infer(m) for name, m in models.items()}
+    result['inference'] = measure(work, args.rounds, clock, wait)
+    report('inference', result['inference'])
+    work = {}
+    for name, model in models.items():
         model.train()  # mmdet's ResNet returns None from it
-    optimizers = {
-        name: torch.optim.SGD(m.parameters(), lr=1e-4, momentum=0.9)
-        for name, m in models.items()
-    }
-    result['training step'] = measure(
-        {
-            name: lambda m=m, o=optimizers[name]: train(m, o)
-            for name, m in models.items()
-        },
-        args.rounds,
-        clock,
-        wait,
-    )
-    for kind in ('inference', 'training step'):
-        for name, row in result[kind].items():
-            print(
-                f'{kind:14} {name:8} {row["ms"]:8.1f} ms '
-                f'{100 * (row["ratio"] - 1):+6.1f} %'
-            )
+        sgd = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+        work[name] = lambda m=model, o=sgd: train(m, o)
+    result['training step'] = measure(work, args.rounds, clock, wait)
+    report('training step', result['training step'])
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + '\n')
+
+
+def report(kind: str, rows: dict[str, dict[str, float]]) -> None:
+    for name, row in rows.items():
+        print(
+            f'{kind:14} {name:8} {row["ms"]:8.1f} ms '
+            f'{100 * (row["ratio"] - 1):+6.1f} %',
+            flush=True,
+        )
 
 
 if __name__ == '__main__':
