@@ -58,6 +58,8 @@ def build(cfg: Config) -> torch.nn.Module:
     assert scope in SCOPES
     importlib.import_module(f'{scope}.models')
     init_default_scope(scope)
+    if 'data_preprocessor' in cfg:  # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         registry = importlib.import_module(f'{scope}.registry')
