@@ -241,20 +241,21 @@ def draw_correlation(
     path: Path,
     label: str = 'AP',
 ) -> Path:
-    """Scatter of a score against TNS, one named point a model."""
-    figure = new_figure(5.4, 4.0)
+    """Scatter of a score against TNS, one point a model."""
+    figure = new_figure(6.6, 3.8)
     ax = figure.subplots()
     tidy(ax)
-    for color, name in zip(_colors(tns), tns, strict=True):
-        ax.scatter(tns[name], scores[name], color=color, zorder=3)
-        ax.annotate(
-            name,
-            (tns[name], scores[name]),
-            xytext=(5, 4),
-            textcoords='offset points',
-            fontsize=8,
+    for i, (color, name) in enumerate(zip(_colors(tns), tns, strict=True)):
+        ax.scatter(
+            tns[name],
+            scores[name],
+            color=color,
+            marker='os^Dv'[i // len(COLORS) % 5],
+            label=name,
+            zorder=3,
         )
-    ax.margins(x=0.2, y=0.12)
+    figure.legend(loc='outside right center', frameon=False, fontsize=8)
+    ax.margins(0.1)
     ax.set_xlabel('total neural stiffness (TNS)')
     ax.set_ylabel(label)
     ax.set_title(f"Kendall's tau {tau}\nSpearman's rho {rho}", fontsize=9)
