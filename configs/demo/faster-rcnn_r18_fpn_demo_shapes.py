@@ -9,7 +9,15 @@ _base_ = [
 ]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    backbone=dict(
+        depth=18,
+        frozen_stages=-1,
+        norm_eval=False,
+        # Blocks that start at zero get next to no gradient for the first
+        # hundreds of iterations, and there are not many more.
+        zero_init_residual=False,
+        init_cfg=None,
+    ),
     # 64 channels where mmdet has 256: at that width the neck and the RPN
     # would cost three times the backbone.
     neck=dict(

@@ -12,6 +12,7 @@ model = dict(
         norm_eval=False,
         norm_cfg=dict(type='BN', requires_grad=True),
         style='pytorch',
+        zero_init_residual=False,
         init_cfg=None,
     )
 )
