@@ -261,7 +261,8 @@ def train(tmp_path, hooks, accumulate=1, model=None, epochs=1) -> Runner:
         },
         custom_hooks=hooks,
         default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
-        experiment_name='orthogonality',
+        # Same name and second: MMEngine would share one visualizer.
+        experiment_name=f'orthogonality-{tmp_path.name}',
         log_level='ERROR',
     )
     runner.train()
