@@ -361,3 +361,44 @@ def test_two_processes_average_and_do_not_double_count(tmp_path):
         for rank in range(2):
             both = torch.load(tmp_path / f'{name}{rank}.pt')
             assert_same_grads(both, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
+    """mmdet's with_cp, whichever form of checkpoint it takes."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    class Detector(BaseModel):
+        def __init__(self, with_cp):
+            super().__init__()
+            init_default_scope('mmdet')
+            torch.manual_seed(0)
+            self.backbone = MODELS.build(
+                {
+                    'type': 'ResNet',
+                    'depth': 18,
+                    'base_channels': 8,
+                    'with_cp': with_cp,
+                }
+            )
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            levels = self.backbone(inputs)
+            return {'loss_list': [x.square().mean() for x in levels]}
+
+    found = []
+    data = torch.nn.functional.interpolate(batch(), (64, 96))
+    for with_cp in (False, True):
+        model = Detector(with_cp).train()
+        hook = OrthogonalityHook(SOM, 'backbone.layer[34].*conv[12]')
+        runner = FakeRunner(model)
+        hook.before_train(runner)
+        hook.before_train_iter(runner, 0)
+        losses = model(data, mode='loss')
+        assert losses['loss_orth'] > 0
+        total, logged = model.parse_losses(losses)
+        assert {'loss', 'loss_list', 'loss_orth'} <= logged.keys()
+        total.backward()
+        hook.after_train_iter(runner, 0)
+        found.append(grads(model))
+    assert len(hook.layers) == 8
+    assert_same_grads(*found)
