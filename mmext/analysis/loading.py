@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_model(
         _drop_pretrained(cfg.model)
     model = build_model(cfg.model)
     if str(checkpoint) == 'none':
-        model.init_weights()
+        _init_quietly(model)
     else:
         weights = load(checkpoint)
         require_match(model, weights, str(checkpoint))
@@ -107,6 +108,16 @@ def find_images(places: Sequence[str], limit: int | None = None) -> list[Path]:
     if limit is not None and limit < len(files):
         files = [files[i * len(files) // limit] for i in range(limit)]
     return files
+
+
+def _init_quietly(model: nn.Module) -> None:
+    """Without MMEngine's line for each parameter."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        model.init_weights()
+    finally:
+        logging.disable(before)
 
 
 def _drop_pretrained(node: object) -> None:

@@ -186,6 +186,7 @@ def test_nsi_and_steps_against_a_computation_by_hand(kind):
 
 OTHERS = {
     'starnet': ({'type': 'StarNet', 'arch': 's050'}, [1, 1, 3, 1]),
+    'dwnet': ({'type': 'DWNet', 'arch': 'tiny'}, [2, 2, 6, 2]),
     'demonet': ({'type': 'DemoNet', 'depth': 3, 'embed_dims': 16}, [3]),
     'swin': (
         {
@@ -229,6 +230,16 @@ def test_models_of_another_library(name, depths):
     found = measure(timm.create_model(name), images(1))
     assert [len(s.blocks) for s in found.stages] == depths
     assert len(found.steps) == (8 if 'se' in name else 0)
+
+
+def test_models_of_mmpretrain():
+    pytest.importorskip('mmpretrain.models')
+    model = build(type='mmpretrain.ConvNeXt', arch='atto')
+    found = measure(model, images(1))
+    assert [len(s.blocks) for s in found.stages] == [2, 2, 6, 2]
+    model = build(type='mmpretrain.SEResNet', depth=50)
+    found = measure(model, images(1))
+    assert len(found.steps) == 16
 
 
 def test_the_model_is_left_as_it_was():
