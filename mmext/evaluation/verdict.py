@@ -13,7 +13,7 @@ from mmext.evaluation.intervals import Estimate
 #: Under this gain, in AP points, one seed a side earns a warning.
 SMALL_GAIN = 0.3
 #: Fewer images than the coverage table was measured for.
-MEASURED_IMAGES = 50
+MEASURED_IMAGES = 100
 POWER = 0.8
 
 
