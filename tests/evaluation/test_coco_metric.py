@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from coco_cases import json_writer, random_detections, random_truth
-from mmdet.evaluation import CocoMetric
 from mmengine.registry import METRICS
 
 import mmext.evaluation.coco_metric as module
-from mmext.evaluation.coco_metric import FastCocoMetric, HotcocoEval
+from mmext.evaluation.coco_metric import (
+    CocoMetric,
+    FastCocoMetric,
+    HotcocoEval,
+)
 
 Write = Callable[[str, object], Path]
 
