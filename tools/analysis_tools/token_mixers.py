@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('--channels', type=int, default=96, help='a multiple of 32')
     add('--sides', type=int, nargs='+', default=[14, 28, 56, 112])
-    add('--rounds', type=int, default=7, help='timed passes (default 7)')
+    add('--rounds', type=int, default=15, help='timed passes (default 15)')
     add('--out-dir', default='work_dirs/token_mixers')
     return parser.parse_args()
 
