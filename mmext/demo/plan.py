@@ -85,6 +85,11 @@ def make_plan(
             cfg.train_dataloader.dataset.indices = used
             epochs = epochs or max(1, round(budget / used))
         set_epochs(cfg, epochs)
+        # About ten a run: few images mean many short epochs.
+        interval = -(-cfg.train_cfg.max_epochs // 10)
+        cfg.default_hooks.checkpoint.update(
+            interval=interval, max_keep_ckpts=1
+        )
         # The picture and the table are made from what validation writes.
         cfg.val_evaluator.outfile_prefix = str(
             Path(cfg.work_dir, 'predictions', 'val')

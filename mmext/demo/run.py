@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import shutil
 import sys
 import time
@@ -47,7 +48,7 @@ def run_demo(args: Namespace, console: Console | None = None) -> list[Run]:
     begun = time.monotonic()
     work_dir = Path(args.work_dir)
     log = work_dir / 'demo.log'
-    with _quiet(log):
+    with _quiet():  # no file yet: the arguments may be wrong
         plan = make_plan(
             work_dir, args.data, args.epochs, args.images, args.seed
         )
@@ -57,7 +58,7 @@ def run_demo(args: Namespace, console: Console | None = None) -> list[Run]:
     except KeyboardInterrupt:
         console.print(
             '\nInterrupted. The same command continues from the last '
-            'finished epoch; with --restart it begins anew.'
+            'checkpoint; with --restart it begins anew.'
         )
         raise
     with _quiet(log):
@@ -157,11 +158,14 @@ def _prepare_work_dir(cfg: Config, restart: bool) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Sends what the libraries print to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _quiet(log: Path | None = None) -> Iterator[None]:
+    """Sends what the libraries print to a file, or nowhere."""
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open('a', encoding='utf-8') as stream,
+        (
+            io.StringIO() if log is None else log.open('a', encoding='utf-8')
+        ) as stream,
         contextlib.redirect_stdout(stream),
         contextlib.redirect_stderr(stream),
     ):

@@ -183,6 +183,7 @@ def test_own_data_takes_as_many_iterations(shared, tmp_path, name):
         epochs = cfg.train_cfg.max_epochs
         assert epochs * iterations == pytest.approx(budget, rel=0.15)
         assert cfg.param_scheduler[1].T_max == epochs
+        assert epochs / cfg.default_hooks.checkpoint.interval <= 10
         classes = cfg.train_dataloader.dataset.metainfo.classes
         assert cfg.model.roi_head.bbox_head.num_classes == len(classes)
 
