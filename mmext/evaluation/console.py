@@ -25,6 +25,7 @@ def print_table(table: Table, console: Console) -> None:
             escape(name),
             justify='left' if i == 0 else 'right',
             overflow='fold',
+            no_wrap=i == 0,
         )
     for row in table.rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
