@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,14 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     # One worker a core: more threads would only wait for each other.
     torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same numbers whichever tests ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture
