@@ -3,8 +3,8 @@
 
 python tools/demo.py [--data DIR]
 
-About seven minutes for both on two CPU cores, less on a GPU, which is used
-where there is one.
+Some minutes for both on two CPU cores, less on a GPU, which is used where
+there is one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import warnings
+
+# Threads that wait without spinning: where something else needs a core too,
+# spinning makes an iteration take ten times as long. Read when torch loads.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def parse_args() -> argparse.Namespace:
