@@ -75,10 +75,13 @@ setup(
     packages=find_packages(include=['mmext', 'mmext.*']),
     include_package_data=True,
     install_requires=[
+        'filelock',
         'hotcoco>=1.3',
         'matplotlib',
         'numpy',
+        'pillow',
         'pycocotools',
+        'pyyaml',
         'rich',
         'safetensors',
         # Named safe globals: checkpoints are read without running them.

@@ -11,7 +11,13 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.registry import DATASETS, METRICS
 
-from mmext.datasets.shapes import CLASSES, COLOURS, SPLITS, write_shapes
+from mmext.datasets.shapes import (
+    CLASSES,
+    COLOURS,
+    SPLITS,
+    VERSION,
+    write_shapes,
+)
 from mmext.errors import UserError, did_you_mean
 
 
@@ -35,7 +41,10 @@ def cached_shapes(
         size: Width and height in pixels.
     """
     width, height = size
-    name = f'shapes_{width}x{height}_{num_train}+{num_val}_seed{seed}'
+    # A newer generator must not replace data that an older one reads.
+    name = (
+        f'shapes-v{VERSION}_{width}x{height}_{num_train}+{num_val}_seed{seed}'
+    )
     try:
         return write_shapes(cache_dir() / name, num_train, num_val, seed, size)
     except OSError as error:

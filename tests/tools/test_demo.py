@@ -122,7 +122,7 @@ def test_the_picture_has_a_column_a_run(demo):
 def test_predictions_give_the_logged_ap(demo, cache):
 
     work_dir, _, runs = demo
-    (root,) = cache.glob('shapes_*4+1*')
+    (root,) = cache.glob('shapes-v*4+1*')
     truth = COCO(root / 'annotations/instances_val.json')
     for one in runs:
         found = truth.loadRes(str(one.path / 'predictions/val.bbox.json'))
