@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The linear scaling rule, its arithmetic and its words."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from mmext.engine.distributed import num_processes
+from mmext.engine.lr_scaling import lr_scaling
+
+
+def config(**optim) -> Config:
+    return Config(
+        {
+            'auto_scale_lr': {'enable': False, 'base_batch_size': 16},
+            'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 0.02}}
+            | optim,
+            'train_dataloader': {'batch_size': 4},
+        }
+    )
+
+
+def test_the_arithmetic_is_shown():
+    found = lr_scaling(config(), 1)
+    assert found.batch == 4 and found.lr == pytest.approx(0.005)
+    assert str(found) == (
+        'lr 0.02 is meant for a total batch of 16 (8 GPUs x 2); this run has '
+        '1 process x 4 images = 4: lr 0.02 x 4 / 16 = 0.005'
+    )
+    assert lr_scaling(config(), 4).factor == 1
+
+
+def test_accumulated_batches_count():
+    found = lr_scaling(config(accumulative_counts=3), 2)
+    assert found.batch == 24 and found.lr == pytest.approx(0.03)
+    assert '2 processes x 4 images x 3 accumulated = 24' in str(found)
+
+
+@pytest.mark.parametrize(
+    'gone', ['auto_scale_lr', 'optim_wrapper', 'train_dataloader']
+)
+def test_nothing_is_said_of_what_is_not_known(gone):
+    cfg = config()
+    cfg.pop(gone)
+    assert lr_scaling(cfg, 1) is None
+
+
+def test_processes_by_launcher():
+    environ = {'WORLD_SIZE': '2', 'SLURM_NTASKS': '3'}
+    environ['OMPI_COMM_WORLD_SIZE'] = '4'
+    names = ('none', 'pytorch', 'slurm', 'mpi')
+    assert [num_processes(n, environ) for n in names] == [1, 2, 3, 4]
