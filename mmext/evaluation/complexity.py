@@ -111,13 +111,19 @@ def config_complexity(
 
 
 def test_shape(cfg: Config) -> tuple[int, int]:
-    """(height, width) that the test pipeline resizes to, after padding."""
+    """(height, width) that the test pipeline resizes to, after padding.
+
+    Where it keeps each image's own size: that of the training crops.
+    """
     pre = cfg.model.get('data_preprocessor') or {}
     divisor = pre.get('pad_size_divisor', 1)
     pipeline = cfg.get('test_pipeline') or []
     if not pipeline and cfg.get('test_dataloader'):
         pipeline = cfg.test_dataloader.dataset.get('pipeline', [])
     width, height = 1280, 800
+    for step in cfg.get('train_pipeline') or []:
+        if step.get('type') == 'RandomCrop':
+            height, width = step['crop_size']
     for step in pipeline:
         if 'Resize' in str(step.get('type')) and step.get('scale'):
             width, height = step['scale']
