@@ -1,17 +1,21 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Our backbones beside their peers: time, memory, parameters, FLOPs.
 
-    python benchmarks/backbones.py                   # every pair
+    python benchmarks/backbones.py                   # every group
     python benchmarks/backbones.py starnet-s1 --rounds 20 --out out.json
     python benchmarks/backbones.py --list
 
-Both sides of a pair return the same levels and run in turn, round after
-round, in one process; a ratio is the median over rounds of ours over theirs,
-so that a busy machine slows both sides alike. ``--cpu-time`` takes the
+All networks of a group, each in both memory formats, run in turn, round after
+round, in one process; a ratio is the median over rounds of the ratios within
+a round, so that a busy machine slows all alike. ``--cpu-time`` takes the
 process's CPU time instead of the clock, best with ``--threads 1``, for a
 machine that others share. A training step is forward and backward, norms in
 training mode. FLOPs are multiply-adds. Memory is the peak above weights and
 input of one training step.
+
+``--out`` keeps each group on each input as soon as it is measured, and a
+second run with the same file does only what is missing. A table in Markdown
+is written beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,13 +38,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import mmext
 from mmext.errors import UserError, command, did_you_mean
 
-Work = dict[str, Callable[[], object]]
+Build = Callable[[], nn.Module]
 LEVELS = (0, 1, 2, 3)
-INPUTS = {'1x3x800x1216': (1, 3, 800, 1216), '8x3x224x224': (8, 3, 224, 224)}
+INPUTS = {'8x3x224x224': (8, 3, 224, 224), '1x3x800x1216': (1, 3, 800, 1216)}
 FORMATS = {
     'contiguous': torch.contiguous_format,
     'channels-last': torch.channels_last,
 }
+MODES = ('inference', 'training step')
 
 
 class TimmTokens(nn.Module):
@@ -63,78 +69,68 @@ def timm_levels(name: str) -> nn.Module:
     return timm.create_model(name, features_only=True, out_indices=LEVELS)
 
 
-def ours(kind: str, **cfg) -> Callable[[], nn.Module]:
+def registered(kind: str, **cfg) -> Build:
     return lambda: MODELS.build({'type': kind, **cfg})
 
 
-def swin(**cfg) -> Callable[[], nn.Module]:
-    return ours('mmdet.SwinTransformer', drop_path_rate=0.0, **cfg)
+def resnet(depth: int) -> Build:
+    return registered('mmdet.ResNet', depth=depth, norm_eval=False)
 
 
-def resnet(depth: int) -> Callable[[], nn.Module]:
-    return ours('mmdet.ResNet', depth=depth, norm_eval=False)
+def starnet(arch: str, **peers: Build) -> tuple[dict, dict]:
+    ours = {f'StarNet-{arch.upper()}': registered('StarNet', arch=arch)}
+    return ours, {'timm': partial(timm_levels, f'starnet_{arch}'), **peers}
 
 
-STATIC = {'arch': 'tiny', 'drop_path_rate': 0.0}
-DWNETS = {
-    'dwnet-t': ours('DWNet', **STATIC),
-    'dwnet-t-homogeneous': ours('DWNet', dynamic='homogeneous', **STATIC),
-    'dwnet-t-inhomogeneous': ours('DWNet', dynamic='inhomogeneous', **STATIC),
-}
+def gmlp(arch: str, name: str, **peers: Build) -> tuple[dict, dict]:
+    ours = registered('GMLP', arch=arch, drop_path_rate=0.0)
+    return {f'gMLP-{arch}': ours}, {TIMM_GMLP: partial(TimmTokens, name)} | {
+        k.replace('_', '-'): v for k, v in peers.items()
+    }
+
+
+# It has weights for 14x14 tokens and takes no other number.
+TIMM_GMLP = 'timm gMLP'
+SWIN = registered('mmdet.SwinTransformer', drop_path_rate=0.0)
+DWNET = partial(registered, 'DWNet', arch='tiny', drop_path_rate=0.0)
+SE = [{'cfg': {'type': 'SEAttention'}, 'position': 'after_conv3'}]
+R50 = {'depth': 50, 'norm_eval': False}
 # name: ours, theirs
-PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
-    **{
-        f'starnet-{arch} / timm': (
-            ours('StarNet', arch=arch),
-            lambda arch=arch: timm_levels(f'starnet_{arch}'),
-        )
-        for arch in ('s1', 's2', 's3', 's4', 's050', 's100', 's150')
-    },
-    'starnet-s4 / resnet-18': (ours('StarNet', arch='s4'), resnet(18)),
-    **{
-        f'gmlp-{arch} / timm': (
-            ours('GMLP', arch=arch, drop_path_rate=0.0),
-            lambda name=name: TimmTokens(name),
-        )
-        for arch, name in (
-            ('tiny', 'gmlp_ti16_224'),
-            ('small', 'gmlp_s16_224'),
-            ('base', 'gmlp_b16_224'),
-        )
-    },
-    'gmlp-small / swin-t': (
-        ours('GMLP', arch='small', drop_path_rate=0.0),
-        swin(),
+GROUPS: dict[str, tuple[dict[str, Build], dict[str, Build]]] = {
+    'starnet-s1': starnet('s1'),
+    'starnet-s4': starnet('s4', **{'ResNet-18': resnet(18)}),
+    'gmlp-small': gmlp('small', 'gmlp_s16_224', Swin_T=SWIN),
+    'dwnet-tiny': (
+        {
+            'DWNet-T': DWNET(),
+            'DWNet-T homogeneous': DWNET(dynamic='homogeneous'),
+            'DWNet-T inhomogeneous': DWNET(dynamic='inhomogeneous'),
+        },
+        {'Swin-T': SWIN, 'ResNet-50': resnet(50)},
     ),
-    **{
-        f'{name} / {peer}': (build, other)
-        for name, build in DWNETS.items()
-        for peer, other in (('swin-t', swin()), ('resnet-50', resnet(50)))
-    },
+    'resnet-50': (
+        {
+            'PluginResNet-50': registered('PluginResNet', **R50),
+            'SE-ResNet-50': registered('PluginResNet', plugins=SE, **R50),
+            'StepNet-50': registered('StepNetResNet', **R50),
+        },
+        {'ResNet-50': resnet(50)},
+    ),
+    'starnet-s2': starnet('s2'),
+    'starnet-s3': starnet('s3'),
+    'starnet-s050': starnet('s050'),
+    'starnet-s100': starnet('s100'),
+    'starnet-s150': starnet('s150'),
+    'gmlp-tiny': gmlp('tiny', 'gmlp_ti16_224'),
+    'gmlp-base': gmlp('base', 'gmlp_b16_224'),
 }
 
 
-def compare(
-    work: Work,
-    rounds: int,
-    clock: Callable[[], float],
-    wait: Callable[[], object],
-) -> tuple[float, dict[str, float]]:
-    """Median ratio of the first to the second, and each one's median ms."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for i in range(rounds + 1):
-        # Either side goes first as often as the other.
-        for name in sorted(work, reverse=i % 2 == 1):
-            gc.collect()
-            wait()
-            start = clock()
-            work[name]()
-            wait()
-            if i:  # the first round warms up
-                times[name].append(clock() - start)
-    mine, theirs = times.values()
-    ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-    return ratio, {n: 1e3 * statistics.median(t) for n, t in times.items()}
+def members(group: str, size: str) -> tuple[dict, dict]:
+    """Ours, and the peers that take this input."""
+    ours, theirs = GROUPS[group]
+    small = size.endswith('224x224')
+    return ours, {k: v for k, v in theirs.items() if small or k != TIMM_GMLP}
 
 
 def peak_memory(step: Callable[[], object], cuda: bool) -> int:
@@ -156,7 +152,7 @@ def peak_memory(step: Callable[[], object], cuda: bool) -> int:
     return most
 
 
-def count_flops(build: Callable[[], nn.Module], shape: tuple) -> int:
+def count_flops(build: Build, shape: tuple) -> int:
     """Multiply-adds of one forward pass, without computing it."""
     model = build().to('meta')
     model.eval()  # mmdet's networks return None from it
@@ -166,121 +162,180 @@ def count_flops(build: Callable[[], nn.Module], shape: tuple) -> int:
     return counter.get_total_flops() // 2
 
 
-def run_pair(
-    name: str, shape: tuple, layout: torch.memory_format, args
-) -> dict:
-    """All measurements of one pair on one input in one memory format."""
+def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
+    """Times in ms of each round, peak bytes, parameters and FLOPs."""
     cuda = torch.cuda.is_available()
     device = 'cuda' if cuda else 'cpu'
-    wait = torch.cuda.synchronize if cuda else lambda: None
     clock = time.process_time if args.cpu_time else time.perf_counter
-    x = torch.rand(shape, device=device).contiguous(memory_format=layout)
-    builds = dict(zip(('ours', 'theirs'), PAIRS[name], strict=True))
-    models = {
-        side: build().to(device, memory_format=layout)
-        for side, build in builds.items()
-    }
+    cast = partial(torch.autocast, device, torch.bfloat16, enabled=args.amp)
+    x = torch.rand(shape, device=device)
+    runs, result = {}, {}
+    for name, build in builds.items():
+        result[name] = {
+            'params': sum(p.numel() for p in build().parameters()),
+            'flops': count_flops(build, (1, *shape[1:])),
+        }
+        for layout, memory_format in FORMATS.items():
+            model = build().to(device, memory_format=memory_format)
+            image = x.contiguous(memory_format=memory_format)
+            runs[name, layout] = model, image
+            result[name][layout] = {mode: [] for mode in MODES}
 
-    def infer(model: nn.Module) -> None:
-        with torch.no_grad():
-            model(x)
+    def infer(model: nn.Module, image: Tensor) -> None:
+        with torch.no_grad(), cast():
+            model(image)
 
-    def step(model: nn.Module) -> None:
-        sum(level.mean() for level in model(x)).backward()
+    def step(model: nn.Module, image: Tensor) -> None:
+        with cast():
+            loss = sum(level.float().mean() for level in model(image))
+        loss.backward()
         model.zero_grad(set_to_none=True)
 
-    result = {}
-    for model in models.values():
-        model.eval()
-    result['inference'] = compare(
-        {side: lambda m=m: infer(m) for side, m in models.items()},
-        args.rounds,
-        clock,
-        wait,
-    )
-    for model in models.values():
-        model.train()
-    result['training step'] = compare(
-        {side: lambda m=m: step(m) for side, m in models.items()},
-        args.rounds,
-        clock,
-        wait,
-    )
-    memory = {
-        side: peak_memory(lambda m=m: step(m), cuda)
-        for side, m in models.items()
-    }
-    result['memory'] = memory['ours'] / memory['theirs'], memory
-    result['params'] = {
-        side: sum(p.numel() for p in m.parameters())
-        for side, m in models.items()
-    }
-    result['flops'] = {
-        side: count_flops(build, (1, *shape[1:]))
-        for side, build in builds.items()
-    }
+    def seconds(run: Callable, model: nn.Module, image: Tensor) -> float:
+        gc.collect()
+        if cuda:
+            torch.cuda.synchronize()
+        start = clock()
+        run(model, image)
+        if cuda:
+            torch.cuda.synchronize()
+        return clock() - start
+
+    for mode, run in zip(MODES, (infer, step), strict=True):
+        for (name, layout), (model, image) in runs.items():  # warms up, too
+            model.train(mode == 'training step')
+            if run is step:
+                work = partial(step, model, image)
+                result[name][layout]['memory'] = peak_memory(work, cuda)
+            else:
+                infer(model, image)
+        for i in range(args.rounds):
+            # Every second round goes backwards: nobody is always first.
+            for (name, layout), pair in list(runs.items())[:: 1 - i % 2 * 2]:
+                taken = 1e3 * seconds(run, *pair)
+                result[name][layout][mode].append(round(taken, 2))
     return result
 
 
-def as_row(name: str, size: str, layout: str, result: dict) -> str:
-    """One line of the Markdown table, ratios first."""
-    (fwd, fwd_ms), (step, step_ms) = (
-        result['inference'],
-        result['training step'],
-    )
-    memory, bytes_ = result['memory']
-    cells = [
-        name,
-        size,
-        layout,
-        f'{fwd:.2f}',
-        f'{step:.2f}',
-        f'{memory:.2f}',
-        *(
-            f'{ms["ours"]:.0f} / {ms["theirs"]:.0f}'
-            for ms in (fwd_ms, step_ms)
-        ),
-        f'{bytes_["ours"] / 2**20:.0f} / {bytes_["theirs"] / 2**20:.0f}',
+def ratio(a: list[float], b: list[float]) -> float:
+    """Median over rounds of a over b."""
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def as_markdown(content: dict) -> str:
+    """The tables, ratios first."""
+    where = ', '.join(f'{k} {v}' for k, v in content['where'].items())
+    lines = [
+        '# Backbones beside their peers',
+        '',
+        f'`python benchmarks/backbones.py` ({where}). Two figures in a cell '
+        'are contiguous · channels-last. Ratios are medians over rounds, '
+        'times are medians; below 1 ours is faster. A training step is '
+        'forward and backward, norms in training mode; memory is its peak '
+        'above weights and input.',
+        '',
+        '| ours / theirs | input | inference | training step | memory '
+        '| inference, ms: ours / theirs | step, ms: ours / theirs '
+        '| memory, MiB: ours / theirs | params, M | FLOPs, G |',
+        '|---' * 10 + '|',
     ]
+    formats = ['| network | input | inference | training step |', '|---' * 4]
+    formats[-1] += '|'
+    seen = set()
+    for row in content['rows']:
+        result, size = row['networks'], row['input']
+        ours, theirs = members(row['group'], size)
+        for mine in ours:
+            for peer in theirs:
+                lines.append(_peers(mine, peer, size, result))
+        for name in result:
+            if (name, size) not in seen and name != 'timm':
+                seen.add((name, size))
+                both = (result[name][k] for k in FORMATS)
+                a, b = both
+                cells = (f'{ratio(a[m], b[m]):.2f}' for m in MODES)
+                formats.append(f'| {name} | {size} | {" | ".join(cells)} |')
+    lines += [
+        '',
+        '## Memory formats',
+        '',
+        "Contiguous over channels-last, of the same network's time: above 1 "
+        'channels-last is faster.',
+        '',
+        *formats,
+        '',
+    ]
+    return '\n'.join(lines)
+
+
+def _peers(mine: str, peer: str, size: str, result: dict) -> str:
+    a, b = result[mine], result[peer]
+    cells = [f'{mine} / {peer}', size]
+    cells += [
+        ' · '.join(f'{ratio(a[k][mode], b[k][mode]):.2f}' for k in FORMATS)
+        for mode in MODES
+    ]
+    cells.append(
+        ' · '.join(f'{a[k]["memory"] / b[k]["memory"]:.2f}' for k in FORMATS)
+    )
+    for mode in MODES:
+        cells.append(
+            ' / '.join(
+                ' · '.join(
+                    f'{statistics.median(side[k][mode]):.0f}' for k in FORMATS
+                )
+                for side in (a, b)
+            )
+        )
+    cells.append(
+        ' / '.join(
+            ' · '.join(f'{side[k]["memory"] / 2**20:.0f}' for k in FORMATS)
+            for side in (a, b)
+        )
+    )
     for key, unit in (('params', 1e6), ('flops', 1e9)):
-        a, b = result[key]['ours'] / unit, result[key]['theirs'] / unit
-        cells.append(f'{a:.2f} / {b:.2f}')
+        cells.append(f'{a[key] / unit:.2f} / {b[key] / unit:.2f}')
     return '| ' + ' | '.join(cells) + ' |'
 
 
-HEAD = (
-    '| ours / theirs | input | format | inference | training step | memory '
-    '| inference, ms | step, ms | memory, MiB | params, M | FLOPs, G |\n'
-    + '|---' * 11
-    + '|'
-)
-
-
 def selected(patterns: list[str]) -> list[str]:
-    """Pairs whose name begins like one of the patterns; all without any."""
+    """Groups whose name begins like one of the patterns; all without any."""
     for pattern in patterns:
-        if not any(name.startswith(pattern) for name in PAIRS):
+        if not any(name.startswith(pattern) for name in GROUPS):
             raise UserError(
-                f'No pair begins with {pattern!r}.',
-                did_you_mean(pattern, PAIRS) or 'See --list.',
+                f'No group begins with {pattern!r}.',
+                did_you_mean(pattern, GROUPS) or 'See --list.',
             )
-    return [n for n in PAIRS if not patterns or n.startswith(tuple(patterns))]
+    return [n for n in GROUPS if not patterns or n.startswith(tuple(patterns))]
+
+
+def load(out: Path | None, where: dict) -> dict:
+    """What an earlier run with the same settings left in the file."""
+    if out is None or not out.exists():
+        return {'where': where, 'rows': []}
+    content = json.loads(out.read_text())
+    if content['where'] != where:
+        raise UserError(
+            f'{out} was measured with {content["where"]}, not {where}.',
+            'Name another file with --out.',
+        )
+    return content
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('pairs', nargs='*', help='pairs to run, by the start of their name')
-    add('--list', action='store_true', help='print the names of all pairs')
+    add('groups', nargs='*', help='groups to run, by the start of their name')
+    add('--list', action='store_true', help='print the names of all groups')
     add('--inputs', nargs='+', choices=INPUTS, default=list(INPUTS))
-    add('--formats', nargs='+', choices=FORMATS, default=list(FORMATS))
     add('--rounds', type=int, default=5)
     add('--threads', type=int, default=torch.get_num_threads())
     add('--cpu-time', action='store_true')
-    add('--out', type=Path, help='JSON to write')
+    add('--amp', action='store_true', help='autocast in bfloat16')
+    add('--out', type=Path, help='JSON to write, or to complete')
     args = parser.parse_args()
-    names = selected(args.pairs)
+    names = selected(args.groups)
     if args.list:
         print('\n'.join(names))
         return
@@ -288,34 +343,32 @@ def main() -> None:
     torch.manual_seed(0)
     cuda = torch.cuda.is_available()
     where = {
-        'device': torch.cuda.get_device_name() if cuda else 'cpu',
+        'device': torch.cuda.get_device_name() if cuda else 'CPU',
         'machine': platform.machine(),
         'threads': args.threads,
-        'clock': 'cpu time' if args.cpu_time else 'wall',
+        'clock': 'CPU time' if args.cpu_time else 'wall',
         'rounds': args.rounds,
+        'dtype': 'bfloat16 autocast' if args.amp else 'float32',
         'torch': torch.__version__,
         'mmext': mmext.__version__,
     }
-    print(', '.join(f'{k} {v}' for k, v in where.items()), f'\n\n{HEAD}')
-    rows = []
-    for name in names:
-        for size in args.inputs:
-            # timm's gMLP has weights for 14x14 tokens and takes no others.
-            if (
-                name.startswith('gmlp')
-                and 'timm' in name
-                and '224' not in size
-            ):
+    content = load(args.out, where)
+    done = {(row['group'], row['input']) for row in content['rows']}
+    for size in args.inputs:
+        for name in names:
+            ours, theirs = members(name, size)
+            if (name, size) in done or not theirs:
                 continue
-            for layout in args.formats:
-                result = run_pair(name, INPUTS[size], FORMATS[layout], args)
-                rows.append(
-                    {'pair': name, 'input': size, 'format': layout, **result}
-                )
-                print(as_row(name, size, layout, result), flush=True)
-    if args.out:
-        content = {**where, 'rows': rows}
-        args.out.write_text(json.dumps(content, indent=2) + '\n')
+            networks = measure({**ours, **theirs}, INPUTS[size], args)
+            row = {'group': name, 'input': size, 'networks': networks}
+            content['rows'].append(row)
+            for mine in ours:
+                for peer in theirs:
+                    print(_peers(mine, peer, size, networks), flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(content, indent=1) + '\n')
+                table = args.out.with_suffix('.md')
+                table.write_text(as_markdown(content))
 
 
 if __name__ == '__main__':
