@@ -42,6 +42,7 @@ from mmext.engine.distributed import (
     init_gloo,
     replace_torch_sync_bn,
 )
+from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.seeding import EpochSeedHook
 from mmext.errors import UserError
 
@@ -53,6 +54,7 @@ class ReliableRunner(Runner):
     - Several processes work without a GPU (gloo), SyncBN included, and
       validate with the same BN statistics.
     - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
+    - ``auto_scale_lr`` counts accumulated batches and shows its arithmetic.
     - A checkpoint is written beside its place, flushed, read back and only
       then renamed; a full disk stops the run and leaves the older ones.
     - Resuming takes the newest *whole* checkpoint, and the run then ends
@@ -107,6 +109,21 @@ class ReliableRunner(Runner):
             optim_wrapper['type'] = 'CPUAmpOptimWrapper'
             self.logger.info('Mixed precision on the CPU: bfloat16')
         return super().build_optim_wrapper(optim_wrapper)
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None
+    ) -> None:
+        """Scales the rate to the images of a step, and shows how.
+
+        The parent leaves accumulated batches out.
+        """
+        scaling = lr_scaling(self.cfg, self.world_size)
+        if scaling is None or not (auto_scale_lr or {}).get('enable'):
+            super().scale_lr(optim_wrapper, auto_scale_lr)
+            return
+        self.logger.info(f'auto_scale_lr: {scaling}')
+        for group in optim_wrapper.optimizer.param_groups:
+            group['lr'] *= scaling.factor
 
     @staticmethod
     def build_dataloader(
