@@ -10,12 +10,14 @@ they wrote themselves.
 
 A pickle that wants more than tensors and plain containers is refused.
 ``MMEXT_TRUST_CHECKPOINT=1`` (``--trust-checkpoint``) overrides that.
+
+A file whose name ends in ``-<8 or more digits of its SHA-256>``, as published
+weights do, must have that hash.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import json
 import os
 import pickle
 import re
@@ -26,56 +28,30 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.dist import barrier
-from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import checkpoint as host
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from mmext.engine.untrusted import (
+    SAFE_GLOBALS,
+    TRUST,
+    globals_wanted,
+    refuse_bomb,
+    require_named_hash,
+    sha256,
+    trusted,
+)
 from mmext.errors import UserError, did_you_mean
 
-TRUST = 'MMEXT_TRUST_CHECKPOINT'
 STEP = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 MapLocation = str | torch.device | Callable | None
 
-_scalar = np.float64(0).__reduce__()[0]
-_reconstruct = np.zeros(0).__reduce__()[0]
 
-
-def _history_method(owner: type, name: str) -> Callable:
-    """What a checkpoint may use ``getattr`` for: the log's statistics."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r}')
-
-
-#: What an MMEngine checkpoint holds beside tensors: the history of the log.
-SAFE_GLOBALS = [
-    (_history_method, 'builtins.getattr'),
-    HistoryBuffer,
-    np.dtype,
-    np.ndarray,
-    _scalar,
-    _reconstruct,
-    *{type(np.dtype(kind)) for kind in '?bhilqBHILQefd'},
-]
-
-
-def trusted() -> bool:
-    """Whether the user asked to unpickle whatever a checkpoint holds."""
-    return os.environ.get(TRUST, '0') not in ('', '0')
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+class UntrustedCheckpointError(UserError):
+    """The file is whole, and reading it would call unknown code."""
 
 
 def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
@@ -87,23 +63,26 @@ def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
         map_location: As for :func:`torch.load`. Default: the CPU.
 
     Raises:
-        UserError: No such file, not a whole checkpoint, or a pickle that
-            wants to call what is not on the allowlist.
+        UserError: No such file, not a whole checkpoint, not the one whose
+            hash is in its name, or a pickle that wants to call what is not on
+            the allowlist.
     """
     path = _existing(filename)
+    if not trusted():
+        require_named_hash(path)
     if path.suffix == '.safetensors':
         return _load_safetensors(path, map_location)
     if trusted():
         return torch.load(path, map_location, weights_only=False)
-    _refuse_compressed(path)
+    refuse_bomb(path)
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        wanted = _globals_wanted(path, str(error))
+        wanted = globals_wanted(path, str(error))
         if not wanted:
             raise _unreadable(path, error) from error
-        raise UserError(
+        raise UntrustedCheckpointError(
             f'checkpoint {path} was refused: loading it would call '
             f'{", ".join(wanted)}, which can run any code (SHA-256 '
             f'{sha256(path)})',
@@ -111,7 +90,13 @@ def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
             '.safetensors). If you trust whoever made this file: '
             f'--trust-checkpoint, or {TRUST}=1.',
         ) from error
-    except (EOFError, OSError, RuntimeError, KeyError, ValueError) as error:
+    except MemoryError as error:
+        raise UserError(
+            f'checkpoint {path} ({path.stat().st_size} bytes) was refused: it '
+            'asks for more memory than there is',
+            'No checkpoint of this size does. Get it from its author again.',
+        ) from error
+    except Exception as error:  # torn bytes end a pickle in any of them
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise UserError(
@@ -123,6 +108,30 @@ def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def require_sha256(path: str | Path, digest: str) -> None:
+    """Stops where a file is not the one that was meant.
+
+    Args:
+        path: The file.
+        digest: The first digits of its SHA-256, or all 64.
+
+    Raises:
+        UserError: The file's hash is another, or ``digest`` cannot be one.
+    """
+    digest = digest.lower()
+    if not re.fullmatch('[0-9a-f]{8,64}', digest):
+        raise UserError(
+            f'SHA-256 {digest!r} is not 8 to 64 hexadecimal digits',
+            f'sha256sum {path} prints it.',
+        )
+    found = sha256(_existing(path))
+    if not found.startswith(digest):
+        raise UserError(
+            f'{path} has the SHA-256 {found}, and {digest} was expected',
+            'It is another file, or was changed on its way: get it again.',
+        )
 
 
 def _existing(filename: str | Path) -> Path:
@@ -137,7 +146,11 @@ def _existing(filename: str | Path) -> Path:
             or f'Known: {", ".join(schemes)}.',
         )
     folder = path if path.is_dir() else path.parent
-    beside = [p.name for p in folder.glob('*.pth')] if folder.is_dir() else []
+    beside = [
+        p.name
+        for kind in ('*.pth', '*.safetensors')
+        for p in (folder.glob(kind) if folder.is_dir() else ())
+    ]
     raise UserError(
         f'checkpoint {path} '
         + ('is a folder' if path.is_dir() else 'does not exist'),
@@ -148,13 +161,15 @@ def _existing(filename: str | Path) -> Path:
 
 
 def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     device = map_location if isinstance(map_location, str) else 'cpu'
     try:
-        return {'meta': {}, 'state_dict': load_file(path, device)}
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, 'pt') as file:
+            meta = json.loads((file.metadata() or {}).get('mmext', '{}'))
+        return {'meta': meta, 'state_dict': load_file(path, device)}
+    except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -168,32 +183,6 @@ def _unreadable(path: Path, error: Exception) -> UserError:
         'It was cut off or changed. Use an older one; --resume without a '
         'file name finds the newest whole checkpoint by itself.',
     )
-
-
-def _refuse_compressed(path: Path) -> None:
-    """torch.save stores; a compressed member can be a decompression bomb."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        packed = [m for m in archive.infolist() if m.compress_type]
-    if packed:
-        grown = sum(m.file_size for m in packed)
-        raise UserError(
-            f'checkpoint {path} was refused: {len(packed)} of its members are '
-            f'compressed and would unpack to {grown} bytes; torch.save never '
-            'compresses',
-            'If you trust whoever made it: --trust-checkpoint.',
-        )
-
-
-def _globals_wanted(path: Path, message: str) -> list[str]:
-    """Names a pickle would call, for the message that refuses it."""
-    names: list[str] = []
-    inspect = torch.serialization.get_unsafe_globals_in_checkpoint
-    allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
-    with contextlib.suppress(Exception), allowed:  # torn, or not a zip file
-        names = inspect(path)
-    return names or re.findall(r'\bGLOBAL ([\w.]+\.[\w.]+)', message)
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
@@ -344,8 +333,19 @@ def defect(path: str | Path) -> str | None:
                 return 'no data.pkl in it'
             bad = archive.testzip()
             return f'checksum of {bad} is wrong' if bad else None
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+    except Exception as error:  # torn bytes end zipfile in any of them
         return str(error) or type(error).__name__
+
+
+def _unloadable(path: Path) -> str | None:
+    """Damage in the few bytes that no checksum covers."""
+    try:
+        load(path)
+    except UntrustedCheckpointError:
+        return None  # whole: whoever resumes from it is told what to do
+    except UserError as error:
+        return error.problem
+    return None
 
 
 def newest_valid(
@@ -369,7 +369,7 @@ def newest_valid(
     else:
         steps.sort(key=lambda p: p.stat().st_mtime_ns)
     for path in reversed(steps):
-        if (why := defect(path)) is None:
+        if (why := defect(path) or _unloadable(path)) is None:
             return path
         tell(f'checkpoint {path.name} is passed over: {why}')
     return None

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import pickle
 import shutil
 import signal
+import tarfile
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -26,8 +28,9 @@ from mmext.engine.checkpoint import (
     newest_valid,
     replace_durably,
     require_match,
-    sha256,
+    require_sha256,
 )
+from mmext.engine.untrusted import sha256
 from mmext.errors import UserError
 
 
@@ -121,6 +124,104 @@ def test_a_decompression_bomb_is_refused(tmp_path):
         load(bomb)
 
 
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A bomb without compression: one storage listed a hundred times."""
+    bomb = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(bomb, 'w') as archive:
+        archive.writestr('whole/data.pkl', pickle.dumps({}))
+        archive.writestr('whole/data/0', bytes(10**5))
+        first = archive.filelist[-1]
+        for i in range(1, 100):
+            again = copy.copy(first)
+            again.filename = f'whole/data/{i}'
+            archive.filelist.append(again)
+    assert bomb.stat().st_size < 2 * 10**5
+    with pytest.raises(UserError, match='bytes would unpack to 1000'):
+        load(bomb)
+
+
+class Call:
+    """Calls a function when unpickled."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_a_pickle_cannot_ask_for_the_memory(tmp_path):
+    """weights_only allows bytearray(n) and our list NumPy's arrays."""
+    reconstruct = np.zeros(0).__reduce__()[0]
+    for what in (
+        Call(bytearray, 2**62),
+        Call(reconstruct, np.ndarray, (2**60,), b'b'),
+    ):
+        path = save(tmp_path / 'a.pth', x=what)
+        with pytest.raises(UserError, match='refused: it asks for more mem'):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    'name, refused',
+    [('../../touched', True), ('slip/../../../touched', False)],
+)
+def test_no_member_is_written_anywhere(tmp_path, name, refused):
+    """torch reads members in memory; a path in a name leads nowhere."""
+    path = tmp_path / 'a' / 'b' / 'slip.pth'
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(save(path), 'a') as archive:
+        archive.writestr(name, b'touched')
+    before = sorted(tmp_path.rglob('*'))
+    if refused:
+        with pytest.raises(UserError, match='not a whole checkpoint'):
+            load(path)
+    else:
+        assert load(path)['state_dict']['weight'].shape == (3, 2)
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_tar_is_not_unpacked(tmp_path):
+    """torch.load's oldest format extracts an archive into a folder."""
+    path, content = tmp_path / 'old.pth', tmp_path / 'content'
+    content.write_bytes(pickle.dumps({'x': Attack(tmp_path / 'touched')}))
+    with tarfile.open(path, 'w') as archive:
+        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+            archive.add(content, name)
+        archive.add(content, '../../touched')
+    with pytest.raises(UserError, match='not a whole checkpoint'):
+        load(path)
+    assert not (tmp_path / 'touched').exists()
+
+
+def test_the_hash_in_a_name_is_checked(tmp_path):
+    path = save(tmp_path / 'weights.pth')
+    digest = sha256(path)
+    good = path.rename(tmp_path / f'weights-{digest[:8]}.pth')
+    assert load(good)['state_dict']
+    bad = good.rename(tmp_path / 'weights-00c0ffee.pth')
+    with pytest.raises(
+        UserError, match=f'says SHA-256 00c0ffee.*{digest[:9]}'
+    ):
+        load(bad)
+    # Neither a date nor a word nor a step is a hash.
+    for name in ('a-20261122.pth', 'a-defaced.pth', 'iter-90000.pth'):
+        assert load(shutil.copy(bad, tmp_path / name))['state_dict']
+
+
+def test_a_hash_can_be_asked_for(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    digest = sha256(path)
+    require_sha256(path, digest)
+    require_sha256(path, digest[:8].upper())
+    with pytest.raises(UserError, match=f'{digest}, and 0000000'):
+        require_sha256(path, '0' * 64)
+    with pytest.raises(UserError, match='8 to 64 hexadecimal'):
+        require_sha256(path, digest[:7])
+    with pytest.raises(UserError, match='does not exist'):
+        require_sha256(tmp_path / 'b.pth', digest)
+
+
 @pytest.mark.parametrize(
     'spoil, says',
     [
@@ -173,6 +274,31 @@ def test_every_flipped_byte_of_a_tensor_is_found(tmp_path):
         assert 'checksum' in defect(path)
     path.write_bytes(whole)
     assert defect(path) is None
+
+
+def test_no_flipped_bit_passes_unseen(tmp_path):
+    """In every third byte, one bit: found, or nothing changed."""
+    path = save(tmp_path / 'epoch_1.pth', meta={'epoch': 3})
+    whole, want = path.read_bytes(), load(path)
+    found = 0
+    for offset in range(0, len(whole), 3):
+        torn = bytearray(whole)
+        torn[offset] ^= 1 << offset % 8
+        path.write_bytes(torn)
+        if newest_valid(tmp_path, lambda line: None) is None:
+            found += 1
+            continue
+        got = load(path)
+        assert got['meta'] == want['meta'], offset
+        for key, value in want['state_dict'].items():
+            assert torch.equal(got['state_dict'][key], value), offset
+    assert found > len(whole) / 12
+
+
+def test_a_whole_but_untrusted_checkpoint_is_not_passed_over(tmp_path):
+    save(tmp_path / 'epoch_1.pth')
+    odd = save(tmp_path / 'epoch_2.pth', meta={'args': Namespace(lr=1)})
+    assert newest_valid(tmp_path) == odd  # and reading it says what to do
 
 
 def test_newest_valid_passes_over_what_is_torn(tmp_path):
@@ -289,17 +415,18 @@ def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
     source = save(tmp_path / 'source.pth')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     asked = []
+    digest = sha256(source)
 
     def download(url, target, hash_prefix, progress):
         asked.append((url, hash_prefix))
         shutil.copy(source, target)
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    url = 'https://example.org/resnet-0676ba61.pth'
+    url = f'https://example.org/resnet-{digest[:8]}.pth'
     for _ in range(2):
         got = CheckpointLoader.load_checkpoint(url)
     assert got['state_dict']['weight'].shape == (3, 2)
-    assert asked == [(url, '0676ba61')]
+    assert asked == [(url, digest[:8])]
 
 
 def test_torchvision_names_take_the_same_way(tmp_path, monkeypatch):
