@@ -81,7 +81,8 @@ def load_released_weights(
             of ``state_dict``, ``model``, ``state_dict_ema``, ``model_ema``.
         allow_missing: Accept a checkpoint that lacks tensors of the
             backbone, all (True) or those whose names begin like this; they
-            keep their values and stay trainable in frozen stages.
+            keep their values. Frozen stages may lack only what
+            ``init_cfg.allow_missing`` of the backbone names.
 
     Returns:
         What was filled, renamed and dropped; also logged as one line.
@@ -113,12 +114,12 @@ def load_released_weights(
         dropped=dropped,
     )
     _check(type(backbone).__name__, expected, matched, report, allow_missing)
+    if hasattr(backbone, 'check_unfilled'):
+        backbone.check_unfilled(report.unfilled)
     backbone.load_state_dict(matched, strict=False)
     if taken := _fill_classifier(model, found):
         report.renamed.update(taken)
         dropped[:] = [k for k in dropped if k not in taken]
-    if hasattr(backbone, 'weights_loaded'):
-        backbone.weights_loaded(report.unfilled)
     print_log(str(report), logger='current')
     return report
 

@@ -280,21 +280,62 @@ def test_another_arch_is_an_error_that_says_so(weights: dict) -> None:
     unchanged(GMLP('tiny', out_indices=0), weights, 'does not fit GMLP')
 
 
-def test_missing_tensors_can_be_allowed(weights: dict) -> None:
-    """They keep their values and are not frozen with the rest."""
+def test_what_is_frozen_is_decided_when_the_model_is_built(
+    weights: dict, tmp_path: Path
+) -> None:
+    """The optimiser and DDP look at requires_grad before weights come."""
     fresh = 'stages.0.1.g.'
     cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
-    model = small(frozen_stages=2, norm_eval=True)
-    report = load_released_weights(model, cut, allow_missing=[fresh])
-    assert len(report.unfilled) == 6  # the counter of batch norm apart
+    path = tmp_path / 'cut.pth'
+    torch.save({'state_dict': cut}, path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    model = small(
+        init_cfg={**init_cfg, 'allow_missing': [fresh]},
+        frozen_stages=2,
+        norm_eval=True,
+    )
+
+    def check() -> None:
+        for name, parameter in model.named_parameters():
+            frozen = name.startswith(('stem', 'stages.0', 'stages.1'))
+            assert parameter.requires_grad == (
+                name.startswith(fresh) or not frozen
+            )
+        assert model.stages[0][1].g.bn.training
+        assert not model.stages[0][1].dwconv.bn.training
+
+    check()
+    model.init_weights()
+    check()
     model.train()
-    for name, parameter in model.named_parameters():
-        frozen = name.startswith(('stem', 'stages.0', 'stages.1'))
-        assert parameter.requires_grad == (
-            name.startswith(fresh) or not frozen
-        )
-    assert model.stages[0][1].g.bn.training
-    assert not model.stages[0][1].dwconv.bn.training
+    check()
+
+
+@pytest.mark.parametrize('allowed', [True, ['stages.0.1.g.']])
+def test_what_the_checkpoint_lacks_is_never_frozen(
+    weights: dict, allowed: bool | list[str]
+) -> None:
+    fresh = 'stages.0.1.g.'
+    cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
+    model = small(frozen_stages=2)
+    unchanged(
+        model,
+        cut,
+        r"(?s)freezes 6 tensors.*allow_missing=\['stages\.0\.1\.g\.'\]",
+        allow_missing=allowed,
+    )
+    # Beyond the frozen stages anything may be missing.
+    cut = {k: v for k, v in weights.items() if not k.startswith('stages.3.')}
+    model = small(frozen_stages=2)
+    assert load_released_weights(model, cut, allow_missing=True).unfilled
+
+
+def test_missing_tensors_can_be_allowed(weights: dict) -> None:
+    """They keep their values."""
+    fresh = 'stages.0.1.g.'
+    cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
+    report = load_released_weights(small(), cut, allow_missing=[fresh])
+    assert len(report.unfilled) == 6  # the counter of batch norm apart
     unchanged(small(), cut, 'missing: 6', allow_missing=['stem'])
     assert load_released_weights(small(), cut, allow_missing=True)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -37,7 +38,8 @@ class BaseBackbone(BaseModule):
             backward pass.
         init_cfg: How to initialise. ``dict(type='Pretrained',
             checkpoint=..., prefix=None, allow_missing=False)`` goes through
-            :func:`~mmext.models.load_released_weights`.
+            :func:`~mmext.models.load_released_weights`. What the list
+            ``allow_missing`` names stays trainable in frozen stages.
     """
 
     def __init__(
@@ -58,23 +60,54 @@ class BaseBackbone(BaseModule):
         self.freezable: list[str] = []
         # Prefixes of released keys that nothing here answers to.
         self.unbuilt: tuple[str, ...] = ()
-        # Entries of the state dict that a checkpoint was expected to fill
-        # and did not: freezing skips them.
+        # Prefixes of what a checkpoint may lack: freezing spares it. Known
+        # here, because the optimiser and DDP read requires_grad before any
+        # weights come.
+        self.spared = tuple(
+            prefix
+            for cfg in _configs(init_cfg)
+            if not isinstance(cfg.get('allow_missing', False), bool)
+            for prefix in cfg['allow_missing']
+        )
         self.unfilled: frozenset[str] = frozenset()
 
     def released_key(self, key: str) -> str | None:
         """Name here of an official checkpoint's key, None to drop it."""
         return None if key.startswith(('head.', *self.unbuilt)) else key
 
-    def weights_loaded(self, unfilled: Sequence[str]) -> None:
-        """Takes note of what a checkpoint left unfilled; refreezes."""
+    def check_unfilled(self, unfilled: Sequence[str]) -> None:
+        """Raises UserError where a checkpoint lacks what is frozen.
+
+        Norms that it lacks follow ``train()`` from here on, whatever
+        ``norm_eval`` says.
+        """
+        stages = tuple(
+            f'{n}.' for n in self.freezable[: self.frozen_stages + 1]
+        )
+        stuck = [
+            key
+            for key in unfilled
+            if key.startswith(stages) and not key.startswith(self.spared)
+        ]
+        if stuck:
+            layers = dict.fromkeys(key.rsplit('.', 1)[0] for key in stuck)
+            shared = os.path.commonprefix([f'{name}.' for name in layers])
+            shared = shared[: shared.rfind('.') + 1]
+            names = [shared] if shared else [f'{name}.' for name in layers]
+            raise UserError(
+                f'frozen_stages={self.frozen_stages} freezes {len(stuck)} '
+                f'tensors that the checkpoint lacks ({stuck[0]}, ...), at '
+                'random values; nothing was loaded.',
+                "Build the backbone with init_cfg=dict(type='Pretrained', "
+                f'checkpoint=..., allow_missing={names}): they then stay '
+                'trainable. Or frozen_stages=-1.',
+            )
         self.unfilled = frozenset(unfilled)
         self.train(self.training)
 
     def init_weights(self) -> None:
         """Initialises; ``Pretrained`` is strict, the rest is MMEngine's."""
-        cfgs = self.init_cfg or []
-        cfgs = [cfgs] if isinstance(cfgs, dict) else list(cfgs)
+        cfgs = _configs(self.init_cfg)
         pretrained = [c for c in cfgs if _type_name(c) == 'Pretrained']
         asked, first_time = self.init_cfg, not self.is_init
         self.init_cfg = [c for c in cfgs if c not in pretrained]
@@ -111,7 +144,7 @@ class BaseBackbone(BaseModule):
             )
         for name in self.freezable[: self.frozen_stages + 1]:
             for key, param in self.get_submodule(name).named_parameters(name):
-                param.requires_grad = key in self.unfilled
+                param.requires_grad = key.startswith(self.spared)
             self._set_eval(name, nn.Module)
         if self.norm_eval:
             self._set_eval('', _BatchNorm)
@@ -119,9 +152,12 @@ class BaseBackbone(BaseModule):
 
     def _set_eval(self, name: str, kind: type[nn.Module]) -> None:
         for key, module in self.get_submodule(name).named_modules(prefix=name):
-            if isinstance(module, kind) and not any(
-                entry.startswith(f'{key}.') for entry in self.unfilled
-            ):
+            # A module is spared with its prefix, or for what is in it.
+            spared = f'{key}.'.startswith(self.spared) or any(
+                entry.startswith(f'{key}.')
+                for entry in (*self.spared, *self.unfilled)
+            )
+            if isinstance(module, kind) and not spared:
                 module.training = False
 
     def check_input(self, x: Tensor) -> None:
@@ -148,6 +184,10 @@ class BaseBackbone(BaseModule):
         if self.with_cp and x.requires_grad:
             return checkpoint(block, x, use_reentrant=False)
         return block(x)
+
+
+def _configs(init_cfg: dict | list[dict] | None) -> list[dict]:
+    return [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
 
 
 def _type_name(cfg: dict) -> str:

@@ -182,7 +182,7 @@ class DWNet(BaseBackbone):
         with_cp: Recompute blocks in the backward pass to save memory.
         init_cfg: Weights to start from, see :class:`BaseBackbone`. An
             ImageNet checkpoint lacks the norms of the levels: say
-            ``allow_missing=True``.
+            ``allow_missing=['norm']``.
 
     Raises:
         UserError: An argument that is not allowed; an image with the wrong
