@@ -58,6 +58,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='unpickle whatever a checkpoint holds: it can run any code',
     )
+    add(
+        '--skip-data-checks',
+        action='store_true',
+        help='do not look into annotations and images before the run',
+    )
     add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.local_rank is not None:

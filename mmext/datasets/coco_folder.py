@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmext.datasets.checks import check_annotations, read_coco
+from mmext.datasets.check_annotations import check_files
+from mmext.datasets.check_data import check_order
+from mmext.datasets.check_images import check_presence, image_paths
+from mmext.datasets.checks import Split, check_classes, read_coco, require
 from mmext.datasets.shapes_dataset import cached_shapes
 from mmext.errors import UserError
 
@@ -59,6 +62,43 @@ def find_coco_folder(
         UserError: If the folder, a file in it or its content is not what
             training needs.
     """
+    splits, contents = find_splits(root, masks)
+    names = [c['name'] for c in contents['train']['categories']]
+    wanted = names if classes is None else classes
+    ordered = [n for n in names if n in set(wanted)]
+    chosen = (*ordered, *(n for n in wanted if n not in names))
+    splits = [replace(split, classes=chosen) for split in splits]
+    findings = list(check_order(*splits, contents))
+    for split in splits:
+        content = contents[split.name]
+        findings += check_files(content, split)
+        findings += check_presence(image_paths(content, split), split)[0]
+        findings += check_classes(content, split)
+    require(findings)
+    return CocoFolder(
+        classes=chosen,
+        ann_files={s.name: str(s.ann_file) for s in splits},
+        img_dirs={s.name: str(s.img_dir) for s in splits},
+        num_images={n: len(c['images']) for n, c in contents.items()},
+    )
+
+
+def find_splits(
+    root: str | Path, masks: bool = False
+) -> tuple[list[Split], dict[str, dict]]:
+    """Finds the files of a folder, without judging what is in them.
+
+    Args:
+        root: The folder.
+        masks: Whether masks are needed. Default: False.
+
+    Returns:
+        Training and validation, and their annotations by name.
+
+    Raises:
+        UserError: If annotations or images are not found, or an annotation
+            file cannot be read.
+    """
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise UserError(
@@ -66,28 +106,22 @@ def find_coco_folder(
             + ('is a file' if root.exists() else 'does not exist'),
             'name the folder that holds annotations/ and the images',
         )
-    ann_files, img_dirs, contents = {}, {}, {}
-    for split in SPLITS:
-        ann_files[split] = _find_annotations(root, split)
-        contents[split] = read_coco(ann_files[split])
-        img_dirs[split] = _find_images(root, ann_files[split], contents[split])
-    names = {s: [c['name'] for c in contents[s]['categories']] for s in SPLITS}
-    if names['train'] != names['val']:
-        raise UserError(
-            f'categories of {ann_files["train"]} and {ann_files["val"]} '
-            f'differ: {names["train"]} and {names["val"]}',
-            'both need the same names in the same order: labels are numbered '
-            'by it',
+    splits, contents = [], {}
+    for name in SPLITS:
+        ann_file = _find_annotations(root, name)
+        contents[name] = read_coco(ann_file)
+        splits.append(
+            Split(
+                name=name,
+                ann_file=ann_file,
+                img_dir=_find_images(root, ann_file, contents[name]),
+                masks=masks,
+                training=name == 'train',
+                filter_empty=True,
+                root=root,
+            )
         )
-    chosen = names['train'] if classes is None else classes
-    for split in SPLITS:
-        check_annotations(contents[split], ann_files[split], chosen, masks)
-    return CocoFolder(
-        classes=tuple(n for n in names['train'] if n in set(chosen)),
-        ann_files={s: str(p) for s, p in ann_files.items()},
-        img_dirs={s: str(p) for s, p in img_dirs.items()},
-        num_images={s: len(contents[s]['images']) for s in SPLITS},
-    )
+    return splits, contents
 
 
 def data_of_environment(masks: bool = False) -> dict:
@@ -137,23 +171,13 @@ def _find_images(root: Path, ann_file: Path, content: dict) -> Path:
         root / 'images',
         root,
     ]
-    first = content['images'][0]['file_name']
-    for place in places:
-        if (place / first).is_file():
-            missing = [
-                image['file_name']
-                for image in content['images']
-                if not (place / image['file_name']).is_file()
-            ]
-            if missing:
-                raise UserError(
-                    f'{len(missing)} of {len(content["images"])} images of '
-                    f'{ann_file} are not in {place}; the first: {missing[0]}'
-                )
-            return place
+    names = [image['file_name'] for image in content['images'][:20]]
+    found = [sum((place / n).is_file() for n in names) for place in places]
+    if any(found):
+        return places[found.index(max(found))]
     tried = ', '.join(str(p.relative_to(root)) + '/' for p in places)
     raise UserError(
-        f'image {first} of {ann_file} is not in {root} ({tried})',
+        f'image {names[0]} of {ann_file} is not in {root} ({tried})',
         f'put the images in {root / stem}/',
     )
 

@@ -41,7 +41,7 @@ def train(args: Namespace) -> Runner:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if is_first_process(args.launcher):
-        preflight(cfg, ('train', 'val'))
+        preflight(cfg, ('train', 'val'), not args.skip_data_checks)
     runner = build_runner(cfg)
     try:
         runner.train()
@@ -73,7 +73,7 @@ def test(args: Namespace) -> dict:
     if args.show or args.show_dir:
         _show(cfg, args)
     if is_first_process(args.launcher):
-        preflight(cfg, ('test',))
+        preflight(cfg, ('test',), not args.skip_data_checks)
     if args.tta:
         set_tta(cfg)
     runner = build_runner(cfg)

@@ -2,52 +2,62 @@
 """What can be known to be wrong before anything is written.
 
 Runs on the first process before the runner exists: the model is built and
-thrown away, the checkpoint compared with it, the data set's files looked at.
+thrown away and compared with the checkpoint and with the data, whose
+annotations are read and whose images are looked for and sampled.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
+import logging
 import re
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import (
-    DATASETS,
     MODELS,
     Registry,
     init_default_scope,
 )
 from torch import nn
 
-from mmext.datasets.checks import check_annotations
+from mmext.datasets.check_data import check_data, remembered, verdict
+from mmext.datasets.checks import NOTE, WARNING, Finding, Split, require
+from mmext.engine.check_config import (
+    check_evaluators,
+    check_heads,
+    find_splits,
+    registered,
+)
 from mmext.engine.checkpoint import load, newest_valid, require_match
 from mmext.errors import UserError, did_you_mean
 
-LARGEST_READ = 100 * 2**20  # bytes: COCO's own files are known to be COCO
-IMAGE_KEYS = {'id', 'file_name', 'width', 'height'}
-ANNOTATION_KEYS = {'id', 'image_id', 'category_id', 'bbox'}
-CATEGORY_KEYS = {'id', 'name'}
+LARGEST_READ = 100 * 2**20  # bytes: parsing more takes many seconds
 
 
-def preflight(cfg: Config, stages: tuple[str, ...]) -> None:
+def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
     """Stops where a run of ``cfg`` cannot work, before it leaves a trace.
 
     Args:
         cfg: The config as the runner would get it.
         stages: Of ``train``, ``val``, ``test``: the loaders that are used.
+        data: Whether to look into annotations and images. Default: True.
 
     Raises:
-        UserError: What was found first.
+        UserError: What was found.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    for stage in stages:
-        if cfg.get(f'{stage}_dataloader'):
-            check_loader(cfg, stage)
+    splits = find_splits(cfg, stages)
     model = build_model(cfg.model)
+    if data:
+        found = check_run_data(cfg, model, splits)
+        for finding in found:
+            if finding.level == WARNING:
+                print_log(_told(finding), 'current', logging.WARNING)
+        require(found)
     checkpoint = cfg.get('load_from')
     if cfg.get('resume') and checkpoint is None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
@@ -56,6 +66,48 @@ def preflight(cfg: Config, stages: tuple[str, ...]) -> None:
         require_match(
             model, load(checkpoint), str(checkpoint), 1.0 if strict else 0.5
         )
+
+
+def check_run_data(
+    cfg: Config,
+    model: nn.Module,
+    splits: list[Split],
+) -> list[Finding]:
+    """What is wrong between the data, the model and the evaluators.
+
+    A full check that tools/misc/check_data.py has made of the same files is
+    taken over. Files above ``LARGEST_READ`` are not read without one.
+    """
+    found = [*check_heads(cfg, model, splits), *check_evaluators(cfg, splits)]
+    start = time.perf_counter()
+    known = remembered(splits) if splits else []
+    if known is not None:
+        return found + known
+    small = [s for s in splits if s.ann_file.stat().st_size <= LARGEST_READ]
+    for split in splits:
+        if split not in small:
+            found.append(
+                split.finding(
+                    NOTE,
+                    'annotations',
+                    f'{split.ann_file} is too large to be read before each '
+                    'run: tools/misc/check_data.py reads it once',
+                )
+            )
+    report = check_data(small)
+    found += report.findings
+    seconds = time.perf_counter() - start
+    print_log(
+        f'Data checked in {seconds:.1f} s: {verdict(found)}. '
+        f'{len(report.facts)} images were read: tools/misc/check_data.py '
+        'reads all and prints what was found.',
+        'current',
+    )
+    return found
+
+
+def _told(finding: Finding) -> str:
+    return f'{finding.split}: {finding.problem}. {finding.remedy}'.strip()
 
 
 def build_model(cfg: dict) -> nn.Module:
@@ -85,7 +137,7 @@ def _explain_build(cfg: dict, error: Exception) -> UserError:
         return UserError(
             f'{" and ".join(places) or "model"}: type {name!r} is not '
             'registered',
-            did_you_mean(name, _registered(MODELS))
+            did_you_mean(name, registered(MODELS))
             or 'Is the module that defines it in custom_imports?',
         )
     if found := re.search(
@@ -107,13 +159,6 @@ def _explain_build(cfg: dict, error: Exception) -> UserError:
     )
 
 
-def _registered(registry: Registry) -> set[str]:
-    names = set(registry.module_dict)
-    for child in registry.children.values():
-        names |= _registered(child)
-    return names
-
-
 def _class(registry: Registry, name: str) -> type | None:
     for module in (registry, *registry.children.values()):
         if name in module.module_dict:
@@ -131,166 +176,3 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(value, f'{path}.{i}')
     else:
         yield path, node
-
-
-def check_loader(cfg: Config, stage: str) -> None:
-    """Looks for the files that a loader and its evaluator name."""
-    place = f'{stage}_dataloader.dataset'
-    scope = cfg.get('default_scope', 'mmdet')
-    for where, dataset in _leaves(cfg[f'{stage}_dataloader'].dataset, place):
-        kind = dataset.get('type')
-        # mmseg's and mmpretrain's configs bring their own data sets.
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            cls = registry.get(kind) if isinstance(kind, str) else kind
-        if cls is None:
-            raise UserError(
-                f'{where}.type: data set {kind!r} is not registered',
-                did_you_mean(str(kind), _registered(DATASETS))
-                or 'Is the module that defines it in custom_imports?',
-            )
-        # Ours make or check their own files; others' may lie anywhere.
-        if cls.__module__.startswith('mmdet.') and not dataset.get(
-            'backend_args'
-        ):
-            _check_dataset(where, dataset, cls)
-    evaluators = cfg.get(f'{stage}_evaluator') or []
-    if isinstance(evaluators, Mapping):
-        evaluators = [evaluators]
-    for evaluator in evaluators:
-        file = evaluator.get('ann_file')
-        if file and '://' not in file and not Path(file).is_file():
-            raise _no_file(f'{stage}_evaluator.ann_file', Path(file), 'file')
-
-
-def _leaves(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset."""
-    if isinstance(dataset.get('dataset'), Mapping):
-        yield from _leaves(dataset['dataset'], f'{place}.dataset')
-    elif isinstance(dataset.get('datasets'), list):
-        for i, inner in enumerate(dataset['datasets']):
-            yield from _leaves(inner, f'{place}.datasets.{i}')
-    else:
-        yield place, dataset
-
-
-def _check_dataset(where: str, dataset: dict, cls: type) -> None:
-    root = str(dataset.get('data_root') or '')
-    name = dataset.get('ann_file') or ''
-    if '://' in root or '://' in name:
-        return
-    images = None
-    if name:
-        file = Path(root, name)
-        if not file.is_file():
-            raise _no_file(f'{where}.ann_file', file, 'file')
-        if _is_coco(cls):
-            images = check_coco_file(f'{where}.ann_file', file, dataset, cls)
-    for key, prefix in (dataset.get('data_prefix') or {}).items():
-        folder = Path(root, prefix or '')
-        if not folder.is_dir():
-            raise _no_file(f'{where}.data_prefix.{key}', folder, 'folder')
-        if key == 'img' and images:
-            first = folder / str(images[0]['file_name'])
-            if not first.is_file():
-                raise _no_file(f'{where}.data_prefix.{key}', first, 'image')
-
-
-def _is_coco(cls: type) -> bool:
-    return any(base.__name__ == 'CocoDataset' for base in cls.__mro__)
-
-
-def _no_file(where: str, path: Path, what: str) -> UserError:
-    there = path
-    while not there.is_dir() and there != there.parent:
-        there = there.parent
-    step = path.relative_to(there).parts[0] if there != path else ''
-    beside = sorted(p.name for p in there.iterdir())
-    return UserError(
-        f'{where}: {what} {path} does not exist',
-        f'{there.resolve()} has '
-        + (', '.join(beside[:6]) or 'nothing in it')
-        + (', ...' if len(beside) > 6 else '')
-        + f'. {did_you_mean(step, beside)} Set it: --cfg-options {where}=... '
-        'or the data_root beside it.',
-    )
-
-
-def check_coco_file(
-    where: str, file: Path, dataset: Mapping, cls: type
-) -> list[dict] | None:
-    """Whether a file is COCO annotation with at least one class we use.
-
-    Returns:
-        The ``images`` of the file; None where it is too big to read twice.
-
-    Raises:
-        UserError: What it is instead.
-    """
-    if file.stat().st_size > LARGEST_READ:
-        return None
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f'{where}: {file} is not JSON: {error}',
-            'A COCO annotation file is one JSON object with images, '
-            'annotations and categories.',
-        ) from error
-    if problem := _not_coco(content):
-        raise UserError(
-            f'{where}: {file} is not a COCO annotation file: {problem}',
-            'It must hold images (id, file_name, width, height), annotations '
-            '(id, image_id, category_id, bbox) and categories (id, name).',
-        )
-    metainfo = dataset.get('metainfo') or {}
-    classes = metainfo.get('classes') or cls.METAINFO.get('classes', ())
-    if isinstance(classes, str):
-        return content['images']
-    names = [c['name'] for c in content['categories']]
-    if not set(names) & set(classes):
-        raise UserError(
-            f'{where}: none of the classes {_some(classes)} is among the '
-            f'categories of {file}: {_some(names)}',
-            f'{where.rsplit(".", 1)[0]}.metainfo=dict(classes='
-            f'{tuple(names)!r}), and the same number as num_classes of the '
-            'heads.',
-        )
-    if content['annotations']:  # a test set may have none
-        check_annotations(content, file, classes, _loads_masks(dataset))
-    return content['images']
-
-
-def _loads_masks(dataset: Mapping) -> bool:
-    return any(step.get('with_mask') for step in dataset.get('pipeline') or ())
-
-
-def _some(names: Any) -> str:
-    names = list(names)
-    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-
-
-def _not_coco(content: Any) -> str | None:
-    if isinstance(content, list):
-        return 'it is a list' + (
-            ' of detections (a result file)'
-            if content and 'score' in content[0]
-            else ''
-        )
-    if not isinstance(content, dict):
-        return f'it is a {type(content).__name__}'
-    if 'shapes' in content and 'imagePath' in content:
-        return 'it is a LabelMe file'
-    for key, needed in (
-        ('images', IMAGE_KEYS),
-        ('categories', CATEGORY_KEYS),
-        ('annotations', ANNOTATION_KEYS),
-    ):
-        if not isinstance(content.get(key), list):
-            return f'no list {key!r}; its keys are {_some(content)}'
-        if not content[key] and key != 'annotations':
-            return f'{key!r} is empty'
-        for entry in content[key][:1]:
-            if not isinstance(entry, dict) or needed - entry.keys():
-                seen = _some(entry) if isinstance(entry, dict) else entry
-                return f'entries of {key!r} have {seen}'
-    return None

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmext.datasets.check_data import check_data
+from mmext.datasets.checks import require
 from mmext.datasets.shapes import write_shapes
-from mmext.engine.preflight import check_loader
+from mmext.engine.check_config import find_splits
 from mmext.errors import UserError
 
 
@@ -35,6 +37,11 @@ def loader(root: Path, classes: tuple[str, ...], masks: bool) -> Config:
     )
 
 
+def check(root: Path, classes: tuple[str, ...], masks: bool) -> None:
+    splits = find_splits(loader(root, classes, masks), ('train',))
+    require(check_data(splits).findings)
+
+
 @pytest.fixture
 def edited(tmp_path) -> Callable[[Callable[[dict], None]], Path]:
     root = write_shapes(tmp_path / 's', 3, 1)
@@ -51,7 +58,7 @@ def edited(tmp_path) -> Callable[[Callable[[dict], None]], Path]:
 
 def test_data_that_fits_passes(edited):
     root = edited(lambda content: None)
-    check_loader(loader(root, ('circle', 'star'), masks=True), 'train')
+    check(root, ('circle', 'star'), masks=True)
 
 
 def test_a_mask_detector_on_boxes(edited):
@@ -60,16 +67,16 @@ def test_a_mask_detector_on_boxes(edited):
             del annotation['segmentation']
 
     root = edited(strip)
-    check_loader(loader(root, ('circle', 'star'), masks=False), 'train')
+    check(root, ('circle', 'star'), masks=False)
     with pytest.raises(UserError, match='have a box and no mask'):
-        check_loader(loader(root, ('circle', 'star'), masks=True), 'train')
+        check(root, ('circle', 'star'), masks=True)
 
 
 def test_one_misspelt_class_among_right_ones(edited):
     """mmdet drops it silently, and every later label is off by one."""
     root = edited(lambda content: None)
     with pytest.raises(UserError, match="'sqare'.*\n.*mean 'square'"):
-        check_loader(loader(root, ('circle', 'sqare', 'star'), False), 'train')
+        check(root, ('circle', 'sqare', 'star'), False)
 
 
 def test_classes_without_annotations(edited):
@@ -80,4 +87,4 @@ def test_classes_without_annotations(edited):
 
     root = edited(keep_none)
     with pytest.raises(UserError, match=r'no annotation of any chosen class'):
-        check_loader(loader(root, ('circle',), False), 'train')
+        check(root, ('circle',), False)

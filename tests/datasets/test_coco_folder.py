@@ -107,11 +107,11 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
         ),
         (
             lambda d: (d / 'annotations/instances_val.json').write_text('[]'),
-            'no list of images; it holds a list',
+            'not a COCO annotation file: it is a list',
         ),
         (
             lambda d: edit(d, 'val', lambda c: c.pop('categories')),
-            "no list of categories; it holds keys .*'images'",
+            "no list 'categories'; its keys are .*images",
         ),
         (
             lambda d: edit(

@@ -378,7 +378,7 @@ def _other_names(content: dict) -> None:
         (_no_images, "no list 'images'; its keys are annotations"),
         (_as_results, 'a list of detections (a result file)'),
         (_labelme, 'it is a LabelMe file'),
-        (_xyxy, "entries of 'annotations' have"),
+        (_xyxy, "annotations[0] has no 'bbox'"),
         (_other_names, "classes=('SQUARE', 'DISC')"),
     ],
 )
@@ -423,7 +423,7 @@ DATASET = 'train_dataloader.dataset'
         ),
         (
             [f'{DATASET}.data_prefix.img='],
-            ['data_prefix.img: image', '1.png does not exist'],
+            ['data_prefix.img', '1.png does not exist'],
         ),
         (
             ['val_evaluator.ann_file=nothing.json'],

@@ -1,0 +1,304 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What can be wrong with image files, and whether they fit their entries."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from PIL import Image
+
+from mmext.datasets.checks import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Finding,
+    Split,
+    some,
+)
+from mmext.errors import did_you_mean
+
+ORIENTATION = 0x0112  # the EXIF tag
+SWAPPING = (5, 6, 7, 8)  # its values that swap width and height
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one file is.
+
+    Args:
+        width: Of the stored pixels; 0 where it cannot be read.
+        height: Of the stored pixels.
+        orientation: EXIF's, 1 for as stored.
+        digest: Of the decoded RGB pixels: equal for equal pictures, whatever
+            the names and lossless formats of the files.
+        problem: Why training cannot use it, empty where it can.
+    """
+
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    digest: str = ''
+    problem: str = ''
+
+    def size(self, turned: bool) -> tuple[int, int]:
+        """Width and height, as stored or turned as EXIF says."""
+        if turned and self.orientation in SWAPPING:
+            return self.height, self.width
+        return self.width, self.height
+
+
+def read_image(path: Path) -> ImageFacts:
+    """Decodes a file to its end.
+
+    OpenCV, with which mmcv reads, fills the rest of a truncated picture with
+    grey and says nothing, so Pillow is asked.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(ORIENTATION, 1)
+            image.load()
+            pixels = image.convert('RGB').tobytes()
+    except Exception as error:  # what is raised is up to the format
+        kind = 'is empty' if _is_empty(path) else str(error) or repr(error)
+        return ImageFacts(problem=kind.replace(str(path), 'the file'))
+    if not cv2.haveImageReader(str(path)):
+        kind = Image.MIME.get(image.format or '', image.format)
+        return ImageFacts(
+            problem=f'is {kind}, which OpenCV and so mmcv cannot read'
+        )
+    digest = hashlib.blake2b(pixels, digest_size=16)
+    digest.update(f'{width} {orientation}'.encode())
+    return ImageFacts(width, height, orientation, digest.hexdigest())
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
+
+
+def read_images(
+    paths: Iterable[Path],
+    workers: int = 1,
+    advance: Callable[[], object] = lambda: None,
+) -> dict[Path, ImageFacts]:
+    """Reads files in several threads; decoding leaves Python's lock.
+
+    Args:
+        paths: What to read; each is read once.
+        workers: Threads. Default: 1.
+        advance: Called after each file.
+    """
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        jobs = {pool.submit(read_image, p): p for p in dict.fromkeys(paths)}
+        facts = {}
+        for job in as_completed(jobs):
+            facts[jobs[job]] = job.result()
+            advance()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return facts
+
+
+def image_paths(content: dict, split: Split) -> dict[Path, dict]:
+    """Path and entry of every image that stays in the split's root."""
+    return {
+        split.img_dir / image['file_name']: image
+        for image in content['images']
+        if split.holds(image['file_name'])
+    }
+
+
+def check_presence(
+    paths: Mapping[Path, dict], split: Split
+) -> tuple[list[Finding], set[Path]]:
+    """Whether the files are there.
+
+    Returns:
+        Findings, and the paths of missing files.
+    """
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return [], set()
+    first = missing[0]
+    name = paths[first]['file_name']
+    beside = sorted(os.listdir(first.parent)) if first.parent.is_dir() else []
+    near = did_you_mean(first.name, beside[:5000])
+    if len(missing) == len(paths):
+        problem = (
+            f'none of the {len(paths)} images of {split.ann_file} is in '
+            f'{split.img_dir}: {name} does not exist'
+        )
+        remedy = f'Is that the right folder (data_prefix.img)? {near}'
+        remedy += f' It has {some(beside) or "nothing in it"}.'
+    else:
+        problem = (
+            f'{len(missing)} of {len(paths)} images of {split.ann_file} are '
+            f'not in {split.img_dir}; the first: {name}'
+        )
+        remedy = f'{near} Put the files there, or remove their entries.'
+    finding = split.finding(
+        ERROR,
+        'images missing',
+        problem,
+        remedy.strip(),
+        count=len(missing),
+        mended=len(missing) < len(paths),
+    )
+    return [finding], set(missing)
+
+
+def check_images(
+    facts: Mapping[Path, ImageFacts],
+    paths: Mapping[Path, dict],
+    split: Split,
+) -> Iterator[Finding]:
+    """Whether the files that were read can be trained on.
+
+    Args:
+        facts: Of the files that were read, see :func:`read_images`.
+        paths: Of all images of the split, see :func:`image_paths`.
+        split: What they are used for.
+    """
+    here = {path: facts[path] for path in paths if path in facts}
+    broken = [path for path, fact in here.items() if fact.problem]
+    if broken:
+        first = broken[0]
+        yield split.finding(
+            ERROR,
+            'images unreadable',
+            f'{len(broken)} images cannot be read to their end; the first: '
+            f'{first} ({here[first].problem})',
+            'Copy or download them again, or remove their entries.',
+            count=len(broken),
+            mended=len(broken) < len(paths),
+        )
+    good = {path: fact for path, fact in here.items() if not fact.problem}
+    yield from _check_sizes(good, paths, split)
+    yield from _check_orientation(good, paths, split)
+    yield from _check_twins(good, split)
+
+
+def _entry_size(entry: dict) -> tuple[float, float]:
+    return entry['width'], entry['height']
+
+
+def _is_unturned(fact: ImageFacts, entry: dict, turned: bool) -> bool:
+    """Whether the entry's size is that before or after a turn, wrongly."""
+    size = _entry_size(entry)
+    return (
+        fact.orientation in SWAPPING
+        and size != fact.size(turned)
+        and size == fact.size(not turned)
+    )
+
+
+def _check_sizes(
+    facts: Mapping[Path, ImageFacts],
+    paths: Mapping[Path, dict],
+    split: Split,
+) -> Iterator[Finding]:
+    differ = [
+        path
+        for path, fact in facts.items()
+        if _entry_size(paths[path]) != fact.size(split.turned)
+        and not _is_unturned(fact, paths[path], split.turned)
+    ]
+    if not differ:
+        return
+    first = differ[0]
+    width, height = facts[first].size(split.turned)
+    entry = _entry_size(paths[first])
+    if entry == (height, width):
+        guess = 'width and height are exchanged'
+    elif abs(entry[0] * height - entry[1] * width) <= max(entry):
+        guess = (
+            'the pictures may have been resized after they were annotated: '
+            'boxes and masks would then be on other places'
+        )
+    else:
+        guess = 'the file may be another picture'
+    yield split.finding(
+        ERROR,
+        'image sizes',
+        f'{len(differ)} images have another size than their entry: {first} '
+        f'is {width} x {height} and {entry[0]:g} x {entry[1]:g} in '
+        f'{split.ann_file}; {guess}',
+        'Look at them: tools/analysis_tools/browse_dataset.py. --fix writes '
+        "the files' sizes where all boxes lie within.",
+        count=len(differ),
+        mended=True,
+    )
+
+
+def _check_orientation(
+    facts: Mapping[Path, ImageFacts],
+    paths: Mapping[Path, dict],
+    split: Split,
+) -> Iterator[Finding]:
+    turns = [p for p, fact in facts.items() if fact.orientation not in (0, 1)]
+    wrong = [
+        p for p in turns if _is_unturned(facts[p], paths[p], split.turned)
+    ]
+    if wrong:
+        first = wrong[0]
+        kind = '' if split.turned else 'not '
+        other = 'color_ignore_orientation' if split.turned else 'color'
+        yield split.finding(
+            ERROR,
+            'EXIF rotation',
+            f'{len(wrong)} images are {kind}turned by their EXIF tag when '
+            f'they are read, and were annotated the other way: {first} '
+            f'(orientation {facts[first].orientation})',
+            f"In the pipeline: dict(type='LoadImageFromFile', "
+            f"color_type='{other}').",
+            count=len(wrong),
+        )
+    # A half turn or a mirror keeps the size: the entry cannot tell.
+    unknown = [p for p in turns if facts[p].orientation not in SWAPPING]
+    if unknown and split.turned:
+        first = unknown[0]
+        yield split.finding(
+            WARNING,
+            'EXIF rotation',
+            f'{len(unknown)} images are turned or mirrored by their EXIF tag '
+            f'when they are read: {first} (orientation '
+            f'{facts[first].orientation}). Were they annotated as shown?',
+            'Look at them: tools/analysis_tools/browse_dataset.py. If not: '
+            "color_type='color_ignore_orientation' in LoadImageFromFile.",
+            count=len(unknown),
+        )
+    fine = len(turns) - len(wrong) - len(unknown)
+    if fine:
+        yield split.finding(
+            NOTE,
+            'EXIF rotation',
+            f'{fine} images carry an EXIF rotation that fits their entry',
+            count=fine,
+        )
+
+
+def _check_twins(
+    facts: Mapping[Path, ImageFacts], split: Split
+) -> Iterator[Finding]:
+    same = defaultdict(list)
+    for path, fact in facts.items():
+        same[fact.digest].append(path)
+    groups = [group for group in same.values() if len(group) > 1]
+    if groups:
+        first, second = groups[0][:2]
+        yield split.finding(
+            WARNING,
+            'images twice',
+            f'{sum(len(g) - 1 for g in groups)} images are copies of others '
+            f'of the same split: {second.name} of {first.name}',
+            'Keep one of each, with all its annotations.',
+            count=sum(len(g) - 1 for g in groups),
+        )
