@@ -321,6 +321,27 @@ def require_match(
     )
 
 
+def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
+    """Stops where a checkpoint holds weights and no training.
+
+    Args:
+        checkpoint: What :func:`load` returned.
+        name: The checkpoint's name, for the message.
+
+    Raises:
+        UserError: With what ``Runner.resume`` would miss.
+    """
+    meta = checkpoint.get('meta') or {}
+    missing = [k for k in ('optimizer', 'message_hub') if k not in checkpoint]
+    missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in meta]
+    if missing:
+        raise UserError(
+            f'--resume: checkpoint {name} has no {", ".join(missing)}: it '
+            'holds weights, not a training that can go on',
+            f'To start from its weights: --cfg-options load_from={name}',
+        )
+
+
 def defect(path: str | Path) -> str | None:
     """What is wrong with a checkpoint file; None where it is whole.
 

@@ -43,6 +43,7 @@ from mmext.engine.distributed import (
     replace_torch_sync_bn,
 )
 from mmext.engine.lr_scaling import lr_scaling
+from mmext.engine.resume_validation import ResumeValidationHook
 from mmext.engine.seeding import EpochSeedHook
 from mmext.errors import UserError
 
@@ -176,6 +177,7 @@ class ReliableRunner(Runner):
         """Adds what the class promises; keeps two checkpoints at least."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(EpochSeedHook())
+        self.register_hook(ResumeValidationHook())
         if self.distributed and not any(
             isinstance(hook, SyncBuffersHook) for hook in self.hooks
         ):
