@@ -32,7 +32,12 @@ from mmext.engine.check_config import (
     find_splits,
     registered,
 )
-from mmext.engine.checkpoint import load, newest_valid, require_match
+from mmext.engine.checkpoint import (
+    load,
+    newest_valid,
+    require_match,
+    require_resumable,
+)
 from mmext.errors import UserError, did_you_mean
 
 LARGEST_READ = 100 * 2**20  # bytes: parsing more takes many seconds
@@ -63,9 +68,10 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
     if checkpoint is not None:
         strict = 'test' in stages or cfg.get('resume')
-        require_match(
-            model, load(checkpoint), str(checkpoint), 1.0 if strict else 0.5
-        )
+        content = load(checkpoint)
+        if cfg.get('resume'):
+            require_resumable(content, str(checkpoint))
+        require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)
 
 
 def check_run_data(
