@@ -86,7 +86,7 @@ class Entries:
     def as_corners(self) -> bool:
         """Whether the boxes are x1, y1, x2, y2 by all that can be seen.
 
-        Read so, all of them lie in their images; read as x, y, width, height
+        Read so, (almost) all lie in their images; read as x, y, width, height
         many reach beyond.
         """
         known = ~np.isnan(self.sizes[:, 0])
@@ -95,11 +95,17 @@ class Entries:
             return False
         beyond = (boxes[:, :2] + boxes[:, 2:] > sizes + TOLERANCE).any(1)
         fits = (
-            (boxes[:, 2:] > boxes[:, :2]).all()
-            and (boxes[:, :2] >= -TOLERANCE).all()
-            and (boxes[:, 2:] <= sizes + TOLERANCE).all()
+            (boxes[:, 2:] > boxes[:, :2]).all(1)
+            & (boxes[:, :2] >= -TOLERANCE).all(1)
+            & (boxes[:, 2:] <= sizes + TOLERANCE).all(1)
         )
-        return bool(fits and beyond.mean() >= SUSPICIOUS)
+        return bool(fits.mean() > 0.99 and beyond.mean() >= SUSPICIOUS)
+
+    @cached_property
+    def as_fractions(self) -> bool:
+        """Whether the boxes are parts of the image's sides, as YOLO's."""
+        many = self.sizes[~np.isnan(self.sizes[:, 0])]
+        return bool((self.boxes <= 1).all() and (many > 1).any())
 
 
 def check_annotations(content: dict, split: Split) -> list[Finding]:
@@ -140,8 +146,8 @@ def _check_ids(entries: Entries, split: Split) -> Iterator[Finding]:
             yield split.finding(
                 ERROR,
                 'ids',
-                f'{len(twice)} ids occur more than once in {key}; the first '
-                f'is {twice[0]}, {counts[twice[0]]} times',
+                f'{len(twice)} of {len(counts)} ids occur more than once in '
+                f'{key}; the first is {twice[0]}, {counts[twice[0]]} times',
                 'Give each entry an id of its own.',
                 count=len(twice),
                 mended=key == 'annotations' or same,
@@ -156,8 +162,9 @@ def _check_ids(entries: Entries, split: Split) -> Iterator[Finding]:
             yield split.finding(
                 ERROR,
                 'unknown ids',
-                f'{len(lost)} annotations have a {key} that {kind} does not '
-                f'list: annotation {lost[0]["id"]} has {lost[0][key]}',
+                f'{len(lost)} of {len(entries.annotations)} annotations have '
+                f'a {key} that {kind!r} does not list: annotation '
+                f'{lost[0]["id"]} has {lost[0][key]}',
                 f'mmdet leaves these out without a word. Add the {kind}, or '
                 'remove the annotations.',
                 count=len(lost),
@@ -176,7 +183,8 @@ def check_files(content: dict, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'file names',
-            f'{len(leaving)} file names lead out of the image folder; the '
+            f'{len(leaving)} of {len(content["images"])} file names lead '
+            'out of the image folder; the '
             f'first is {leaving[0]!r}',
             f'Names are relative to {split.img_dir} and stay in '
             f'{split.root or split.img_dir}.',
@@ -223,7 +231,7 @@ def _check_boxes(entries: Entries, split: Split) -> Iterator[Finding]:
             mended=True,
         )
         return
-    if (entries.boxes <= 1).all() and np.nanmax(entries.sizes) > 1:
+    if entries.as_fractions:
         yield split.finding(
             ERROR,
             'boxes as fractions',
@@ -290,7 +298,8 @@ def _check_areas(entries: Entries, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'areas',
-            f'{len(missing)} annotations have no area (the first: id '
+            f'{len(missing)} of {len(entries.annotations)} annotations have '
+            f'no area (the first: id '
             f'{missing[0]["id"]}); mmdet cannot load the file',
             "Add 'area': the mask's pixels, else width * height.",
             count=len(missing),
@@ -301,7 +310,8 @@ def _check_areas(entries: Entries, split: Split) -> Iterator[Finding]:
         yield split.finding(
             WARNING,
             'areas',
-            f'{len(empty)} annotations have area {empty[0]["area"]} (the '
+            f'{len(empty)} of {len(entries.annotations)} annotations have '
+            f'area {empty[0]["area"]} (the '
             f'first: id {empty[0]["id"]}); mmdet drops them',
             "Write the mask's pixels, else width * height.",
             count=len(empty),

@@ -32,6 +32,8 @@ from mmext.datasets.checks import (
     write_json,
 )
 from mmext.datasets.shapes_dataset import cache_dir
+from mmext.errors import did_you_mean
+from mmext.version import __version__
 
 SAMPLE = 32  # images of a split that are decoded before a run
 STAT_LIMIT = 20_000  # files of a split that are looked for before a run
@@ -154,21 +156,25 @@ def check_order(
     mine, other = orders
     if mine == other:
         return
+    files = f'{split.ann_file} and {train.ann_file}'
+    remedy = 'Both need the same names in the same order.'
     if set(mine) == set(other):
-        what = (
-            'the same categories in another order: label '
-            f'{next(i for i, n in enumerate(mine) if n != other[i])} is '
-            'not the same class in training and validation'
+        at = next(i for i, n in enumerate(mine) if n != other[i])
+        problem = (
+            f'categories of {files} are in another order ({some(other)}; '
+            f'{some(mine)}). mmdet numbers labels by it: label {at} is '
+            f'{mine[at]!r} in training and counts as {other[at]!r}'
         )
     else:
-        what = f'other categories: {some(set(mine) ^ set(other))} differ'
+        problem = f'categories of {files} differ: {some(other)}; {some(mine)}'
+        new = [n for n in other if n not in mine]
+        near = did_you_mean(new[0], mine) if new else ''
+        remedy = f'{near} {remedy}'.strip()
     yield split.finding(
         ERROR,
         'class order',
-        f'{split.ann_file} and {train.ann_file} differ, {what} '
-        f'({some(other)} and {some(mine)})',
-        'Both need the same names in the same order: labels are numbered by '
-        'it.',
+        problem,
+        remedy,
         mended=set(mine) == set(other),
     )
 
@@ -241,7 +247,7 @@ def table(report: Report) -> str:
 
 def stamp(splits: Sequence[Split]) -> Path:
     """Where the result of checking exactly these files is kept."""
-    state = []
+    state: list = [__version__]
     for split in splits:
         files = [split.ann_file.absolute(), split.img_dir.absolute()]
         times = [(str(f), f.stat().st_mtime_ns) for f in files if f.exists()]

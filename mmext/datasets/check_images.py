@@ -174,7 +174,8 @@ def check_images(
         yield split.finding(
             ERROR,
             'images unreadable',
-            f'{len(broken)} images cannot be read to their end; the first: '
+            f'{len(broken)} of {len(here)} images cannot be read to their '
+            'end; the first: '
             f'{first} ({here[first].problem})',
             'Copy or download them again, or remove their entries.',
             count=len(broken),
@@ -228,7 +229,8 @@ def _check_sizes(
     yield split.finding(
         ERROR,
         'image sizes',
-        f'{len(differ)} images have another size than their entry: {first} '
+        f'{len(differ)} of {len(facts)} images have another size than their '
+        f'entry: {first} '
         f'is {width} x {height} and {entry[0]:g} x {entry[1]:g} in '
         f'{split.ann_file}; {guess}',
         'Look at them: tools/analysis_tools/browse_dataset.py. --fix writes '
@@ -254,7 +256,8 @@ def _check_orientation(
         yield split.finding(
             ERROR,
             'EXIF rotation',
-            f'{len(wrong)} images are {kind}turned by their EXIF tag when '
+            f'{len(wrong)} of {len(facts)} images are {kind}turned by their '
+            'EXIF tag when '
             f'they are read, and were annotated the other way: {first} '
             f'(orientation {facts[first].orientation})',
             f"In the pipeline: dict(type='LoadImageFromFile', "
@@ -268,7 +271,8 @@ def _check_orientation(
         yield split.finding(
             WARNING,
             'EXIF rotation',
-            f'{len(unknown)} images are turned or mirrored by their EXIF tag '
+            f'{len(unknown)} of {len(facts)} images are turned or mirrored '
+            'by their EXIF tag '
             f'when they are read: {first} (orientation '
             f'{facts[first].orientation}). Were they annotated as shown?',
             'Look at them: tools/analysis_tools/browse_dataset.py. If not: '
@@ -280,7 +284,8 @@ def _check_orientation(
         yield split.finding(
             NOTE,
             'EXIF rotation',
-            f'{fine} images carry an EXIF rotation that fits their entry',
+            f'{fine} of {len(facts)} images carry an EXIF rotation that '
+            'fits their entry',
             count=fine,
         )
 
@@ -297,7 +302,8 @@ def _check_twins(
         yield split.finding(
             WARNING,
             'images twice',
-            f'{sum(len(g) - 1 for g in groups)} images are copies of others '
+            f'{sum(len(g) - 1 for g in groups)} of {len(facts)} images are '
+            'copies of others '
             f'of the same split: {second.name} of {first.name}',
             'Keep one of each, with all its annotations.',
             count=sum(len(g) - 1 for g in groups),

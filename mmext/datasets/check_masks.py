@@ -34,7 +34,8 @@ def check_masks(content: dict, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'masks',
-            f'{len(broken)} masks cannot be read: that of annotation '
+            f'{len(broken)} of {len(content["annotations"])} masks cannot '
+            'be read: that of annotation '
             f'{annotation["id"]} {problem}',
             'Export the masks again, or remove these annotations.',
             count=len(broken),
@@ -43,7 +44,8 @@ def check_masks(content: dict, split: Split) -> Iterator[Finding]:
         yield split.finding(
             WARNING,
             'masks',
-            f'{len(unusable)} masks have a polygon of fewer than 3 points '
+            f'{len(unusable)} of {len(content["annotations"])} masks have a '
+            'polygon of fewer than 3 points '
             f'(the first: annotation {unusable[0]["id"]}); mmdet drops such '
             'polygons, and the object with its last one',
             'Redraw them.',
