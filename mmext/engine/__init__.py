@@ -3,6 +3,7 @@
 
 from mmext.engine import checkpoint, onedl_names
 from mmext.engine.amp import CPUAmpOptimWrapper
+from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.predictions import PredictionsHook
 from mmext.engine.runner import ReliableRunner
 from mmext.engine.seeding import EpochSeedHook
@@ -14,6 +15,7 @@ onedl_names.register()
 __all__ = [
     'CPUAmpOptimWrapper',
     'EpochSeedHook',
+    'NumericalGuardHook',
     'PredictionsHook',
     'ReliableRunner',
 ]

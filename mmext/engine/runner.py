@@ -43,6 +43,7 @@ from mmext.engine.distributed import (
     replace_torch_sync_bn,
 )
 from mmext.engine.lr_scaling import lr_scaling
+from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.resume_validation import ResumeValidationHook
 from mmext.engine.seeding import EpochSeedHook
 from mmext.errors import UserError
@@ -176,8 +177,14 @@ class ReliableRunner(Runner):
     ) -> None:
         """Adds what the class promises; keeps two checkpoints at least."""
         super().register_hooks(default_hooks, custom_hooks)
-        self.register_hook(EpochSeedHook())
-        self.register_hook(ResumeValidationHook())
+        present = {type(hook) for hook in self.hooks}
+        for kind in (
+            EpochSeedHook,
+            NumericalGuardHook,
+            ResumeValidationHook,
+        ):
+            if kind not in present:
+                self.register_hook(kind())
         if self.distributed and not any(
             isinstance(hook, SyncBuffersHook) for hook in self.hooks
         ):

@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A toy run in each process of torchrun; writes how it ended.
+
+torchrun --nproc_per_node=2 toy_ranks.py WORK_DIR
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+from toy import Toy, build_runner
+
+from mmext.errors import UserError
+
+RANK = int(os.environ['RANK'])
+
+
+class Constant(Toy):
+    """Not finite for image 5, which one process has; its gradient is."""
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        losses = super().forward(inputs, data_samples, mode)
+        if 5 in [s.img_id for s in data_samples]:
+            losses['loss_cls'] = losses['loss_cls'] + math.inf
+        return losses
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    runner = build_runner(
+        folder, Constant(), images=16, launcher='pytorch', batch_size=1
+    )
+    told = ''
+    try:
+        runner.train()
+    except UserError as error:
+        told = str(error)
+    torch.save(
+        {'told': told, 'iter': runner.iter}, folder / f'rank_{RANK}.pth'
+    )
+
+
+if __name__ == '__main__':
+    main()
