@@ -18,7 +18,7 @@ from pycocotools import mask as rle
 
 from mmext.datasets.check_annotations import Entries
 from mmext.datasets.check_data import Report
-from mmext.datasets.check_images import image_paths
+from mmext.datasets.check_images import image_paths, size_problem
 from mmext.datasets.checks import Split, write_json
 from mmext.errors import UserError
 
@@ -102,8 +102,9 @@ def _mend_images(
         if fact is None:
             continue
         size = fact.size(split.turned)
-        if size != (image['width'], image['height']) and (
-            _fit(entries, image['id'], size)
+        problem = size_problem(fact, image, split.turned)
+        if problem in ('none', 'exchanged') and _fit(
+            entries, image['id'], size
         ):
             image['width'], image['height'] = size
             done['image sizes taken from the files'] += 1

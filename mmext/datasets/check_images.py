@@ -187,18 +187,34 @@ def check_images(
     yield from _check_twins(good, split)
 
 
-def _entry_size(entry: dict) -> tuple[float, float]:
-    return entry['width'], entry['height']
+def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
+    """How an entry's size differs from its file's.
+
+    Returns:
+        Empty where it does not, ``unturned`` for the size before a turn by
+        EXIF (or after, where none is made), ``none`` for an entry without
+        one, ``exchanged``, ``scaled`` or ``other``.
+    """
+    size, said = fact.size(turned), (entry['width'], entry['height'])
+    if said == size:
+        return ''
+    if fact.orientation in SWAPPING and said == fact.size(not turned):
+        return 'unturned'
+    if min(said) <= 0:
+        return 'none'
+    if said == size[::-1]:
+        return 'exchanged'
+    if abs(said[0] * size[1] - said[1] * size[0]) <= max(said):
+        return 'scaled'
+    return 'other'
 
 
-def _is_unturned(fact: ImageFacts, entry: dict, turned: bool) -> bool:
-    """Whether the entry's size is that before or after a turn, wrongly."""
-    size = _entry_size(entry)
-    return (
-        fact.orientation in SWAPPING
-        and size != fact.size(turned)
-        and size == fact.size(not turned)
-    )
+GUESSES = {
+    'exchanged': 'width and height are exchanged',
+    'scaled': 'the pictures may have been resized after they were annotated: '
+    'boxes and masks would then be on other places',
+    'other': 'the file may be another picture',
+}
 
 
 def _check_sizes(
@@ -206,38 +222,28 @@ def _check_sizes(
     paths: Mapping[Path, dict],
     split: Split,
 ) -> Iterator[Finding]:
-    differ = [
-        path
-        for path, fact in facts.items()
-        if _entry_size(paths[path]) != fact.size(split.turned)
-        and not _is_unturned(fact, paths[path], split.turned)
-    ]
-    if not differ:
-        return
-    first = differ[0]
-    width, height = facts[first].size(split.turned)
-    entry = _entry_size(paths[first])
-    if entry == (height, width):
-        guess = 'width and height are exchanged'
-    elif abs(entry[0] * height - entry[1] * width) <= max(entry):
-        guess = (
-            'the pictures may have been resized after they were annotated: '
-            'boxes and masks would then be on other places'
+    for kind, guess in GUESSES.items():
+        differ = [
+            path
+            for path, fact in facts.items()
+            if size_problem(fact, paths[path], split.turned) == kind
+        ]
+        if not differ:
+            continue
+        first = differ[0]
+        width, height = facts[first].size(split.turned)
+        entry = paths[first]
+        yield split.finding(
+            ERROR,
+            'image sizes',
+            f'{len(differ)} of {len(facts)} images have another size than '
+            f'their entry: {first} is {width} x {height} and '
+            f'{entry["width"]:g} x {entry["height"]:g} in {split.ann_file}; '
+            f'{guess}',
+            'Look at them: tools/analysis_tools/browse_dataset.py.',
+            count=len(differ),
+            mended=kind == 'exchanged',
         )
-    else:
-        guess = 'the file may be another picture'
-    yield split.finding(
-        ERROR,
-        'image sizes',
-        f'{len(differ)} of {len(facts)} images have another size than their '
-        f'entry: {first} '
-        f'is {width} x {height} and {entry[0]:g} x {entry[1]:g} in '
-        f'{split.ann_file}; {guess}',
-        'Look at them: tools/analysis_tools/browse_dataset.py. --fix writes '
-        "the files' sizes where all boxes lie within.",
-        count=len(differ),
-        mended=True,
-    )
 
 
 def _check_orientation(
@@ -247,7 +253,9 @@ def _check_orientation(
 ) -> Iterator[Finding]:
     turns = [p for p, fact in facts.items() if fact.orientation not in (0, 1)]
     wrong = [
-        p for p in turns if _is_unturned(facts[p], paths[p], split.turned)
+        p
+        for p in turns
+        if size_problem(facts[p], paths[p], split.turned) == 'unturned'
     ]
     if wrong:
         first = wrong[0]
