@@ -21,6 +21,7 @@ from mmext.engine.config import (
     set_work_dir,
 )
 from mmext.engine.distributed import check_launcher, is_first_process
+from mmext.engine.interrupt import Interrupted
 from mmext.engine.predictions import PredictionsHook
 from mmext.engine.preflight import preflight
 from mmext.errors import UserError
@@ -45,12 +46,16 @@ def train(args: Namespace) -> Runner:
     runner = build_runner(cfg)
     try:
         runner.train()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        where = (
+            f'from {stop}, with the batch that is next'
+            if isinstance(stop, Interrupted)
+            else f'from the last checkpoint in {runner.work_dir}'
+        )
         raise UserError(
             f'interrupted in epoch {runner.epoch + 1}, iteration '
-            f'{runner.iter}',
-            'The same command with --resume continues from the last '
-            f'checkpoint in {runner.work_dir}.',
+            f'{runner.iter + 1}',
+            f'The same command with --resume continues {where}.',
         ) from None
     return runner
 

@@ -25,7 +25,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, SyncBuffersHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -42,6 +42,8 @@ from mmext.engine.distributed import (
     init_gloo,
     replace_torch_sync_bn,
 )
+from mmext.engine.exact_resume import ExactResumeHook
+from mmext.engine.interrupt import InterruptHook
 from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.resume_validation import ResumeValidationHook
@@ -181,6 +183,8 @@ class ReliableRunner(Runner):
         for kind in (
             EpochSeedHook,
             NumericalGuardHook,
+            ExactResumeHook,
+            InterruptHook,
             ResumeValidationHook,
         ):
             if kind not in present:
@@ -195,6 +199,25 @@ class ReliableRunner(Runner):
             if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
                 # It removes the old one before it writes the new one.
                 hook.max_keep_ckpts = 2
+
+    def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Takes the loop that can go on in the middle of an epoch."""
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            by_epoch = loop.get('by_epoch')
+            if loop.get('type') == 'EpochBasedTrainLoop' or by_epoch:
+                loop.pop('by_epoch', None)
+                loop['type'] = 'ResumableEpochLoop'
+        return super().build_train_loop(loop)
+
+    def train(self) -> nn.Module:
+        """Trains; Ctrl-C and SIGTERM save before they stop it."""
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, InterruptHook):
+                    hook.stop_listening()
 
     def test(self) -> dict:
         """Tests; every tensor of the checkpoint must fit."""

@@ -1,0 +1,135 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What MMEngine's checkpoints leave out, so that a resumed run ends alike.
+
+- A checkpoint from the middle of an epoch: MMEngine would begin that epoch
+  anew. Here the batches that were done are passed over, and the generators of
+  random numbers go on where they stopped.
+- ``EarlyStoppingHook``'s patience: MMEngine would begin counting anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.registry import HOOKS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop
+
+from mmext.engine.replay import random_state, set_random_state
+
+KEY = 'mmext_resume'
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """An epoch loop that can go on in the middle of an epoch.
+
+    The arguments are those of ``EpochBasedTrainLoop``, for which
+    ``ReliableRunner`` takes this one.
+    """
+
+    _done = 0
+    _state: dict[str, Any] | None = None
+
+    def resume_within(self, done: int, state: dict[str, Any] | None) -> None:
+        """Passes over the first batches of the next epoch to run.
+
+        They are loaded all the same: what a worker draws for a batch depends
+        on the batches before it.
+
+        Args:
+            done: Batches of that epoch that were trained on.
+            state: Of the random generators after them. Default: unknown.
+        """
+        self._done, self._state = done, state
+
+    def run_epoch(self) -> None:
+        """One epoch, or the rest of one."""
+        super().run_epoch()
+        self._done = 0
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One step, unless it was done before the run broke off."""
+        if idx >= self._done:
+            super().run_iter(idx, data_batch)
+        elif idx == self._done - 1 and self._state is not None:
+            set_random_state(self._state)
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Saves and restores what MMEngine's checkpoints leave out.
+
+    Bit for bit on the CPU in one process. With several, the batches are the
+    right ones and only the first process draws what it would have drawn.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._loaded: dict[str, Any] = {}
+
+    def before_train(self, runner) -> None:
+        """Sets the loop to the batch that is next."""
+        loop = runner.train_loop
+        done = self._loaded.get('batches_done', 0)
+        if not done or not isinstance(loop, ResumableEpochLoop):
+            return
+        if self._loaded['batches'] != len(loop.dataloader):
+            runner.logger.warning(
+                f'The checkpoint is from the middle of an epoch of '
+                f'{self._loaded["batches"]} batches, and now it has '
+                f'{len(loop.dataloader)}: epoch {loop.epoch + 1} begins anew'
+            )
+            loop._iter = loop.epoch * len(loop.dataloader)
+            return
+        runner.logger.info(
+            f'Resuming within epoch {loop.epoch + 1}: its first {done} of '
+            f'{len(loop.dataloader)} batches are loaded and passed over'
+        )
+        state = self._loaded['random_state'] if runner.rank == 0 else None
+        loop.resume_within(done, state)
+
+    def before_train_iter(
+        self, runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Counts."""
+        self._done = batch_idx + 1
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Adds its own to a checkpoint that can be resumed."""
+        if 'optimizer' not in checkpoint:
+            return
+        extra: dict[str, Any] = {
+            'early_stopping': [
+                [hook.wait_count, float(hook.best_score)]
+                for hook in _early_stopping(runner)
+            ]
+        }
+        loop = runner.train_loop
+        if isinstance(loop, ResumableEpochLoop):
+            batches = len(loop.dataloader)
+            if self._done < batches:
+                extra |= {
+                    'batches_done': self._done,
+                    'batches': batches,
+                    'random_state': random_state(),
+                }
+        checkpoint[KEY] = extra
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Takes its own from a checkpoint that is resumed."""
+        if not runner._resume:
+            return
+        self._loaded = checkpoint.get(KEY, {})
+        for hook, (count, best) in zip(
+            _early_stopping(runner),
+            self._loaded.get('early_stopping', ()),
+            strict=False,
+        ):
+            hook.wait_count, hook.best_score = count, best
+
+
+def _early_stopping(runner) -> list[EarlyStoppingHook]:
+    return [h for h in runner.hooks if isinstance(h, EarlyStoppingHook)]

@@ -1,0 +1,244 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""An interrupted run saves, and ends where the undisturbed one ends."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.registry import METRICS
+from toy import Numbers, Toy, build_runner
+
+from mmext.engine.checkpoint import defect, load
+from mmext.engine.interrupt import Interrupted, InterruptHook
+
+ADAM = {'optimizer': {'type': 'AdamW', 'lr': 0.01}}
+DECAY = [
+    {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 7},
+    {'type': 'MultiStepLR', 'milestones': [1, 2]},
+]
+
+
+class Kill(Hook):
+    """Sends a signal in the middle of a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class KillInValidation(Kill):
+    """Sends it while epoch ``step`` is validated."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        pass
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.epoch == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@METRICS.register_module(force=True)
+class Scores(BaseMetric):
+    """A score for each epoch, as it is written here."""
+
+    given = (0.1, 0.5, 0.3, 0.2, 0.1, 0.6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook = None
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict[str, float]:
+        from mmengine.logging import MessageHub
+
+        epoch = MessageHub.get_current_instance().get_info('epoch')
+        return {'mAP': self.given[epoch]}
+
+
+def validated() -> dict:
+    loader = {
+        'batch_size': 2,
+        'num_workers': 0,
+        'dataset': Numbers(2),
+        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+        'collate_fn': {'type': 'pseudo_collate'},
+    }
+    return {
+        'val_dataloader': loader,
+        'val_evaluator': {'type': 'Scores'},
+        'val_cfg': {'type': 'ValLoop'},
+    }
+
+
+START = Toy(noise=0.5)
+
+
+def run(folder: Path, *hooks: Hook, **more) -> object:
+    settings = {
+        'optim_wrapper': ADAM,
+        'param_scheduler': copy.deepcopy(DECAY),
+        'images': 12,
+        'epochs': 3,
+        'shuffle': True,
+        'custom_hooks': [{'type': 'EMAHook'}, *hooks],
+    }
+    runner = build_runner(folder, copy.deepcopy(START), **{**settings, **more})
+    runner.train()
+    return runner
+
+
+def assert_same(one, other, where: str = '') -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f'{where}.{key}')
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f'{where}.{i}')
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    one, other = load(one), load(other)
+    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
+        assert_same(one[part], other[part], part)
+    assert_same(one['param_schedulers'], other['param_schedulers'])
+    assert one['meta']['iter'] == other['meta']['iter']
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('whole')
+    run(folder)
+    return folder / 'epoch_3.pth'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('step', [1, 6, 9])
+def test_an_interrupted_run_ends_alike(whole, tmp_path, step, number):
+    before = signal.getsignal(signal.SIGINT)
+    name = 'epoch_1.pth' if step == 6 else f'iter_{step}.pth'
+    # Of an earlier run in the same folder: not ours.
+    (tmp_path / name).write_bytes(b'old')
+    with pytest.raises(Interrupted, match=name):
+        run(tmp_path, Kill(step, number))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert defect(tmp_path / name) is None
+    assert not list(tmp_path.glob('*.tmp'))
+    torch.rand(5)
+    run(tmp_path, resume=True)
+    assert_same_end(whole, tmp_path / 'epoch_3.pth')
+
+
+def test_with_a_worker(tmp_path):
+    """Which batch a worker has drawn for matters too."""
+
+    def loader() -> dict:
+        return {
+            'batch_size': 2,
+            'num_workers': 1,
+            'dataset': Noisy(12),
+            'sampler': {'type': 'DefaultSampler', 'shuffle': True},
+            'collate_fn': {'type': 'pseudo_collate'},
+        }
+
+    run(tmp_path / 'whole', train_dataloader=loader(), epochs=2)
+    with pytest.raises(Interrupted):
+        run(tmp_path / 'cut', Kill(4), train_dataloader=loader(), epochs=2)
+    run(tmp_path / 'cut', train_dataloader=loader(), epochs=2, resume=True)
+    name = 'epoch_2.pth'
+    assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
+
+
+class Noisy(Numbers):
+    """Augments at random."""
+
+    def __getitem__(self, index: int) -> dict:
+        item = super().__getitem__(index)
+        return {**item, 'inputs': item['inputs'] + torch.rand(())}
+
+
+def test_an_interrupted_step_is_finished_first(tmp_path):
+    """Between two steps of the optimiser, never inside one."""
+    optim = {**ADAM, 'accumulative_counts': 3}
+    run(tmp_path / 'whole', optim_wrapper=optim)
+    with pytest.raises(Interrupted, match=r'iter_9\.pth'):
+        run(tmp_path / 'cut', Kill(7), optim_wrapper=optim)
+    run(tmp_path / 'cut', optim_wrapper=optim, resume=True)
+    name = 'epoch_3.pth'
+    assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
+
+
+def test_interrupted_while_it_validates(tmp_path):
+    run(tmp_path / 'whole', **validated())
+    cut = tmp_path / 'cut'
+    with pytest.raises(Interrupted, match=r'epoch_2\.pth'):
+        run(cut, KillInValidation(2), **validated())
+    run(cut, resume=True, **validated())
+    name = 'epoch_3.pth'
+    assert_same_end(tmp_path / 'whole' / name, cut / name)
+    # Where nothing was saved of that epoch, its validation is finished.
+    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
+    sparse = tmp_path / 'sparse'
+    with pytest.raises(Interrupted, match=r'iter_12\.pth'):
+        run(sparse, KillInValidation(2), default_hooks=rare, **validated())
+    run(sparse, resume=True, default_hooks=rare, **validated())
+    assert_same_end(tmp_path / 'whole' / name, sparse / name)
+
+
+def test_a_second_signal_stops_at_once(monkeypatch):
+    hook = InterruptHook()
+    hook._rank, hook._logger = 1, None
+    hook._ask(signal.SIGINT, None)
+    hook._ask(signal.SIGINT, None)  # torchrun's repetition
+    monkeypatch.setattr('mmext.engine.interrupt.REPEATED', -1)
+    with pytest.raises(KeyboardInterrupt):
+        hook._ask(signal.SIGINT, None)
+
+
+def test_another_batch_size_begins_the_epoch_anew(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path, Kill(8))
+    runner = run(tmp_path, resume=True, batch_size=4)
+    assert runner.iter == 9 and runner.epoch == 3
+
+
+def early(patience: int = 2) -> EarlyStoppingHook:
+    return EarlyStoppingHook('mAP', patience=patience, min_delta=0.01)
+
+
+def test_early_stopping_counts_on(tmp_path):
+    """0.1, 0.5, 0.3, 0.2: two epochs without a better one end it."""
+    whole = run(tmp_path / 'whole', early(), epochs=6, **validated())
+    assert whole.epoch == 4
+    cut = tmp_path / 'cut'
+    with pytest.raises(Interrupted, match='iter_20'):
+        run(cut, early(), Kill(20), epochs=6, **validated())
+    resumed = early()
+    assert run(cut, resumed, epochs=6, resume=True, **validated()).epoch == 4
+    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
+    name = 'epoch_4.pth'
+    assert_same_end(tmp_path / 'whole' / name, cut / name)
+    # Again from the epoch before: its validation is done again, once.
+    for file in (*cut.glob('iter_*.pth'), cut / name):
+        file.unlink()
+    resumed = early()
+    assert run(cut, resumed, epochs=6, resume=True, **validated()).epoch == 4
+    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
