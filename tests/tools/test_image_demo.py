@@ -1,0 +1,179 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""tools/image_demo.py: what it writes is what the detector found."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from tiny_run import CLASSES, make_coco, write_config
+
+from mmext.engine.config import load_config
+from mmext.engine.inference import find_images, load_detector
+from mmext.engine.preflight import build_model
+from mmext.engine.publish import publish
+from mmext.errors import UserError
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
+MASKS = """
+model.update(roi_head=dict(
+    bbox_roi_extractor=dict(out_channels=16),
+    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
+    mask_roi_extractor=dict(out_channels=16),
+    mask_head=dict(
+        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
+model['test_cfg']['rcnn'].update(max_per_img=5)
+"""
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory) -> Path:
+    """A mask detector of random, published weights and images in folders."""
+    root = tmp_path_factory.mktemp('demo')
+    data = make_coco(root / 'coco', train=1, val=3)
+    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    config = write_config(root / 'mask.py', data, base=base, more=MASKS)
+    cfg = load_config(config)
+    torch.manual_seed(0)
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    model = build_model(cfg.model)
+    model.init_weights()
+    torch.save(
+        {
+            'state_dict': model.state_dict(),
+            'meta': {'dataset_meta': {'classes': CLASSES}},
+        },
+        root / 'random.pth',
+    )
+    publish(root / 'random.pth', root / 'net')
+    (data / 'val' / 'deep').mkdir()
+    shutil.move(data / 'val' / '3.png', data / 'val' / 'deep' / '3.png')
+    return root
+
+
+def run(world: Path, out: Path, *options: str | Path) -> int:
+    weights = next(world.glob('net-*.safetensors'))
+    argv = [TOOL, world / 'mask.py', weights, *options, '--out', out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(a) for a in argv])
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            return int(end.code)
+    return 0
+
+
+def test_the_files_hold_what_the_detector_found(world, tmp_path, capsys):
+    val, out = world / 'coco' / 'val', tmp_path / 'out'
+    options = (val, '--score-thr', '0', '--device', 'cpu')
+    assert run(world, out, *options) == 0
+    told = capsys.readouterr().out
+    assert '3/3' in told and 'ETA' in told
+    pictures = sorted(
+        p.relative_to(out / 'pictures').as_posix()
+        for p in (out / 'pictures').rglob('*.png')
+    )
+    assert pictures == ['1.png', '2.png', 'deep/3.png']
+    # COCO's own reader takes the files, and the ids mean the right images.
+    truth = COCO(out / 'images.json')
+    boxes = truth.loadRes(str(out / 'bbox.json'))
+    masks = truth.loadRes(str(out / 'segm.json'))
+    weights = next(world.glob('net-*.safetensors'))
+    cfg = load_config(world / 'mask.py')
+    model = load_detector(cfg, str(weights), 'cpu')
+    assert tuple(c['name'] for c in truth.cats.values()) == CLASSES
+    for image in truth.imgs.values():
+        assert (image['width'], image['height']) == (128, 96)
+        path = val / image['file_name']
+        found = inference_detector(model, str(path)).pred_instances.numpy()
+        assert len(found) == 5
+        for kind in (boxes, masks):
+            got = kind.loadAnns(kind.getAnnIds(image['id']))
+            assert [g['score'] for g in got] == found.scores.tolist()
+            labels = [g['category_id'] - 1 for g in got]
+            assert labels == found.labels.tolist()
+            xyxy = np.array([g['bbox'] for g in got])
+            if kind is boxes:
+                xyxy[:, 2:] += xyxy[:, :2]
+                np.testing.assert_allclose(xyxy, found.bboxes, rtol=1e-6)
+        decoded = [rle.decode(g['segmentation']) for g in got]
+        assert (np.array(decoded) == found.masks).all()
+        # Something was drawn, on this image and not on another.
+        drawn = cv2.imread(str(out / 'pictures' / image['file_name']))
+        differ = (drawn != cv2.imread(str(path))).any(-1)
+        assert drawn.shape == (96, 128, 3) and differ.any()
+
+
+def test_ids_of_an_annotation_file(world, tmp_path):
+    ann = world / 'coco' / 'val.json'
+    content = json.loads(ann.read_text())
+    content['images'][1]['id'] = 77
+    for category in content['categories']:
+        category['id'] += 10
+    ann = tmp_path / 'val.json'
+    ann.write_text(json.dumps(content))
+    image = world / 'coco' / 'val' / '2.png'
+    assert run(world, tmp_path / 'out', image, '--ann', ann) == 0
+    entries = json.loads((tmp_path / 'out' / 'bbox.json').read_text())
+    assert {e['image_id'] for e in entries} == {77}
+    assert {e['category_id'] for e in entries} <= {11, 12}
+
+
+def test_an_unreadable_image_spoils_no_other(world, tmp_path, capsys):
+    images = tmp_path / 'images'
+    shutil.copytree(world / 'coco' / 'val', images)
+    (images / '1.png').write_bytes(b'')
+    whole = (images / '2.png').read_bytes()
+    (images / '2.png').write_bytes(whole[:20])
+    assert run(world, tmp_path / 'out', images) == 2
+    error = capsys.readouterr().err
+    assert '2 of 3 images could not be read' in error and '1.png' in error
+    drawn = [p.name for p in (tmp_path / 'out' / 'pictures').rglob('*.png')]
+    assert drawn == ['3.png']
+    entries = json.loads((tmp_path / 'out' / 'bbox.json').read_text())
+    assert {e['image_id'] for e in entries} == {3}
+
+
+def test_bad_inputs_leave_nothing(world, tmp_path, capsys):
+    val = world / 'coco' / 'val'
+    (tmp_path / 'file').touch()
+    (tmp_path / 'empty').mkdir()
+    for options, says in (
+        ([val / '11.png'], "Did you mean '1.png'?"),
+        ([tmp_path / 'empty'], 'holds no image; it has nothing'),
+        ([world / 'mask.py'], 'is not an image by its name'),
+        ([val, '--device', 'cuda:9'], "device 'cuda:9' is not here"),
+        ([val, '--score-thr', '30'], '--score-thr 30.0 is not between'),
+        ([val, '--ann', world / 'mask.py'], 'mask.py does not name all'),
+        ([val, '--sha256', '0' * 64], 'and 00000000'),
+        (
+            [val, '--cfg-options', 'model.neck.out_channels=8'],
+            'of another architecture',
+        ),
+    ):
+        assert run(world, tmp_path / 'out', *options) == 2, options
+        assert says in capsys.readouterr().err
+        assert not (tmp_path / 'out').exists()
+    assert run(world, tmp_path / 'file', val) == 2
+    assert 'results cannot go to' in capsys.readouterr().err
+
+
+def test_find_images_takes_each_once(tmp_path):
+    for name in ('b.JPG', 'a.png', 'notes.txt'):
+        (tmp_path / name).touch()
+    found = find_images([tmp_path / 'b.JPG', tmp_path])
+    assert [p.name for p in found] == ['b.JPG', 'a.png']
+    with pytest.raises(UserError, match='does not exist'):
+        find_images([tmp_path / 'gone' / 'a.png'])
