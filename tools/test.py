@@ -31,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     add('--show-dir', help='draw the detections into WORK_DIR/time/SHOW_DIR')
     add('--wait-time', type=float, default=2, help='seconds an image shows')
     add('--tta', action='store_true', help='test-time augmentation')
+    add('--sha256', help='what the checkpoint must have, 8 digits or more')
     add(
         '--cfg-options',
         nargs='+',

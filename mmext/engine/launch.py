@@ -13,7 +13,7 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmext.engine.checkpoint import TRUST
+from mmext.engine.checkpoint import TRUST, require_sha256
 from mmext.engine.config import (
     load_config,
     set_amp,
@@ -73,6 +73,8 @@ def test(args: Namespace) -> dict:
             'are written to WORK_DIR/predictions in any case.',
         )
     cfg = _config(args)
+    if args.sha256 is not None:
+        require_sha256(args.checkpoint, args.sha256)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:

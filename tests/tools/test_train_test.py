@@ -265,6 +265,21 @@ def test_amp_trains_in_bfloat16_without_a_gpu(data, run, tmp_path):
     )
 
 
+def test_published_weights_reproduce_the_logged_ap(trained, run, tmp_path):
+    from mmext.engine.publish import publish
+
+    source, target = trained / 'epoch_2.pth', tmp_path / 'tiny'
+    for kind in ('safetensors', 'pth'):
+        path = publish(source, target, kind).path
+        work = tmp_path / kind
+        options = ('--work-dir', work, '--sha256', sha256(path))
+        assert run(TEST, trained / 'tiny.py', path, *options) == 0
+        meta = work / 'predictions' / f'{path.stem}.meta.json'
+        assert (
+            ap(json.loads(meta.read_text())['metrics']) == metrics(trained)[-1]
+        )
+
+
 def test_options_of_test(trained, run, tmp_path):
     out, shown = tmp_path / 'raw.pkl', 'shown'
     assert (
