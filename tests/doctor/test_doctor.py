@@ -1,0 +1,230 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""tools/misc/doctor.py in environments that work and that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mmext.doctor import machine, packages, processes
+from mmext.doctor.findings import NOTE, OK, PROBLEM, Finding, as_text
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools/misc/doctor.py'
+
+
+def run(
+    *arguments: str, first_on_path: Path | None = None
+) -> tuple[int, dict[tuple[str, str], dict]]:
+    """Exit status, and what ``--json`` says by part and name."""
+    path = [str(p) for p in (first_on_path, ROOT) if p]
+    done = subprocess.run(
+        [sys.executable, TOOL, '--json', *arguments],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    said = json.loads(done.stdout)
+    found = {(f['part'], f['name']): f for f in said['found']}
+    problems = [f for f in said['found'] if f['state'] == PROBLEM]
+    assert said['problems'] == len(problems)
+    assert done.returncode == bool(problems)
+    assert all(f['remedy'] for f in problems)
+    return done.returncode, found
+
+
+def test_an_environment_that_works():
+    status, found = run()
+    assert status == 0, [f for f in found.values() if f['state'] == PROBLEM]
+    ops = found["mmcv's ops", 'mmcv._ext']['value']
+    if 'stands in' in ops:
+        assert 'roi_align' in found["mmcv's ops", 'implemented']['value']
+    tests = {
+        n: f for (p, n), f in found.items() if p == 'Self-test on the CPU'
+    }
+    assert len(tests) == 9
+    assert re.match(r'loss \d', tests['training step']['value'])
+    assert tests['roi_align']['value'] == 'exact'
+
+
+def test_a_module_that_ends_the_process(tmp_path):
+    """A package built for another torch does; what came before is told."""
+    (tmp_path / 'torchvision.py').write_text('import os; os.abort()')
+    status, found = run(first_on_path=tmp_path)
+    assert status == 1
+    assert found['Imports', 'torch']['state'] == OK
+    assert found['Imports', 'torchvision']['value'] == 'ended by SIGABRT'
+    assert 'torchvision' in found['Imports', 'torchvision']['remedy']
+    assert not any('Self-test' in part for part, _ in found)
+
+
+def test_without_any_package(tmp_path):
+    venv.create(tmp_path)
+    done = subprocess.run(
+        [tmp_path / 'bin/python', TOOL],
+        env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert "-> In mmext's checkout: pip install -e '.[onedl]'" in done.stdout
+    assert done.stdout.count('->') == 1, 'one line mends it all'
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Pretends that these distributions are installed, and no other."""
+
+    def pretend(**versions: str) -> dict[str, Finding]:
+        have = {k.replace('_', '-'): v for k, v in versions.items()}
+        monkeypatch.setattr(
+            metadata,
+            'distributions',
+            lambda: [
+                SimpleNamespace(metadata={'Name': n}, version=v)
+                for n, v in have.items()
+            ],
+        )
+        return {
+            f.name: f
+            for f in packages.examine_packages()
+            if f.state != OK and f.value != 'not installed'
+        }
+
+    return pretend
+
+
+ONEDL = {
+    'onedl_mmengine': '0.10.12',
+    'onedl_mmcv': '2.3.6',
+    'onedl_mmdetection': '3.5.1',
+    'torch': metadata.version('torch'),
+}
+OPENMMLAB = {'mmengine': '0.10.7', 'mmcv_lite': '2.1.0', 'mmdet': '3.3.0'}
+
+
+def test_versions_that_go_together(environment):
+    assert environment(**ONEDL) == {}
+    assert environment(**OPENMMLAB, setuptools='81.0') == {}
+
+
+def test_both_stacks(environment):
+    found = environment(**ONEDL, **OPENMMLAB)['stack']
+    assert found.state == PROBLEM
+    for name in ('onedl-mmcv', 'mmcv-lite', 'mmdet'):
+        assert name in found.remedy
+
+
+def test_a_version_outside_of_what_mmext_asks_for(environment):
+    found = environment(**{**ONEDL, 'onedl_mmcv': '2.4.0'})['onedl-mmcv']
+    assert found.state == PROBLEM
+    assert found.remedy.startswith("pip install 'onedl-mmcv")
+    assert '<2.4' in found.remedy
+
+
+def test_a_version_that_nobody_tried_is_a_note(environment):
+    found = environment(**{**ONEDL, 'torch': '2.99.0'})
+    assert found['torch'].state == NOTE
+    assert found['torch'].value == '2.99.0; tried: 2.13, 2.15'
+
+
+def test_setuptools_without_pkg_resources(environment):
+    found = environment(**OPENMMLAB, setuptools='82.0.1')
+    assert found['setuptools'].remedy == "pip install 'setuptools<82'"
+    assert 'setuptools' not in environment(**ONEDL, setuptools='82.0.1')
+
+
+@pytest.mark.parametrize('needs', ['torch==2.5.1', 'torch (>=2.14.0)'])
+def test_a_torchvision_for_another_torch(environment, monkeypatch, needs):
+    monkeypatch.setattr(metadata, 'requires', lambda name: ['numpy', needs])
+    found = environment(**{**ONEDL, 'torch': '2.6.0'}, torchvision='0.20.1')
+    assert found['torchvision'].value == (
+        f'0.20.1 needs {needs}, and torch is 2.6.0'
+    )
+    found = environment(**ONEDL, torchvision='0.29.2')
+    assert ('torchvision' in found) == ('==' in needs)
+
+
+def test_two_mmcv(environment):
+    found = environment(**OPENMMLAB, mmcv='2.1.0')
+    assert 'mmcv-lite' in found['mmcv'].remedy
+
+
+def test_missing_parts_are_those_of_the_stack_that_is_there(environment):
+    environment(mmengine='0.10.7')
+    assert '[openmmlab]' in packages.install_line()
+    environment()
+    assert '[onedl]' in packages.install_line()
+
+
+def test_a_container_with_docker_s_shared_memory(monkeypatch):
+    sizes = SimpleNamespace(total=64 * 2**20)
+    monkeypatch.setattr(machine.shutil, 'disk_usage', lambda _: sizes)
+    found = machine._shared_memory(Path('/dev'))
+    assert found.state == PROBLEM and '--shm-size' in found.remedy
+
+
+def test_a_disk_almost_full(monkeypatch, tmp_path):
+    for free, state in ((2**29, PROBLEM), (2**32, NOTE), (2**35, OK)):
+        monkeypatch.setattr(
+            machine.shutil,
+            'disk_usage',
+            lambda _, free=free: SimpleNamespace(free=free),
+        )
+        # A folder that is not there yet lies on its parent's disk.
+        assert machine._disk('disk', tmp_path / 'a/b').state == state
+
+
+@pytest.mark.parametrize(
+    ('error', 'remedy'),
+    [
+        ('ImportError: libGL.so.1: cannot open', 'opencv-python-headless'),
+        ("No module named 'pkg_resources'", 'setuptools<82'),
+        ("No module named 'torch'", 'pip install -e'),
+        ("No module named 'terminaltables'", 'pip install terminaltables'),
+        ('libc10.so: undefined symbol: _ZN3c', '--force-reinstall torch'),
+        ('something new', 'MMEXT_DEBUG=1'),
+    ],
+)
+def test_remedies(error, remedy):
+    assert remedy in processes._remedy(error)
+
+
+def test_a_remedy_is_said_once():
+    found = [
+        Finding('A', 'one', PROBLEM, 'gone', 'do this'),
+        Finding('A', 'two', PROBLEM, 'gone', 'do this'),
+        Finding('B', 'three', OK, 'fine'),
+    ]
+    text = as_text(found)
+    assert text.count('-> do this') == 1
+    assert text.endswith('2 problems')
+
+
+@pytest.mark.parametrize('wrong', ['nms', 'roi_align', 'deform_conv2d'])
+def test_the_self_test_notices_a_wrong_op(monkeypatch, wrong):
+    from mmext.doctor import self_test
+
+    right = getattr(self_test.ops, wrong)
+
+    def broken(*args, **kwargs):
+        out = right(*args, **kwargs)
+        return (out[0], out[1] + 1) if wrong == 'nms' else out + 0.01
+
+    test = getattr(self_test, f'test_{wrong}')
+    self_test.exact(test, 'cpu')
+    monkeypatch.setattr(self_test.ops, wrong, broken)
+    with pytest.raises(ArithmeticError, match='off by'):
+        self_test.exact(test, 'cpu')
