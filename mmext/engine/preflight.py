@@ -32,6 +32,7 @@ from mmext.engine.check_config import (
     find_splits,
     registered,
 )
+from mmext.engine.check_model import check_model
 from mmext.engine.checkpoint import (
     load,
     newest_valid,
@@ -40,6 +41,8 @@ from mmext.engine.checkpoint import (
 )
 from mmext.errors import UserError, did_you_mean
 
+#: What this process has looked at, or was told not to.
+CHECKED: set[tuple[Split, ...]] = set()
 LARGEST_READ = 100 * 2**20  # bytes: parsing more takes many seconds
 
 
@@ -57,12 +60,11 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     splits = find_splits(cfg, stages)
     model = build_model(cfg.model)
+    check_model(cfg, model, stages)
     if data:
-        found = check_run_data(cfg, model, splits)
-        for finding in found:
-            if finding.level == WARNING:
-                print_log(_told(finding), 'current', logging.WARNING)
-        require(found)
+        require_fit(cfg, model, splits)
+    else:
+        CHECKED.add(tuple(splits))
     checkpoint = cfg.get('load_from')
     if cfg.get('resume') and checkpoint is None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
@@ -74,10 +76,23 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)
 
 
+def require_fit(cfg: Config, model: nn.Module, splits: list[Split]) -> None:
+    """Stops where the data, the model and the evaluators do not fit.
+
+    Raises:
+        UserError: With all errors; warnings are logged.
+    """
+    found = check_run_data(cfg, model, splits)
+    for finding in found:
+        if finding.level == WARNING:
+            text = f'{finding.split}: {finding.problem}. {finding.remedy}'
+            print_log(text.strip(), 'current', logging.WARNING)
+    require(found)
+    CHECKED.add(tuple(splits))
+
+
 def check_run_data(
-    cfg: Config,
-    model: nn.Module,
-    splits: list[Split],
+    cfg: Config, model: nn.Module, splits: list[Split]
 ) -> list[Finding]:
     """What is wrong between the data, the model and the evaluators.
 
@@ -110,10 +125,6 @@ def check_run_data(
         'current',
     )
     return found
-
-
-def _told(finding: Finding) -> str:
-    return f'{finding.split}: {finding.problem}. {finding.remedy}'.strip()
 
 
 def build_model(cfg: dict) -> nn.Module:

@@ -1,0 +1,125 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Whether a model's parts fit each other and what it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmext.errors import UserError
+
+SIDE = 128  # pixels: every stage of a backbone sees a map
+
+
+def check_model(
+    cfg: Config, model: nn.Module, stages: tuple[str, ...]
+) -> None:
+    """Stops where a model cannot run, or cannot be judged as is asked.
+
+    Args:
+        cfg: The config that the model was built from.
+        model: Its model; left in evaluation mode.
+        stages: Of ``train``, ``val``, ``test``: those that are run.
+
+    Raises:
+        UserError: A part takes other channels than it gets, or masks are
+            judged that nothing predicts.
+    """
+    for stage in stages:
+        check_masks_are_predicted(cfg, model, stage)
+    check_channels(model)
+
+
+def check_masks_are_predicted(
+    cfg: Config, model: nn.Module, stage: str
+) -> None:
+    """mmdet would stop at the end of the first validation."""
+    evaluators = cfg.get(f'{stage}_evaluator') or []
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    if not any('segm' in e.get('metric', ()) for e in evaluators):
+        return
+    parts = (f'{name} {type(m).__name__}' for name, m in model.named_modules())
+    if not any('mask' in p.lower() or 'panoptic' in p.lower() for p in parts):
+        raise UserError(
+            f"{stage}_evaluator judges masks (metric 'segm'), and "
+            f'{type(model).__name__} predicts boxes only',
+            f'--cfg-options {stage}_evaluator.metric=bbox, or a detector '
+            'with a mask head such as Mask R-CNN.',
+        )
+
+
+def check_channels(model: nn.Module) -> None:
+    """Runs one small empty image as far as it goes.
+
+    Whatever else goes wrong with such an image is no fault of the config.
+
+    Raises:
+        UserError: The neck, or a layer, takes other channels than it gets.
+    """
+    wrong: list[str] = []
+    levels: list[int] = []
+
+    def compare(layer: nn.Module, args: tuple) -> None:
+        conv = isinstance(layer, nn.Conv2d)
+        takes = layer.in_channels if conv else layer.in_features
+        gets = args[0].shape[1 if conv else -1]
+        if takes != gets:
+            wrong.append(
+                f'model.{names[layer]} takes {takes} channels and gets {gets}'
+            )
+
+    def see(neck: nn.Module, args: tuple) -> None:
+        levels.extend(level.shape[1] for level in args[0])
+
+    names = {layer: name for name, layer in model.named_modules()}
+    hooks = [
+        layer.register_forward_pre_hook(compare)
+        for layer in names
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    neck = getattr(model, 'neck', None)
+    if neck is not None:
+        hooks.append(neck.register_forward_pre_hook(see))
+    try:
+        with torch.no_grad():
+            _run(model.eval())
+    except Exception as error:  # of any model; only ours are told
+        takes = getattr(neck, 'in_channels', None)
+        # Sorted: YOLOv3's neck counts from the smallest map.
+        if (
+            isinstance(takes, list | tuple)
+            and levels
+            and (sorted(takes) != sorted(levels))
+        ):
+            raise UserError(
+                f'model.neck.in_channels is {list(takes)}, and the backbone '
+                f'gives {levels}',
+                '--cfg-options model.neck.in_channels='
+                + ','.join(map(str, levels)),
+            ) from error
+        if wrong:
+            raise UserError(
+                wrong[0],
+                'Make the in_channels and out_channels of both ends '
+                'equal. MMEXT_DEBUG=1 shows where.',
+            ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _run(model: nn.Module) -> None:
+    """The parts of an OpenMMLab model, one after the other."""
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    features = model.extract_feat(image)
+    for name in ('rpn_head', 'bbox_head', 'decode_head'):
+        if (head := getattr(model, name, None)) is not None:
+            head(features)
+    if (head := getattr(model, 'roi_head', None)) is not None:
+        box = InstanceData(bboxes=image.new_tensor([[0, 0, SIDE, SIDE]]))
+        head(features, [box])

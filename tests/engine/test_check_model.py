@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Channels that do not meet and masks that nothing predicts are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope, init_default_scope
+from tiny_run import write_config
+
+from mmext.engine.check_model import check_model
+from mmext.engine.config import load_config
+from mmext.engine.preflight import build_model
+from mmext.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    """Leaves no default scope behind for other tests."""
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+def check(folder: Path, options: dict) -> None:
+    cfg = load_config(write_config(folder / 'tiny.py', folder), options)
+    init_default_scope('mmdet')
+    check_model(cfg, build_model(cfg.model), ('train', 'val'))
+
+
+@pytest.mark.parametrize(
+    'key, value, says',
+    [
+        (
+            'neck.in_channels',
+            [16, 32, 64, 256],
+            r'in_channels is \[16, 32, 64, 256\], and the backbone gives '
+            r'\[16, 32, 64, 128\]',
+        ),
+        (
+            'neck.in_channels',
+            [16, 32, 64],
+            r'\[16, 32, 64\], and the backbone',
+        ),
+        (
+            'rpn_head.in_channels',
+            32,
+            'model.rpn_head.rpn_conv takes 32 channels and gets 16',
+        ),
+        (
+            'roi_head.bbox_head.in_channels',
+            32,
+            'model.roi_head.bbox_head.shared_fcs.0 takes 1568 channels and '
+            'gets 784',
+        ),
+    ],
+)
+def test_channels_that_do_not_meet(tmp_path, key, value, says):
+    with pytest.raises(UserError, match=says) as caught:
+        check(tmp_path, {f'model.{key}': value})
+    if key == 'neck.in_channels':
+        assert 'model.neck.in_channels=16,32,64,128' in str(caught.value)
+
+
+def test_masks_judged_and_not_predicted(tmp_path):
+    with pytest.raises(UserError, match='FasterRCNN predicts boxes only'):
+        check(tmp_path, {'val_evaluator.metric': ['bbox', 'segm']})
+
+
+def test_a_model_that_fits_passes_and_draws_nothing(tmp_path):
+    torch.manual_seed(0)
+    cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
+    init_default_scope('mmdet')
+    model = build_model(cfg.model)
+    before = torch.get_rng_state()
+    check_model(cfg, model, ('train', 'val'))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_an_error_of_another_kind_is_no_fault_of_the_config(tmp_path):
+    class Picky(torch.nn.Module):
+        def extract_feat(self, image):
+            raise RuntimeError('I want 224x224 pixels')
+
+    cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
+    check_model(cfg, Picky(), ('train',))
