@@ -22,6 +22,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -315,10 +316,49 @@ def require_match(
     raise UserError(
         f'checkpoint {name} is of another architecture than the config: '
         f'{found}',
-        'Use the config it was trained with'
+        naming_hint(
+            list(model.state_dict()),
+            list(checkpoint.get('state_dict', checkpoint)),
+        )
+        or 'Use the config it was trained with'
         + (f' (the run was {made_by!r})' if made_by else '')
         + ', or convert its names (tools/model_converters).',
     )
+
+
+def naming_hint(own: list[str], theirs: list[str]) -> str:
+    """What to change where names differ by a prefix; empty elsewhere.
+
+    Args:
+        own: Names of the model's tensors.
+        theirs: Names of the checkpoint's.
+    """
+    for longer, shorter in ((theirs, own), (own, theirs)):
+        prefixes = Counter(
+            name.removesuffix(end)
+            for end in shorter[:: max(len(shorter) // 20, 1)]
+            for name in longer
+            if name.endswith(f'.{end}')
+        )
+        if not prefixes:
+            continue
+        prefix = prefixes.most_common(1)[0][0]
+        there = set(longer)
+        shared = sum(f'{prefix}{name}' in there for name in shorter)
+        if shared < len(shorter) / 2:
+            continue
+        if longer is theirs:
+            return (
+                f'Its names begin with {prefix!r}: '
+                f"init_cfg=dict(type='Pretrained', prefix={prefix!r}, ...)."
+            )
+        part = prefix.removesuffix('.')
+        return (
+            f'It holds the {part} alone: model.{part}.init_cfg='
+            "dict(type='Pretrained', checkpoint=...) takes it, load_from and "
+            'a prefix do not.'
+        )
+    return ''
 
 
 def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:

@@ -46,6 +46,7 @@ from mmext.engine.exact_resume import ExactResumeHook
 from mmext.engine.interrupt import InterruptHook
 from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.numerical_guard import NumericalGuardHook
+from mmext.engine.pretrained import require_start, watch_pretrained
 from mmext.engine.resume_validation import ResumeValidationHook
 from mmext.engine.seeding import EpochSeedHook
 from mmext.errors import UserError
@@ -246,6 +247,11 @@ class ReliableRunner(Runner):
                 self._load_from = str(found[0])
         super().load_or_resume()
 
+    def _init_model_weights(self) -> None:
+        """Says what ``init_cfg`` loaded, and stops where it was nothing."""
+        with watch_pretrained(self.model):
+            super()._init_model_weights()
+
     def load_checkpoint(
         self,
         filename: str,
@@ -266,9 +272,12 @@ class ReliableRunner(Runner):
             least = 1.0 if self._evaluating or self._resume else 0.5
             checkpoint = kwargs['checkpoint']
             found = require_match(self.model, checkpoint, name, least)
+            told = str(found)
+            if least < 1:
+                told += f' ({require_start(self.model, checkpoint, name)})'
             if self.rank == 0 and Path(name).is_file():
                 name += f' (SHA-256 {sha256(name)})'
-            self.logger.info(f'Checkpoint {name}: {found}')
+            self.logger.info(f'Checkpoint {name}: {told}')
         super().call_hook(fn_name, **kwargs)
 
     @master_only

@@ -53,8 +53,8 @@ class LoadReport:
         total = len(self.filled) + len(self.unfilled)
         return (
             f'loaded {len(self.filled)} of {total} backbone tensors from '
-            f'{self.source} (renamed {len(self.renamed)}, dropped '
-            f'{_some(self.dropped)})'
+            f'{self.source} (new: {_some(self.unfilled)}; renamed: '
+            f'{len(self.renamed)}; not used: {_some(self.dropped)})'
         )
 
 

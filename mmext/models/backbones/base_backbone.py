@@ -42,6 +42,9 @@ class BaseBackbone(BaseModule):
             ``allow_missing`` names stays trainable in frozen stages.
     """
 
+    # load_released_weights says what was loaded, and is stricter.
+    reports_pretrained = True
+
     def __init__(
         self,
         in_channels: int,

@@ -22,6 +22,8 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmext.engine.checkpoint import match
+from mmext.engine.pretrained import describe
 from mmext.errors import UserError
 from mmext.models.released_weights import strip_prefix, unwrap
 
@@ -63,6 +65,9 @@ class PluginResNet(ResNet):
         >>> self.layer1[0].se.fc[0].weight.requires_grad
         True
     """
+
+    # It says itself what was loaded, and is stricter than others.
+    reports_pretrained = True
 
     def new_layers(self) -> dict[str, nn.Module]:
         """The layers that a plain ResNet lacks, by name."""
@@ -180,20 +185,9 @@ class PluginResNet(ResNet):
                 f'torchvision://resnet{self.depth} has the default ones.',
             )
         self.load_state_dict(filled, strict=False)
-        absent = [
-            name
-            for name in new
-            if not any(k.startswith(f'{name}.') for k in filled)
-        ]
-        report = f'{type(self).__name__}: {len(filled)} tensors from {source}'
-        if dropped:
-            report += f'; not used: {_some(dropped)}'
-        if absent:
-            report += (
-                f'; new, not in the checkpoint: {len(absent)} layers: '
-                + ', '.join(absent)
-            )
-        print_log(report, logger='current')
+        found = match(self, {k: state[k] for k in (*filled, *dropped)})
+        line = describe(found, list(own), 'backbone', source)
+        print_log(line, logger='current')
         if hasattr(self, '_params_init_info'):
             update_init_info(self, init_info=f'loaded from {source}')
 
