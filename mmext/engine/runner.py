@@ -10,7 +10,6 @@ and ``mim train mmdet`` do with one line in the config::
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +48,7 @@ from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.pretrained import require_start, watch_pretrained
 from mmext.engine.resume_validation import ResumeValidationHook
 from mmext.engine.seeding import EpochSeedHook
+from mmext.engine.start_checks import StartChecksHook, disk_warning
 from mmext.errors import UserError
 
 
@@ -184,6 +184,7 @@ class ReliableRunner(Runner):
         for kind in (
             EpochSeedHook,
             NumericalGuardHook,
+            StartChecksHook,
             ExactResumeHook,
             InterruptHook,
             ResumeValidationHook,
@@ -320,14 +321,5 @@ class ReliableRunner(Runner):
                 'Free some space, then run the same command with --resume: '
                 'it continues from the last whole checkpoint.',
             ) from error
-        if local:
-            self._warn_of_full_disk(final)
-
-    def _warn_of_full_disk(self, written: Path) -> None:
-        free = shutil.disk_usage(written.parent).free
-        size = written.stat().st_size
-        if free < 3 * size:
-            self.logger.warning(
-                f'Disk almost full: {free / 1e6:.0f} MB left in '
-                f'{written.parent}, a checkpoint takes {size / 1e6:.0f} MB'
-            )
+        if local and (told := disk_warning(self, final.stat().st_size)):
+            self.logger.warning(told)
