@@ -3,6 +3,7 @@
 
 from mmext.engine import checkpoint, onedl_names
 from mmext.engine.amp import CPUAmpOptimWrapper
+from mmext.engine.check_data_hook import CheckDataHook
 from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.predictions import PredictionsHook
 from mmext.engine.runner import ReliableRunner
@@ -14,6 +15,7 @@ onedl_names.register()
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'CheckDataHook',
     'EpochSeedHook',
     'NumericalGuardHook',
     'PredictionsHook',

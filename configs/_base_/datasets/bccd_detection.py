@@ -2,6 +2,7 @@
 # $MMEXT_DATA names the folder that holds bccd/ (default: data).
 data_root = '{{$MMEXT_DATA:data}}/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
+custom_hooks = [dict(type='CheckDataHook')]
 scale = (320, 240)
 
 train_pipeline = [
@@ -20,16 +21,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    dict(type='PackDetInputs'),
 ]
 
 train_dataloader = dict(

@@ -9,6 +9,7 @@ from mmext.datasets import data_of_environment  # noqa: E402
 data = data_of_environment()
 num_classes = len(data['classes'])
 metainfo = dict(classes=data['classes'])
+custom_hooks = [dict(type='CheckDataHook')]
 
 # Small data: scales and flips vary what there is; colours shift a little.
 train_pipeline = [
@@ -27,16 +28,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 640), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
     batch_size=4,

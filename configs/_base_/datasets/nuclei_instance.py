@@ -2,6 +2,7 @@
 # with masks. $MMEXT_DATA names the folder that holds nuclei/ (default: data).
 data_root = '{{$MMEXT_DATA:data}}/nuclei/'
 metainfo = dict(classes=('nucleus',))
+custom_hooks = [dict(type='CheckDataHook')]
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -22,16 +23,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.0, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    dict(type='PackDetInputs'),
 ]
 
 train_dataloader = dict(

@@ -1,0 +1,280 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What is said where data, heads and evaluators do not fit together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, HOOKS, init_default_scope
+from mmengine.runner import Runner
+from tiny_run import make_coco, write_config
+
+from mmext.datasets.check_data import check_data, remember
+from mmext.datasets.checks import Finding
+from mmext.engine import preflight
+from mmext.engine.check_config import find_splits
+from mmext.errors import UserError
+
+STAGES = ('train', 'val')
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory) -> Path:
+    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
+
+
+@pytest.fixture
+def data(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / 'coco'))
+
+
+@pytest.fixture
+def config(data, tmp_path, monkeypatch) -> Callable[..., Config]:
+    """Reads a config of a tiny detector, with options."""
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(preflight, 'CHECKED', set())
+
+    def read(options: dict | None = None, **more) -> Config:
+        cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data, **more))
+        cfg.merge_from_dict(options or {})
+        cfg.work_dir = str(tmp_path / 'work')
+        init_default_scope('mmdet')
+        return cfg
+
+    return read
+
+
+def found(cfg: Config) -> list[Finding]:
+    splits = find_splits(cfg, STAGES)
+    model = preflight.build_model(cfg.model)
+    return [
+        f
+        for f in preflight.check_run_data(cfg, model, splits)
+        if f.level != 'note'
+    ]
+
+
+def edit(data: Path, change: Callable[[dict], object], split: str) -> None:
+    file = data / f'{split}.json'
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_what_fits(config):
+    assert found(config()) == []
+
+
+def test_class_count_of_a_head(config):
+    cfg = config({'model.roi_head.bbox_head.num_classes': 80})
+    train, val = found(cfg)
+    assert train.check == val.check == 'num_classes'
+    assert '2 classes (square, disc), but roi_head.bbox_head has 80' in (
+        train.problem
+    )
+    assert train.remedy == (
+        '--cfg-options model.roi_head.bbox_head.num_classes=2'
+    )
+
+
+def test_class_count_of_every_head(config):
+    cfg = config(base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    # The mask head has mmdet's default, as a config forgets it.
+    train, val = found(cfg)
+    assert 'roi_head.mask_head has 80' in train.problem
+    assert 'bbox_head' not in train.problem
+    cfg.model.roi_head.mask_head.num_classes = 2
+    assert found(cfg) == []
+
+
+def test_a_mask_head_without_masks(config):
+    steps = 'train_dataloader.dataset.pipeline'
+    cfg = config(
+        {'model.roi_head.mask_head.num_classes': 2},
+        base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    )
+    cfg.merge_from_dict({f'{steps}.1.with_mask': False})
+    (finding,) = found(cfg)
+    assert finding.problem == (
+        'the model predicts masks and the pipeline loads none'
+    )
+
+
+def test_boxes_judged_by_masks(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('segmentation'), 'val')
+    cfg = config({'val_evaluator.metric': ['bbox', 'segm']})
+    (finding,) = found(cfg)
+    assert finding.split == 'val_dataloader.dataset'
+    assert '1 of 10 annotations have a box and no mask' in finding.problem
+
+
+ORDERED, REVERSED = ('square', 'disc'), ('disc', 'square')
+
+
+def test_what_mmdet_makes_of_another_order(config):
+    """The claim that the error makes: labels follow the file."""
+    labels = {}
+    for classes in (ORDERED, REVERSED):
+        cfg = config(
+            {'train_dataloader.dataset.metainfo': {'classes': classes}}
+        )
+        built = DATASETS.build(cfg.train_dataloader.dataset)
+        labels[classes] = [
+            x['bbox_label']
+            for i in range(len(built))
+            for x in built.get_data_info(i)['instances']
+        ]
+        assert built.metainfo['classes'] == classes
+    assert labels[ORDERED] == labels[REVERSED]
+    assert set(labels[ORDERED]) == {0, 1}
+
+
+def test_classes_in_another_order(config):
+    where = 'train_dataloader.dataset'
+    cfg = config({f'{where}.metainfo': {'classes': REVERSED}})
+    (finding,) = found(cfg)
+    assert (finding.level, finding.split) == ('error', where)
+    assert "label 0 is 'square' there and 'disc' in metainfo" in (
+        finding.problem
+    )
+    assert finding.remedy == "metainfo=dict(classes=('square', 'disc'))"
+
+
+def test_a_class_without_a_comma(config):
+    cfg = config({'val_dataloader.dataset.metainfo': {'classes': 'disc'}})
+    with pytest.raises(UserError, match=r"string 'disc'.*\n.*\('disc',\)"):
+        find_splits(cfg, STAGES)
+
+
+def test_classes_of_a_file(config, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('square\ndisc\n')
+    cfg = config({'val_dataloader.dataset.metainfo': {'classes': str(names)}})
+    assert find_splits(cfg, STAGES)[1].classes == ORDERED
+
+
+def other_file(data: Path, change: Callable[[dict], object]) -> str:
+    content = json.loads((data / 'val.json').read_text())
+    change(content)
+    (data / 'other.json').write_text(json.dumps(content))
+    return str(data / 'other.json')
+
+
+@pytest.mark.parametrize(
+    ('change', 'level', 'says'),
+    [
+        (lambda c: None, None, ''),
+        (
+            lambda c: c['images'].append({**c['images'][0], 'id': 77}),
+            'error',
+            '6 images, and the detector is run on the 5',
+        ),
+        (
+            lambda c: c['categories'].reverse(),
+            'error',
+            'labels are numbered by their order',
+        ),
+        (
+            lambda c: c['annotations'].pop(),
+            'warning',
+            'the same images, and other annotations',
+        ),
+    ],
+)
+def test_an_evaluator_with_another_file(config, data, change, level, says):
+    file = other_file(data, change)
+    findings = found(config({'val_evaluator.ann_file': file}))
+    assert [f.level for f in findings] == ([level] if level else [])
+    if level:
+        assert says in findings[0].problem
+        assert findings[0].remedy.startswith(
+            '--cfg-options val_evaluator.ann_file='
+        )
+
+
+def test_file_names_may_leave_the_prefix_but_not_the_root(config, data):
+    def move(content: dict) -> None:
+        for image in content['images']:
+            image['file_name'] = f'../train/{image["file_name"]}'
+
+    edit(data, move, 'train')
+    assert found(config()) == []
+    edit(
+        data,
+        lambda c: c['images'][0].update(file_name='../../secret.png'),
+        'train',
+    )
+    names = {f.check for f in found(config())}
+    assert 'file names' in names
+
+
+def test_several_errors_are_told_at_once(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('area'), 'train')
+    (data / 'val/2.png').write_bytes(b'')
+    with pytest.raises(UserError) as error:
+        preflight.preflight(config(), STAGES)
+    text = str(error.value)
+    assert '2 things are wrong' in text
+    assert '1. train_dataloader.dataset: 1 of 8 annotations' in text
+    assert 'val/2.png (is empty)' in text
+    assert 'check_data.py' in text
+
+
+def test_it_can_be_skipped(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('area'), 'train')
+    preflight.preflight(config(), STAGES, data=False)
+
+
+def test_a_full_check_spares_the_next_start_the_reading(
+    config, data, monkeypatch
+):
+    cfg = config()
+    splits = find_splits(cfg, STAGES)
+    remember(check_data(splits, every_image=True))
+    monkeypatch.setattr(preflight, 'check_data', None)
+    assert found(cfg) == []
+
+
+def test_large_files_are_not_read_before_each_run(config, monkeypatch):
+    monkeypatch.setattr(preflight, 'LARGEST_READ', 10)
+    cfg = config()
+    splits = find_splits(cfg, STAGES)
+    model = preflight.build_model(cfg.model)
+    findings = preflight.check_run_data(cfg, model, splits)
+    assert [f.level for f in findings] == ['note', 'note']
+    assert 'check_data.py reads it once' in findings[0].problem
+
+
+class TestHook:
+    """With a runner that is not ours, as mmdet's tools make one."""
+
+    @pytest.fixture
+    def runner(self, config) -> Runner:
+        cfg = config(
+            {
+                'custom_hooks': [{'type': 'CheckDataHook'}],
+                'train_dataloader.persistent_workers': False,
+            }
+        )
+        cfg.visualizer.name = cfg.work_dir
+        return Runner.from_cfg(cfg)
+
+    def test_it_stops_before_the_first_iteration(self, runner, data):
+        edit(data, lambda c: c['annotations'][0].update(image_id=99), 'train')
+        with pytest.raises(UserError, match='image_id'):
+            runner.call_hook('before_train')
+
+    def test_it_leaves_to_the_tools_what_they_have_checked(
+        self, runner, data, monkeypatch
+    ):
+        preflight.preflight(runner.cfg, STAGES)
+        monkeypatch.setattr(preflight, 'check_run_data', None)
+        runner.call_hook('before_train')
+
+    def test_its_name(self):
+        assert HOOKS.get('CheckDataHook').__name__ == 'CheckDataHook'
