@@ -118,9 +118,13 @@ def batch(cfg: Config) -> dict:
     if scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
-        return demo_mm_inputs(
-            2, [shape] * 2, num_classes=3, with_mask='mask' in cfg.filename
+        data = demo_mm_inputs(
+            2, [shape] * 2, num_classes=2, with_mask='mask' in cfg.filename
         )
+        for sample in data['data_samples']:
+            # The one label that every head has.
+            sample.gt_instances.labels.zero_()
+        return data
     samples = []
     if scope == 'mmseg':
         from mmengine.structures import PixelData
