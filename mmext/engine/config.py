@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine import config
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -28,6 +31,26 @@ READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
     'tta_model',
     'tta_pipeline',
 }
+
+
+class DictAction(config.DictAction):
+    """MMEngine's ``KEY=VALUE``, with a message for what is neither."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Refuses options without a value."""
+        for text in values:
+            if not re.match(r'[^=]+=', text):
+                parser.error(
+                    f'{option_string} {text}: not KEY=VALUE, e.g. '
+                    'model.backbone.depth=50; a value with spaces is quoted'
+                )
+        super().__call__(parser, namespace, values, option_string)
 
 
 def load_config(

@@ -243,7 +243,8 @@ def select_layers(
             matches = re.compile(pattern).fullmatch
         except re.error as error:
             raise UserError(
-                f'layers={pattern!r} is not a regular expression: {error}.'
+                f'layers={pattern!r} is not a regular expression: {error}.',
+                f'To mean these very letters, write {re.escape(pattern)!r}.',
             ) from error
         found = {n: m for n, m in candidates.items() if matches(n)}
         if not found:

@@ -24,7 +24,7 @@ except ImportError as missing:
 
 
 def parse_args() -> argparse.Namespace:
-    from mmengine.config import DictAction
+    from mmext.engine.config import DictAction
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
