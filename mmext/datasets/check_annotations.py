@@ -211,6 +211,8 @@ def check_files(content: dict, split: Split) -> Iterator[Finding]:
             'image sizes',
             f'{len(bad)} images have no size: {bad[0]["file_name"]} is '
             f'{bad[0]["width"]} x {bad[0]["height"]}',
+            'Write the sizes of the files: tools/misc/check_data.py --fix DIR '
+            'writes a copy that has them.',
             count=len(bad),
             mended=True,
         )
