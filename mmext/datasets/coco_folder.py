@@ -63,10 +63,7 @@ def find_coco_folder(
             training needs.
     """
     splits, contents = find_splits(root, masks)
-    names = [c['name'] for c in contents['train']['categories']]
-    wanted = names if classes is None else classes
-    ordered = [n for n in names if n in set(wanted)]
-    chosen = (*ordered, *(n for n in wanted if n not in names))
+    chosen = in_file_order(classes, contents['train'])
     splits = [replace(split, classes=chosen) for split in splits]
     findings = list(check_order(*splits, contents))
     for split in splits:
@@ -81,6 +78,21 @@ def find_coco_folder(
         img_dirs={s.name: str(s.img_dir) for s in splits},
         num_images={n: len(c['images']) for n, c in contents.items()},
     )
+
+
+def in_file_order(
+    classes: Sequence[str] | None, content: dict
+) -> tuple[str, ...]:
+    """Class names as mmdet numbers them; unknown ones last.
+
+    Args:
+        classes: Names in any order. Default: all of the file.
+        content: Of an annotation file.
+    """
+    names = [c['name'] for c in content['categories']]
+    wanted = names if classes is None else classes
+    unknown = [name for name in wanted if name not in names]
+    return (*(name for name in names if name in wanted), *unknown)
 
 
 def find_splits(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mmengine.registry import init_default_scope
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,7 +21,7 @@ from rich.progress import (
 from mmext.datasets.check_data import Report, check_data, remember, table
 from mmext.datasets.check_fix import write_fixed
 from mmext.datasets.checks import ERROR, Finding, Split
-from mmext.datasets.coco_folder import find_splits
+from mmext.datasets.coco_folder import find_splits, in_file_order
 from mmext.engine import check_config
 from mmext.engine.config import load_config
 from mmext.engine.preflight import build_model
@@ -41,6 +42,7 @@ def run(args: Namespace) -> int:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         transient=True,
+        console=Console(stderr=True),
     ) as bar:
 
         def progress(total: int) -> Callable[[], object]:
@@ -73,8 +75,8 @@ def _splits(args: Namespace) -> tuple[list[Split], list[Finding]]:
             *check_config.check_heads(cfg, model, splits),
             *check_config.check_evaluators(cfg, splits),
         ]
-    splits, _ = find_splits(args.data, args.masks)
-    chosen = tuple(args.classes or ())
+    splits, contents = find_splits(args.data, args.masks)
+    chosen = in_file_order(args.classes, contents['train'])
     return [replace(split, classes=chosen) for split in splits], []
 
 
