@@ -279,7 +279,8 @@ def _check_boxes(entries: Entries, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'boxes degenerate',
-            'no box is left that mmdet would use',
+            'no box is left that mmdet would use (the first: '
+            f'{_example(entries, int(np.argmax(known)))})',
             'bbox is [x, y, width, height] in pixels.',
             count=len(entries.boxes),
         )

@@ -130,7 +130,10 @@ def check_presence(
     first = missing[0]
     name = paths[first]['file_name']
     beside = sorted(os.listdir(first.parent)) if first.parent.is_dir() else []
-    near = did_you_mean(first.name, beside[:5000])
+    listed = {path.name for path in paths}
+    near = did_you_mean(
+        first.name, [n for n in beside if n not in listed][:5000]
+    )
     if len(missing) == len(paths):
         problem = (
             f'none of the {len(paths)} images of {split.ann_file} is in '

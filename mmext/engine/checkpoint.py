@@ -178,6 +178,12 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     # torch explains weights_only at length before it says what is wrong.
     text = str(error).split('WeightsUnpickler error:')[-1]
     first = text.strip().splitlines() or [type(error).__name__]
+    with path.open('rb') as file:
+        begin = file.read(20)
+    if not begin:
+        first = ['it is empty']
+    elif begin.isascii() and begin.decode().isprintable():
+        first = [f'it is a text file that begins with {begin.decode()!r}']
     return UserError(
         f'checkpoint {path} ({path.stat().st_size} bytes) is not a whole '
         f'checkpoint: {first[0][:200]}',
@@ -345,7 +351,8 @@ def naming_hint(own: list[str], theirs: list[str]) -> str:
         prefix = prefixes.most_common(1)[0][0]
         there = set(longer)
         shared = sum(f'{prefix}{name}' in there for name in shorter)
-        if shared < len(shorter) / 2:
+        # One name in common, such as 'weight', says nothing.
+        if shared < max(len(shorter) / 2, 4):
             continue
         if longer is theirs:
             return (
