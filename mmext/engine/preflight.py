@@ -25,7 +25,8 @@ from mmengine.registry import (
 from torch import nn
 
 from mmext.datasets.check_data import check_data, remembered, verdict
-from mmext.datasets.checks import NOTE, WARNING, Finding, Split, require
+from mmext.datasets.check_large import check_large, is_large
+from mmext.datasets.checks import WARNING, Finding, Split, require
 from mmext.engine.check_config import (
     check_evaluators,
     check_heads,
@@ -43,7 +44,6 @@ from mmext.errors import UserError, did_you_mean
 
 #: What this process has looked at, or was told not to.
 CHECKED: set[tuple[Split, ...]] = set()
-LARGEST_READ = 100 * 2**20  # bytes: parsing more takes many seconds
 
 
 def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
@@ -97,24 +97,17 @@ def check_run_data(
     """What is wrong between the data, the model and the evaluators.
 
     A full check that tools/misc/check_data.py has made of the same files is
-    taken over. Files above ``LARGEST_READ`` are not read without one.
+    taken over.
     """
     found = [*check_heads(cfg, model, splits), *check_evaluators(cfg, splits)]
     start = time.perf_counter()
     known = remembered(splits) if splits else []
     if known is not None:
         return found + known
-    small = [s for s in splits if s.ann_file.stat().st_size <= LARGEST_READ]
+    small = [split for split in splits if not is_large(split)]
     for split in splits:
         if split not in small:
-            found.append(
-                split.finding(
-                    NOTE,
-                    'annotations',
-                    f'{split.ann_file} is too large to be read before each '
-                    'run: tools/misc/check_data.py reads it once',
-                )
-            )
+            found += check_large(split)
     report = check_data(small)
     found += report.findings
     seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, HOOKS, init_default_scope
 from mmengine.runner import Runner
 from tiny_run import make_coco, write_config
 
+from mmext.datasets import check_large
 from mmext.datasets.check_data import check_data, remember
 from mmext.datasets.checks import Finding
 from mmext.engine import preflight
@@ -240,14 +241,30 @@ def test_a_full_check_spares_the_next_start_the_reading(
     assert found(cfg) == []
 
 
-def test_large_files_are_not_read_before_each_run(config, monkeypatch):
-    monkeypatch.setattr(preflight, 'LARGEST_READ', 10)
+def test_large_files_are_read_by_hotcoco(config, data, monkeypatch):
+    monkeypatch.setattr(check_large, 'LARGE', 10)
+    monkeypatch.setattr(preflight, 'CHECKED', set())
     cfg = config()
-    splits = find_splits(cfg, STAGES)
-    model = preflight.build_model(cfg.model)
-    findings = preflight.check_run_data(cfg, model, splits)
-    assert [f.level for f in findings] == ['note', 'note']
-    assert 'check_data.py reads it once' in findings[0].problem
+    assert found(cfg) == []
+
+    def damage(content: dict) -> None:
+        a = content['annotations']
+        a[1]['id'] = a[0]['id']
+        a[2]['image_id'] = 99
+        a[3]['bbox'] = [1, 1, 0, 5]
+        content['categories'][1]['name'] = 'disk'
+
+    edit(data, damage, 'train')
+    seen = {(f.level, f.check, f.count) for f in found(cfg)}
+    assert seen == {
+        ('error', 'ids', 1),
+        ('error', 'unknown ids', 1),
+        ('warning', 'boxes degenerate', 1),
+        ('error', 'class names', 1),
+    }
+    (data / 'train.json').write_text('{"images": [{"id"')
+    with pytest.raises(UserError, match='not a COCO annotation file'):
+        found(cfg)
 
 
 class TestHook:
