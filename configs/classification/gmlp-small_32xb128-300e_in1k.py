@@ -10,6 +10,9 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
+# Pixels from -1 to 1, as timm's weights and the detectors of configs/gmlp have
+# them: either's weights can start the other.
+data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)
 model = dict(
     backbone=dict(
         _delete_=True,
