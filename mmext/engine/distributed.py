@@ -152,3 +152,18 @@ def replace_torch_sync_bn(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.SyncBatchNorm):
                 setattr(module, name, convert_sync_batchnorm(child, 'mmcv'))
+
+
+def mend_sync_bn(model: nn.Module) -> None:
+    """Lets mmcv's SyncBN take what autocast gives it on a CPU, bfloat16."""
+    from mmcv.ops import SyncBatchNorm
+
+    class Float32SyncBatchNorm(SyncBatchNorm):
+        """Computes in float32, as PyTorch's batch norm does."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.float()).to(x.dtype)
+
+    for module in model.modules():
+        if type(module) is SyncBatchNorm:
+            module.__class__ = Float32SyncBatchNorm

@@ -39,6 +39,7 @@ from mmext.engine.distributed import (
     check_launcher,
     cores,
     init_gloo,
+    mend_sync_bn,
     replace_torch_sync_bn,
 )
 from mmext.engine.exact_resume import ExactResumeHook
@@ -97,6 +98,9 @@ class ReliableRunner(Runner):
                 **(model_wrapper_cfg or {}),
                 'device_ids': None,
             }
+            wrapped = super().wrap_model(model_wrapper_cfg, model)
+            mend_sync_bn(wrapped)
+            return wrapped
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_optim_wrapper(

@@ -78,6 +78,7 @@ def sync_bn(cfg, out: dict) -> None:
         ('named', 'SyncBN', None),
         ('torch', 'BN', 'torch'),
         ('mmcv', 'BN', 'mmcv'),
+        ('bf16', 'SyncBN', None),
     ):
         model = {'type': 'NormOnly', 'norm': norm if WORLD > 1 else 'BN'}
         changes = {'model': model, 'sync_bn': convert}
@@ -91,7 +92,8 @@ def sync_bn(cfg, out: dict) -> None:
             for k, v in runner.model.named_parameters():
                 v.copy_(weights[k])
         runner.model.train()
-        result = runner.model(mine)
+        with torch.autocast('cpu', enabled=name == 'bf16'):
+            result = runner.model(mine)
         # DDP averages over processes: the mean of equal shares is the mean.
         (result.sigmoid() ** 2).mean().backward()
         out[f'sync_bn_{name}'] = {
