@@ -1,0 +1,171 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Bad configs, and models that cannot be what they ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from bad_input import World, bad
+from tiny_run import write_config
+
+GROUP = 'Config and model'
+
+
+def build(**cfg: object) -> torch.nn.Module:
+    """A model part by its config, as MMEngine builds it."""
+    from mmengine.registry import init_default_scope
+
+    from mmext.engine.preflight import build_model
+
+    init_default_scope('mmdet')
+    return build_model(cfg)
+
+
+@bad(GROUP, 'a config that does not exist', "Did you mean 'tiny.py'?")
+def _(world: World) -> None:
+    world.config = Path('tinny.py')
+    world.train()
+
+
+@bad(GROUP, 'a config with a syntax error', 'does not load', quotes=True)
+def _(world: World) -> None:
+    world.config.write_text('model = dict(')
+    world.train()
+
+
+@bad(GROUP, 'a config that inherits a missing file', 'gone.py', quotes=True)
+def _(world: World) -> None:
+    world.config.write_text("_base_ = 'gone.py'")
+    world.train()
+
+
+@bad(GROUP, 'a config that imports an unknown module', 'mmxt', quotes=True)
+def _(world: World) -> None:
+    world.config.write_text("custom_imports = dict(imports=['mmxt'])")
+    world.train()
+
+
+@bad(GROUP, 'an unknown backbone', "'StarNett'", "Did you mean 'StarNet'?")
+def _(world: World) -> None:
+    world.set('model.backbone.type=StarNett')
+
+
+@bad(GROUP, 'an unknown argument of a backbone', "'dept'", "'depth'?")
+def _(world: World) -> None:
+    world.set('+model.backbone.dept=50')
+
+
+@bad(GROUP, 'a depth that ResNet does not have', '51', quotes=True)
+def _(world: World) -> None:
+    world.set('model.backbone.depth=51')
+
+
+@bad(GROUP, 'an unknown arch', "arch='s5'", "'s4'")
+def _(world: World) -> None:
+    build(type='StarNet', arch='s5')
+
+
+@bad(GROUP, 'an output that a backbone does not have', '(0, 7)', '0 to 3')
+def _(world: World) -> None:
+    build(type='StarNet', arch='s1', out_indices=(0, 7))
+
+
+@bad(GROUP, 'outputs out of order', '(3, 1)', 'Write (1, 3)')
+def _(world: World) -> None:
+    build(type='StarNet', arch='s1', out_indices=(3, 1))
+
+
+@bad(GROUP, 'more frozen stages than there are', 'frozen_stages=9')
+def _(world: World) -> None:
+    build(type='StarNet', arch='s1', frozen_stages=9)
+
+
+@bad(GROUP, 'a depth that StepNet does not have', 'depth=42', '50')
+def _(world: World) -> None:
+    build(type='StepNetResNet', depth=42)
+
+
+@bad(GROUP, 'an unknown kind of dynamic convolution', "dynamic='inhomogenous'")
+def _(world: World) -> None:
+    build(type='DWNet', arch='tiny', dynamic='inhomogenous')
+
+
+@bad(GROUP, 'an even kernel of ECA', 'kernel_size=4', 'Use 5')
+def _(world: World) -> None:
+    build(type='ECAAttention', in_channels=64, kernel_size=4)
+
+
+@bad(GROUP, 'an image smaller than the stride', '20x64', 'at least 32x32')
+def _(world: World) -> None:
+    build(type='StarNet', arch='s1')(torch.zeros(1, 3, 20, 64))
+
+
+@bad(GROUP, 'an image with an alpha channel', '(1, 4, 64, 64)', '3')
+def _(world: World) -> None:
+    build(type='StarNet', arch='s1')(torch.zeros(1, 4, 64, 64))
+
+
+@bad(GROUP, "a neck that expects other channels than the backbone's", 'neck')
+def _(world: World) -> None:
+    world.set('model.neck.in_channels=[256,512,1024,2048]')
+
+
+@bad(GROUP, 'another number of classes in a head', 'num_classes', '3', '2')
+def _(world: World) -> None:
+    world.set('model.roi_head.bbox_head.num_classes=3')
+
+
+@bad(GROUP, 'a misspelt part of the config', "Did you mean 'optim_wrapper'?")
+def _(world: World) -> None:
+    world.set('optim_wraper.optimizer.lr=1')
+
+
+@bad(GROUP, 'a place that a list does not have', 'a list of 5', '0 to 4')
+def _(world: World) -> None:
+    world.set('train_pipeline.9.type=Pad')
+
+
+@bad(GROUP, 'an unknown data set', "'CocoDatset'", "'CocoDataset'?")
+def _(world: World) -> None:
+    world.set('train_dataloader.dataset.type=CocoDatset')
+
+
+@bad(GROUP, 'a split that the drawn shapes do not have', "'test'", "'train'")
+def _(world: World) -> None:
+    from mmext.datasets import ShapesDataset
+
+    ShapesDataset(split='test')
+
+
+@bad(GROUP, 'no base batch for --auto-scale-lr', 'base_batch_size=16')
+def _(world: World) -> None:
+    more = 'auto_scale_lr = dict(_delete_=True)'
+    write_config(world.config, world.data, more=more)
+    world.train('--auto-scale-lr')
+
+
+@bad(GROUP, 'a regulariser whose pattern meets no layer', 'conv9', 'conv')
+def _(world: World) -> None:
+    _orthogonality(world, layers='layer1.*conv9')
+
+
+@bad(GROUP, 'a pattern that is no regular expression', "'conv['")
+def _(world: World) -> None:
+    _orthogonality(world, layers='conv[')
+
+
+@bad(GROUP, 'a loss whose name has no loss in it', "'orth'")
+def _(world: World) -> None:
+    _orthogonality(world, layers='conv1', loss_name='orth')
+
+
+def _orthogonality(world: World, **options: object) -> None:
+    from types import SimpleNamespace
+
+    from mmext.regularizers import OrthogonalityHook
+
+    regularizer = {'type': 'SoftOrthogonality'}
+    hook = OrthogonalityHook(regularizer, weight=1.0, **options)
+    model = build(type='ResNet', depth=18)
+    hook.before_train(SimpleNamespace(model=model, logger=None))
