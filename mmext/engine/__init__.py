@@ -8,6 +8,7 @@ from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.predictions import PredictionsHook
 from mmext.engine.runner import ReliableRunner
 from mmext.engine.seeding import EpochSeedHook
+from mmext.engine.val_loss import ValLossHook
 
 # Whoever reads a checkpoint from here on reads it without running it.
 checkpoint.install()
@@ -20,4 +21,5 @@ __all__ = [
     'NumericalGuardHook',
     'PredictionsHook',
     'ReliableRunner',
+    'ValLossHook',
 ]

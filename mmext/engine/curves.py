@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Curves in the work folder while a run trains, and a table when it ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mmext.errors import UserError
+
+#: Seconds between two drawings, the last one apart.
+PAUSE = 60.0
+#: Rows of the final table; of a longer run the last ones, and the best.
+ROWS = 24
+
+
+@HOOKS.register_module()
+class CurvesHook(Hook):
+    """Writes ``WORK_DIR/curves``: a CSV of all that was logged, PNGs.
+
+    Drawn are the loss, the learning rate and the main metrics, after a
+    validation but no more than once a minute, and at the end. A table of the
+    validations with the best one marked then closes the log. The best is
+    chosen on the data it is reported on, which flatters it.
+    """
+
+    priority = 'LOWEST'  # after what is logged
+
+    def __init__(self) -> None:
+        self._drawn = -PAUSE
+
+    @master_only
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Draws, in training, if the last time is a minute ago."""
+        training = runner._train_loop is not None and runner.iter > 0
+        if training and time.monotonic() - self._drawn >= PAUSE:
+            draw(runner)
+            self._drawn = time.monotonic()
+
+    @master_only
+    def after_train(self, runner) -> None:
+        """Draws for the last time and prints the table."""
+        if folder := draw(runner):
+            table = summary(runner)
+            runner.logger.info(f'{table}\nCurves: {folder}')
+
+
+def draw(runner) -> Path | None:
+    """Draws what was logged; None where nothing was."""
+    # matplotlib takes a second, which only a run that trains should pay.
+    from mmext.evaluation.run_plots import logged_curves, plot_curves
+    from mmext.evaluation.runs import read_run
+
+    try:
+        run = read_run(runner.work_dir)
+    except UserError:  # no LocalVisBackend: somebody else keeps the numbers
+        return None
+    folder = Path(runner.work_dir, 'curves')
+    keys = [
+        key
+        for key, points in logged_curves(run).items()
+        if len(points) > 1
+        and (key in ('loss', 'lr', 'val_loss') or key.endswith('_mAP'))
+    ]
+    try:
+        plot_curves([run], folder, keys)
+    except OSError as error:
+        runner.logger.warning(f'{folder} could not be written: {error}')
+        return None
+    return folder
+
+
+def summary(runner) -> str:
+    """A table of the validations; the best has an asterisk."""
+    from mmext.evaluation.runs import parse_metrics, read_run
+    from mmext.evaluation.tables import Table
+
+    log = read_run(runner.work_dir).val_log
+    if not log:
+        return 'Nothing was validated.'
+    parsed = [parse_metrics(record) for record in log]
+    kinds = [*parsed[0]]
+    columns = [(k, n) for k in kinds for n in ('AP', 'AP50', 'AP75')]
+    aps = [p.get(kinds[0], {}).get('AP', float('nan')) for p in parsed]
+    best = max(range(len(aps)), key=lambda i: (aps[i] == aps[i], aps[i]))
+    shown = [i for i in range(len(log)) if i >= len(log) - ROWS or i == best]
+    losses = any('val_loss' in record for record in log)
+    rows = []
+    for i in shown:
+        row = [f'{log[i]["step"]}{" *" if i == best else ""}']
+        row += [
+            f'{100 * parsed[i].get(kind, {}).get(name, float("nan")):.1f}'
+            for kind, name in columns
+        ]
+        if losses:
+            row.append(f'{log[i].get("val_loss", float("nan")):.4f}')
+        rows.append(row)
+    by_epoch = runner.train_loop.max_epochs > 1 or not hasattr(
+        runner.train_loop, 'dataloader_iterator'
+    )
+    header = ['epoch' if by_epoch else 'iteration']
+    header += [
+        name if len(kinds) == 1 else f'{kind} {name}' for kind, name in columns
+    ]
+    header += ['val loss'] * losses
+    table = Table(header, rows, title=f'Best: {header[0]} {log[best]["step"]}')
+    saved = runner.message_hub.runtime_info.get('best_ckpt')
+    return table.text() + (f'\nSaved as {saved}' if saved else '')

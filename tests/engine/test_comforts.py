@@ -1,0 +1,192 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Curves, the final table, the validation loss and the one-line comforts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from tiny_run import make_coco, write_config
+
+from mmext.engine import ReliableRunner
+from mmext.engine.checkpoint import load
+from mmext.engine.seeding import seed_everything
+from mmext.engine.val_loss import for_losses
+from mmext.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
+
+
+def train(folder: Path, data: Path, epochs: int = 2, more: str = '', **cfg):
+    folder.mkdir(exist_ok=True, parents=True)
+    config = Config.fromfile(
+        write_config(folder / 'tiny.py', data, epochs, more=more)
+    )
+    config.work_dir = str(folder / 'work')
+    config.merge_from_dict(cfg)
+    runner = ReliableRunner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+@pytest.fixture(scope='module')
+def comfortable(tmp_path_factory, data) -> Path:
+    """Two epochs with the validation loss."""
+    folder = tmp_path_factory.mktemp('run')
+    hook = "custom_hooks = [dict(type='ValLossHook')]"
+    best = "default_hooks.update(checkpoint=dict(save_best='val_loss'))"
+    train(folder, data, more=f'{hook}\n{best}')
+    return folder / 'work'
+
+
+def records(work: Path) -> list[dict]:
+    (file,) = work.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_every_run_draws_its_curves(comfortable):
+    curves = comfortable / 'curves'
+    (table,) = curves.glob('*.csv')
+    with table.open() as stream:
+        rows = list(csv.DictReader(stream))
+    logged = [r for r in records(comfortable) if 'loss' in r]
+    drawn = [float(r['value']) for r in rows if r['key'] == 'loss']
+    assert drawn == [r['loss'] for r in logged] and len(drawn) == 4
+    names = {p.name for p in curves.glob('*.png')}
+    assert names == {
+        'loss.png',
+        'lr.png',
+        'val_loss.png',
+        'coco_bbox_mAP.png',
+    }
+    for name in names:
+        assert cv2.imread(str(curves / name)).std() > 1
+
+
+def test_the_log_ends_with_a_table_and_the_best_epoch(comfortable):
+    log = next(comfortable.glob('*/*.log')).read_text()
+    table = log[log.rindex('Best: epoch') :]
+    validated = [r for r in records(comfortable) if 'coco/bbox_mAP' in r]
+    best = max(validated, key=lambda r: r['coco/bbox_mAP'])
+    assert table.startswith(f'Best: epoch {best["step"]}\n')
+    row = next(x for x in table.split('\n') if ' *' in x).split('|')
+    assert row[0].split()[0] == str(best['step'])
+    assert float(row[1]) == pytest.approx(
+        100 * best['coco/bbox_mAP'], abs=0.051
+    )
+    assert float(row[4]) == pytest.approx(best['val_loss'], abs=1e-4)
+    assert 'best_val_loss_epoch_' in table  # what was saved as the best
+
+
+def test_the_validation_loss_is_the_training_loss_there(comfortable, data):
+    """By hand: boxes resized with the images, nothing flipped."""
+    cfg = Config.fromfile(comfortable / 'tiny.py')
+    init_default_scope('mmdet')
+    cfg.work_dir = str(comfortable.parent / 'again')
+    model = ReliableRunner.from_cfg(cfg).model
+    weights = load(comfortable / 'epoch_2.pth')['state_dict']
+    model.load_state_dict(weights)
+    loader = cfg.train_dataloader
+    loader.batch_size = 1
+    loader.sampler.shuffle = False
+    loader.dataset.ann_file = 'val.json'
+    loader.dataset.data_prefix.img = 'val'
+    loader.dataset.filter_cfg = None
+    loader.dataset.pipeline = [
+        step for step in loader.dataset.pipeline if step.type != 'RandomFlip'
+    ]
+    model.eval()
+    built = ReliableRunner.build_dataloader(loader)
+    seed_everything(0)
+    found = []
+    with torch.no_grad():
+        for batch in built:
+            batch = model.data_preprocessor(batch, True)
+            losses = model(**batch, mode='loss')
+            found.append(float(model.parse_losses(losses)[0]))
+    logged = [r for r in records(comfortable) if 'loss' in r]
+    drawn = [float(r['value']) for r in rows if r['key'] == 'loss']
+    assert drawn == [r['loss'] for r in logged] and len(drawn) == 4
+    names = {p.name for p in curves.glob('*.png')}
+    assert names == {
+        'loss.png',
+        'lr.png',
+        'val_loss.png',
+        'coco_bbox_mAP.png',
+    }
+    for name in names:
+        assert cv2.imread(str(curves / name)).std() > 1
+
+
+def test_the_log_ends_with_a_table_and_the_best_epoch(comfortable):
+    log = next(comfortable.glob('*/*.log')).read_text()
+    table = log[log.rindex('Best: epoch') :]
+    validated = [r for r in records(comfortable) if 'coco/bbox_mAP' in r]
+    best = max(validated, key=lambda r: r['coco/bbox_mAP'])
+    assert table.startswith(f'Best: epoch {best["step"]}\n')
+    row = next(x for x in table.split('\n') if ' *' in x).split('|')
+    assert row[0].split()[0] == str(best['step'])
+    assert float(row[1]) == pytest.approx(
+        100 * best['coco/bbox_mAP'], abs=0.051
+    )
+    assert float(row[4]) == pytest.approx(best['val_loss'], abs=1e-4)
+    assert 'best_val_loss_epoch_' in table  # what was saved as the best
+
+
+def test_the_validation_loss_is_the_training_loss_there(comfortable, data):
+    """By hand: boxes resized with the images, nothing flipped."""
+    cfg = Config.fromfile(comfortable / 'tiny.py')
+    init_default_scope('mmdet')
+    cfg.work_dir = str(comfortable.parent / 'again')
+    model = ReliableRunner.from_cfg(cfg).model
+    weights = load(comfortable / 'epoch_2.pth')['state_dict']
+    model.load_state_dict(weights)
+    loader = cfg.train_dataloader
+    loader.batch_size = 1
+    loader.sampler.shuffle = False
+    loader.dataset.ann_file = 'val.json'
+    loader.dataset.data_prefix.img = 'val'
+    loader.dataset.filter_cfg = None
+    loader.dataset.pipeline = [
+        step for step in loader.dataset.pipeline if step.type != 'RandomFlip'
+    ]
+    model.eval()
+    built = ReliableRunner.build_dataloader(loader)
+    seed_everything(0)
+    found = []
+    with torch.no_grad():
+        for batch in built:
+            batch = model.data_preprocessor(batch, True)
+            losses = model(**batch, mode='loss')
+            found.append(float(model.parse_losses(losses)[0]))
+    logged = [r for r in records(comfortable) if 'val_loss' in r][-1]
+    assert logged['val_loss'] == pytest.approx(
+        sum(found) / len(found), rel=1e-4
+    )
+    assert {'val_loss_cls', 'val_loss_rpn_bbox'} <= logged.keys()
+
+
+def test_the_validation_loss_changes_nothing(comfortable, data, tmp_path):
+    train(tmp_path, data)
+    one = load(tmp_path / 'work' / 'epoch_2.pth')['state_dict']
+    other = load(comfortable / 'epoch_2.pth')['state_dict']
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_annotations_come_before_the_image_is_resized(data, tmp_path):
+    cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data))
+    steps = [s.type for s in for_losses(cfg.val_dataloader).dataset.pipeline]
+    assert steps[:3] == ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
+    assert cfg.val_dataloader.dataset.test_mode
+    cfg.val_dataloader.dataset.pipeline.pop(2)
+    with pytest.raises(UserError, match='loads no annotations'):
+        for_losses(cfg.val_dataloader)
