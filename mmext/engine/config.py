@@ -26,6 +26,7 @@ READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
     'efficient_conv_bn_eval',
     'env_cfg',
     'find_unused_parameters',
+    'memory_format',
     'model_wrapper_cfg',
     'sync_bn',
     'tta_model',
@@ -82,9 +83,15 @@ def load_config(
             f'config {path}: a file it inherits is missing: {error}',
             'Check its _base_ list.',
         ) from error
+    except ImportError as error:
+        # MMEngine adds the whole sys.path, line by line.
+        said = str(error).partition(', the current sys.path')[0]
+        raise UserError(
+            f'config {path} does not load: {said}',
+            'Install that module, or put its folder into PYTHONPATH.',
+        ) from error
     except (
         AttributeError,
-        ImportError,
         KeyError,
         NameError,
         SyntaxError,

@@ -46,6 +46,7 @@ from mmext.engine.distributed import (
 from mmext.engine.exact_resume import ExactResumeHook
 from mmext.engine.interrupt import InterruptHook
 from mmext.engine.lr_scaling import lr_scaling
+from mmext.engine.memory_format import set_memory_format
 from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.pretrained import require_start, watch_pretrained
 from mmext.engine.resume_validation import ResumeValidationHook
@@ -61,6 +62,7 @@ class ReliableRunner(Runner):
     - Several processes work without a GPU (gloo), SyncBN included, and
       validate with the same BN statistics.
     - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
+    - The faster memory format is used, see :mod:`mmext.engine.memory_format`.
     - ``auto_scale_lr`` counts accumulated batches and shows its arithmetic.
     - A checkpoint is written beside its place, flushed, read back and only
       then renamed; a full disk stops the run and leaves the older ones.
@@ -85,7 +87,9 @@ class ReliableRunner(Runner):
     def wrap_model(
         self, model_wrapper_cfg: dict | None, model: nn.Module
     ) -> nn.Module:
-        """Adds what DDP and SyncBN need where there is no GPU."""
+        """Picks the memory format; adds what DDP needs without a GPU."""
+        memory_format = self.cfg.get('memory_format', 'auto')
+        set_memory_format(model, get_device(), memory_format)
         if self.distributed and get_device() == 'cpu':
             replace_torch_sync_bn(model)
             if self.cfg.get('sync_bn') == 'torch':

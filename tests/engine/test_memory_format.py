@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The memory format: chosen by rule, and nothing but speed depends on it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmdet.testing import demo_mm_inputs
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmext.engine.memory_format import faster_format, set_memory_format
+from mmext.errors import UserError
+
+SMALL = {'depth': 18, 'base_channels': 8, 'stem_channels': 8}
+CONFIGS = {
+    'faster': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'retina': 'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+}
+
+
+def detector(name: str, **backbone) -> nn.Module:
+    init_default_scope('mmdet')
+    cfg = get_config(f'mmdet::{CONFIGS[name]}').model
+    cfg.backbone.init_cfg = None
+    cfg.backbone.update(backbone)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=32)
+    for head in ('rpn_head', 'bbox_head'):
+        if head in cfg:
+            cfg[head].update(in_channels=32, feat_channels=32)
+    if 'roi_head' in cfg:
+        cfg.roi_head.bbox_roi_extractor.out_channels = 32
+        cfg.roi_head.bbox_head.update(in_channels=32, fc_out_channels=16)
+    torch.manual_seed(0)
+    return MODELS.build(cfg)
+
+
+@pytest.mark.parametrize('name', ['faster', 'retina'])
+def test_both_formats_give_the_same(name: str) -> None:
+    plain = detector(name, **SMALL).double().train()
+    other = copy.deepcopy(plain)
+    assert set_memory_format(plain, 'cpu', 'contiguous') == 'contiguous'
+    assert set_memory_format(other, 'cpu') == 'channels_last'
+    seen = []
+    other.neck.register_forward_hook(lambda m, x, y: seen.extend(y))
+    data = demo_mm_inputs(1, [[3, 96, 128]], num_classes=80)
+    results = []
+    for model in (plain, other):
+        inputs = model.data_preprocessor(copy.deepcopy(data), True)
+        inputs['inputs'] = inputs['inputs'].double()
+        torch.manual_seed(0)  # the samplers draw
+        loss, _ = model.parse_losses(model(**inputs, mode='loss'))
+        loss.backward()
+        grads = [p.grad for p in model.parameters() if p.requires_grad]
+        results.append([loss, *grads])
+    assert all(
+        x.is_contiguous(memory_format=torch.channels_last) for x in seen
+    )
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_where_it_is_not_known_to_be_faster_or_safe() -> None:
+    known = detector('faster', **SMALL)
+    assert faster_format(known, 'cpu') == 'channels_last'
+    assert faster_format(known, 'cuda:0') == 'contiguous'
+    assert faster_format(detector('fcos', **SMALL), 'cpu') == 'contiguous'
+    known.backbone = nn.Identity()
+    assert faster_format(known, 'cpu') == 'contiguous'
+    assert faster_format(nn.Linear(2, 2), 'cpu') == 'contiguous'
+
+
+def test_a_name_that_is_no_format() -> None:
+    with pytest.raises(UserError, match='channels_last'):
+        set_memory_format(nn.Linear(2, 2), 'cpu', 'channel_last')
