@@ -30,6 +30,7 @@ from mmengine.utils import track_iter_progress
 from torch import nn
 
 from mmext.engine.checkpoint import load, require_match
+from mmext.engine.memory_format import set_memory_format
 from mmext.engine.preflight import build_model
 from mmext.errors import UserError, did_you_mean
 
@@ -106,6 +107,7 @@ def load_detector(cfg: Config, checkpoint: str, device: str) -> nn.Module:
         cfg.model.backbone.init_cfg = None  # the checkpoint has them all
     require_match(build_model(cfg.model), load(checkpoint), checkpoint)
     model = init_detector(cfg, checkpoint, device=device)
+    set_memory_format(model, device, cfg.get('memory_format', 'auto'))
     _name_classes(model)
     return model
 
