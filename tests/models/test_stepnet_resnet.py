@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmext.errors import UserError
 from mmext.models import PluginResNet, StepNetResNet
 from mmext.models.backbones import plugin_resnet, stepnet_resnet
+from mmext.models.layers import scaled_batch_norm
 
 TINY = {'depth': 50, 'base_channels': 16, 'stem_channels': 8}
 SMALL = {**TINY, 'depth': 18}
@@ -120,7 +121,9 @@ def test_starts_as_the_plain_resnet_with_deformable_convolution() -> None:
 @pytest.mark.parametrize('depth', [18, 50])
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('layout', ['contiguous_format', 'channels_last'])
+@pytest.mark.parametrize('norm_eval', [True, False])
 def test_the_fused_step_is_the_plain_formula(
+    norm_eval: bool,
     layout: str,
     batch: int,
     depth: int,
@@ -130,20 +133,26 @@ def test_the_fused_step_is_the_plain_formula(
 ) -> None:
     """Pooling before the norm and scaling by it, or x + step * f."""
     model = StepNetResNet(
-        **{**TINY, 'depth': depth}, step_cfg={'start': start}
+        **{**TINY, 'depth': depth},
+        norm_eval=norm_eval,
+        step_cfg={'start': start},
     )
     shake(model).double().train()
+    state = copy.deepcopy(model.state_dict())
     x = x[:batch].double()
     x = x.contiguous(memory_format=getattr(torch, layout))
 
     def run() -> list[Tensor]:
+        model.load_state_dict(state)
         model.zero_grad()
         outs = model(x)
         sum(o.square().mean() for o in outs).backward()
-        return [*outs, *(p.grad.clone() for p in model.parameters())]
+        grads = [p.grad.clone() for p in model.parameters()]
+        return [*outs, *grads, *(b.clone() for b in model.buffers())]
 
+    monkeypatch.setattr(scaled_batch_norm, 'WORTHWHILE', 0)
     fused = run()
-    monkeypatch.setattr(stepnet_resnet, 'can_scale', lambda norm: False)
+    monkeypatch.setattr(stepnet_resnet, 'can_scale', lambda norm, x: False)
     for a, b in zip(fused, run(), strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()
 

@@ -26,7 +26,10 @@ from torch.utils.checkpoint import checkpoint
 from mmext.errors import UserError
 from mmext.models.backbones.plugin_resnet import PluginResNet
 from mmext.models.layers.global_pool import global_average
-from mmext.models.layers.scaled_batch_norm import can_scale, scaled_batch_norm
+from mmext.models.layers.scaled_batch_norm import (
+    add_scaled_batch_norm,
+    can_scale,
+)
 from mmext.models.layers.step_adaptor import StepAdaptor
 
 
@@ -55,31 +58,37 @@ class _StepBlock(nn.Module):
         f = conv(h)
         if self.downsample is not None:
             x = self.downsample(x)
-        if self.step is None or after or not can_scale(norm):
-            f = norm(f)
-            for name in after:
-                f = getattr(self, name)(f)
-            if self.step is not None:
-                step = self.step(global_average(x), global_average(f))
-                f = torch.addcmul(x, f, step[..., None, None].to(f.dtype))
-            else:
-                f += x
-        else:
+        if self.step is not None and not after and can_scale(norm, f):
             # f is affine in h here: its average is known before f is, and
             # the norm's own weights carry the step at no cost.
-            if type(conv) is nn.Conv2d and conv.kernel_size == (1, 1):
-                average = nn.functional.linear(
-                    global_average(h), conv.weight.flatten(1), conv.bias
+            return self.relu(
+                add_scaled_batch_norm(
+                    x,
+                    norm,
+                    f,
+                    average=lambda: _average_of_conv(conv, h, f),
+                    choose=lambda f: self.step(global_average(x), f),
                 )
-            else:
-                average = global_average(f)
-            average = norm(average[..., None, None])[..., 0, 0]
-            step = self.step(global_average(x), average)
-            f = scaled_batch_norm(norm, f, step)
-            # It may be a view; autograd copies what changes in place in one.
-            free = not (f.requires_grad or torch.jit.is_tracing())
-            f = f.add_(x) if free else f + x
+            )
+        f = norm(f)
+        for name in after:
+            f = getattr(self, name)(f)
+        if self.step is None:
+            f += x
+        else:
+            step = self.step(global_average(x), global_average(f))
+            f = torch.addcmul(x, f, step[..., None, None].to(f.dtype))
         return self.relu(f)
+
+
+def _average_of_conv(conv: nn.Module, x: Tensor, out: Tensor) -> Tensor:
+    """The average of ``out = conv(x)`` over space, the cheapest way."""
+    pointwise = type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+    # The weights are read again, forward and backward.
+    if not pointwise or out.numel() < 4 * conv.weight.numel():
+        return global_average(out)
+    weight = conv.weight.flatten(1)
+    return nn.functional.linear(global_average(x), weight, conv.bias)
 
 
 class StepBasicBlock(_StepBlock, resnet.BasicBlock):
