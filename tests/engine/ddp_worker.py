@@ -111,7 +111,8 @@ def whole_batch(cfg, out: dict) -> None:
         generator = torch.Generator().manual_seed(p)
         value = model.get_parameter(name)
         noise = torch.randn(value.shape, generator=generator)
-        value.data = noise * 0.5 / max(1, value[0].numel()) ** 0.5
+        # In place: DDP has made its buckets for the layout of this one.
+        value.data.copy_(noise * 0.5 / max(1, value[0].numel()) ** 0.5)
     runner.model.train()
     dataset = runner.build_dataloader(cfg.val_dataloader).dataset
     samples = [dataset[i] for i in range(4)]
