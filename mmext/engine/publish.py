@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mmext.engine.checkpoint import load
@@ -150,8 +150,9 @@ def _meta(meta: Mapping | None, source_sha256: str) -> dict:
 
 def _write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
     if path.suffix == '.safetensors':
-        # One entry: safetensors writes several in any order.
-        save_file(weights, path, {'mmext': json.dumps(meta)})
+        # One entry: safetensors writes several in any order. Its save_file
+        # would let nobody else read the file.
+        path.write_bytes(save(weights, {'mmext': json.dumps(meta)}))
     else:
         torch.save({'meta': meta, 'state_dict': weights}, path)
 

@@ -53,6 +53,8 @@ def test_weights_and_names_alone_are_published(tmp_path, kind):
     assert done.digest == sha256(done.path)
     assert done.path.name == f'net-{done.digest[:8]}.{kind}'
     assert list((tmp_path / 'out').iterdir()) == [done.path]
+    (tmp_path / 'any').touch()  # others may read it, as any new file
+    assert done.path.stat().st_mode == (tmp_path / 'any').stat().st_mode
     assert done.dropped == ['optimizer', 'message_hub']
     assert not done.averaged
     assert b'somebody' not in done.path.read_bytes()

@@ -1,0 +1,514 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Breaks trainings on purpose and counts what survives.
+
+    python benchmarks/faults.py [--only kill flipped] [--trials N] [--seed S]
+
+Every trial is a real training by tools/train.py (Faster R-CNN with EMA,
+warm-up and a checkpoint an epoch, on a few drawn images), broken once or
+twice and finished with ``--resume``. It is recovered when that ends well,
+and equal when weights, EMA, optimiser and schedules are, bit for bit, those
+of the undisturbed run, and the last loss and AP too.
+
+A training process starts in 8 s, most of them imports. The processes here
+are forked from a server that has imported the packages and done nothing else
+(``multiprocessing``'s forkserver) and then run tools/train.py itself; SIGKILL
+reaches that process as it would any other. Some trials start a new
+interpreter instead, to show that it makes no difference.
+
+The full disk is a tmpfs, which needs root; without, it is skipped. What is
+finished is not repeated (--work-dir keeps it); when all is, the table goes to
+benchmarks/results/faults.md and docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import runpy
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / 'tools' / 'train.py'
+RESULT = ROOT / 'benchmarks' / 'results' / 'faults.md'
+PAGE = ROOT / 'docs' / 'reliability.md'
+MARKS = '<!-- faults.py: begin -->\n', '<!-- faults.py: end -->\n'
+
+EPOCHS, ITERATIONS = 4, 3  # iterations of an epoch: 6 images, 2 a batch
+CONFIG = f"""
+_base_ = {str(ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py')!r}
+model = dict(
+    backbone=dict(base_channels=16, stem_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 128]),
+    roi_head=dict(bbox_head=dict(fc_out_channels=64)))
+data = dict(num_train=6, num_val=2, size=(160, 160))
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2].scale = test_pipeline[1].scale = (96, 96)
+train_dataloader = dict(
+    batch_size=2, dataset=dict(pipeline=train_pipeline, **data))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs={EPOCHS}, val_interval=1)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=6),
+    dict(type='MultiStepLR', milestones=[3], by_epoch=True)]
+default_hooks = dict(
+    logger=dict(interval=1),
+    checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+custom_hooks = [dict(type='EMAHook', momentum=0.1)]
+"""
+
+
+def run_tool(arguments: list[str], log: Path) -> None:
+    """tools/train.py in this process; what it prints goes to a file."""
+    with log.open('ab') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [str(TRAIN), *arguments]
+    runpy.run_path(str(TRAIN), run_name='__main__')
+
+
+@dataclass
+class Outcome:
+    """What became of one training.
+
+    Args:
+        recovered: Whether it came to its end.
+        lost: Iterations that had to be done again.
+        equal: Whether it ended where the undisturbed one did.
+        writing: Whether the fault was inside the writing of a checkpoint.
+    """
+
+    recovered: bool
+    lost: int
+    equal: bool
+    writing: bool = False
+
+
+class Lab:
+    """Where trainings run.
+
+    Args:
+        root: A folder; what it has of earlier trials is kept.
+    """
+
+    def __init__(self, root: Path) -> None:
+        from mmext.engine.config import load_config
+
+        self.root = root.absolute()
+        self.random = random.Random()
+        self.config = self.root / 'tiny.py'
+        self.config.write_text(CONFIG)
+        load_config(self.config).dump(self.config)  # flat: read faster
+        self.context = multiprocessing.get_context('forkserver')
+        self.context.set_forkserver_preload(
+            [
+                'mmext.engine.launch',
+                'mmdet.datasets',
+                'mmdet.engine',
+                'mmdet.evaluation',
+                'mmdet.models',
+                'mmdet.visualization',
+            ]
+        )
+        self.whole = self.root / 'undisturbed'
+        self.seconds = self.undisturbed()
+
+    def folder(self, name: str = 'trial') -> Path:
+        """A new work dir; there is one at a time."""
+        work = self.root / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        return work
+
+    def start(self, work: Path, *options: str) -> multiprocessing.Process:
+        """Starts a training by a forked process."""
+        arguments = [str(self.config), '--work-dir', str(work), *options]
+        process = self.context.Process(
+            target=run_tool, args=(arguments, work / 'printed.txt')
+        )
+        process.start()
+        return process
+
+    def undisturbed(self) -> float:
+        """Trains what all others are compared with; returns its seconds."""
+        known = self.whole / 'seconds.json'
+        if known.is_file():
+            return json.loads(known.read_text())
+        for work in (self.folder(), self.folder('undisturbed')):
+            begun = time.monotonic()  # of the second: the first one warms up
+            process = self.start(work)
+            process.join()
+            seconds = time.monotonic() - begun
+            if process.exitcode:
+                raise SystemExit((work / 'printed.txt').read_text())
+        known.write_text(json.dumps(seconds))
+        return seconds
+
+    def finish(
+        self, work: Path, before: int = 0, writing: bool = False
+    ) -> Outcome:
+        """Resumes a training until its end; the others as for judge."""
+        process = self.start(work, '--resume')
+        process.join()
+        return self.judge(work, process.exitcode, before, writing)
+
+    def judge(
+        self, work: Path, status: int, before: int = 0, writing: bool = False
+    ) -> Outcome:
+        """Compares a finished training with the undisturbed one.
+
+        Args:
+            work: Its work dir.
+            status: Of its last process.
+            before: Iterations that no log in the work dir tells of.
+            writing: For the outcome.
+        """
+        done, needed = (
+            sum('loss' in record for record in records(folder))
+            for folder in (work, self.whole)
+        )
+        equal = status == 0 and same_end(self.whole, work)
+        if not equal:
+            kept = self.root / f'failed-{time.strftime("%H%M%S")}'
+            shutil.copytree(work, kept)
+            print(f'  not equal (status {status}): see {kept}', flush=True)
+        lost = before + done - needed
+        return Outcome(status == 0, lost, equal, writing)
+
+
+def records(work: Path) -> list[dict]:
+    """What the runs in a work dir logged, oldest first."""
+    found = []
+    for file in sorted(work.glob('*/vis_data/scalars.json')):
+        for line in file.read_text(encoding='utf-8').splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:  # the disk was full
+                continue
+    return found
+
+
+def _epoch(file: Path) -> int:
+    return int(file.stem.removeprefix('epoch_'))
+
+
+def same(one: object, other: object) -> bool:
+    """Bit for bit, through all containers of a checkpoint."""
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            same(one[key], other[key]) for key in one
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def same_end(one: Path, other: Path) -> bool:
+    """Whether two trainings ended with the same files, state, loss and AP."""
+    from mmext.engine.checkpoint import load
+
+    kept = [{p.name for p in work.glob('*.pth*')} for work in (one, other)]
+    if kept[0] != kept[1]:
+        print(f'  kept {sorted(kept[1])}, not {sorted(kept[0])}', flush=True)
+        return False
+    ends = [load(work / f'epoch_{EPOCHS}.pth') for work in (one, other)]
+    for end in ends:
+        # Times, and the log's history with them.
+        end.pop('message_hub')
+        end['meta'] = {k: end['meta'][k] for k in ('epoch', 'iter')}
+    logged = []
+    for work in (one, other):
+        loss = [r for r in records(work) if 'loss' in r][-1]
+        ap = [r for r in records(work) if 'coco/bbox_mAP' in r][-1]
+        timeless = {**loss, **ap}
+        del timeless['time'], timeless['data_time']
+        logged.append(timeless)
+    return same(*ends) and same(*logged)
+
+
+def kill(lab: Lab, kills: int = 1) -> Outcome:
+    """SIGKILL at a random moment, the start included."""
+    work = lab.folder()
+    for i in range(kills):
+        process = lab.start(work, *['--resume'] * (i > 0))
+        process.join(lab.random.uniform(0, lab.seconds))
+        if process.exitcode == 0:  # it was faster than the undisturbed run
+            return kill(lab, kills)
+        process.kill()
+        process.join()
+    return lab.finish(work)
+
+
+def kill_twice(lab: Lab) -> Outcome:
+    """SIGKILL at a random moment, and again at one of the resumed run."""
+    return kill(lab, 2)
+
+
+def kill_writing(lab: Lab) -> Outcome:
+    """SIGKILL while a checkpoint's temporary file is there."""
+    work = lab.folder()
+    process = lab.start(work)
+    name = f'epoch_{lab.random.randint(1, EPOCHS)}.pth'
+    while not (work / f'{name}.tmp').exists() and process.is_alive():
+        pass
+    time.sleep(lab.random.uniform(0, 0.02))
+    process.kill()
+    process.join()
+    writing = (work / f'{name}.tmp').exists()
+    return lab.finish(work, writing=writing)
+
+
+def kill_fresh(lab: Lab) -> Outcome:
+    """SIGKILL of a new interpreter, resumed by another."""
+    work = lab.folder()
+    arguments = [sys.executable, TRAIN, lab.config, '--work-dir', work]
+    with (work / 'printed.txt').open('ab') as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        epoch = lab.random.randint(1, EPOCHS - 1)
+        _wait_for(work / f'epoch_{epoch}.pth', process)
+        time.sleep(lab.random.uniform(0, lab.seconds / EPOCHS))
+        process.kill()
+        process.wait()
+        status = subprocess.call(
+            [*arguments, '--resume'], stdout=log, stderr=log
+        )
+    return lab.judge(work, status)
+
+
+def kill_worker(lab: Lab) -> Outcome:
+    """SIGKILL of one of two gloo processes; torchrun restarts both."""
+    pair = lab.root / 'pair'
+    if not (pair / f'epoch_{EPOCHS}.pth').exists():
+        _torchrun(lab, lab.folder('pair')).wait()
+    work = lab.folder()
+    process = _torchrun(lab, work)
+    _wait_for(work / f'epoch_{lab.random.randint(1, 2)}.pth', process)
+    time.sleep(lab.random.uniform(0, lab.seconds / EPOCHS))
+    workers = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    os.kill(int(lab.random.choice(workers.read_text().split())), 9)
+    status = process.wait()
+    whole, lab.whole = lab.whole, pair
+    outcome = lab.judge(work, status)
+    lab.whole = whole
+    return outcome
+
+
+def _torchrun(lab: Lab, work: Path) -> subprocess.Popen:
+    command = [
+        *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
+        *('--nproc_per_node=2', '--max-restarts=1', TRAIN, lab.config),
+        *('--launcher', 'pytorch', '--resume', '--work-dir', work),
+    ]
+    # Else torch 2.15's restarted processes look for the dead ones' addresses.
+    environ = {**os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}
+    with (work / 'printed.txt').open('ab') as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environ)
+
+
+def _wait_for(file: Path, process: subprocess.Popen) -> None:
+    while not file.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def full_disk(lab: Lab) -> Outcome | None:
+    """A tmpfs that fills up at a random moment, then made larger."""
+    work = lab.folder()
+    used = sum(f.stat().st_size for f in lab.whole.rglob('*') if f.is_file())
+    size = int(used * lab.random.uniform(0.05, 0.95))
+    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', work]
+    if shutil.which('mount') is None or subprocess.call(
+        mount, stderr=subprocess.DEVNULL
+    ):
+        return None
+    try:
+        process = lab.start(work)
+        process.join()
+        if process.exitcode != 2:  # it was not told in the user's terms
+            shutil.copytree(work, lab.root / 'failed-full-disk')
+            print(f'  the disk was full: status {process.exitcode}')
+        grow = ['mount', '-o', 'remount,size=1g', work]
+        subprocess.run(grow, check=True)
+        return lab.finish(work)
+    finally:
+        subprocess.run(['umount', work], check=True)
+
+
+def _spoil(lab: Lab, change: Callable[[bytearray], bytearray]) -> Outcome:
+    """Changes the newest checkpoint of a run that had two or three."""
+    work = lab.folder()
+    last = lab.random.randint(3, EPOCHS)
+    for file in lab.whole.glob('*.pth'):
+        if file.name.startswith('best') or _epoch(file) <= last:
+            shutil.copy(file, work)
+    newest = work / f'epoch_{last}.pth'
+    newest.write_bytes(change(bytearray(newest.read_bytes())))
+    (work / 'last_checkpoint').write_text(str(newest))
+    return lab.finish(work, ITERATIONS * last)
+
+
+def torn(lab: Lab) -> Outcome:
+    """The newest checkpoint, cut at a random byte."""
+    return _spoil(lab, lambda b: b[: lab.random.randrange(len(b))])
+
+
+def flipped(lab: Lab) -> Outcome:
+    """The newest checkpoint, one random bit of it flipped."""
+
+    def flip(content: bytearray) -> bytearray:
+        place = lab.random.randrange(8 * len(content))
+        content[place // 8] ^= 1 << place % 8
+        return content
+
+    return _spoil(lab, flip)
+
+
+#: Rows of the table, and how often each is tried.
+FAULTS: dict[Callable[[Lab], Outcome | None], int] = {
+    kill: 36,
+    kill_writing: 10,
+    kill_twice: 1,
+    kill_fresh: 1,
+    kill_worker: 1,
+    torn: 2,
+    flipped: 3,
+    full_disk: 3,
+}
+
+
+def row(fault: Callable, outcomes: list[Outcome]) -> tuple[str, ...]:
+    """A line of the table."""
+    name = fault.__doc__.rstrip('.')
+    if not outcomes:
+        return name, '0', 'skipped: mounting is not allowed', '', ''
+    lost = [o.lost for o in outcomes]
+    if inside := sum(o.writing for o in outcomes):
+        name += f' (certainly inside a write: {inside})'
+    return (
+        name,
+        str(len(outcomes)),
+        str(sum(o.recovered for o in outcomes)),
+        f'{statistics.median(lost):g}, {max(lost)}',
+        str(sum(o.equal for o in outcomes)),
+    )
+
+
+def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
+    """The table and how it was made, in Markdown."""
+    from mmext.engine.predictions import versions
+    from mmext.evaluation.tables import Table
+
+    header = (
+        'fault',
+        'trials',
+        'runs recovered',
+        'iterations done twice: median, worst',
+        'ended bit for bit as the undisturbed run',
+    )
+    rows = [row(fault, found) for fault, found in outcomes.items()]
+    used = ', '.join(f'{k} {v}' for k, v in versions().items())
+    kills = sum(
+        len(found) * (1 + (fault is kill_twice))
+        for fault, found in outcomes.items()
+        if fault.__name__.startswith('kill')
+    )
+    return (
+        f'{Table(header, rows).markdown()}\n\n'
+        f'{kills} processes were killed with SIGKILL. A training is '
+        f'{EPOCHS * ITERATIONS} iterations with a checkpoint every '
+        f'{ITERATIONS}; undisturbed it took {lab.seconds:.1f} s. '
+        f'{platform.system()}, Python {platform.python_version()}, {used}.\n'
+    )
+
+
+def write(text: str, page: Path = PAGE, result: Path = RESULT) -> None:
+    """Puts the table beside the other results and into the page."""
+    result.write_text(text, encoding='utf-8')
+    before, rest = page.read_text(encoding='utf-8').split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    page.write_text(
+        before + MARKS[0] + text + MARKS[1] + after, encoding='utf-8'
+    )
+
+
+def trials(wanted: dict[Callable, int], lab: Lab, seed: int) -> dict:
+    """Does what is not done yet, saying how far it is; returns all.
+
+    Args:
+        wanted: How often each fault is to be tried.
+        lab: Where.
+        seed: Of the moments and places of the faults.
+    """
+    known = lab.root / 'outcomes.json'
+    done = json.loads(known.read_text()) if known.is_file() else {}
+    todo = [
+        (fault, i)
+        for fault, count in wanted.items()
+        for i in range(len(done.get(fault.__name__, [])), count)
+    ]
+    begun = time.monotonic()
+    for number, (fault, i) in enumerate(todo, 1):
+        name = fault.__name__
+        lab.random.seed(f'{seed} {name} {i}')
+        outcome = fault(lab)
+        if outcome is not None:
+            done.setdefault(name, []).append(asdict(outcome))
+            known.write_text(json.dumps(done))
+        left = (time.monotonic() - begun) / number * (len(todo) - number)
+        print(
+            f'[{number}/{len(todo)}] {name}: {outcome or "skipped"}; '
+            f'{left / 60:.0f} min left',
+            flush=True,
+        )
+    return {
+        fault: [Outcome(**o) for o in done.get(fault.__name__, [])]
+        for fault in wanted
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [fault.__name__ for fault in FAULTS]
+    parser.add_argument('--only', nargs='+', choices=names, default=names)
+    parser.add_argument('--trials', type=int, help='of each kind of fault')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--work-dir', type=Path, default=ROOT / 'work_dirs' / 'faults'
+    )
+    args = parser.parse_args()
+    os.environ['OMP_NUM_THREADS'] = '1'
+    wanted = {
+        fault: min(args.trials or count, count)
+        for fault, count in FAULTS.items()
+        if fault.__name__ in args.only
+    }
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(args.work_dir / 'lock', timeout=0):  # one at a time
+        lab = Lab(args.work_dir)
+        print(f'One undisturbed training takes {lab.seconds:.1f} s')
+        text = table(trials(wanted, lab, args.seed), lab)
+    print(text)
+    if wanted == FAULTS:
+        write(text)
+
+
+if __name__ == '__main__':
+    main()
