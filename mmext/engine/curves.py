@@ -109,4 +109,4 @@ def summary(runner) -> str:
     header += ['val loss'] * losses
     table = Table(header, rows, title=f'Best: {header[0]} {log[best]["step"]}')
     saved = runner.message_hub.runtime_info.get('best_ckpt')
-    return table.text() + (f'\nSaved as {saved}' if saved else '')
+    return table.text() + (f'\nsave_best kept {saved}' if saved else '')
