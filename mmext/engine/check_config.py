@@ -209,7 +209,9 @@ def check_heads(
                 f'--cfg-options {fix}',
                 count=len(wrong),
             )
-        if getattr(model, 'with_mask', False) and (
+        # One-stage models such as BoxInst may learn masks from boxes.
+        roi_head = getattr(model, 'roi_head', None)
+        if getattr(roi_head, 'with_mask', False) and (
             split.training and not split.masks
         ):
             yield split.finding(
