@@ -1,0 +1,235 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What all guards together add to a training step.
+
+    python benchmarks/guard_overhead.py [--pairs 12] [--out FILE.json]
+
+Faster R-CNN with ResNet-50 on random images and boxes, run by the host's
+runner with its default hooks; every other step additionally has all hooks
+that ``ReliableRunner`` adds, the numerical guard armed. The two kinds take
+turns in one process, so a slow moment of the machine meets both; the result
+is the median of the ratios of neighbours, with its spread, and, steadier,
+the time that the guards' own calls took. CPU time of one thread where there
+is no GPU; on a GPU, wall-clock time until the device has finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import LOOPS, init_default_scope
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import Dataset
+
+import mmext
+from mmext.engine import ReliableRunner
+from mmext.engine.curves import CurvesHook
+from mmext.engine.exact_resume import ExactResumeHook
+from mmext.engine.interrupt import InterruptHook
+from mmext.engine.numerical_guard import NumericalGuardHook
+from mmext.engine.seeding import EpochSeedHook
+from mmext.errors import command
+
+GUARDS = (
+    CurvesHook,
+    EpochSeedHook,
+    ExactResumeHook,
+    InterruptHook,
+    NumericalGuardHook,
+)
+
+
+class RandomImages(Dataset):
+    """Images of noise with seven boxes each; nothing is read or decoded."""
+
+    metainfo = {'classes': ('thing',)}
+
+    def __init__(self, length: int, size: tuple[int, int]) -> None:
+        from mmdet.structures import DetDataSample
+        from mmengine.structures import InstanceData
+
+        height, width = size
+        generator = torch.Generator().manual_seed(0)
+        self.image = torch.randint(
+            256, (3, height, width), generator=generator, dtype=torch.uint8
+        )
+        corner = torch.rand(7, 2, generator=generator) * 0.5
+        extent = torch.rand(7, 2, generator=generator) * 0.4 + 0.05
+        boxes = torch.cat([corner, corner + extent], 1)
+        boxes *= torch.tensor([width, height, width, height])
+        self.sample = DetDataSample(
+            metainfo={'img_shape': size, 'ori_shape': size, 'img_id': 0}
+        )
+        self.sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.zeros(7, dtype=torch.long)
+        )
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {'inputs': self.image, 'data_samples': self.sample}
+
+
+@LOOPS.register_module()
+class Turns(EpochBasedTrainLoop):
+    """Steps with the guards and steps without them, in turn."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.times: dict[bool, list[float]] = {True: [], False: []}
+        self.own: list[float] = []
+
+    def run_epoch(self) -> None:
+        hooks = list(self.runner.hooks)
+        self.hooks = {
+            True: hooks,
+            False: [h for h in hooks if not isinstance(h, GUARDS)],
+        }
+        (self.guard,) = (h for h in hooks if type(h) is NumericalGuardHook)
+        for hook in hooks:
+            if isinstance(hook, GUARDS):
+                for name in ('before_train_iter', 'after_train_iter'):
+                    setattr(hook, name, self._timed(getattr(hook, name)))
+        for name in ('_poison', '_before_step'):
+            setattr(self.guard, name, self._timed(getattr(self.guard, name)))
+        super().run_epoch()
+
+    def _timed(self, call: Callable) -> Callable:
+        """Adds the time of a call to that of the step."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.own[-1] += time.process_time() - start
+
+        return timed
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        # Pairs: with, without; without, with; ...
+        on = (idx % 2 == 0) == (idx // 2 % 2 == 0)
+        self.guard.after_train(self.runner)
+        if on:
+            self.guard.before_train(self.runner)
+        self.runner._hooks = self.hooks[on]
+        self.own.append(0.0)
+        start = now()
+        super().run_iter(idx, data_batch)
+        taken = now() - start
+        if idx >= 2:  # the first pair warms up
+            self.times[on].append(taken)
+        if idx < 2 or not on:
+            self.own.pop()
+
+
+def now() -> float:
+    """Seconds of this thread's work; on a GPU, of the device's too."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def measure(args: argparse.Namespace, clip: bool) -> dict:
+    """Trains for a few steps; medians of times and ratios."""
+    cfg = Config.fromfile(get_config_path())
+    init_default_scope('mmdet')
+    cfg.model.backbone.init_cfg = None
+    cfg.model.roi_head.bbox_head.num_classes = 1
+    if clip:
+        cfg.optim_wrapper.clip_grad = {'max_norm': 10}
+    length = 2 * (args.pairs + 1) * args.batch
+    with tempfile.TemporaryDirectory() as folder:
+        runner = ReliableRunner(
+            model=cfg.model,
+            work_dir=folder,
+            train_dataloader={
+                'batch_size': args.batch,
+                'num_workers': 0,
+                'dataset': RandomImages(length, tuple(args.size)),
+                'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+                'collate_fn': {'type': 'pseudo_collate'},
+            },
+            train_cfg={'type': 'Turns', 'max_epochs': 1},
+            optim_wrapper=cfg.optim_wrapper,
+            default_hooks={
+                'checkpoint': {
+                    'type': 'CheckpointHook',
+                    'interval': -1,
+                    'save_last': False,
+                }
+            },
+            randomness={'seed': 0},
+            default_scope='mmdet',
+            log_level='ERROR',
+            experiment_name=f'guards_{clip}',
+        )
+        runner.train()
+    loop = runner.train_loop
+    ratios = [
+        a / b for a, b in zip(loop.times[True], loop.times[False], strict=True)
+    ]
+    plain = statistics.median(loop.times[False])
+    return {
+        'step_seconds': round(plain, 4),
+        'guards_own_seconds': round(statistics.median(loop.own), 5),
+        'guards_own_percent': round(
+            100 * statistics.median(loop.own) / plain, 3
+        ),
+        'ratio_median': round(statistics.median(ratios), 4),
+        'ratio_quartiles': [
+            round(q, 4) for q in statistics.quantiles(ratios, n=4)[::2]
+        ],
+        'ratios': [round(r, 4) for r in ratios],
+    }
+
+
+def get_config_path() -> Path:
+    """The host's Faster R-CNN config, in the installed package."""
+    import mmdet
+
+    return Path(mmdet.__file__).parent.joinpath(
+        '.mim', 'configs', 'faster_rcnn', 'faster-rcnn_r50_fpn_1x_coco.py'
+    )
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('--pairs', type=int, default=12, help='of steps; one more warms up')
+    add('--batch', type=int, default=2)
+    add('--size', type=int, nargs=2, default=[320, 480])
+    add('--out', type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    gpu = torch.cuda.is_available()
+    result = {
+        'mmext': mmext.__version__,
+        'torch': torch.__version__,
+        'device': torch.cuda.get_device_name() if gpu else platform.machine(),
+        'input': [args.batch, 3, *args.size],
+        'pairs': args.pairs,
+        'plain': measure(args, clip=False),
+        'clip_grad': measure(args, clip=True),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + '\n')
+
+
+if __name__ == '__main__':
+    main()
