@@ -20,7 +20,9 @@ from rich.console import Console
 from mmext.demo.picture import draw_picture
 from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
+from mmext.engine.check_config import find_splits
 from mmext.engine.launch import build_runner
+from mmext.engine.preflight import build_model, require_fit
 from mmext.evaluation.comparison import (
     comparison_table,
     duration,
@@ -52,6 +54,9 @@ def run_demo(args: Namespace, console: Console | None = None) -> list[Run]:
         plan = make_plan(
             work_dir, args.data, args.epochs, args.images, args.seed
         )
+        cfg = plan.configs[0]
+        splits = find_splits(cfg, ('train', 'val'))
+        require_fit(cfg, build_model(cfg.model), splits)
     _announce(console, plan, args.data, log)
     try:
         train_all(plan, console, log, args.restart)
