@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Writes docs/model_zoo.md from the metafiles.
+
+    python tools/dev/model_zoo.py
+
+A test fails when the page is older than the metafiles.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'docs' / 'model_zoo.md'
+HEAD = """\
+<!-- Written by tools/dev/model_zoo.py from configs/*/metafile.yml. -->
+
+# Model zoo
+
+Every config, with what its model costs: all parameters, frozen ones included,
+and the multiply-adds of one image of the given size. *Trained here* is what
+[results.md](results.md) reports with its command and limits; *published* is
+what others reported, often for another schedule or other weights than the
+config's: see its first lines. No COCO, ImageNet or ADE20K was at hand, hence
+the many "not trained". A *gain* is over the same detector without the method.
+
+FLOPs are those of mmdet's plain forward pass: up to 1,000 proposals an image
+through the box heads, masks for 100 of them in Mask R-CNN, but for all in
+Cascade Mask R-CNN. A cascade's prediction computes 100 masks, which takes
+about 1,430 G less than the table says.
+"""
+TASKS = {
+    'cascade-mask-rcnn': 'boxes, masks',
+    'mask-rcnn': 'boxes, masks',
+    'faster-rcnn': 'boxes',
+    'retinanet': 'boxes',
+    'upernet': 'semantic',
+    'fpn': 'semantic',
+}
+COLUMNS = (
+    'config',
+    'task',
+    'parameters',
+    'FLOPs',
+    'trained here',
+    'published',
+)
+
+
+def render(root: Path = ROOT) -> str:
+    """The whole page: one table a metafile, in the index's order."""
+    index = yaml.safe_load((root / 'model-index.yml').read_text())
+    return '\n'.join([HEAD, *(_family(root / f) for f in index['Import'])])
+
+
+def _family(metafile: Path) -> str:
+    content = yaml.safe_load(metafile.read_text())
+    (collection,) = content['Collections']
+    lines = [
+        f'## {collection["Name"]}',
+        '',
+        f'[{collection["README"]}](../{collection["README"]})',
+        '',
+        _row(COLUMNS),
+        _row(['---'] * len(COLUMNS)),
+        *(_row(_cells(model)) for model in content['Models']),
+        '',
+    ]
+    return '\n'.join(lines)
+
+
+def _row(cells: list[str] | tuple[str, ...]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _cells(model: dict) -> list[str]:
+    name, cost = model['Name'], model['Metadata']
+    flops = 'not counted'
+    if 'FLOPs' in cost:
+        flops = f'{cost["FLOPs"] / 1e9:.4g} G at {cost["Resolution"]}'
+    results = model.get('Results', [])
+    ours = [r for r in results if r['Source'].startswith('docs/')]
+    others = [r for r in results if r not in ours]
+    return [
+        f'[{name}](../{model["Config"]})',
+        TASKS.get(name.split('_')[0], 'classes'),
+        f'{cost["Parameters"] / 1e6:.2f} M',
+        flops,
+        _told(ours, 'Dataset') or 'not trained',
+        _told(others, 'Source') or '-',
+    ]
+
+
+def _told(results: list[dict], key: str) -> str:
+    """``box AP 33.8, mask AP 31.9 (source)``."""
+    told: dict[str, list[str]] = {}
+    for result in results:
+        for metric, value in result['Metrics'].items():
+            told.setdefault(result[key], []).append(f'{metric} {value}')
+    return '; '.join(f'{", ".join(v)} ({k})' for k, v in told.items())
+
+
+if __name__ == '__main__':
+    PAGE.write_text(render(), encoding='utf-8')
