@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS, init_default_scope
 from mmengine.runner import Runner
@@ -18,7 +19,7 @@ from mmext.datasets import check_large
 from mmext.datasets.check_data import check_data, remember
 from mmext.datasets.checks import Finding
 from mmext.engine import preflight
-from mmext.engine.check_config import find_splits
+from mmext.engine.check_config import check_heads, find_splits
 from mmext.errors import UserError
 
 STAGES = ('train', 'val')
@@ -112,6 +113,30 @@ def test_boxes_judged_by_masks(config, data):
     (finding,) = found(cfg)
     assert finding.split == 'val_dataloader.dataset'
     assert '1 of 10 annotations have a box and no mask' in finding.problem
+
+
+def test_masks_may_be_learnt_from_boxes(config):
+    """BoxInst does: a mask head by itself needs no masks."""
+    cfg = config()
+    model = preflight.build_model(cfg.model)
+    model.mask_head = torch.nn.Identity()
+    assert model.with_mask
+    assert list(check_heads(cfg, model, find_splits(cfg, STAGES))) == []
+
+
+def test_coco_itself_fits_mmdet_s_class_names(config, shared):
+    root = str(shared('data/coco_mini'))
+    cfg = config({'model.roi_head.bbox_head.num_classes': 80})
+    for stage in STAGES:
+        dataset = cfg[f'{stage}_dataloader'].dataset
+        dataset.pop('metainfo')
+        dataset.update(
+            data_root=root,
+            ann_file=f'annotations/instances_{stage}.json',
+            data_prefix={'img': stage},
+        )
+    cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val.json'
+    assert [f.level for f in found(cfg)] == ['warning']  # rare classes
 
 
 ORDERED, REVERSED = ('square', 'disc'), ('disc', 'square')
