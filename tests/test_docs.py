@@ -24,7 +24,9 @@ def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r'\]\((?!https?:|#)([^)#\s]+)', text)
     missing = [x for x in links if not (page.parent / x).exists()]
-    named = re.findall(r'\b(?:configs|tools|benchmarks)/[\w./+-]+\.\w+', text)
+    named = re.findall(
+        r'(?<![\w/])(?:configs|tools|benchmarks)/[\w./+-]+\.\w+', text
+    )
     missing += [x for x in named if not (ROOT / x).exists()]
     assert not missing
 

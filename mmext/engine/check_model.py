@@ -121,5 +121,8 @@ def _run(model: nn.Module) -> None:
         if (head := getattr(model, name, None)) is not None:
             head(features)
     if (head := getattr(model, 'roi_head', None)) is not None:
+        from mmdet.structures import DetDataSample
+
         box = InstanceData(bboxes=image.new_tensor([[0, 0, SIDE, SIDE]]))
-        head(features, [box])
+        sample = DetDataSample(metainfo={'img_shape': (SIDE, SIDE)})
+        head(features, [box], [sample])

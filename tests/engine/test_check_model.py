@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from tiny_run import write_config
 
@@ -61,6 +62,21 @@ def test_channels_that_do_not_meet(tmp_path, key, value, says):
         check(tmp_path, {f'model.{key}': value})
     if key == 'neck.in_channels':
         assert 'model.neck.in_channels=16,32,64,128' in str(caught.value)
+
+
+def test_a_later_stage_of_a_cascade():
+    cfg = Config.fromstring(
+        "_base_ = 'mmdet::_base_/models/cascade-rcnn_r50_fpn.py'\n"
+        'model = dict(backbone=dict(depth=18, init_cfg=None),\n'
+        '    neck=dict(in_channels=[64, 128, 256, 512]))',
+        '.py',
+    )
+    init_default_scope('mmdet')
+    check_model(cfg, build_model(cfg.model), ('train',))
+    cfg.model.roi_head.bbox_head[2].in_channels = 128
+    says = r'bbox_head\.2\.shared_fcs\.0 takes 6272 channels and gets 12544'
+    with pytest.raises(UserError, match=says):
+        check_model(cfg, build_model(cfg.model), ('train',))
 
 
 def test_masks_judged_and_not_predicted(tmp_path):
