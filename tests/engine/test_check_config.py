@@ -115,6 +115,17 @@ def test_boxes_judged_by_masks(config, data):
     assert '1 of 10 annotations have a box and no mask' in finding.problem
 
 
+def test_a_region_proposal_network_has_one_class(config):
+    cfg = Config.fromstring(
+        "_base_ = 'mmdet::rpn/rpn_r50_fpn_1x_coco.py'", '.py'
+    )
+    cfg.model.backbone.init_cfg = None
+    init_default_scope('mmdet')
+    model = preflight.build_model(cfg.model)
+    assert model.bbox_head.num_classes == 1
+    assert list(check_heads(cfg, model, find_splits(config(), STAGES))) == []
+
+
 def test_masks_may_be_learnt_from_boxes(config):
     """BoxInst does: a mask head by itself needs no masks."""
     cfg = config()
