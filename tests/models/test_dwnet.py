@@ -133,6 +133,7 @@ def run_golden_through_triton(golden: str, keys: str) -> None:
     import json
 
     from mmext.models.layers import (
+        generated_conv,
         inhomogeneous_conv,
         inhomogeneous_conv_triton,
     )
@@ -148,6 +149,7 @@ def run_golden_through_triton(golden: str, keys: str) -> None:
             inhomogeneous_conv_triton.weight_grad,
         )
 
+    generated_conv.pick_backend = lambda x, backend: 'triton'
     inhomogeneous_conv._implementation = implementation
     with torch.no_grad():
         check_imagenet_form(

@@ -17,9 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from mmext.errors import UserError
-from mmext.models.layers.inhomogeneous_conv import (
-    inhomogeneous_depthwise_conv,
-)
+from mmext.models.layers.generated_conv import generated_depthwise_conv
 from mmext.models.layers.pointwise_conv import PointwiseConv
 
 
@@ -120,17 +118,11 @@ class InhomogeneousDynamicConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # (B, hidden, positions), and a row of ones that carries the bias: the
-        # weights are so large that adding it by itself would cost a pass.
-        hidden = self.conv1(x).flatten(2)
-        hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
         conv2 = self.conv2[0]
         kernel = torch.cat([conv2.weight.flatten(1), conv2.bias[:, None]], 1)
-        # Not `@`: bmm leaves the positions last, which are read in order.
-        weight = torch.bmm(kernel.expand(len(x), -1, -1), hidden)
-        weight = weight.unflatten(2, x.shape[2:])
-        weight = weight.unflatten(1, (self.groups, self.taps))
-        return inhomogeneous_depthwise_conv(x, weight, self.backend)
+        return generated_depthwise_conv(
+            x, self.conv1(x), kernel, self.groups, self.backend
+        )
 
 
 def _normalises_alone(norm: nn.Module) -> bool:

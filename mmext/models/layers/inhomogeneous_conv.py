@@ -57,12 +57,18 @@ def inhomogeneous_depthwise_conv(
         UserError: Shapes that do not fit each other, an unknown backend, or
             Triton asked for where it is not installed.
     """
-    choose('backend', backend, BACKENDS)
+    backend = pick_backend(x, backend)
     _check_shapes(x, weight)
+    return _InhomogeneousDepthwiseConv.apply(x, weight, backend)
+
+
+def pick_backend(x: Tensor, backend: str) -> str:
+    """``'torch'`` or ``'triton'``, for an input and the user's choice."""
+    choose('backend', backend, BACKENDS)
     if backend == 'auto':
         on_gpu = x.is_cuda and find_spec('triton') is not None
         backend = 'triton' if on_gpu else 'torch'
-    return _InhomogeneousDepthwiseConv.apply(x, weight, backend)
+    return backend
 
 
 class _InhomogeneousDepthwiseConv(torch.autograd.Function):

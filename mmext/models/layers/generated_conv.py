@@ -1,0 +1,203 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Depth-wise convolution whose kernels come from each position's features.
+
+    weight[b, :, p] = kernel @ [hidden[b, :, p], 1]
+
+then :mod:`~mmext.models.layers.inhomogeneous_conv` with these weights. There
+are K * K * G of them at every position, so a processor spends its time on
+writing and reading them: 381 MB at 1x96x200x304. Here they are computed for a
+band of positions small enough for the cache, used, and forgotten; the
+backward pass computes them again.
+
+Rows lie one after the other, so that a tap is the same distance away at every
+position and a band is one run of memory. A tap that leaves its row at one end
+lands on the next or the last row: its weight is set to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmext.models.layers.inhomogeneous_conv import (
+    accumulation_dtype,
+    inhomogeneous_depthwise_conv,
+    pick_backend,
+)
+
+# Positions in a band. Half as many or twice as many are as fast.
+BAND = 1024
+
+
+def generated_depthwise_conv(
+    x: Tensor,
+    hidden: Tensor,
+    kernel: Tensor,
+    groups: int,
+    backend: str = 'auto',
+) -> Tensor:
+    """Convolves each position with the kernel that its features give.
+
+    Args:
+        x: Input (B, C, H, W).
+        hidden: Features (B, D, H, W).
+        kernel: (groups * K * K, D + 1), the last column the bias.
+        groups: G, a divisor of C; C / G neighbouring channels share weights.
+        backend: See :func:`inhomogeneous_depthwise_conv`.
+
+    Returns:
+        (B, C, H, W) in the wider of the dtypes of x and hidden, summed in
+        float32 (float64 for double). Differentiable once.
+    """
+    if pick_backend(x, backend) == 'torch':
+        return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
+    # A row of ones carries the bias: the weights are so large that adding it
+    # by itself would cost a pass. Not `@`: bmm leaves the positions last.
+    ones = torch.ones_like(hidden[:, :1])
+    features = torch.cat([hidden, ones], 1).flatten(2)
+    weight = torch.bmm(kernel.expand(len(x), -1, -1), features)
+    weight = weight.unflatten(2, x.shape[2:]).unflatten(1, (groups, -1))
+    return inhomogeneous_depthwise_conv(x, weight, backend)
+
+
+class _GeneratedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, hidden: Tensor, kernel: Tensor, groups: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, hidden, kernel)
+        ctx.groups = groups
+        plan = _Layout(x, groups, kernel)
+        source, features = plan.spread(x), plan.features(hidden)
+        out = x.new_empty(
+            x.shape, dtype=torch.promote_types(x.dtype, hidden.dtype)
+        )
+        for b, rows, band in plan.bands():
+            weight = plan.weights(kernel, features[b, :, band])
+            first, *rest = plan.taps(source[b], band)
+            acc = first * weight[:, 0]
+            for k, tap in enumerate(rest, 1):
+                acc.addcmul_(tap, weight[:, k])
+            out[b, :, rows] = plan.as_rows(acc).flatten(0, 1)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, hidden, kernel = ctx.saved_tensors
+        plan = _Layout(x, ctx.groups, kernel)
+        source, features = plan.spread(x), plan.features(hidden)
+        upper = plan.spread(grad)[..., plan.start :]
+        dsource = torch.zeros_like(source)
+        dfeatures = torch.empty_like(features, dtype=plan.dtype)
+        wide = kernel.to(plan.dtype)
+        dkernel = torch.zeros_like(wide)
+        for b, _, band in plan.bands():
+            part = features[b, :, band]
+            weight = plan.weights(kernel, part)
+            dweight = torch.empty_like(weight)
+            above = upper[b, ..., band]
+            product = torch.empty_like(above)
+            taps = zip(
+                plan.taps(source[b], band),
+                plan.taps(dsource[b], band),
+                strict=True,
+            )
+            for k, (tap, dtap) in enumerate(taps):
+                torch.mul(above, tap, out=product)
+                torch.sum(product, 1, keepdim=True, out=dweight[:, k])
+                dtap.addcmul_(above, weight[:, k])
+            dweight = plan.zero_outside(dweight).view(len(kernel), -1)
+            torch.mm(wide.T, dweight, out=dfeatures[b, :, band])
+            dkernel.addmm_(dweight, part.T.to(plan.dtype))
+        return (
+            plan.gather(dsource).to(x.dtype),
+            plan.as_rows(dfeatures[:, :-1]).to(hidden.dtype),
+            dkernel.to(kernel.dtype),
+            None,
+        )
+
+
+class _Layout:
+    """Where positions lie: row after row, zeros before and after the image.
+
+    Args:
+        x: The input.
+        groups: Groups of channels.
+        kernel: What generates the weights, (groups * taps, D + 1).
+    """
+
+    def __init__(self, x: Tensor, groups: int, kernel: Tensor) -> None:
+        self.shape, self.groups = x.shape, groups
+        self.height, self.width = x.shape[2:]
+        self.size = math.isqrt(len(kernel) // groups)
+        # How far the first tap is from its position.
+        self.start = (self.size // 2) * (self.width + 1)
+        dtype = torch.promote_types(x.dtype, kernel.dtype)
+        self.dtype = accumulation_dtype(dtype)
+
+    def bands(self) -> Iterator[tuple[int, slice, slice]]:
+        """Image, rows, and positions in the order of rows."""
+        step = max(1, BAND // self.width)
+        for b in range(self.shape[0]):
+            for top in range(0, self.height, step):
+                end = min(top + step, self.height)
+                band = slice(top * self.width, end * self.width)
+                yield b, slice(top, end), band
+
+    def _inside(self, spread: Tensor) -> Tensor:
+        """The view (B, G, C / G, H, W) of the image."""
+        end = self.start + self.height * self.width
+        return self.as_rows(spread[..., self.start : end])
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, G, C / G, positions and zeros around)."""
+        b, c = self.shape[:2]
+        length = self.height * self.width + 2 * self.start
+        spread = x.new_zeros(
+            (b, self.groups, c // self.groups, length), dtype=self.dtype
+        )
+        self._inside(spread).copy_(x.unflatten(1, (self.groups, -1)))
+        return spread
+
+    def gather(self, spread: Tensor) -> Tensor:
+        """The inverse of :meth:`spread`."""
+        return self._inside(spread).flatten(1, 2)
+
+    def as_rows(self, flat: Tensor) -> Tensor:
+        """(..., positions) to (..., rows, W)."""
+        return flat.unflatten(-1, (-1, self.width))
+
+    def features(self, hidden: Tensor) -> Tensor:
+        """(B, D, H, W) to (B, D + 1, positions), the last row ones."""
+        ones = torch.ones_like(hidden[:, :1])
+        return torch.cat([hidden, ones], 1).flatten(2)
+
+    def weights(self, kernel: Tensor, features: Tensor) -> Tensor:
+        """Of a band: (G, taps, 1, positions)."""
+        weight = torch.mm(kernel, features).to(self.dtype)
+        weight = weight.view(self.groups, self.size**2, 1, -1)
+        return self.zero_outside(weight)
+
+    def zero_outside(self, weight: Tensor) -> Tensor:
+        """Sets the weights of taps left and right of the image to zero."""
+        by_tap = self.as_rows(weight[:, :, 0])
+        by_tap = by_tap.unflatten(1, (self.size, self.size))
+        for dx in range(self.size):
+            shift = dx - self.size // 2
+            if shift < 0:
+                by_tap[:, :, dx, :, :-shift] = 0
+            elif shift > 0:
+                by_tap[:, :, dx, :, max(self.width - shift, 0) :] = 0
+        return weight
+
+    def taps(self, spread: Tensor, band: slice) -> Iterator[Tensor]:
+        """What each tap of a band sees, (G, C / G, positions)."""
+        for dy in range(self.size):
+            for dx in range(self.size):
+                at = dy * self.width + dx
+                yield spread[..., band.start + at : band.stop + at]
