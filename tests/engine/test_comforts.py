@@ -173,10 +173,15 @@ def test_the_comforts_are_one_option_each(data, tmp_path):
 def test_presets_of_other_loggers(data, tmp_path, preset, files, monkeypatch):
     pytest.importorskip(preset)
     monkeypatch.setenv('WANDB_MODE', 'offline')
-    root = Path(__file__).resolve().parents[2]
-    runtime = Config.fromfile(root / f'configs/_base_/runtime/{preset}.py')
-    assert runtime.runner_type == 'ReliableRunner'
-    train(tmp_path, data, epochs=1, visualizer=runtime.visualizer)
+    base = Path(__file__).resolve().parents[2] / 'configs' / '_base_'
+    runtime = base / 'runtime' / f'{preset}.py'
+    leaf = tmp_path / 'leaf.py'
+    schedule = base / 'schedules' / 'custom.py'
+    leaf.write_text(f'_base_ = [{str(runtime)!r}, {str(schedule)!r}]\n')
+    cfg = Config.fromfile(leaf)
+    assert cfg.runner_type == 'ReliableRunner'
+    assert cfg.default_hooks.checkpoint.type == 'CheckpointHook'
+    train(tmp_path, data, epochs=1, visualizer=cfg.visualizer)
     work = tmp_path / 'work'
     assert any(f.stat().st_size for f in work.glob(files))
     assert records(work)  # and our own files, which compare reads

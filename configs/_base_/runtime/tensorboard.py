@@ -1,7 +1,6 @@
 # mmdet's default runtime, with TensorBoard beside the log files:
 # tensorboard --logdir work_dirs (pip install tensorboard).
 _base_ = 'mmdet::_base_/default_runtime.py'
-runner_type = 'ReliableRunner'
 visualizer = dict(
     vis_backends=[
         dict(type='LocalVisBackend'),

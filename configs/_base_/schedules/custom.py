@@ -1,4 +1,6 @@
 # Fine-tuning from COCO weights on hundreds to a few thousand images.
+# mmdet's own tools, and mim, get our guards too.
+runner_type = 'ReliableRunner'
 max_epochs = 12
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1

@@ -1,4 +1,6 @@
 # A few minutes from random weights: AdamW, short warm-up, cosine to zero.
+# mmdet's own tools, and mim, get our guards too.
+runner_type = 'ReliableRunner'
 max_epochs = 9
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs

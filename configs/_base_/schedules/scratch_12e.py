@@ -1,4 +1,6 @@
 # Twelve epochs from random weights: AdamW, short warm-up, cosine to zero.
+# mmdet's own tools, and mim, get our guards too.
+runner_type = 'ReliableRunner'
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

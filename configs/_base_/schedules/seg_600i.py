@@ -1,4 +1,6 @@
 # Ten minutes of segmentation on a CPU.
+# mmdet's own tools, and mim, get our guards too.
+runner_type = 'ReliableRunner'
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=600, val_interval=150)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

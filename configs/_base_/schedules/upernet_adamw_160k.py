@@ -1,5 +1,7 @@
 # AdamW for UperNet on ADE20K: Swin's recipe, which DWNet's authors took over.
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
+# mmdet's own tools, and mim, get our guards too.
+runner_type = 'ReliableRunner'
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
