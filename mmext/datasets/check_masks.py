@@ -27,6 +27,11 @@ def check_masks(content: dict, split: Split) -> Iterator[Finding]:
             broken.append((annotation, 'is not a list of polygons'))
         elif not all(is_number(v) for polygon in mask for v in polygon):
             broken.append((annotation, 'has a coordinate that is no number'))
+        elif image and (far := _far_outside(mask, image)) is not None:
+            # pycocotools walks along every edge: it would take all memory.
+            size = f'{image["width"]:g} x {image["height"]:g}'
+            text = f'has a coordinate of {far:g} in an image of {size}'
+            broken.append((annotation, text))
         elif not all(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
             unusable.append(annotation)
     if broken:
@@ -51,6 +56,15 @@ def check_masks(content: dict, split: Split) -> Iterator[Finding]:
             'Redraw them.',
             count=len(unusable),
         )
+
+
+def _far_outside(mask: list, image: dict) -> float | None:
+    """A coordinate more than an image's length away from the image."""
+    length = max(image['width'], image['height'])
+    for value in (v for polygon in mask for v in polygon):
+        if not -length <= value <= 2 * length:
+            return value
+    return None
 
 
 def _rle_problem(mask: dict, image: dict) -> str:

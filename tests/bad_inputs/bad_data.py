@@ -175,6 +175,18 @@ def _(world: World) -> None:
     world.train()
 
 
+@bad(GROUP, 'a mask far outside its image', '1e+12 in an image of 128 x 96')
+def _(world: World) -> None:
+    masks(world)
+
+    def change(content: dict) -> None:
+        polygon = [0, 0, 1e12, 0, 9, 9]
+        content['annotations'][0]['segmentation'] = [polygon]
+
+    world.change(change)
+    world.train()
+
+
 @bad(GROUP, 'two images of one id', 'occur more than once in images')
 def _(world: World) -> None:
     def change(content: dict) -> None:
