@@ -159,11 +159,12 @@ def _check_ids(entries: Entries, split: Split) -> Iterator[Finding]:
         lost = [a for a in entries.annotations if a[key] not in known]
         if lost:
             kind = 'images' if key == 'image_id' else 'categories'
+            article = 'an' if key == 'image_id' else 'a'
             yield split.finding(
                 ERROR,
                 'unknown ids',
                 f'{len(lost)} of {len(entries.annotations)} annotations have '
-                f'a {key} that {kind!r} does not list: annotation '
+                f'{article} {key} that is none of the {kind}: annotation '
                 f'{lost[0]["id"]} has {lost[0][key]}',
                 f'mmdet leaves these out without a word. Add the {kind}, or '
                 'remove the annotations.',
@@ -209,8 +210,9 @@ def check_files(content: dict, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'image sizes',
-            f'{len(bad)} images have no size: {bad[0]["file_name"]} is '
-            f'{bad[0]["width"]} x {bad[0]["height"]}',
+            f'{len(bad)} of {len(content["images"])} images have no size: '
+            f'{bad[0]["file_name"]} is {bad[0]["width"]} x '
+            f'{bad[0]["height"]}',
             'Write the sizes of the files: tools/misc/check_data.py --fix DIR '
             'writes a copy that has them.',
             count=len(bad),
@@ -224,7 +226,7 @@ def _check_boxes(entries: Entries, split: Split) -> Iterator[Finding]:
         yield split.finding(
             ERROR,
             'boxes as corners',
-            'bbox seems to be [x1, y1, x2, y2]: read so, all boxes lie in '
+            'bbox seems to be [x1, y1, x2, y2]: read so, they lie in '
             "their images; as [x, y, width, height], COCO's order, "
             f'{(entries.over_edge | entries.outside).sum()} of '
             f'{len(entries.boxes)} reach beyond ({_example(entries, first)})',

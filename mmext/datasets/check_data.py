@@ -154,7 +154,7 @@ def check_order(
         names = [c['name'] for c in contents[one.name]['categories']]
         orders.append([n for n in names if n in (one.classes or names)])
     mine, other = orders
-    if mine == other:
+    if mine == other or not (mine and other):  # the latter is told already
         return
     files = f'{split.ann_file} and {train.ann_file}'
     remedy = 'Both need the same names in the same order.'

@@ -296,7 +296,10 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:
         yield split.finding(
-            ERROR, 'class names', f'class {repeated[0]!r} is named twice'
+            ERROR,
+            'class names',
+            f'class {repeated[0]!r} is named twice in metainfo',
+            'Name each class once.',
         )
     in_file = [name for name in have if name in classes]
     wanted = [name for name in classes if name in have]
@@ -309,7 +312,8 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
             f'label {at} is {in_file[at]!r} there and {wanted[at]!r} in '
             'metainfo. mmdet numbers labels by the file, so every picture '
             'would show wrong names',
-            f'metainfo=dict(classes={tuple(in_file)!r})',
+            f'metainfo=dict(classes={tuple(in_file)!r}), or the categories '
+            'of the file in the order of metainfo.',
         )
     counts = Counter(
         names.get(a['category_id']) for a in content['annotations']

@@ -197,7 +197,9 @@ def check_heads(
     }
     for split in splits:
         wrong = [n for n, k in heads.items() if k != len(split.classes)]
-        if wrong and not _is_open_vocabulary(cfg, split):
+        # Said once of splits with the same classes.
+        first = next(s for s in splits if s.classes == split.classes)
+        if wrong and split is first and not _is_open_vocabulary(cfg, split):
             said = ', '.join(f'{n} has {heads[n]}' for n in wrong)
             fix = ' '.join(
                 f'model.{n}.num_classes={len(split.classes)}' for n in wrong
