@@ -69,7 +69,9 @@ class ReliableRunner(Runner):
     - Resuming takes the newest *whole* checkpoint, and the run then ends
       where the undisturbed one ends, bit for bit on the CPU.
     - Testing a checkpoint that does not fit the model is an error, and so is
-      training from one of which less than half fits.
+      training from one of which less than half fits, or no backbone.
+    - A loss or gradient that is not finite stops the run; Ctrl-C saves.
+    - Curves are drawn, and a table of the validations ends the log.
     """
 
     _evaluating = False
