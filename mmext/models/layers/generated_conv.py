@@ -93,9 +93,8 @@ class _GeneratedConv(torch.autograd.Function):
         source, features = plan.spread(x), plan.features(hidden)
         upper = plan.spread(grad)[..., plan.start :]
         dsource = torch.zeros_like(source)
-        dfeatures = torch.empty_like(features, dtype=plan.dtype)
-        wide = kernel.to(plan.dtype)
-        dkernel = torch.zeros_like(wide)
+        dfeatures = torch.empty_like(features)
+        dkernel = torch.zeros_like(kernel, dtype=plan.dtype)
         for b, _, band in plan.bands():
             part = features[b, :, band]
             weight = plan.weights(kernel, part)
@@ -112,11 +111,12 @@ class _GeneratedConv(torch.autograd.Function):
                 torch.sum(product, 1, keepdim=True, out=dweight[:, k])
                 dtap.addcmul_(above, weight[:, k])
             dweight = plan.zero_outside(dweight).view(len(kernel), -1)
-            torch.mm(wide.T, dweight, out=dfeatures[b, :, band])
-            dkernel.addmm_(dweight, part.T.to(plan.dtype))
+            dweight = dweight.to(kernel.dtype)  # matrices as autocast has it
+            torch.mm(kernel.T, dweight, out=dfeatures[b, :, band])
+            dkernel += dweight @ part.T
         return (
             plan.gather(dsource).to(x.dtype),
-            plan.as_rows(dfeatures[:, :-1]).to(hidden.dtype),
+            plan.as_rows(dfeatures[:, :-1]),
             dkernel.to(kernel.dtype),
             None,
         )
