@@ -41,4 +41,4 @@ class CheckDataHook(Hook):
             return
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        preflight.require_fit(runner.cfg, model, splits)
+        preflight.require_fit(runner.cfg, model, splits, runner.logger.info)

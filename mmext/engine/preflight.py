@@ -9,14 +9,12 @@ annotations are read and whose images are looked for and sampled.
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.registry import (
     MODELS,
     Registry,
@@ -76,23 +74,37 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)
 
 
-def require_fit(cfg: Config, model: nn.Module, splits: list[Split]) -> None:
+def require_fit(
+    cfg: Config,
+    model: nn.Module,
+    splits: list[Split],
+    say: Callable[[str], object] = print,
+) -> None:
     """Stops where the data, the model and the evaluators do not fit.
 
+    Args:
+        cfg: The config.
+        model: Built from it.
+        splits: Of :func:`~mmext.engine.check_config.find_splits`.
+        say: Takes each warning. Default: prints it, as there is no log yet.
+
     Raises:
-        UserError: With all errors; warnings are logged.
+        UserError: With all errors.
     """
-    found = check_run_data(cfg, model, splits)
+    found = check_run_data(cfg, model, splits, say)
     for finding in found:
         if finding.level == WARNING:
             text = f'{finding.split}: {finding.problem}. {finding.remedy}'
-            print_log(text.strip(), 'current', logging.WARNING)
+            say(f'warning: {text.strip()}')
     require(found)
     CHECKED.add(tuple(splits))
 
 
 def check_run_data(
-    cfg: Config, model: nn.Module, splits: list[Split]
+    cfg: Config,
+    model: nn.Module,
+    splits: list[Split],
+    say: Callable[[str], object] = print,
 ) -> list[Finding]:
     """What is wrong between the data, the model and the evaluators.
 
@@ -111,11 +123,10 @@ def check_run_data(
     report = check_data(small)
     found += report.findings
     seconds = time.perf_counter() - start
-    print_log(
+    say(
         f'Data checked in {seconds:.1f} s: {verdict(found)}. '
         f'{len(report.facts)} images were read: tools/misc/check_data.py '
-        'reads all and prints what was found.',
-        'current',
+        'reads all and prints what was found.'
     )
     return found
 
