@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""benchmarks/faults.py judges rightly, and its table is where it is read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def faults() -> ModuleType:
+    path = ROOT / 'benchmarks' / 'faults.py'
+    spec = importlib.util.spec_from_file_location('faults', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['faults'] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(folder: Path, weight: float, loss: float, best: int = 1) -> Path:
+    """A finished training's files."""
+    log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    lines = [
+        {'loss': loss, 'iter': 12, 'time': folder.name, 'data_time': 0},
+        {'coco/bbox_mAP': 0.1, 'time': folder.name, 'data_time': 0},
+    ]
+    log.write_text('\n'.join(map(json.dumps, lines)))
+    torch.save(
+        {
+            'meta': {'epoch': 4, 'iter': 12, 'time': folder.name},
+            'message_hub': {},
+            'state_dict': {'w': torch.tensor([weight, 1.0])},
+        },
+        folder / 'epoch_4.pth',
+    )
+    (folder / f'best_epoch_{best}.pth').touch()
+    return folder
+
+
+def test_only_the_same_end_is_equal(faults, tmp_path):
+    whole = run(tmp_path / 'a', 0.5, 2.0)
+    assert faults.same_end(whole, run(tmp_path / 'b', 0.5, 2.0))
+    nearly = 0.5 + 2**-24
+    assert not faults.same_end(whole, run(tmp_path / 'c', nearly, 2.0))
+    assert not faults.same_end(whole, run(tmp_path / 'd', 0.5, 2.1))
+    assert not faults.same_end(whole, run(tmp_path / 'e', 0.5, 2.0, best=2))
+    (whole / 'epoch_4.pth.tmp').touch()
+    assert not faults.same_end(tmp_path / 'b', whole)
+
+
+def test_the_table_counts(faults):
+    outcomes = [
+        faults.Outcome(True, 3, True, writing=True),
+        faults.Outcome(True, 0, False),
+        faults.Outcome(False, 1, False),
+    ]
+    name, *cells = faults.row(faults.kill_writing, outcomes)
+    assert '(certainly inside a write: 1)' in name
+    assert cells == ['3', '2', '1, 3', '1']
+    assert 'skipped' in faults.row(faults.full_disk, [])[2]
+
+
+def test_the_page_shows_the_results(faults):
+    result = faults.RESULT.read_text(encoding='utf-8')
+    begin, end = faults.MARKS
+    page = faults.PAGE.read_text(encoding='utf-8')
+    assert page.split(begin)[1].split(end)[0] == result
