@@ -49,8 +49,8 @@ lint: install
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 bench: install
-	@# bootstrap_coverage simulates for hours: start it by itself.
-	for script in $(filter-out %/bootstrap_coverage.py, \
+	@# These two take an hour or more: start them by themselves.
+	for script in $(filter-out %/bootstrap_coverage.py %/faults.py, \
 	  $(wildcard benchmarks/*.py)); do $(PY) $$script || exit 1; done
 
 clean:
