@@ -241,6 +241,19 @@ def test_fused_norms_change_nothing(build, x: torch.Tensor) -> None:
     torch.testing.assert_close(fuse_conv_bn(model)(x.double()), plain)
 
 
+@pytest.mark.parametrize('dynamic', [None, 'homogeneous', 'inhomogeneous'])
+def test_shapes_without_data(dynamic: str | None) -> None:
+    # How FLOPs are counted without computing anything.
+    model = DWNet(dynamic=dynamic).to('meta').eval()
+    levels = model(torch.empty(1, 3, 64, 96, device='meta'))
+    assert [tuple(x.shape[1:]) for x in levels] == [
+        (96, 16, 24),
+        (192, 8, 12),
+        (384, 4, 6),
+        (768, 2, 3),
+    ]
+
+
 def test_padding(build, x: torch.Tensor) -> None:
     """It matters exactly where windows do not tile the features."""
     padded = checks.randomise(build()).double().eval()

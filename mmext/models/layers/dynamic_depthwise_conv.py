@@ -60,7 +60,8 @@ class HomogeneousDynamicConv(nn.Module):
         # Few values in a batch, which differ little: in half precision the
         # norm would amplify rounding. It costs nothing to leave autocast.
         dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        device = 'cpu' if x.is_meta else x.device.type  # meta has no autocast
+        with torch.autocast(device, enabled=False):
             pooled = x.mean((2, 3), keepdim=True, dtype=dtype)
             pooled = pooled.to(self.conv1.weight.dtype)
             kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
