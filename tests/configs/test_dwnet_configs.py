@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import ROOT
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import mmext  # noqa: F401
 
+ROOT = Path(__file__).resolve().parents[2]
 # Millions, of Cascade Mask R-CNN: the README of Atten4Vis/DemystifyLocalViT.
 PUBLISHED = {
     'tiny': 82,

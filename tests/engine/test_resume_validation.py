@@ -45,7 +45,7 @@ class KilledError(BaseException):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory) -> Path:
-    """Two epochs of which the first is the better one."""
+    """Two epochs, one of them better: losing that one would show."""
     folder = tmp_path_factory.mktemp('resume')
     data = make_coco(folder / 'coco')
     config = write_config(folder / 'tiny.py', data, epochs=2, more=MORE)
@@ -71,13 +71,14 @@ def test_no_validation_is_lost(whole, tmp_path, monkeypatch, epoch):
     assert sorted(validations(tmp_path / 'work')) == [1, 2][: epoch - 1]
     run(whole / 'tiny.py', tmp_path / 'work', '--resume')
     want = validations(whole / 'whole')
-    assert sorted(want) == [1, 2] and want[1] > want[2]
+    assert sorted(want) == [1, 2] and want[1] != want[2]
     assert validations(tmp_path / 'work') == want
     kept = {p.name for p in (whole / 'whole').glob('*.pth')}
-    assert 'best_coco_bbox_mAP_epoch_1.pth' in kept
+    best = f'best_coco_bbox_mAP_epoch_{max(want, key=want.get)}.pth'
+    assert best in kept
     assert {p.name for p in (tmp_path / 'work').glob('*.pth')} == kept
     weights = [
-        load(folder / 'best_coco_bbox_mAP_epoch_1.pth')['state_dict']
+        load(folder / best)['state_dict']
         for folder in (whole / 'whole', tmp_path / 'work')
     ]
     for key, value in weights[0].items():

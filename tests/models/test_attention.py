@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import ROOT, assert_golden, golden_fill, golden_input
+from golden import assert_golden, golden_fill, golden_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS as DETECTORS
@@ -26,6 +28,7 @@ from mmext.models.layers.eca_attention import adaptive_kernel_size
 from mmext.models.layers.fca_attention import cosine_bases
 from mmext.models.layers.global_pool import global_average
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = ('SEAttention', 'ECAAttention', 'FCAAttention', 'SRMAttention')
 TINY = {'depth': 50, 'base_channels': 16, 'stem_channels': 8}
 

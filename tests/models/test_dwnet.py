@@ -13,7 +13,7 @@ from pathlib import Path
 import backbone_checks as checks
 import pytest
 import torch
-from conftest import assert_golden, golden_fill, golden_input
+from golden import assert_golden, golden_fill, golden_input
 from mmengine.registry import MODELS
 
 from mmext.errors import UserError

@@ -8,7 +8,7 @@ from functools import partial
 import backbone_checks as checks
 import pytest
 import torch
-from conftest import assert_golden, golden_fill, golden_input
+from golden import assert_golden, golden_fill, golden_input
 from mmengine.registry import MODELS
 from torch import nn
 
