@@ -40,6 +40,14 @@ def plugins(kind: str) -> list[dict]:
     return [{'cfg': cfg, 'position': 'after_conv3'}]
 
 
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 3)])
+def test_channels_of_the_outputs(out_indices: tuple[int, ...]) -> None:
+    model = PluginResNet(**TINY, plugins=plugins('SEAttention'))
+    model.out_indices = out_indices
+    levels = model(torch.randn(1, 3, 64, 64))
+    assert tuple(x.shape[1] for x in levels) == model.out_channels
+
+
 @pytest.mark.parametrize(
     ('entry', 'build'),
     [

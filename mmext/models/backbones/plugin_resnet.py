@@ -69,6 +69,12 @@ class PluginResNet(ResNet):
     # It says itself what was loaded, and is stricter than others.
     reports_pretrained = True
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        widest = self.base_channels * self.block.expansion
+        return tuple(widest * 2**i for i in self.out_indices)
+
     def new_layers(self) -> dict[str, nn.Module]:
         """The layers that a plain ResNet lacks, by name."""
         found = {}

@@ -270,8 +270,6 @@ class StepNetResNet(PluginResNet):
         for name in self.res_layers[max(out_indices) + 1 :]:
             delattr(self, name)
         del self.res_layers[max(out_indices) + 1 :]
-        widest = base_channels * self.block.expansion
-        self.out_channels = tuple(widest * 2**i for i in out_indices)
 
     def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
         """A stage: mmdet's, of step blocks, with adaptors where asked."""
