@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmext
 from mmext.errors import UserError, command, did_you_mean
+from mmext.models.layers import HomogeneousDynamicConv
 
 Build = Callable[[], nn.Module]
 LEVELS = (0, 1, 2, 3)
@@ -204,6 +205,10 @@ def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
     for mode, run in zip(MODES, (infer, step), strict=True):
         for (name, layout), (model, image) in runs.items():  # warms up, too
             model.train(mode == 'training step')
+            if shape[0] == 1:  # one image has no variance of its means
+                for module in model.modules():
+                    if isinstance(module, HomogeneousDynamicConv):
+                        module.eval()
             if run is step:
                 work = partial(step, model, image)
                 result[name][layout]['memory'] = peak_memory(work, cuda)
