@@ -51,6 +51,14 @@ class DictAction(config.DictAction):
                     f'{option_string} {text}: not KEY=VALUE, e.g. '
                     'model.backbone.depth=50; a value with spaces is quoted'
                 )
+            try:
+                self._parse_iterable(text.partition('=')[2])
+            except (AssertionError, RecursionError):
+                parser.error(
+                    f'{option_string} {text}: the value is no number, text, '
+                    'list or tuple of these; write a dict into a config file '
+                    "that begins with _base_ = '...'"
+                )
         super().__call__(parser, namespace, values, option_string)
 
 

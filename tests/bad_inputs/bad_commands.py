@@ -70,6 +70,11 @@ def _(world: World) -> None:
     world.train('--cfg-options', 'model.depth')
 
 
+@bad(GROUP, 'an option whose value is a dict', 'config file')
+def _(world: World) -> None:
+    world.train('--cfg-options', "custom_hooks=[dict(type='A', layers='b')]")
+
+
 @bad(GROUP, 'no image of that name', "Did you mean '1.png'?")
 def _(world: World) -> None:
     world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train/11.png')
