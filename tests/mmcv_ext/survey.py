@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""MMDetection's families with compiled ops and with ours: the same numbers?
+
+    python tests/mmcv_ext/survey.py run compiled.json    # with a compiled mmcv
+    python tests/mmcv_ext/survey.py run stand-in.json    # without
+    python tests/mmcv_ext/survey.py compare compiled.json stand-in.json
+
+``run`` takes one config of every family of the installed mmdet, or of those
+named by ``--only``, narrowed as in test_detectors.py, from fixed random
+weights on the CPU: every loss, the norm of the gradient, and what it predicts.
+It goes on where it was interrupted. ``compare`` prints a table: families that
+fail with one and not with the other, and the largest relative difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from test_detectors import CONFIGS, narrow
+
+import mmext  # noqa: F401
+
+# isort: split
+import mmcv
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from torch.nn.utils import get_total_norm
+
+# Data, trackers, video, language models and teachers: no detector to train.
+OTHERS = [
+    '_base_',
+    'albu_example',
+    'bytetrack',
+    'cityscapes',
+    'common',
+    'deepsort',
+    'dsdl',
+    'ocsort',
+    'qdtrack',
+    'reid',
+    'sort',
+    'strongsort',
+    'masktrack_rcnn',
+    'mask2former_vis',
+    'glip',
+    'grounding_dino',
+    'mm_grounding_dino',
+    'selfsup_pretrain',
+    'soft_teacher',
+    'timm_example',
+]
+SEMANTIC = ('panoptic', 'htc', 'scnet', 'detectors', 'maskformer')
+
+
+def families() -> dict[str, Path]:
+    """One config of each family: of a ResNet-50 if any, the shortest name."""
+    chosen = {}
+    for folder in sorted(CONFIGS.iterdir()):
+        files = [f for f in folder.glob('*.py') if 'tta' not in f.name]
+        if files and folder.name not in OTHERS:
+            chosen[folder.name] = min(
+                files, key=lambda f: ('r50' not in f.name, len(f.name), f.name)
+            )
+    return chosen
+
+
+def without_weights(cfg: Any) -> None:
+    """Removes every pretrained checkpoint: none can be downloaded."""
+    if isinstance(cfg, dict):
+        cfg.pop('pretrained', None)
+        if isinstance(cfg.get('init_cfg'), dict) and (
+            cfg['init_cfg'].get('type') == 'Pretrained'
+        ):
+            cfg.pop('init_cfg')
+        for value in list(cfg.values()):
+            without_weights(value)
+    elif isinstance(cfg, list | tuple):
+        for value in cfg:
+            without_weights(value)
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Losses, norm of the gradient and sums over the predictions."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    hub = MessageHub.get_current_instance()  # TOOD and YOLOX ask it
+    hub.update_info_dict({'iter': 0, 'epoch': 0})
+    cfg: ConfigDict = narrow(Config.fromfile(path).model)
+    without_weights(cfg)
+    name = f'{path.parent.name}/{path.stem}'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        # SyncBN runs on GPUs alone.
+        model = revert_sync_batchnorm(MODELS.build(cfg))
+        model.init_weights()
+        data = demo_mm_inputs(
+            2,
+            [(3, 128, 160)] * 2,
+            [2, 3],
+            80,
+            with_mask=True,
+            with_semantic=any(word in name for word in SEMANTIC),
+        )
+        model.train()
+        losses = model.forward(
+            **model.data_preprocessor(data, True), mode='loss'
+        )
+        loss, parts = model.parse_losses(losses)
+        loss.backward()
+        found = {key: float(value) for key, value in parts.items()}
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        found['norm of the gradient'] = float(get_total_norm(grads))
+        model.eval()
+        one = {key: value[:1] for key, value in data.items()}
+        with torch.no_grad():
+            (result,) = model.forward(
+                **model.data_preprocessor(one, False), mode='predict'
+            )
+    if 'pred_instances' in result:
+        instances = result.pred_instances
+        found['boxes'] = len(instances)
+        found['sum of the scores'] = float(instances.scores.sum())
+        found['sum of the boxes'] = float(instances.bboxes.abs().sum())
+    return found
+
+
+def run(out: Path, only: list[str]) -> None:
+    """Adds to the JSON what it has not yet."""
+    found = json.loads(out.read_text()) if out.exists() else {}
+    compiled = not hasattr(mmcv._ext, '__path__')
+    print(f'ops: {"compiled" if compiled else "the stand-in"}')
+    chosen = families()
+    for i, (family, path) in enumerate(chosen.items(), 1):
+        if family in found or (only and family not in only):
+            continue
+        try:
+            found[family] = measure(path)
+        except Exception as error:  # noqa: BLE001  # recorded and compared
+            message = str(error).strip().splitlines() or ['']
+            found[family] = f'{type(error).__name__}: {message[0][:120]}'
+        text = found[family]
+        if isinstance(text, dict):
+            text = f'loss {text["loss"]:.4g}'
+        print(f'[{i}/{len(chosen)}] {path.stem}: {text}', flush=True)
+        out.write_text(json.dumps(found, indent=1))
+
+
+def difference(a: dict[str, float], b: dict[str, float]) -> float:
+    """The largest relative difference of their numbers."""
+    if a.keys() != b.keys():
+        return float('inf')
+    pairs = [(a[key], b[key]) for key in a]
+    return max(
+        abs(x - y) / max(abs(x), abs(y), 1e-6) if x != y else 0.0
+        for x, y in pairs
+    )
+
+
+def compare(one: Path, other: Path) -> None:
+    """Prints a Markdown table, the largest difference first."""
+    a, b = json.loads(one.read_text()), json.loads(other.read_text())
+    rows, failed = [], []
+    for family in sorted(a.keys() | b.keys()):
+        x, y = a.get(family, 'not run'), b.get(family, 'not run')
+        if isinstance(x, dict) and isinstance(y, dict):
+            rows.append((difference(x, y), family))
+        else:
+            failed.append(
+                (
+                    family,
+                    *('runs' if isinstance(z, dict) else z for z in (x, y)),
+                )
+            )
+    print(f'{len(rows)} families run with both.\n')
+    print('| family | largest relative difference |\n| --- | --- |')
+    for value, family in sorted(rows, reverse=True):
+        print(f'| {family} | {value:.1e} |')
+    print(f'\n| family | {one.stem} | {other.stem} |\n| --- | --- | --- |')
+    for family, x, y in failed:
+        print(f'| {family} | {x} | {y} |')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    running = commands.add_parser('run')
+    running.add_argument('out', type=Path)
+    running.add_argument('--only', nargs='+', default=[])
+    comparing = commands.add_parser('compare')
+    comparing.add_argument('one', type=Path)
+    comparing.add_argument('other', type=Path)
+    args = parser.parse_args()
+    if args.command == 'run':
+        run(args.out, args.only)
+    else:
+        compare(args.one, args.other)
+
+
+if __name__ == '__main__':
+    main()
