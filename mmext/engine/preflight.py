@@ -20,6 +20,7 @@ from mmengine.registry import (
     Registry,
     init_default_scope,
 )
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmext.datasets.check_data import check_data, remembered, verdict
@@ -33,7 +34,6 @@ from mmext.engine.check_config import (
 )
 from mmext.engine.check_model import check_model
 from mmext.engine.checkpoint import (
-    load,
     newest_valid,
     require_match,
     require_resumable,
@@ -68,7 +68,7 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
     if checkpoint is not None:
         strict = 'test' in stages or cfg.get('resume')
-        content = load(checkpoint)
+        content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
         if cfg.get('resume'):
             require_resumable(content, str(checkpoint))
         require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)

@@ -10,7 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import mmdet
 import pytest
@@ -580,6 +583,34 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     assert_one_message(capfd, tmp_path, 'torn.pth (5000 bytes) is not a whole')
     assert run(TEST, config, good, *test, '--out', 'a.json') == 2
     assert_one_message(capfd, tmp_path, '--out a.pkl')
+
+
+def test_a_checkpoint_from_the_network(
+    trained, data, run, tmp_path, capfd, monkeypatch
+):
+    """As the configs for one's own data start from MMDetection's weights."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    config = write_config(tmp_path / 'tiny.py', data)
+    test = ['--work-dir', tmp_path / 'work']
+    served = partial(SimpleHTTPRequestHandler, directory=trained)
+    with ThreadingHTTPServer(('127.0.0.1', 0), served) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        folder = f'http://127.0.0.1:{server.server_port}'
+        assert run(TEST, config, f'{folder}/epoch_2.pth', *test) == 0
+        server.shutdown()
+    (written,) = (tmp_path / 'work' / 'predictions').glob('*.meta.json')
+    told = ap(json.loads(written.read_text())['metrics'])
+    assert told == metrics(trained)[-1]
+    assert (tmp_path / 'torch/hub/checkpoints/epoch_2.pth').is_file()
+    shutil.rmtree(tmp_path / 'work')
+    capfd.readouterr()
+    assert run(TEST, config, f'{folder}/epoch_1.pth', *test) == 2
+    assert_one_message(
+        capfd,
+        tmp_path,
+        f'could not download {folder}/epoch_1.pth',
+        f'Put the file at {tmp_path}/torch/hub/checkpoints/epoch_1.pth',
+    )
 
 
 def test_without_mmdet(tmp_path):
