@@ -59,9 +59,10 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmext.engine.checkpoint import TRUST, require_sha256
+    from mmext.engine.checkpoint import require_sha256
     from mmext.engine.config import load_config
     from mmext.engine.inference import detect, find_images, load_detector
+    from mmext.engine.untrusted import TRUST
 
     if args.trust_checkpoint:
         os.environ[TRUST] = '1'

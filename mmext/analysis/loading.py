@@ -13,7 +13,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load, require_match
+from mmext.engine.checkpoint import load
+from mmext.engine.checkpoint_match import require_match
 from mmext.engine.config import load_config
 from mmext.engine.preflight import build_model
 from mmext.errors import UserError

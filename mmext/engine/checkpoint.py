@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reading and writing checkpoints without running or losing anything.
+"""Reading checkpoints without running what is in them.
 
 Importing this module makes MMEngine read every checkpoint with
 ``weights_only``: local files, URLs and the ``torchvision://`` family, whoever
@@ -21,20 +21,14 @@ import json
 import os
 import pickle
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import checkpoint as host
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
 
 from mmext.engine.untrusted import (
     SAFE_GLOBALS,
@@ -47,7 +41,6 @@ from mmext.engine.untrusted import (
 )
 from mmext.errors import UserError, did_you_mean
 
-STEP = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 MapLocation = str | torch.device | Callable | None
 
 
@@ -232,230 +225,3 @@ def install() -> None:
     register(('http://', 'https://'), load_from_http, force=True)
     # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
     host.load_from_http = load_from_http
-
-
-@dataclass
-class Match:
-    """How a checkpoint's tensors fit a model's."""
-
-    loaded: int = 0
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        """Tensors of the model."""
-        return self.loaded + len(self.missing) + len(self.reshaped)
-
-    @property
-    def exact(self) -> bool:
-        """Whether every tensor of each side has its partner."""
-        return not (self.missing or self.unused or self.reshaped)
-
-    def __str__(self) -> str:
-        text = f'{self.loaded} of {self.total} tensors fit'
-        for what, names in (
-            ('of another shape', self.reshaped),
-            ('missing from the checkpoint', self.missing),
-            ('unknown to the model', self.unused),
-        ):
-            if names:
-                more = ', ...' if len(names) > 3 else ''
-                text += f'; {len(names)} {what}: {", ".join(names[:3])}{more}'
-        return text
-
-
-def match(model: nn.Module, checkpoint: Mapping[str, Any]) -> Match:
-    """Compares names and shapes; changes neither side.
-
-    Args:
-        model: A model, wrapped (DDP, test-time augmentation) or not.
-        checkpoint: What :func:`load` returned, or a plain state dict.
-    """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    theirs = {
-        re.sub(r'^module\.', '', key): value
-        for key, value in checkpoint.get('state_dict', checkpoint).items()
-    }
-    result = Match()
-    for key, value in model.state_dict().items():
-        other = theirs.pop(key, None)
-        if other is None:
-            # BatchNorm's counter is younger than many published weights.
-            if not key.endswith('num_batches_tracked'):
-                result.missing.append(key)
-        elif not hasattr(value, 'shape') or value.shape == other.shape:
-            result.loaded += 1
-        else:
-            result.reshaped.append(
-                f'{key} {tuple(other.shape)} for {tuple(value.shape)}'
-            )
-    result.unused = list(theirs)
-    return result
-
-
-def require_match(
-    model: nn.Module,
-    checkpoint: Mapping[str, Any],
-    name: str,
-    least: float = 1.0,
-) -> Match:
-    """Stops where too few tensors of a checkpoint fit the model.
-
-    Args:
-        model: The model to be loaded.
-        checkpoint: What :func:`load` returned.
-        name: The checkpoint's name, for the message.
-        least: Fraction of the model's tensors that must fit. 1, the default,
-            also forbids tensors that the model does not have.
-
-    Raises:
-        UserError: With the first few that do not fit.
-    """
-    found = match(model, checkpoint)
-    if found.exact or (least < 1 and found.loaded >= least * found.total):
-        return found
-    meta = checkpoint.get('meta', {})
-    made_by = meta.get('experiment_name') if isinstance(meta, dict) else None
-    raise UserError(
-        f'checkpoint {name} is of another architecture than the config: '
-        f'{found}',
-        naming_hint(
-            list(model.state_dict()),
-            list(checkpoint.get('state_dict', checkpoint)),
-        )
-        or 'Use the config it was trained with'
-        + (f' (the run was {made_by!r})' if made_by else '')
-        + ', or convert its names (tools/model_converters).',
-    )
-
-
-def naming_hint(own: list[str], theirs: list[str]) -> str:
-    """What to change where names differ by a prefix; empty elsewhere.
-
-    Args:
-        own: Names of the model's tensors.
-        theirs: Names of the checkpoint's.
-    """
-    for longer, shorter in ((theirs, own), (own, theirs)):
-        prefixes = Counter(
-            name.removesuffix(end)
-            for end in shorter[:: max(len(shorter) // 20, 1)]
-            for name in longer
-            if name.endswith(f'.{end}')
-        )
-        if not prefixes:
-            continue
-        prefix = prefixes.most_common(1)[0][0]
-        there = set(longer)
-        shared = sum(f'{prefix}{name}' in there for name in shorter)
-        # One name in common, such as 'weight', says nothing.
-        if shared < max(len(shorter) / 2, 4):
-            continue
-        if longer is theirs:
-            return (
-                f'Its names begin with {prefix!r}: '
-                f"init_cfg=dict(type='Pretrained', prefix={prefix!r}, ...)."
-            )
-        part = prefix.removesuffix('.')
-        return (
-            f'It holds the {part} alone: model.{part}.init_cfg='
-            "dict(type='Pretrained', checkpoint=...) takes it, load_from and "
-            'a prefix do not.'
-        )
-    return ''
-
-
-def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Stops where a checkpoint holds weights and no training.
-
-    Args:
-        checkpoint: What :func:`load` returned.
-        name: The checkpoint's name, for the message.
-
-    Raises:
-        UserError: With what ``Runner.resume`` would miss.
-    """
-    meta = checkpoint.get('meta') or {}
-    missing = [k for k in ('optimizer', 'message_hub') if k not in checkpoint]
-    missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in meta]
-    if missing:
-        raise UserError(
-            f'--resume: checkpoint {name} has no {", ".join(missing)}: it '
-            'holds weights, not a training that can go on',
-            f'To start from its weights: --cfg-options load_from={name}',
-        )
-
-
-def defect(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file; None where it is whole.
-
-    Reads it all and compares the checksums that ``torch.save`` stores with
-    every tensor: a torn file and a flipped bit are both found.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if not any(n.endswith('data.pkl') for n in archive.namelist()):
-                return 'no data.pkl in it'
-            bad = archive.testzip()
-            return f'checksum of {bad} is wrong' if bad else None
-    except Exception as error:  # torn bytes end zipfile in any of them
-        return str(error) or type(error).__name__
-
-
-def _unloadable(path: Path) -> str | None:
-    """Damage in the few bytes that no checksum covers."""
-    try:
-        load(path)
-    except UntrustedCheckpointError:
-        return None  # whole: whoever resumes from it is told what to do
-    except UserError as error:
-        return error.problem
-    return None
-
-
-def newest_valid(
-    work_dir: str | Path, tell: Callable[[str], None] = print
-) -> Path | None:
-    """The newest whole checkpoint of a run; None where there is none.
-
-    Args:
-        work_dir: The run's folder; where ``last_checkpoint`` points elsewhere,
-            that folder counts too.
-        tell: Called with a line for every checkpoint passed over.
-    """
-    folders = {Path(work_dir)}
-    pointer = Path(work_dir, 'last_checkpoint')
-    if pointer.is_file() and (last := pointer.read_text().strip()):
-        folders.add(Path(last).parent)
-    found = {p.resolve() for f in folders for p in f.glob('*.pth')}
-    steps = [p for p in found if STEP.match(p.name)]
-    if len({STEP.match(p.name)[1] for p in steps}) == 1:
-        steps.sort(key=lambda p: int(STEP.match(p.name)[2]))
-    else:
-        steps.sort(key=lambda p: p.stat().st_mtime_ns)
-    for path in reversed(steps):
-        if (why := defect(path) or _unloadable(path)) is None:
-            return path
-        tell(f'checkpoint {path.name} is passed over: {why}')
-    return None
-
-
-def replace_durably(temporary: Path, final: Path) -> None:
-    """Puts a checkpoint in place once it is whole on the disk.
-
-    Raises:
-        OSError: What was read back is not what was written.
-    """
-    with open(temporary, 'rb+') as file:
-        os.fsync(file.fileno())
-    if why := defect(temporary):
-        raise OSError(f'{temporary} was not written whole: {why}')
-    os.replace(temporary, final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -29,7 +29,8 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from torch import nn
 
-from mmext.engine.checkpoint import load, require_match
+from mmext.engine.checkpoint import load
+from mmext.engine.checkpoint_match import require_match
 from mmext.engine.memory_format import set_memory_format
 from mmext.engine.preflight import build_model
 from mmext.errors import UserError, did_you_mean

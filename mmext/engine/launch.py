@@ -13,7 +13,7 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmext.engine.checkpoint import TRUST, require_sha256
+from mmext.engine.checkpoint import require_sha256
 from mmext.engine.config import (
     load_config,
     set_amp,
@@ -24,6 +24,7 @@ from mmext.engine.distributed import check_launcher, is_first_process
 from mmext.engine.interrupt import Interrupted
 from mmext.engine.predictions import PredictionsHook
 from mmext.engine.preflight import preflight
+from mmext.engine.untrusted import TRUST
 from mmext.errors import UserError
 
 

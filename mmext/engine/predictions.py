@@ -23,7 +23,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmext.engine.checkpoint import sha256
+from mmext.engine.untrusted import sha256
 from mmext.version import __version__
 
 

@@ -33,11 +33,8 @@ from mmext.engine.check_config import (
     registered,
 )
 from mmext.engine.check_model import check_model
-from mmext.engine.checkpoint import (
-    newest_valid,
-    require_match,
-    require_resumable,
-)
+from mmext.engine.checkpoint_files import newest_valid
+from mmext.engine.checkpoint_match import require_match, require_resumable
 from mmext.errors import UserError, did_you_mean
 
 #: What this process has looked at, or was told not to.

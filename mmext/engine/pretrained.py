@@ -31,7 +31,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mmext.engine.checkpoint import Match, match, naming_hint
+from mmext.engine.checkpoint_match import Match, match, naming_hint
 from mmext.errors import UserError
 
 LEAST_OF_KNOWN = 0.75

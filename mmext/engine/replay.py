@@ -24,7 +24,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load, replace_durably
+from mmext.engine.checkpoint import load
+from mmext.engine.checkpoint_files import replace_durably
 from mmext.engine.preflight import build_model
 from mmext.errors import UserError
 

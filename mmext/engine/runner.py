@@ -29,12 +29,8 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmext.engine.checkpoint import (
-    newest_valid,
-    replace_durably,
-    require_match,
-    sha256,
-)
+from mmext.engine.checkpoint_files import newest_valid, replace_durably
+from mmext.engine.checkpoint_match import require_match
 from mmext.engine.curves import CurvesHook
 from mmext.engine.distributed import (
     check_launcher,
@@ -52,6 +48,7 @@ from mmext.engine.pretrained import require_start, watch_pretrained
 from mmext.engine.resume_validation import ResumeValidationHook
 from mmext.engine.seeding import EpochSeedHook
 from mmext.engine.start_checks import StartChecksHook, disk_warning
+from mmext.engine.untrusted import sha256
 from mmext.errors import UserError
 
 

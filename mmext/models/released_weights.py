@@ -20,7 +20,8 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load, load_from_http, replace_durably
+from mmext.engine.checkpoint import load, load_from_http
+from mmext.engine.checkpoint_files import replace_durably
 from mmext.errors import UserError, did_you_mean
 
 # In the order of preference: averaged weights only where nothing else is.

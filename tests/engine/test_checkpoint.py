@@ -21,15 +21,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from mmext.engine.checkpoint import (
-    defect,
-    load,
-    match,
-    newest_valid,
-    replace_durably,
-    require_match,
-    require_sha256,
-)
+from mmext.engine.checkpoint import load, require_sha256
+from mmext.engine.checkpoint_files import defect, newest_valid, replace_durably
+from mmext.engine.checkpoint_match import match, require_match
 from mmext.engine.untrusted import sha256
 from mmext.errors import UserError
 

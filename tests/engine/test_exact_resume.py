@@ -15,7 +15,8 @@ from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import METRICS
 from toy import Numbers, Toy, build_runner
 
-from mmext.engine.checkpoint import defect, load
+from mmext.engine.checkpoint import load
+from mmext.engine.checkpoint_files import defect
 from mmext.engine.interrupt import Interrupted, InterruptHook
 
 ADAM = {'optimizer': {'type': 'AdamW', 'lr': 0.01}}

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmext.engine.checkpoint import match, naming_hint
+from mmext.engine.checkpoint_match import match, naming_hint
 from mmext.engine.pretrained import (
     describe,
     enough,

@@ -15,7 +15,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mmext.engine.checkpoint import load, require_resumable
+from mmext.engine.checkpoint import load
+from mmext.engine.checkpoint_match import require_resumable
 from mmext.engine.publish import publish
 from mmext.engine.untrusted import sha256
 from mmext.errors import UserError

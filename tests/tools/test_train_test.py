@@ -21,7 +21,8 @@ import torch
 from mmengine.config import Config
 from tiny_run import CLASSES, make_coco, write_config
 
-from mmext.engine.checkpoint import load, sha256
+from mmext.engine.checkpoint import load
+from mmext.engine.untrusted import sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'

@@ -43,8 +43,9 @@ def main() -> None:
     args = parse_args()
     import os
 
-    from mmext.engine.checkpoint import TRUST, require_sha256
+    from mmext.engine.checkpoint import require_sha256
     from mmext.engine.publish import publish
+    from mmext.engine.untrusted import TRUST
 
     if args.trust_checkpoint:
         os.environ[TRUST] = '1'

@@ -22,7 +22,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmext.engine.checkpoint import match
+from mmext.engine.checkpoint_match import match
 from mmext.engine.pretrained import describe
 from mmext.errors import UserError
 from mmext.models.released_weights import strip_prefix, unwrap
