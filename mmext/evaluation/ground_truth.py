@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmext.datasets.checks import is_number
 from mmext.errors import UserError
 
 _SECTIONS = ('images', 'annotations', 'categories')
@@ -115,21 +116,21 @@ def _check(
 ) -> None:
     for i, ann in enumerate(annotations):
         where = f'{path}: annotations[{i}] (id {ann["id"]})'
-        if ann.get('image_id') not in images:
+        image, category = ann.get('image_id'), ann.get('category_id')
+        if not is_number(image) or image not in images:
             raise UserError(
-                f'{where} is on image {ann.get("image_id")!r}, which '
-                '"images" does not list'
+                f'{where} is on image {image!r}, which "images" does not list'
             )
-        if ann.get('category_id') not in categories:
+        if not is_number(category) or category not in categories:
             raise UserError(
-                f'{where} has category {ann.get("category_id")!r}, which '
-                '"categories" does not list'
+                f'{where} has category {category!r}, which "categories" does '
+                'not list'
             )
         box = ann.get('bbox')
         if (
             not isinstance(box, list)
             or len(box) != 4
-            or not np.isfinite(box).all()
+            or not all(map(is_number, box))
             or min(box[2:]) < 0
         ):
             raise UserError(
@@ -137,7 +138,7 @@ def _check(
                 'A box is [x, y, width, height] in pixels, sizes >= 0.',
             )
         area = ann.get('area')
-        if not isinstance(area, (int, float)) or not 0 <= area < np.inf:
+        if not is_number(area) or area < 0:
             raise UserError(
                 f'{where} has area {area!r}',
                 'COCO decides small, medium and large by "area", in pixels.',

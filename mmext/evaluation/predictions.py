@@ -75,9 +75,15 @@ def read_meta(path: str | Path) -> dict:
     if not meta.exists():
         return {}
     try:
-        return json.loads(meta.read_text(encoding='utf-8'))
+        content = json.loads(meta.read_text(encoding='utf-8'))
     except ValueError as error:
         raise UserError(f'{meta} is not a JSON file ({error})') from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f'{meta} is a {type(content).__name__}, not a JSON object',
+            'Write it again: tools/test.py CONFIG CHECKPOINT.',
+        )
+    return content
 
 
 def read_predictions(
@@ -155,7 +161,7 @@ def _refuse_too_big(path: Path) -> None:
 def _records(path: Path) -> Iterator[dict]:
     """The objects of a JSON array, without holding the array."""
     try:
-        stream = path.open(encoding='utf-8')
+        stream = path.open(encoding='utf-8', errors='replace')
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f'no prediction file {path}') from None
     decoder = json.JSONDecoder()
@@ -213,10 +219,11 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
     try:
         x, y, w, h = box
         return (
-            *(record['image_id'], float(x), float(y), float(w), float(h)),
-            *(float(record['score']), record['category_id']),
+            *(float(record['image_id']), float(x), float(y), float(w)),
+            *(float(h), float(record['score'])),
+            float(record['category_id']),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise UserError(
             f'{path}: record {n} is no {iou_type} detection: '
             f'{str(record)[:200]}',
@@ -227,15 +234,22 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
 
 
 def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
-    mask = record.get('segmentation')
+    mask, size = (
+        record.get('segmentation'),
+        truth.sizes.get(record['image_id']),
+    )
     try:
         if isinstance(mask, list):  # polygons
-            image = truth.sizes[record['image_id']]
-            return mask_utils.merge(mask_utils.frPyObjects(mask, *image))
-        if isinstance(mask['counts'], list):
-            return mask_utils.frPyObjects(mask, *mask['size'])
-        return {'size': mask['size'], 'counts': mask['counts']}
-    except (KeyError, TypeError, ValueError, IndexError):
+            code = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
+        elif isinstance(mask['counts'], list):
+            code = mask_utils.frPyObjects(mask, *mask['size'])
+        else:
+            code = {'size': mask['size'], 'counts': mask['counts']}
+        if size and tuple(code['size']) != size:
+            raise ValueError
+        hotcoco.mask.area(code)  # raises where the code is broken
+        return code
+    except Exception:  # pycocotools raises bare ones
         raise UserError(
             f'{path}: record {n} has no mask that COCO can read: '
             f'{str(mask)[:100]}',

@@ -63,6 +63,9 @@ def changed(**values: object) -> list[dict]:
         ({'bbox': [0, 0, 5]}, 'record 5 is no bbox detection'),
         ({'image_id': 8}, 'record 5 has image_id 8'),
         ({'category_id': 2}, 'record 5 has category_id 2'),
+        ({'image_id': 'seven'}, 'record 5 is no bbox detection'),
+        ({'image_id': [7]}, 'record 5 is no bbox detection'),
+        ({'category_id': {}}, 'record 5 is no bbox detection'),
     ],
 )
 def test_bad_records(write: Write, values: dict, message: str) -> None:
@@ -109,6 +112,32 @@ def test_masks_among_boxes_are_refused(write: Write) -> None:
     path = write('dt.json', FOUND)
     with pytest.raises(UserError, match='one IoU type'):
         read_predictions(path, gt, 'segm')
+
+
+@pytest.mark.parametrize(
+    'mask',
+    [
+        {'size': [480, 640], 'counts': 'no such code!'},
+        {'size': [480, 640], 'counts': 5},
+        {'size': [5, 5], 'counts': 'ol0'},
+        [[1, 2]],
+    ],
+)
+def test_masks_that_cannot_be_read(write: Write, mask: object) -> None:
+    with pytest.raises(UserError, match='record 0 has no mask'):
+        read(write, [{**FOUND[0], 'segmentation': mask}])
+
+
+def test_files_that_are_no_text(write: Write) -> None:
+    gt = read_ground_truth(write('gt.json', TRUTH))
+    path = write('dt.json', FOUND)
+    path.write_bytes(b'\x89PNG\r\n\xff\xfe')
+    with pytest.raises(UserError, match='not a COCO result file'):
+        read_predictions(path, gt)
+    path = write('r50.bbox.json', FOUND)
+    write('r50.meta.json', [1])
+    with pytest.raises(UserError, match=r'r50.meta.json is a list'):
+        read_predictions(path, gt)
 
 
 def test_another_ground_truth_is_refused(write: Write) -> None:
@@ -206,6 +235,11 @@ def test_ground_truth_that_is_not_coco(
         ({'image_id': 1}, 'which "images" does not list'),
         ({'category_id': 99}, 'which "categories" does not list'),
         ({'bbox': [0, 0, -1, 2]}, 'has bbox'),
+        ({'bbox': ['0', 0, 1, 2]}, 'has bbox'),
+        ({'bbox': [0, 0, None, 2]}, 'has bbox'),
+        ({'bbox': [0, 0, [1], 2]}, 'has bbox'),
+        ({'image_id': [7]}, 'which "images" does not list'),
+        ({'category_id': {}}, 'which "categories" does not list'),
         ({'area': math.nan}, 'has area nan'),
         ({'id': 2}, 'occurs twice'),
     ],
