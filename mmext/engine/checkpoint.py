@@ -49,11 +49,11 @@ class UntrustedCheckpointError(UserError):
 
 
 def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
-    """Reads a checkpoint file, running nothing that is in it.
+    """Reads a checkpoint, running nothing that is in it.
 
     Args:
         filename: A ``.pth`` file written by ``torch.save``, or
-            ``.safetensors``.
+            ``.safetensors``; or a URL of a scheme that MMEngine knows.
         map_location: As for :func:`torch.load`. Default: the CPU.
 
     Raises:
@@ -61,6 +61,16 @@ def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
             hash is in its name, or a pickle that wants to call what is not on
             the allowlist.
     """
+    return CheckpointLoader.load_checkpoint(
+        str(filename), map_location, logger='silent'
+    )
+
+
+def load_from_local(
+    filename: str | Path, map_location: MapLocation = None
+) -> dict:
+    """:func:`load` for files, as MMEngine calls it."""
+    map_location = map_location or 'cpu'
     path = _existing(filename)
     if not trusted():
         require_named_hash(path)
@@ -185,11 +195,6 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """The loader of local files, as MMEngine calls it."""
-    return load(filename, map_location or 'cpu')
-
-
 def load_from_http(
     filename: str,
     map_location: MapLocation = None,
@@ -215,7 +220,7 @@ def load_from_http(
                 f'Put the file at {path}, or name a local file.',
             ) from error
     barrier()
-    return load(path, map_location or 'cpu')
+    return load_from_local(path, map_location)
 
 
 def install() -> None:

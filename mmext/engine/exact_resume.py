@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor, nn
 
 from mmext.engine.replay import random_state, set_random_state
 
@@ -60,8 +62,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 class ExactResumeHook(Hook):
     """Saves and restores what MMEngine's checkpoints leave out.
 
-    Bit for bit on the CPU in one process. With several, the batches are the
-    right ones and only the first process draws what it would have drawn.
+    Bit for bit on the CPU; with several processes where all of them were there
+    to be asked (:meth:`gather`), as they are on Ctrl-C. Else the batches are
+    the right ones and only the first draws what it would have drawn.
     """
 
     priority = 'LOWEST'
@@ -69,6 +72,18 @@ class ExactResumeHook(Hook):
     def __init__(self) -> None:
         self._done = 0
         self._loaded: dict[str, Any] = {}
+        self._processes: list[dict[str, Any]] = []
+
+    def gather(self, runner) -> None:
+        """Collects, for the next checkpoint, what each process alone knows.
+
+        All of them call it: the state of its random generators, and, from the
+        second on, the statistics that are averaged only when an epoch ends.
+        """
+        buffers = {} if runner.rank == 0 else _statistics(runner.model)
+        self._processes = all_gather_object(
+            {'random_state': random_state(), 'buffers': buffers}
+        )
 
     def before_train(self, runner) -> None:
         """Sets the loop to the batch that is next."""
@@ -88,8 +103,11 @@ class ExactResumeHook(Hook):
             f'Resuming within epoch {loop.epoch + 1}: its first {done} of '
             f'{len(loop.dataloader)} batches are loaded and passed over'
         )
-        state = self._loaded['random_state'] if runner.rank == 0 else None
-        loop.resume_within(done, state)
+        processes = dict(enumerate(self._loaded['processes']))
+        mine = processes.get(runner.rank, {})
+        loop.resume_within(done, mine.get('random_state'))
+        for name, value in mine.get('buffers', {}).items():
+            runner.model.get_buffer(name).copy_(value)
 
     def before_train_iter(
         self, runner, batch_idx: int, data_batch: Any = None
@@ -114,8 +132,10 @@ class ExactResumeHook(Hook):
                 extra |= {
                     'batches_done': self._done,
                     'batches': batches,
-                    'random_state': random_state(),
+                    'processes': self._processes
+                    or [{'random_state': random_state()}],
                 }
+        self._processes = []
         checkpoint[KEY] = extra
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -129,6 +149,15 @@ class ExactResumeHook(Hook):
             strict=False,
         ):
             hook.wait_count, hook.best_score = count, best
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """What SyncBuffersHook averages: the running statistics of norms."""
+    return {
+        name: value.cpu()
+        for name, value in model.named_buffers()
+        if value.is_floating_point()
+    }
 
 
 def _early_stopping(runner) -> list[EarlyStoppingHook]:

@@ -9,9 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
+
+from mmext.engine.agreement import Agreement
+from mmext.engine.exact_resume import ExactResumeHook
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: torchrun repeats a signal at once; a user who means it takes longer.
@@ -26,19 +31,21 @@ class Interrupted(KeyboardInterrupt):
 class InterruptHook(Hook):
     """Ends a run after the step it is in, with a checkpoint.
 
-    A second Ctrl-C, a second later or more, ends it at once. With several
-    processes the first saves; the others go on until it has ended, since none
-    of them knows at which step it stops.
+    A second Ctrl-C, a second later or more, ends it at once. Several processes
+    stop at the same step, whichever of them the signal reached: the one after
+    the step in which it came. The first saves for all.
     """
 
     priority = 'LOWEST'  # after all that belongs to the step
 
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
+        self._agreement: Agreement | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner) -> None:
         """Listens from here on."""
+        self._agreement, self._agreed = Agreement(), False
         if threading.current_thread() is threading.main_thread():
             self._rank = runner.rank
             self._logger = runner.logger
@@ -49,7 +56,7 @@ class InterruptHook(Hook):
         """Gives the signals back; called by the runner, however it ends."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._before, self._agreement = {}, None
 
     def _ask(self, number: int, frame: Any) -> None:
         now = time.monotonic()
@@ -72,21 +79,30 @@ class InterruptHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Saves and stops, unless gradients are still being gathered."""
-        if not self._heard(runner):
+        if not self._heard():
             return
         loop = runner.train_loop
         ends = isinstance(loop, EpochBasedTrainLoop) and self.end_of_epoch(
             loop.dataloader, batch_idx
         )
         if runner.optim_wrapper.should_update() and not ends:
-            step = runner.iter + 1
-            self._stop(runner, f'iter_{step}.pth', by_epoch=False)
+            name = f'iter_{runner.iter + 1}.pth'
+            # CheckpointHook's has the state of the first process alone.
+            anew = runner.world_size > 1
+            self._stop(runner, name, anew, by_epoch=False)
 
     def after_train_epoch(self, runner) -> None:
         """Saves and stops at the end of an epoch."""
-        if self._heard(runner):
-            step = runner.epoch + 1
-            self._stop(runner, f'epoch_{step}.pth', by_epoch=True)
+        if self._heard(at_once=True):
+            name = f'epoch_{runner.epoch + 1}.pth'
+            self._stop(runner, name, by_epoch=True)
+
+    def before_val_epoch(self, runner) -> None:
+        """Finds how many batches every process validates at least."""
+        if self._agreement is not None:
+            batches = torch.tensor(len(runner.val_dataloader))
+            all_reduce(batches, 'min')
+            self._shared = int(batches)
 
     def after_val_iter(
         self,
@@ -96,7 +112,9 @@ class InterruptHook(Hook):
         outputs: Any = None,
     ) -> None:
         """Stops if the step that is validated was saved before."""
-        if self._heard(runner):
+        if self._agreement is None or batch_idx >= self._shared:
+            return
+        if self._heard():
             saved = _last(runner)
             steps = f'epoch_{runner.epoch}.pth', f'iter_{runner.iter}.pth'
             if saved and Path(saved).name in steps:
@@ -104,17 +122,30 @@ class InterruptHook(Hook):
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Saves and stops after a validation."""
-        if self._heard(runner):
+        if self._heard(at_once=True):
             meta = {'epoch': runner.epoch, 'iter': runner.iter}
             self._stop(runner, f'iter_{runner.iter}.pth', meta=meta)
 
-    def _heard(self, runner) -> bool:
-        return self._asked is not None and runner.rank == 0
+    def after_train(self, runner) -> None:
+        """Leaves no question on its way."""
+        self._heard(at_once=True)
 
-    def _stop(self, runner, name: str, **options: Any) -> None:
+    def _heard(self, at_once: bool = False) -> bool:
+        """Whether to stop; the same in all processes."""
+        if self._agreement is not None and not self._agreed:
+            asked = self._asked is not None
+            self._agreed = self._agreement.any(asked, at_once)
+        return self._agreement is not None and self._agreed
+
+    def _stop(
+        self, runner, name: str, anew: bool = False, **options: Any
+    ) -> None:
         saved = _last(runner)
-        if not saved or Path(saved).name != name:
+        if anew or not saved or Path(saved).name != name:
             saved = str(Path(runner.work_dir, name))
+            for hook in runner.hooks:
+                if isinstance(hook, ExactResumeHook):
+                    hook.gather(runner)
             runner.save_checkpoint(runner.work_dir, name, **options)
         raise Interrupted(saved)
 

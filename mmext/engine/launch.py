@@ -48,6 +48,8 @@ def train(args: Namespace) -> Runner:
     try:
         runner.train()
     except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) and runner.rank:
+            raise SystemExit(0) from None  # the first saves and tells it
         where = (
             f'from {stop}, with the batch that is next'
             if isinstance(stop, Interrupted)

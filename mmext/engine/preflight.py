@@ -20,7 +20,6 @@ from mmengine.registry import (
     Registry,
     init_default_scope,
 )
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmext.datasets.check_data import check_data, remembered, verdict
@@ -33,6 +32,7 @@ from mmext.engine.check_config import (
     registered,
 )
 from mmext.engine.check_model import check_model
+from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import newest_valid
 from mmext.engine.checkpoint_match import require_match, require_resumable
 from mmext.errors import UserError, did_you_mean
@@ -65,7 +65,7 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
     if checkpoint is not None:
         strict = 'test' in stages or cfg.get('resume')
-        content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+        content = load(checkpoint)
         if cfg.get('resume'):
             require_resumable(content, str(checkpoint))
         require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)

@@ -41,6 +41,7 @@ from mmext.engine.distributed import (
 )
 from mmext.engine.exact_resume import ExactResumeHook
 from mmext.engine.interrupt import InterruptHook
+from mmext.engine.loader_workers import shield_workers
 from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.memory_format import set_memory_format
 from mmext.engine.numerical_guard import NumericalGuardHook
@@ -144,7 +145,7 @@ class ReliableRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Suits the loader to its number of workers."""
+        """Suits the loader to its number of workers, and shields them."""
         if isinstance(dataloader, dict):
             dataloader = copy.deepcopy(dataloader)
             if not dataloader.get('num_workers'):
@@ -157,7 +158,10 @@ class ReliableRunner(Runner):
                 dataloader.setdefault(
                     'worker_init_fn', {'type': 'epoch_worker_init'}
                 )
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if isinstance(dataloader, dict):
+            shield_workers(built)
+        return built
 
     def build_visualizer(
         self, visualizer: dict | Visualizer | None = None

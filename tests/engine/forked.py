@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Two processes over gloo without the seconds that two imports take."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
+    """What ``work(rank)`` returns in each of two forked processes.
+
+    They are no workers of a launcher: each one's signals are its own. For
+    CPUs: a process that has used CUDA cannot be forked.
+
+    Args:
+        folder: Where they leave what they return.
+        work: Starts the process group, most likely by a runner.
+    """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+
+    def run(rank: int) -> None:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE='2',
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=port,
+        )
+        torch.set_num_threads(1)
+        torch.save(work(rank), folder / f'returned_{rank}.pth')
+
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=run, args=(r,)) for r in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    assert [p.exitcode for p in processes] == [0, 0]
+    return [torch.load(folder / f'returned_{rank}.pth') for rank in (0, 1)]

@@ -1,0 +1,234 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Two processes that are asked to stop, alone or both, stop as one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from forked import in_two_processes
+from mmengine.hooks import Hook
+from test_exact_resume import Noisy, assert_same_end, run, validated
+from torch.utils.data import DataLoader
+from toy import Numbers
+
+from mmext.engine.agreement import Agreement
+from mmext.engine.checkpoint_files import defect
+from mmext.engine.interrupt import Interrupted
+from mmext.engine.loader_workers import shield_workers
+
+ranks = pytest.mark.skipif(
+    torch.cuda.is_available(), reason='forked processes are for CPUs'
+)
+
+
+class Signals(Hook):
+    """Sends this process a signal before a step or a validation batch."""
+
+    def __init__(self, step: int | None, batch: int | None = None) -> None:
+        self.step, self.batch = step, batch
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if self.batch is None and runner.iter + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.step and batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(folder: Path, *steps: tuple, **more) -> list[tuple[str, int]]:
+    """How each rank ends: the checkpoint it was told of, its iteration.
+
+    Args:
+        folder: Of the run.
+        steps: Arguments of each rank's :class:`Signals`. Default: none.
+        more: To the runner.
+    """
+    folder.mkdir(exist_ok=True)
+    seen: list[int] = []
+
+    class Count(Hook):
+        def after_train_iter(self, runner, *args, **kwargs) -> None:
+            seen.append(runner.iter + 1)
+
+    def work(rank: int) -> tuple[str, int]:
+        hooks = [Count(), *([Signals(*steps[rank])] if steps else [])]
+        told = ''
+        try:
+            run(folder, *hooks, launcher='pytorch', images=24, **more)
+        except Interrupted as stop:
+            told = Path(str(stop)).name
+        return told, seen[-1] if seen else 0
+
+    return in_two_processes(folder, work)
+
+
+@ranks
+def test_agreement(tmp_path):
+    """Process 1 wants it from its third question on; the answer is due to
+    both at the next one."""
+
+    def ask(rank: int) -> list[bool]:
+        dist.init_process_group('gloo')
+        agreement = Agreement()
+        answers = [agreement.any(rank == 1 and i >= 2) for i in range(5)]
+        answers.append(Agreement().any(rank == 0, at_once=True))
+        answers.append(Agreement().any(False, at_once=True))
+        return answers
+
+    late = [False, False, False, True, True]
+    assert in_two_processes(tmp_path, ask) == [[*late, True, False]] * 2
+
+
+def test_one_process_answers_itself():
+    agreement = Agreement()
+    assert agreement.any(True) and not agreement.any(False)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('ranks') / 'whole'
+    assert train(folder, **validated()) == [('', 18)] * 2
+    return folder / 'epoch_3.pth'
+
+
+NEVER = (None,)
+
+
+@ranks
+@pytest.mark.parametrize(
+    ('steps', 'name'),
+    [
+        # Asked at a step, all stop after the next.
+        (((8,), NEVER), 'iter_9.pth'),
+        ((NEVER, (8,)), 'iter_9.pth'),
+        (((8,), (9,)), 'iter_9.pth'),
+        (((10,), (8,)), 'iter_9.pth'),
+        # The next would be the last of the epoch.
+        ((NEVER, (11,)), 'epoch_2.pth'),
+        ((NEVER, (12,)), 'epoch_2.pth'),
+    ],
+)
+def test_all_stop_at_one_step(whole, tmp_path, steps, name):
+    cut = tmp_path / 'cut'
+    steps_done = 9 if 'iter' in name else 12
+    assert train(cut, *steps, **validated()) == [(name, steps_done)] * 2
+    assert defect(cut / name) is None
+    assert not list(cut.glob('*.tmp'))
+    train(cut, resume=True, **validated())
+    assert_same_end(whole, cut / 'epoch_3.pth')
+
+
+@ranks
+def test_a_checkpoint_of_the_same_step_knows_all_processes(tmp_path):
+    often = {'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False}}
+    train(tmp_path / 'whole', default_hooks=often)
+    cut = tmp_path / 'cut'
+    ends = train(cut, NEVER, (8,), default_hooks=often)
+    assert ends == [('iter_9.pth', 9)] * 2
+    train(cut, resume=True, default_hooks=often)
+    name = 'iter_18.pth'
+    assert_same_end(tmp_path / 'whole' / name, cut / name)
+
+
+def group_signal(number: int) -> None:
+    """To this process and its children, from outside, as a cluster does."""
+    ids = [child.pid for child in multiprocessing.active_children()]
+    command = ['kill', f'-{number}', *map(str, (*ids, os.getpid()))]
+    subprocess.run(['sh', '-c', ' '.join(command)], check=True)
+
+
+class GroupSignal(Hook):
+    """Sends it in the second epoch, in a step or in the validation."""
+
+    def __init__(self, number: int, place: str) -> None:
+        self.number, self.place = number, place
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if self.place == 'training' and runner.iter == 6:
+            self.send()
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if (self.place, runner.epoch, batch_idx) == ('validation', 2, 0):
+            self.send()
+
+    def send(self) -> None:
+        workers = multiprocessing.active_children()
+        assert workers
+        group_signal(self.number)
+        workers[0].join(0.3)  # until the loader knows, where it dies of it
+        assert workers[0].is_alive()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('place', ['training', 'validation'])
+def test_a_signal_to_all_spares_the_workers(tmp_path, number, place):
+    settings = validated()
+    # The workers have more to load when the signal comes.
+    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
+    settings['val_dataloader'] |= {
+        'batch_size': 1,
+        'num_workers': 1,
+        'prefetch_factor': 1,
+        'dataset': Numbers(8),
+    }
+    settings['train_dataloader'] = {
+        **settings['val_dataloader'],
+        'batch_size': 2,
+        'dataset': Noisy(12),
+        'sampler': {'type': 'DefaultSampler', 'shuffle': True},
+    }
+    name = 'iter_7.pth' if place == 'training' else 'iter_12.pth'
+    with pytest.raises(Interrupted, match=name):
+        run(
+            tmp_path,
+            GroupSignal(number, place),
+            default_hooks=rare,
+            **settings,
+        )
+    assert defect(tmp_path / name) is None
+
+
+def test_the_loader_still_ends_its_workers():
+    """As it does where an iterator is left with batches to come."""
+    loader = DataLoader(Numbers(8), num_workers=1, collate_fn=list)
+    shield_workers(loader)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    worker.join(0.2)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(5)
+    assert worker.exitcode == 0
+
+
+@ranks
+@pytest.mark.parametrize('batch', [0, 2])
+def test_validating_unequal_shares(whole, tmp_path, batch):
+    """Five images: rank 0 validates three, and rank 1 two of them."""
+    unequal = validated()
+    unequal['val_dataloader'] |= {
+        'batch_size': 1,
+        'dataset': Numbers(5),
+        'sampler': {
+            'type': 'DefaultSampler',
+            'shuffle': False,
+            'round_up': False,
+        },
+    }
+    cut = tmp_path / 'cut'
+    steps, name = (NEVER, (12, 0)), 'epoch_2.pth'
+    if batch:  # nobody asks after a batch that only one has
+        steps, name = ((12, 2), NEVER), 'iter_12.pth'
+    assert train(cut, *steps, **unequal) == [(name, 12)] * 2
+    train(cut, resume=True, **unequal)
+    assert_same_end(whole, cut / 'epoch_3.pth')
