@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load, load_from_http
+from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import replace_durably
 from mmext.errors import UserError, did_you_mean
 
@@ -163,12 +163,11 @@ def convert_released_weights(
 
 def read_checkpoint(path: str | Path) -> Mapping:
     """Content of a checkpoint file or address; nothing in it is run."""
-    read = load_from_http if '://' in str(path) else load
     # The records of a run that timm and the Swin family save beside their
     # weights: argparse's, and yacs' mapping, read as a plain one.
     records = [Namespace, (OrderedDict, 'yacs.config.CfgNode')]
     with torch.serialization.safe_globals(records):
-        return read(str(path))
+        return load(path)
 
 
 def unwrap(content: object, source: str, wrapper: str | None = None) -> dict:

@@ -598,6 +598,9 @@ def test_a_checkpoint_from_the_network(
         Thread(target=server.serve_forever, daemon=True).start()
         folder = f'http://127.0.0.1:{server.server_port}'
         assert run(TEST, config, f'{folder}/epoch_2.pth', *test) == 0
+        fetched = load(f'{folder}/epoch_1.pth')
+        one = load(trained / 'epoch_1.pth')
+        assert_same(fetched['state_dict'], one['state_dict'])
         server.shutdown()
     (written,) = (tmp_path / 'work' / 'predictions').glob('*.meta.json')
     told = ap(json.loads(written.read_text())['metrics'])
@@ -605,12 +608,12 @@ def test_a_checkpoint_from_the_network(
     assert (tmp_path / 'torch/hub/checkpoints/epoch_2.pth').is_file()
     shutil.rmtree(tmp_path / 'work')
     capfd.readouterr()
-    assert run(TEST, config, f'{folder}/epoch_1.pth', *test) == 2
+    assert run(TEST, config, f'{folder}/epoch_3.pth', *test) == 2
     assert_one_message(
         capfd,
         tmp_path,
-        f'could not download {folder}/epoch_1.pth',
-        f'Put the file at {tmp_path}/torch/hub/checkpoints/epoch_1.pth',
+        f'could not download {folder}/epoch_3.pth',
+        f'Put the file at {tmp_path}/torch/hub/checkpoints/epoch_3.pth',
     )
 
 
