@@ -9,15 +9,19 @@ mmseg and mmpretrain alike. A config needs one line::
 """
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from mmext.version import __version__
 
 _missing = [n for n in ('mmengine', 'mmcv', 'mmdet') if find_spec(n) is None]
 if _missing:
+    _clone = Path(__file__).resolve().parents[1]
+    # pip knows the extras of an installed wheel by name.
+    _this = f"-e '{_clone}" if (_clone / 'setup.py').is_file() else "'mmext"
     raise ImportError(
         f'mmext needs {", ".join(_missing)}, not found in this environment. '
-        "Run: pip install 'mmext[onedl]' (the maintained builds), or "
-        "pip install 'mmext[openmmlab]' (the official ones). Never both: "
+        f"Run: pip install {_this}[onedl]' (the maintained builds), or "
+        f"pip install {_this}[openmmlab]' (the official ones). Never both: "
         'they install the same modules.'
     )
 

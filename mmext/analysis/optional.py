@@ -20,5 +20,5 @@ def sklearn(module: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f'This experiment needs scikit-learn: {error}.',
-            "pip install 'mmext[analysis]' or pip install scikit-learn.",
+            'pip install scikit-learn',
         ) from error

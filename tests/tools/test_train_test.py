@@ -635,7 +635,7 @@ def test_without_mmdet(tmp_path):
     )
     assert done.returncode != 0
     assert 'error: mmext needs mmdet' in done.stderr
-    assert "pip install 'mmext[onedl]'" in done.stderr
+    assert f"pip install -e '{ROOT}[onedl]'" in done.stderr
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'work').exists()
 
