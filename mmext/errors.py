@@ -44,10 +44,35 @@ class UserError(Exception):
 def nearest(
     word: str, choices: Iterable[str], cutoff: float = 0.5
 ) -> str | None:
-    """The choice spelt most like ``word``, None where nothing is near."""
+    """The choice that ``word`` becomes with the fewest edits.
+
+    Args:
+        word: What was written.
+        choices: What could have been meant.
+        cutoff: Least likeness by difflib, in 0..1. It alone would take
+            ``s150`` for nearer to ``s5`` than ``s4`` is, since it counts
+            what two words share. Default: 0.5.
+
+    Returns:
+        None where nothing is near.
+    """
+    word = str(word).lower()
     by_lower = {str(c).lower(): str(c) for c in choices}
-    found = difflib.get_close_matches(str(word).lower(), by_lower, 1, cutoff)
-    return by_lower[found[0]] if found else None
+    alike = difflib.get_close_matches(
+        word, by_lower, max(len(by_lower), 1), cutoff
+    )
+    best = min(alike, key=lambda other: _edits(word, other), default=None)
+    return None if best is None else by_lower[best]
+
+
+def _edits(word: str, other: str) -> int:
+    """Letters to exchange, add or remove."""
+    steps = difflib.SequenceMatcher(None, word, other).get_opcodes()
+    return sum(
+        max(i2 - i1, j2 - j1)
+        for kind, i1, i2, j1, j2 in steps
+        if kind != 'equal'
+    )
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
