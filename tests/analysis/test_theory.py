@@ -104,7 +104,7 @@ def test_star_boundary_is_the_polynomial_one():
 
 def test_missing_scikit_learn_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(UserError, match=r'needs scikit-learn(.|\n)*mmext\['):
+    with pytest.raises(UserError, match=r'needs scikit-learn(.|\n)*pip install'):
         decision_boundary.two_moons()
 
 
