@@ -5,6 +5,8 @@
   anew. Here the batches that were done are passed over, and the generators of
   random numbers go on where they stopped.
 - ``EarlyStoppingHook``'s patience: MMEngine would begin counting anew.
+- Whether the step was validated: a checkpoint that is written after the
+  validation, as that of a new best one is, has all that came of it.
 """
 
 from __future__ import annotations
@@ -67,10 +69,11 @@ class ExactResumeHook(Hook):
     the right ones and only the first draws what it would have drawn.
     """
 
-    priority = 'LOWEST'
+    priority = 'LOW'  # after whom a validation changes, before CheckpointHook
 
     def __init__(self) -> None:
         self._done = 0
+        self._validated: int | None = None
         self._loaded: dict[str, Any] = {}
         self._processes: list[dict[str, Any]] = []
 
@@ -115,17 +118,28 @@ class ExactResumeHook(Hook):
         """Counts."""
         self._done = batch_idx + 1
 
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Notes it."""
+        self._validated = runner.iter
+
+    @property
+    def resumed_validated(self) -> bool:
+        """Whether the validation of the resumed step is in its checkpoint."""
+        return self._loaded.get('validated', False)
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Adds its own to a checkpoint that can be resumed."""
         if 'optimizer' not in checkpoint:
             return
+        loop = runner.train_loop
         extra: dict[str, Any] = {
+            'validated': self._validated == checkpoint['meta']['iter'],
+            'stop_training': loop.stop_training,
             'early_stopping': [
                 [hook.wait_count, float(hook.best_score)]
                 for hook in _early_stopping(runner)
-            ]
+            ],
         }
-        loop = runner.train_loop
         if isinstance(loop, ResumableEpochLoop):
             batches = len(loop.dataloader)
             if self._done < batches:
@@ -149,6 +163,8 @@ class ExactResumeHook(Hook):
             strict=False,
         ):
             hook.wait_count, hook.best_score = count, best
+        stop = self._loaded.get('stop_training', False)
+        runner.train_loop.stop_training = stop
 
 
 def _statistics(model: nn.Module) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmext.engine.exact_resume import ExactResumeHook
+
 
 @HOOKS.register_module()
 class ResumeValidationHook(Hook):
@@ -24,6 +26,11 @@ class ResumeValidationHook(Hook):
         """Does what the loop does after a step, with its own conditions."""
         loop = runner.train_loop
         if not runner._resume or runner.val_loop is None or not loop.iter:
+            return
+        if any(
+            isinstance(hook, ExactResumeHook) and hook.resumed_validated
+            for hook in runner.hooks
+        ):
             return
         step, last = loop.iter, loop.max_iters
         if isinstance(loop, EpochBasedTrainLoop):

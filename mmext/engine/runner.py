@@ -21,7 +21,11 @@ from mmengine.dist import (
     master_only,
 )
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook, SyncBuffersHook
+from mmengine.hooks import (
+    CheckpointHook,
+    EarlyStoppingHook,
+    SyncBuffersHook,
+)
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -192,6 +196,11 @@ class ReliableRunner(Runner):
     ) -> None:
         """Adds what the class promises; keeps two checkpoints at least."""
         super().register_hooks(default_hooks, custom_hooks)
+        for hook in [*self.hooks]:
+            if isinstance(hook, EarlyStoppingHook):
+                # Before a new best checkpoint, which is to have its count.
+                self.hooks.remove(hook)
+                self.register_hook(hook, 'LOW')
         present = {type(hook) for hook in self.hooks}
         for kind in (
             EpochSeedHook,

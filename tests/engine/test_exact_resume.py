@@ -243,3 +243,57 @@ def test_early_stopping_counts_on(tmp_path):
     resumed = early()
     assert run(cut, resumed, epochs=6, resume=True, **validated()).epoch == 4
     assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
+
+
+def test_an_epoch_is_validated_and_counted_once(tmp_path):
+    """Interrupted in a validation whose epoch has no checkpoint."""
+    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
+    cut = tmp_path / 'cut'
+    with pytest.raises(Interrupted, match='iter_12'):
+        run(
+            cut,
+            early(),
+            KillInValidation(2),
+            epochs=6,
+            default_hooks=rare,
+            **validated(),
+        )
+    resumed = early()
+    end = run(
+        cut, resumed, epochs=6, resume=True, default_hooks=rare, **validated()
+    )
+    assert end.epoch == 4
+    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
+    assert aps(end) == [0.1, 0.5, 0.3, 0.2]
+
+
+def aps(runner) -> list[float]:
+    """What the run knows of its validations, those before it included."""
+    return [*runner.message_hub.get_scalar('val/mAP').data[0]]
+
+
+def test_a_best_checkpoint_is_not_validated_again(tmp_path):
+    """CheckpointHook writes it once more, with all that came of it."""
+    best = {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'mAP'}}
+    plateau = [
+        {
+            'type': 'ReduceOnPlateauLR',
+            'monitor': 'mAP',
+            'rule': 'greater',
+            'patience': 0,
+            'threshold': 0.0,
+            'end': 3,
+        }
+    ]
+    more = {'default_hooks': best, 'param_scheduler': plateau}
+
+    def train(folder: Path, **also) -> object:
+        settings = {**copy.deepcopy(more), **validated(), **also}
+        return run(folder, early(9), **settings)
+
+    whole = train(tmp_path / 'whole')
+    train(tmp_path / 'cut', epochs=2)
+    resumed = train(tmp_path / 'cut', resume=True)
+    assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
+    name = 'epoch_3.pth'
+    assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
