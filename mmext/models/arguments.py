@@ -14,7 +14,7 @@ def choose(name: str, value: str, choices: Collection[str]) -> str:
     Raises:
         UserError: It is not; names the argument and the nearest choice.
     """
-    if value not in choices:
+    if value not in list(choices):
         raise UserError(
             f'{name}={value!r} is not known; it is one of {list(choices)}.',
             did_you_mean(str(value), choices),
@@ -23,8 +23,12 @@ def choose(name: str, value: str, choices: Collection[str]) -> str:
 
 
 def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
-    """The settings of an arch by name, or given as a dict with those keys."""
-    if isinstance(arch, str):
+    """The settings of an arch by name, or given as a dict with those keys.
+
+    Raises:
+        UserError: An unknown name, or a dict with other keys.
+    """
+    if not isinstance(arch, dict):
         return arch_settings[choose('arch', arch, arch_settings)]
     keys = sorted(next(iter(arch_settings.values())))
     if sorted(arch) != keys:
@@ -36,10 +40,28 @@ def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
     return arch
 
 
+def reduced(channels: int, ratio: int) -> int:
+    """Channels of a hidden layer, ``channels // ratio`` and at least 1.
+
+    Raises:
+        UserError: A ratio below 1.
+    """
+    if ratio < 1:
+        raise UserError(
+            f'ratio={ratio}: a hidden layer has channels / ratio channels.',
+            'Use 1 or more; 16 is usual.',
+        )
+    return max(channels // ratio, 1)
+
+
 def resolve_indices(
     out_indices: int | Sequence[int], num_outputs: int
 ) -> tuple[int, ...]:
-    """Rising, non-negative output indices; negative ones count back."""
+    """Rising, non-negative output indices; negative ones count back.
+
+    Raises:
+        UserError: One that is out of range or out of order, or none.
+    """
     given = (
         [out_indices] if isinstance(out_indices, int) else list(out_indices)
     )

@@ -125,6 +125,15 @@ def load_released_weights(
     return report
 
 
+def named_prefixes(allow_missing: bool | str | Sequence[str]) -> tuple:
+    """The names in ``allow_missing``; none in a plain yes or no."""
+    if isinstance(allow_missing, bool):
+        return ()
+    if isinstance(allow_missing, str):
+        return (allow_missing,)
+    return tuple(allow_missing)
+
+
 def convert_released_weights(
     backbone: dict,
     source: str | Path,
@@ -257,14 +266,13 @@ def _check(
 ) -> None:
     """Raises one error with all that does not fit."""
     problems = []
-    missing = [] if allow_missing is True else report.unfilled
-    if isinstance(allow_missing, Sequence):
-        allowed = tuple(allow_missing)
-        missing = [k for k in missing if not k.startswith(allowed)]
+    allowed = named_prefixes(allow_missing)
+    missing = [k for k in report.unfilled if not k.startswith(allowed)]
+    missing = [] if allow_missing is True else missing
     unknown = [k for k in matched if k not in expected]
     if unknown:
         hint = did_you_mean(unknown[0], report.unfilled or expected)
-        problems.append(f'unknown to it: {_some(unknown)}. {hint}')
+        problems.append(f'unknown to it: {_some(unknown)}. {hint}'.rstrip())
     if missing:
         problems.append(f'missing: {_some(missing)}')
     for key in report.filled:

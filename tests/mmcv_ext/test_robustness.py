@@ -173,9 +173,13 @@ def test_autocast_leaves_float_inputs_alone(op: Callable) -> None:
 def test_memory_layout_does_not_matter(op: Callable) -> None:
     x = rand(2, 4, 10, 12)
     want, want_grad = run(op, x)
-    got, grad = run(op, x.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(got, want)
-    torch.testing.assert_close(grad, want_grad)
+    for other in (
+        x.to(memory_format=torch.channels_last),
+        x.mT.contiguous().mT,
+    ):
+        got, grad = run(op, other)
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(grad, want_grad)
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf, 1e30])
@@ -361,6 +365,16 @@ def test_ops_take_no_boxes() -> None:
         torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2.0, 0.25
     )
     assert loss.isnan()  # 0 / 0, as in mmcv: the mean of nothing
+
+
+def test_deformable_attention_takes_no_queries() -> None:
+    value = rand(2, 36, 2, 4).requires_grad_()
+    out = MultiScaleDeformableAttnFunction.apply(
+        *(value, SHAPES, START),
+        *(torch.rand(2, 0, 2, 2, 3, 2), torch.rand(2, 0, 2, 2, 3), 64),
+    )
+    assert out.shape == (2, 0, 8)
+    assert (torch.autograd.grad(out.sum(), value)[0] == 0).all()
 
 
 def test_deform_roi_pool_without_offsets_is_roi_align() -> None:

@@ -73,8 +73,10 @@ def test_eca_kernels_of_both_rules() -> None:
     assert sizes == [3, 5, 5, 5, 5, 7]
     assert ECAAttention(2048).conv.kernel_size == (7,)
     assert ECAAttention(2048, kernel_size=3).conv.kernel_size == (3,)
-    with pytest.raises(UserError, match=r'kernel_size=4 .*\n.*Use 5'):
-        ECAAttention(64, kernel_size=4)
+    for wrong, near in ((4, 5), (0, 1), (-3, 1)):
+        message = rf'kernel_size={wrong} .*\n.*Use {near},'
+        with pytest.raises(UserError, match=message):
+            ECAAttention(64, kernel_size=wrong)
 
 
 def test_eca_fixed_kernels_by_stage_in_the_stock_resnet() -> None:
@@ -113,6 +115,20 @@ def test_fca_pools_other_sizes_and_says_what_it_needs() -> None:
         FCAAttention(24)
     with pytest.raises(UserError, match='dct_size=None for in_channels=64'):
         FCAAttention(64)
+
+
+@pytest.mark.parametrize('kind', [SEAttention, FCAAttention])
+def test_a_ratio_below_one(kind: type) -> None:
+    with pytest.raises(UserError, match='ratio=0'):
+        kind(256, ratio=0)
+
+
+@pytest.mark.parametrize(
+    'kind', [SEAttention, ECAAttention, FCAAttention, SRMAttention]
+)
+def test_no_images_as_a_head_without_regions_has(kind: type) -> None:
+    x = torch.rand(0, 256, 7, 5)
+    assert kind(256).eval()(x).shape == x.shape
 
 
 def test_srm_on_one_pixel_or_one_image() -> None:

@@ -337,6 +337,9 @@ def test_missing_tensors_can_be_allowed(weights: dict) -> None:
     report = load_released_weights(small(), cut, allow_missing=[fresh])
     assert len(report.unfilled) == 6  # the counter of batch norm apart
     unchanged(small(), cut, 'missing: 6', allow_missing=['stem'])
+    # One name is a name, and not a list of letters to begin with.
+    assert load_released_weights(small(), cut, allow_missing=fresh).unfilled
+    unchanged(small(), cut, 'missing: 6', allow_missing='norms')
     assert load_released_weights(small(), cut, allow_missing=True)
 
 

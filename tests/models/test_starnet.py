@@ -218,6 +218,8 @@ def test_freezing_random_weights_warns() -> None:
     [
         ({'arch': 'S1'}, "Did you mean 's1'"),
         ({'arch': {'embed_dims': 8, 'depth': 3}}, 'depths'),
+        ({'arch': None}, 'arch=None is not known'),
+        ({'arch': ['s1']}, "it is one of .*'s1'"),
         ({'out_indices': (0, 4)}, '0 to 3'),
         ({'out_indices': (2, 1)}, r'Write \(1, 2\)'),
         ({'operation': 'sun'}, "Did you mean 'sum'"),

@@ -116,3 +116,8 @@ def test_norm_and_ratio() -> None:
 def test_a_wrong_choice_names_the_nearest(wrong: dict, near: str) -> None:
     with pytest.raises(UserError, match=f"Did you mean '{near}'"):
         StepAdaptor(64, **wrong)
+
+
+def test_a_ratio_below_one() -> None:
+    with pytest.raises(UserError, match='ratio=0'):
+        StepAdaptor(64, ratio=0)

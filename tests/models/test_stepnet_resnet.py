@@ -234,6 +234,12 @@ def test_adaptors_only_where_asked(x: Tensor) -> None:
     assert set(none.state_dict()) == set(plain(**TINY).state_dict())
 
 
+@pytest.mark.parametrize('mode', [True, False])
+def test_no_images_as_a_head_without_regions_has(mode: bool) -> None:
+    model = StepNetResNet(**TINY).train(mode)
+    assert [len(level) for level in model(torch.rand(0, 3, 64, 64))] == [0] * 4
+
+
 def test_frozen_stages_spare_the_adaptors(x: Tensor) -> None:
     model = StepNetResNet(**TINY, frozen_stages=1, norm_eval=True)
     model.train()

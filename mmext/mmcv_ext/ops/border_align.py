@@ -45,7 +45,7 @@ def border_align_forward(
     """
     n, channels, h, w = input.shape
     index, weight = corners(*_samples(boxes, pool_size), h, w)
-    flat = input.view(n, 4, channels // 4, 1, h * w)
+    flat = input.reshape(n, 4, channels // 4, 1, h * w)
     value = 0
     for i, wt in zip(index, weight, strict=True):
         i = i[:, :, None].expand(-1, -1, channels // 4, -1, -1)

@@ -122,7 +122,7 @@ def ms_deform_attn_backward(
         of_value[:, place] = of_plane.view(n, heads, dims, -1).permute(
             0, 3, 1, 2
         )
-    shape = (len(of_weight), n, heads, queries, -1)
+    shape = (len(of_weight), n, heads, queries, weights.shape[-1])
     of_grid, of_weight = torch.stack(of_grid), torch.stack(of_weight)
     return (
         of_value,

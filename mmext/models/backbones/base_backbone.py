@@ -14,7 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmext.errors import UserError
-from mmext.models.released_weights import load_released_weights
+from mmext.models.released_weights import (
+    load_released_weights,
+    named_prefixes,
+)
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
@@ -69,8 +72,7 @@ class BaseBackbone(BaseModule):
         self.spared = tuple(
             prefix
             for cfg in _configs(init_cfg)
-            if not isinstance(cfg.get('allow_missing', False), bool)
-            for prefix in cfg['allow_missing']
+            for prefix in named_prefixes(cfg.get('allow_missing', False))
         )
         self.unfilled: frozenset[str] = frozenset()
 

@@ -59,11 +59,15 @@ class ECAAttention(ChannelAttention):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        k = kernel_size or adaptive_kernel_size(in_channels)
+        k = (
+            adaptive_kernel_size(in_channels)
+            if kernel_size is None
+            else kernel_size
+        )
         if k < 1 or k % 2 == 0:
             raise UserError(
                 f'ECAAttention: kernel_size={k} is not an odd number.',
-                f'Use {k + 1}, or None for the adaptive rule.',
+                f'Use {max(k, 0) + 1}, or None for the adaptive rule.',
             )
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 

@@ -16,6 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmext.errors import UserError
+from mmext.models.arguments import reduced
 from mmext.models.layers.channel_attention import ChannelAttention
 
 # Indices into a 7 x 7 grid of frequencies, best first.
@@ -47,7 +48,8 @@ class FCAAttention(ChannelAttention):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: If C is no multiple of 16 or ``dct_size`` is unknown.
+        UserError: If C is no multiple of 16, ``dct_size`` is unknown or
+            ``ratio`` below 1.
 
     Example:
         >>> FCAAttention(256)(torch.rand(2, 256, 7, 5)).shape
@@ -86,7 +88,7 @@ class FCAAttention(ChannelAttention):
         columns = cosine_bases(tuple(f * scale for f in TOP16_COLUMNS), size)
         bases = torch.einsum('gy,gx->gyx', rows, columns).flatten(1)
         self.register_buffer('bases', bases.float(), persistent=False)
-        hidden = max(in_channels // ratio, 1)
+        hidden = reduced(in_channels, ratio)
         self.fc = nn.Sequential(
             nn.Linear(in_channels, hidden, bias=False),
             nn.ReLU(inplace=True),
@@ -100,6 +102,6 @@ class FCAAttention(ChannelAttention):
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         groups = len(self.bases)
         # One matrix-vector product a group: no per-channel copy of the bases.
-        x = x.reshape(n, groups, c // groups, -1)
+        x = x.unflatten(1, (groups, -1)).flatten(3)
         y = torch.matmul(x, self.bases[:, :, None].to(x.dtype))
         return self.fc(y.reshape(n, c))

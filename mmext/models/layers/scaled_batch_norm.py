@@ -34,6 +34,7 @@ def can_scale(norm: nn.Module, x: Tensor) -> bool:
         not isinstance(norm, _BatchNorm)
         or not norm.affine
         or norm.running_mean is None
+        or not len(x)
         or norm._forward_hooks
         or norm._forward_pre_hooks
     ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmext.models.arguments import reduced
 from mmext.models.layers.channel_attention import ChannelAttention
 from mmext.models.layers.global_pool import global_average
 
@@ -23,6 +24,9 @@ class SEAttention(ChannelAttention):
         bias: Whether the two linear layers have biases; the 44.02M of the
             ECA paper's table is without.
         init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        UserError: If ``ratio`` is below 1.
 
     Example:
         >>> SEAttention(64)(torch.rand(2, 64, 7, 5)).shape
@@ -39,7 +43,7 @@ class SEAttention(ChannelAttention):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        hidden = max(in_channels // ratio, 1)
+        hidden = reduced(in_channels, ratio)
         self.fc = nn.Sequential(
             nn.Linear(in_channels, hidden, bias=bias),
             nn.ReLU(inplace=True),

@@ -21,7 +21,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.models.arguments import choose
+from mmext.models.arguments import choose, reduced
 
 INPUTS = ('both', 'current', 'next', 'difference')
 FUSIONS = ('concat', 'sum', 'product', 'separate')
@@ -64,7 +64,8 @@ class StepAdaptor(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: On an unknown ``inputs``, ``fusion`` or ``start``.
+        UserError: On an unknown ``inputs``, ``fusion`` or ``start``, or a
+            ``ratio`` below 1.
 
     Example:
         >>> adaptor = StepAdaptor(64)
@@ -94,7 +95,7 @@ class StepAdaptor(BaseModule):
         self.branches = nn.ModuleList(
             _Branch(
                 width * in_channels,
-                max(in_channels // ratio, 1),
+                reduced(in_channels, ratio),
                 in_channels,
                 norm_cfg,
             )
