@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from mmext.errors import UserError
 from mmext.models.layers import StepAdaptor
 
-from .residual import _removed
+from .residual import removed
 from .stiffness import Trajectories, measure
 
 
@@ -86,7 +86,7 @@ def rank_blocks(
             normal = _levels(run(backbone, image))
             for block, gate in gates.items():
                 mean = torch.from_numpy(_mean_step(found.steps[block]))
-                with _removed(_fix(backbone.get_submodule(gate), mean)):
+                with removed(_fix(backbone.get_submodule(gate), mean)):
                     fixed = _levels(run(backbone, image))
                 effects[block].append(_change(normal, fixed))
     column = {block: i for i, block in enumerate(found.blocks)}

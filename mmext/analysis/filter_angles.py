@@ -77,12 +77,19 @@ def model_angles(
 ) -> dict[str, Angles]:
     """Angles of each layer whose name matches, see ``OrthogonalityHook``.
 
+    Frozen layers have angles too.
+
     Raises:
         UserError: Where a pattern matches no layer.
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    model.requires_grad_(True)  # frozen layers have angles too
-    layers = select_layers(model, patterns)
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        model.requires_grad_(True)
+        layers = select_layers(model, patterns)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
     return {name: layer_angles(layer) for name, layer in layers.items()}
 
 

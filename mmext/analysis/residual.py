@@ -139,7 +139,7 @@ def _watch(
         and len(list(module.children()))
         and any(True for _ in module.parameters())
     ]
-    with _removed(handles), torch.no_grad():
+    with removed(handles), torch.no_grad():
         run()
     return calls
 
@@ -192,7 +192,7 @@ def _find_gates(
             finder = _GateFinder(stage, name, model.get_submodule(name))
             finders.append(finder)
             handles += finder.handles
-    with _removed(handles), torch.no_grad():
+    with removed(handles), torch.no_grad():
         run()
     for finder in finders:  # a projected shortcut: as in the other blocks
         stage, block = finder.stage, finder.block
@@ -302,7 +302,8 @@ def _first_tensor(values: tuple) -> Tensor | None:
 
 
 @contextmanager
-def _removed(handles: list) -> Iterator[None]:
+def removed(handles: list) -> Iterator[None]:
+    """Takes hooks off again at the end, whatever happens."""
     try:
         yield
     finally:

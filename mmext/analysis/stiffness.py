@@ -25,8 +25,8 @@ from mmext.models.layers import StepAdaptor
 from .residual import (
     NotFiniteError,
     Stage,
-    _removed,
     channel_ratio,
+    removed,
     residual_stages,
 )
 
@@ -229,7 +229,7 @@ class _Recorder:
                             self._watch_block(name), with_kwargs=True
                         )
                     )
-        self._until = _removed(handles)
+        self._until = removed(handles)
         self._until.__enter__()
 
     def __exit__(self, *error) -> None:

@@ -152,7 +152,8 @@ def _iou(a: Sequence[float], b: Sequence[float]) -> float:
         min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i]) for i in (0, 1)
     ]
     both = max(0, sides[0]) * max(0, sides[1])
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
+    either = a[2] * a[3] + b[2] * b[3] - both
+    return both / either if either else 0.0
 
 
 def _draw_boxes(

@@ -43,7 +43,7 @@ def match(
         areas: Labels of the area ranges wanted, ``'all'`` first. Default:
             COCO's four.
     """
-    rows = _best_of_each_cell(truth, preds)
+    rows = _best_of_each_cell(preds)
     image = np.searchsorted(truth.image_ids, preds.image_id[rows])
     category = np.searchsorted(truth.category_ids, preds.category_id[rows])
     order = np.lexsort((rows, -preds.score[rows], image, category))
@@ -93,7 +93,7 @@ def match(
     )
 
 
-def _best_of_each_cell(truth: GroundTruth, preds: Predictions) -> np.ndarray:
+def _best_of_each_cell(preds: Predictions) -> np.ndarray:
     """Rows of the 100 best detections of every image and class."""
     order = np.lexsort((-preds.score, preds.category_id, preds.image_id))
     both = np.stack([preds.image_id[order], preds.category_id[order]])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_angles_stay_within_groups():
     cosine = nn.functional.cosine_similarity(w[3], w[5], dim=0)
     expected = np.degrees(np.arccos(float(cosine)))
     assert np.abs(angles.degrees - expected).min() < 1e-6
+
+
+@pytest.mark.parametrize('layers', ['.*', 'nothing'])
+def test_measuring_angles_leaves_the_model_frozen(layers):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1))
+    model[0].requires_grad_(False)
+    with contextlib.suppress(UserError):
+        assert len(filter_angles.model_angles(model, layers)) == 2
+    asked = [p.requires_grad for p in model.parameters()]
+    assert asked == [False, False, True, True]
 
 
 def test_angle_table_and_figure(tmp_path):
@@ -104,7 +115,9 @@ def test_star_boundary_is_the_polynomial_one():
 
 def test_missing_scikit_learn_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(UserError, match=r'needs scikit-learn(.|\n)*pip install'):
+    with pytest.raises(
+        UserError, match=r'needs scikit-learn(.|\n)*pip install'
+    ):
         decision_boundary.two_moons()
 
 

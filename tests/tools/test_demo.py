@@ -264,6 +264,8 @@ def test_matching_follows_coco():
         {'bbox': [20, 0, 10, 5], 'category_id': 1, 'score': 0.5},
     ]
     assert picture._match(objects, boxes) == [None, 0, None, None, 1]
+    point = {'bbox': [5, 5, 0, 0], 'category_id': 1, 'score': 0.5}
+    assert picture._match([point], [point]) == [None]
 
 
 def test_a_drawn_box_lies_on_its_object(tmp_path):
