@@ -14,13 +14,12 @@ import os
 
 try:
     from mmext.errors import command
+    from mmext.options import add_cfg_options, add_sha256, add_trust
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='config file')
@@ -35,19 +34,9 @@ def parse_args() -> argparse.Namespace:
     )
     add('--device', help='default: the first GPU, the CPU where there is none')
     add('--ann', metavar='FILE', help='COCO file whose ids the results use')
-    add('--sha256', help='what the checkpoint must have, 8 digits or more')
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config: a.b=1 c=1,2 d="[(a,b)]" (+a.b=1: a new key)',
-    )
-    add(
-        '--trust-checkpoint',
-        action='store_true',
-        help='unpickle whatever a checkpoint holds: it can run any code',
-    )
+    add_sha256(parser)
+    add_cfg_options(parser)
+    add_trust(parser)
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr {args.score_thr} is not between 0 and 1')

@@ -8,17 +8,15 @@ tools/dist_train.sh CONFIG PROCESSES [any option of this tool]
 from __future__ import annotations
 
 import argparse
-import os
 
 try:
     from mmext.errors import command
+    from mmext.options import add_run_options, parse_run
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='config file')
@@ -40,34 +38,8 @@ def parse_args() -> argparse.Namespace:
         help='continue from this checkpoint; without a name, from the newest '
         'whole one in the work dir',
     )
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config: a.b=1 c=1,2 d="[(a,b)]" (+a.b=1: a new key)',
-    )
-    add(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
-    )
-    add(
-        '--trust-checkpoint',
-        action='store_true',
-        help='unpickle whatever a checkpoint holds: it can run any code',
-    )
-    add(
-        '--skip-data-checks',
-        action='store_true',
-        help='do not look into annotations and images before the run',
-    )
-    add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_options(parser)
+    return parse_run(parser)
 
 
 @command

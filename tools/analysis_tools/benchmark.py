@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import Config
-
-from mmext.errors import UserError, command
+from mmext.engine.config import load_config
+from mmext.errors import command
 from mmext.evaluation.latency import config_latency
 from mmext.evaluation.tables import Table
 
@@ -28,10 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     rows, notes = [], []
     for path in args.configs:
-        try:
-            cfg = Config.fromfile(path)
-        except FileNotFoundError as error:
-            raise UserError(str(error)) from None
+        cfg = load_config(path)
         shape = tuple(args.shape) if args.shape else None
         for found in config_latency(
             cfg, tuple(args.batch), shape, args.repeats

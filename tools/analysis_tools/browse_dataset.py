@@ -13,14 +13,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.registry import (
     DATASETS,
     VISUALIZERS,
     init_default_scope,
 )
 
-from mmext.errors import UserError, command
+from mmext.engine.config import load_config
+from mmext.errors import command
 
 
 @command
@@ -37,10 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--original', action='store_true')
     parser.add_argument('--out', default='browse', help='folder')
     args = parser.parse_args(argv)
-    try:
-        cfg = Config.fromfile(args.config)
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from None
+    cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset_cfg = cfg[f'{args.split}_dataloader'].dataset
     if args.original:

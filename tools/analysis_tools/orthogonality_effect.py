@@ -15,24 +15,17 @@ from pathlib import Path
 
 try:
     from mmext.errors import command
+    from mmext.options import add_cfg_options
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='configs/theory/orthogonality_resnet_digits.py')
     add('--out-dir', default='work_dirs/orthogonality')
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config: epochs=2 seeds=[0]',
-    )
+    add_cfg_options(parser, 'epochs=2 seeds=[0]')
     return parser.parse_args()
 
 

@@ -12,23 +12,16 @@ import logging
 
 try:
     from mmext.errors import command
+    from mmext.options import add_cfg_options
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='configs/theory/demonet_star-vs-sum_digits.py')
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config: epochs=2 backbone.depth=2',
-    )
+    add_cfg_options(parser, 'epochs=2 backbone.depth=2')
     return parser.parse_args()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 try:
     from mmext.engine.check_tool import run
     from mmext.errors import command
+    from mmext.options import add_cfg_options
 except ImportError as missing:
     raise SystemExit(
         f'error: {missing}\n  -> python tools/misc/doctor.py'
@@ -24,8 +25,6 @@ except ImportError as missing:
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -49,13 +48,7 @@ def parse_args() -> argparse.Namespace:
         metavar='DIR',
         help='write mended copies of the annotations into this folder',
     )
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

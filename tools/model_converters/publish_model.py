@@ -14,6 +14,7 @@ import argparse
 
 try:
     from mmext.errors import command
+    from mmext.options import add_sha256, add_trust
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
@@ -29,12 +30,8 @@ def parse_args() -> argparse.Namespace:
         default='safetensors',
         help='safetensors (default) cannot hold code; pth is a pickle',
     )
-    add('--sha256', help='what the checkpoint must have, 8 digits or more')
-    add(
-        '--trust-checkpoint',
-        action='store_true',
-        help='unpickle whatever a checkpoint holds: it can run any code',
-    )
+    add_sha256(parser)
+    add_trust(parser)
     return parser.parse_args()
 
 

@@ -14,25 +14,19 @@ import argparse
 
 try:
     from mmext.errors import command
+    from mmext.options import add_cfg_options
 except ImportError as missing:
     raise SystemExit(f'error: {missing}') from None
 
 
 def parse_args() -> argparse.Namespace:
-    from mmext.engine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('backbone', choices=['DWNet', 'GMLP', 'StarNet'], help='its class')
     add('src', help='official file (.pth, .pth.tar, .safetensors) or URL')
     add('dst', help='.pth file to write')
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='arguments of the backbone: arch=s1, dynamic=homogeneous, ...',
+    add_cfg_options(
+        parser, 'arch=s1 dynamic=homogeneous', "the backbone's arguments"
     )
     add(
         '--allow-missing',
@@ -50,7 +44,7 @@ def main() -> None:
     from mmext.models.released_weights import convert_released_weights
 
     convert_released_weights(
-        {'type': args.backbone, **args.cfg_options},
+        {'type': args.backbone, **(args.cfg_options or {})},
         args.src,
         args.dst,
         allow_missing=args.allow_missing,
