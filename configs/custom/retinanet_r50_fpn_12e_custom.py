@@ -5,7 +5,7 @@ _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/datasets/custom_coco.py',
-    '../_base_/schedules/custom.py',
+    '../_base_/schedules/adamw_cosine_12e.py',
 ]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(

@@ -2,7 +2,7 @@
 # for two CPU cores.
 # python tools/train.py configs/demo/faster-rcnn_r18_fpn_demo_shapes.py
 _base_ = [
-    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/models/faster-rcnn_narrow_fpn.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/datasets/shapes_detection.py',
     '../_base_/schedules/demo.py',
@@ -18,38 +18,6 @@ model = dict(
         zero_init_residual=False,
         init_cfg=None,
     ),
-    # 64 channels where mmdet has 256: at that width the neck and the RPN
-    # would cost three times the backbone.
-    neck=dict(
-        in_channels=[64, 128, 256, 512],
-        out_channels=64,
-        num_outs=4,
-        norm_cfg=dict(type='BN'),
-    ),
-    rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        # Objects are 15 to 170 pixels wide.
-        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
-    ),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(
-            in_channels=64,
-            fc_out_channels=256,
-            num_classes=5,
-            # One regressor learns from the objects of all classes: with few
-            # images that is the slowest part to learn.
-            reg_class_agnostic=True,
-        ),
-    ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64, pos_fraction=0.5)),
-    ),
-    test_cfg=dict(
-        rpn=dict(nms_pre=300, max_per_img=100),
-        # No box is too weak, so that there is an AP after one epoch too.
-        rcnn=dict(score_thr=0.0),
-    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+    roi_head=dict(bbox_head=dict(num_classes=5)),
 )

@@ -1,8 +1,8 @@
 # BCCD: 364 photographs of stained blood, 640x480, 3 classes of cells.
 # $MMEXT_DATA names the folder that holds bccd/ (default: data).
+_base_ = './coco_splits.py'
 data_root = '{{$MMEXT_DATA:data}}/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
-custom_hooks = [dict(type='CheckDataHook')]
 scale = (320, 240)
 
 train_pipeline = [
@@ -25,36 +25,15 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
-        type='CocoDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=4),
-        pipeline=train_pipeline,
+        data_root=data_root, metainfo=metainfo, pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+        data_root=data_root, metainfo=metainfo, pipeline=test_pipeline
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

@@ -1,8 +1,8 @@
 # Nuclei: 200 micrographs, 256 to 640 pixels wide, of up to 86 cell nuclei
 # with masks. $MMEXT_DATA names the folder that holds nuclei/ (default: data).
+_base_ = './coco_splits.py'
 data_root = '{{$MMEXT_DATA:data}}/nuclei/'
 metainfo = dict(classes=('nucleus',))
-custom_hooks = [dict(type='CheckDataHook')]
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -27,35 +27,14 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=4),
-        pipeline=train_pipeline,
-    ),
+        data_root=data_root, metainfo=metainfo, pipeline=train_pipeline
+    )
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+        data_root=data_root, metainfo=metainfo, pipeline=test_pipeline
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

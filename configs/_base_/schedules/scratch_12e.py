@@ -1,22 +1,4 @@
-# Twelve epochs from random weights: AdamW, short warm-up, cosine to zero.
-# mmdet's own tools, and mim, get our guards too.
-runner_type = 'ReliableRunner'
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=12,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+# The same from random weights: a higher rate, validation every second epoch.
+_base_ = './adamw_cosine_12e.py'
+train_cfg = dict(val_interval=2)
+optim_wrapper = dict(optimizer=dict(lr=3e-4))

@@ -1,10 +1,8 @@
-# Fine-tuning from COCO weights on hundreds to a few thousand images.
+# Twelve epochs of AdamW, a short warm-up, a cosine to zero: fine-tuning from
+# COCO weights on hundreds to a few thousand images.
 # mmdet's own tools, and mim, get our guards too.
 runner_type = 'ReliableRunner'
-max_epochs = 12
-train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
-)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -17,7 +15,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
-        T_max=max_epochs,
+        T_max=12,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
