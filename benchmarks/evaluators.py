@@ -3,7 +3,8 @@
 
     python benchmarks/evaluators.py [--images 5000]
 
-faster-coco-eval takes part where it is installed.
+faster-coco-eval takes part where it is installed, which no extra of mmext
+does: pip install faster-coco-eval
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mmext.evaluation.summary import METRICS, summarize
 
 
 def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:
+    """The reference: twelve numbers, as all of these."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -34,12 +36,14 @@ def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:
 
 
 def run_faster(gt: Path, dt: Path) -> np.ndarray:
+    """faster-coco-eval."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     return _reference(COCO, COCOeval_faster, gt, dt)
 
 
 def run_hotcoco(gt: Path, dt: Path) -> np.ndarray:
+    """hotcoco."""
     from hotcoco import COCO, COCOeval
 
     return _reference(COCO, COCOeval, gt, dt)

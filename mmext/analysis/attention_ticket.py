@@ -104,7 +104,15 @@ def rank_blocks(
 
 
 def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
-    """The fewest blocks whose effects add up to ``share`` of the total."""
+    """The fewest blocks whose effects add up to ``share`` of the total.
+
+    Args:
+        ranked: Blocks, the largest effect first, of :func:`rank_blocks`.
+        share: Of the sum of all effects, in 0..1. Default: 0.9.
+
+    Raises:
+        UserError: No block has an effect.
+    """
     effects = np.array([b.effect for b in ranked])
     if not effects.sum():
         raise UserError(

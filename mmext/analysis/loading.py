@@ -61,6 +61,9 @@ def image_inputs(
 
     Runs the config's test pipeline and the model's own preprocessor, so that
     sizes may differ from one image to the next.
+
+    Raises:
+        UserError: A file that cannot be read as an image.
     """
     data = cfg.get('test_dataloader') or cfg.val_dataloader
     dataset = data.dataset
@@ -135,7 +138,11 @@ def _drop_pretrained(node: object) -> None:
 
 
 def device_of(name: str) -> str:
-    """The device asked for, or a message that there is none."""
+    """The device asked for.
+
+    Raises:
+        UserError: A GPU, where PyTorch sees none.
+    """
     if name.startswith('cuda') and not torch.cuda.is_available():
         raise UserError(
             f'--device {name}: PyTorch sees no GPU here.', 'Use --device cpu.'

@@ -241,7 +241,16 @@ def draw_correlation(
     path: Path,
     label: str = 'AP',
 ) -> Path:
-    """Scatter of a score against TNS, one point a model."""
+    """Scatter of a score against TNS, one point a model.
+
+    Args:
+        tns: By model.
+        scores: By model, for the same models.
+        tau: Their rank correlation, for the title.
+        rho: The other one.
+        path: PNG to write.
+        label: What the score is. Default: 'AP'.
+    """
     figure = new_figure(6.6, 3.8)
     ax = figure.subplots()
     tidy(ax)

@@ -121,7 +121,15 @@ def check_between(
     facts: Mapping[Path, ImageFacts],
     missing: Iterable[Path],
 ) -> Iterator[Finding]:
-    """Whether what is trained on and what is judged on fit together."""
+    """Whether what is trained on and what is judged on fit together.
+
+    Args:
+        splits: Those to compare; the training ones say so.
+        contents: Annotation files, by split name.
+        paths: Image path -> its entry, by split name.
+        facts: Of the images that were read.
+        missing: Images that are not there.
+    """
     train = [s for s in splits if s.training]
     for split in splits:
         if not train or split.training:

@@ -39,6 +39,10 @@ def cached_shapes(
         num_val: Validation images.
         seed: Any integer >= 0.
         size: Width and height in pixels.
+
+    Raises:
+        UserError: An argument out of range, or a cache that cannot be
+            written.
     """
     width, height = size
     # A newer generator must not replace data that an older one reads.

@@ -121,7 +121,14 @@ def _announce(
 def train_all(
     plan: Plan, console: Console, log: Path, restart: bool = False
 ) -> None:
-    """Trains and validates each config that is not finished yet."""
+    """Trains and validates each config that is not finished yet.
+
+    Args:
+        plan: What to train.
+        console: Where progress is shown.
+        log: File that takes what the libraries print.
+        restart: Train anew what is finished or begun. Default: False.
+    """
     names = [describe_backbone(cfg.model.backbone) for cfg in plan.configs]
     totals, units = [], []
     for cfg in plan.configs:

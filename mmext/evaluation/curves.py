@@ -45,7 +45,14 @@ def image_balance(matches: Matches, min_score: float = 0.3) -> np.ndarray:
 def most_different(
     a: Matches, b: Matches, count: int = 6, min_score: float = 0.3
 ) -> list[tuple[int, int]]:
-    """(image index, balance of b less that of a), the largest gaps first."""
+    """(image index, balance of b less that of a), the largest gaps first.
+
+    Args:
+        a: A matched run, see :func:`image_balance`.
+        b: Another on the same ground truth.
+        count: Most images. Default: 6.
+        min_score: Fainter detections do not count. Default: 0.3.
+    """
     gap = image_balance(b, min_score) - image_balance(a, min_score)
     order = np.argsort(-abs(gap), kind='stable')[:count]
     return [(int(i), int(gap[i])) for i in order if gap[i]]

@@ -44,7 +44,15 @@ class Side:
 
 
 def read_source(path: str | Path, which: str = 'last') -> Run:
-    """A run from a work folder or from a prediction file."""
+    """A run from a work folder or from a prediction file.
+
+    Args:
+        path: Either.
+        which: Metrics of the ``'last'`` validation or of the ``'best'``.
+
+    Raises:
+        UserError: It does not exist or is something else.
+    """
     path = Path(path)
     if path.is_dir():
         return read_run(path, which)

@@ -102,6 +102,12 @@ def config_latency(
 
     Random weights let through as many proposals as the test settings allow,
     so this is close to the slowest a trained detector gets.
+
+    Args:
+        cfg: A detection config.
+        batches: Images a batch, one measurement each. Default: 1 and 16.
+        shape: Height and width in pixels. Default: the test pipeline's.
+        repeats: Batches counted. Default: 20.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model)

@@ -75,4 +75,5 @@ class Matches:
 
     @property
     def num_images(self) -> int:
+        """I."""
         return len(self.image_ids)

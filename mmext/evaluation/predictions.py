@@ -68,6 +68,9 @@ def read_meta(path: str | Path) -> dict:
     """What ``tools/test.py`` wrote beside a prediction file, or nothing.
 
     ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``.
+
+    Raises:
+        UserError: The side file is there and no JSON object.
     """
     path = Path(path)
     stem = re.sub(r'(\.(bbox|segm))?\.json$', '', path.name)

@@ -57,6 +57,7 @@ class Report:
 
     @property
     def names(self) -> list[str]:
+        """What the sides are called, the baseline first."""
         return [side.side.name for side in self.sides]
 
     def verdicts(self) -> list[tuple[str, list[str]]]:

@@ -17,7 +17,14 @@ def line_chart(
     y_label: str,
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """Lines (name, x, y) with axes; a gap where y is nan."""
+    """Lines with axes; points whose y is nan are left out.
+
+    Args:
+        series: (name, x, y) of each line.
+        x_label: Under the axis.
+        y_label: Beside the axis.
+        y_range: Ends of the axis. Default: those of the values.
+    """
     width, height = 360, 240
     left, right, top, bottom = 44, 8, 8, 34
     xs = [x for _, values, _ in series for x in values]

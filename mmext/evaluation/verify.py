@@ -20,7 +20,11 @@ from mmext.evaluation.summary import METRICS
 def pycocotools_metrics(
     truth: GroundTruth, preds: Predictions
 ) -> dict[str, float]:
-    """COCO's twelve numbers; nan where pycocotools has -1."""
+    """COCO's twelve numbers; nan where pycocotools has -1.
+
+    Raises:
+        UserError: No detection at all, which pycocotools cannot take.
+    """
     if not len(preds):
         raise UserError(
             f'pycocotools cannot evaluate {preds.path}: it has no detection'

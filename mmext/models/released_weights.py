@@ -219,7 +219,11 @@ def unwrap(content: object, source: str, wrapper: str | None = None) -> dict:
 def strip_prefix(
     tensors: dict[str, Tensor], source: str, prefix: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of the backbone without prefixes, and what else there was."""
+    """Tensors of the backbone without prefixes, and what else there was.
+
+    Raises:
+        UserError: No key begins with ``prefix``.
+    """
     while not prefix:
         shared = [p for p in PREFIXES if all(k.startswith(p) for k in tensors)]
         if not shared:

@@ -71,7 +71,16 @@ def image_size(path: Path) -> tuple[int, int]:
 def clip_box(
     x1: float, y1: float, x2: float, y2: float, width: int, height: int
 ) -> tuple[float, float, float, float] | None:
-    """x, y, w, h of the part inside the image; None where there is none."""
+    """x, y, w, h of the part inside the image; None where there is none.
+
+    Args:
+        x1: Left edge, pixels.
+        y1: Upper edge.
+        x2: Right edge.
+        y2: Lower edge.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+    """
     x1, x2 = max(0.0, x1), min(float(width), x2)
     y1, y2 = max(0.0, y1), min(float(height), y2)
     if x2 <= x1 or y2 <= y1:

@@ -47,6 +47,14 @@ def sampling_grids(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """RoIs with equally many sampling points, and those points' positions.
 
+    Args:
+        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
+        height: Bins along a RoI's height.
+        width: Bins along its width.
+        scale: Map pixels per image pixel.
+        ratio: Samples along each side of a bin; 0 for one a pixel.
+        aligned: Whether pixel centres lie at half coordinates.
+
     Yields:
         Indices of the RoIs (R,), rows (R, height, gh) and columns
         (R, width, gw) of their samples on the map.

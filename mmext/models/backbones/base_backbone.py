@@ -139,7 +139,11 @@ class BaseBackbone(BaseModule):
             )
 
     def train(self, mode: bool = True) -> BaseBackbone:
-        """Sets the mode, but keeps what is frozen frozen."""
+        """Sets the mode, but keeps what is frozen frozen.
+
+        Raises:
+            UserError: ``frozen_stages`` is out of range.
+        """
         super().train(mode)
         if not -1 <= self.frozen_stages < max(len(self.freezable), 1):
             raise UserError(

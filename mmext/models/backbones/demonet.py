@@ -142,6 +142,7 @@ class DemoNet(IsotropicBackbone):
         super().init_weights()
 
     def final(self, x: Tensor) -> Tensor:
+        """The last tokens (B, H, W, C), normed; pooled first if asked."""
         if self.gap_before_final_norm:
             return self.norm(x.mean((1, 2)))
         return super().final(x)

@@ -31,7 +31,10 @@ class HomogeneousDynamicConv(nn.Module):
         channels: C.
         kernel_size: Odd.
         norm_cfg: The norm of the pooled, squeezed features.
-        ratio: By which the channels are squeezed.
+        ratio: By which the channels are squeezed. Default: 4.
+
+    Raises:
+        UserError: In training, on a single image with a norm over images.
     """
 
     def __init__(
@@ -134,7 +137,11 @@ def _normalises_alone(norm: nn.Module) -> bool:
 
 
 def num_groups(channels: int, channels_per_group: int) -> int:
-    """Groups of channels that share weights."""
+    """Groups of channels that share weights.
+
+    Raises:
+        UserError: ``channels_per_group`` does not divide ``channels``.
+    """
     if channels_per_group < 1 or channels % channels_per_group:
         near = min(
             (n for n in range(1, channels + 1) if channels % n == 0),

@@ -115,6 +115,12 @@ def gather(
 
     The transpose runs the taps backwards, with the weights of the position
     that a value came from instead of those of the position it goes to.
+
+    Args:
+        x: (B, C, H, W): the input, or for the transpose the gradient.
+        weight: (B, G, K * K, H, W).
+        transposed: Which of the two.
+        dtype: Of the result.
     """
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(dtype)

@@ -99,7 +99,11 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One map (B, in_channels, H, W) to ``num_outs`` levels."""
+        """One map (B, in_channels, H, W) to ``num_outs`` levels.
+
+        Raises:
+            UserError: Several maps, or one of other channels.
+        """
         if len(inputs) != 1 or inputs[0].size(1) != self.in_channels:
             raise UserError(
                 'SimpleFeaturePyramid got maps of '
