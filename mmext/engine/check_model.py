@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -26,12 +27,14 @@ def check_model(
         stages: Of ``train``, ``val``, ``test``: those that are run.
 
     Raises:
-        UserError: A part takes other channels than it gets, or masks are
-            judged that nothing predicts.
+        UserError: A part takes other channels than it gets, masks are judged
+            that nothing predicts, or a hook looks for layers in vain.
     """
     for stage in stages:
         check_masks_are_predicted(cfg, model, stage)
     check_channels(model)
+    if 'train' in stages:
+        check_hooks(cfg, model)
 
 
 def check_masks_are_predicted(
@@ -51,6 +54,19 @@ def check_masks_are_predicted(
             f'--cfg-options {stage}_evaluator.metric=bbox, or a detector '
             'with a mask head such as Mask R-CNN.',
         )
+
+
+def check_hooks(cfg: Config, model: nn.Module) -> None:
+    """Asks the hooks that have a ``check_model`` whether the model suits them.
+
+    The run would ask when its work dir, config and log are written.
+    """
+    for hook in cfg.get('custom_hooks') or ():
+        options = {k: v for k, v in hook.items() if k != 'priority'}
+        kind = options['type']
+        kind = HOOKS.get(kind) if isinstance(kind, str) else kind
+        if hasattr(kind, 'check_model'):
+            HOOKS.build(options).check_model(model)
 
 
 def check_channels(model: nn.Module) -> None:

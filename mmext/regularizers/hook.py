@@ -90,6 +90,14 @@ class OrthogonalityHook(Hook):
         self._samples: dict[str, list[Tensor]] = {}
         self._pending: dict[str, Tensor] = {}
 
+    def check_model(self, model: nn.Module) -> None:
+        """Looks for the layers; asked before a run leaves a trace.
+
+        Raises:
+            UserError: As :func:`select_layers`.
+        """
+        select_layers(model, self.patterns, quiet=True)
+
     def before_train(self, runner: Runner) -> None:
         self.layers = select_layers(_unwrap(runner.model), self.patterns)
         print_log(
@@ -224,13 +232,14 @@ class OrthogonalityHook(Hook):
 
 
 def select_layers(
-    model: nn.Module, patterns: Sequence[str]
+    model: nn.Module, patterns: Sequence[str], quiet: bool = False
 ) -> dict[str, nn.Module]:
     """The layers whose full name matches, ready to be regularised.
 
     Args:
         model: Where to look.
         patterns: Regular expressions of full names.
+        quiet: Whether to leave out which matches are not used. Default: False.
 
     Raises:
         UserError: Where a pattern is not a regular expression, matches
@@ -268,7 +277,7 @@ def select_layers(
                 f'have one filter a group: {", ".join(left_out)}.',
                 'Choose layers that train (see `frozen_stages`).',
             )
-        if left_out:
+        if left_out and not quiet:
             print_log(
                 'Not regularised, frozen or one filter a group: '
                 + ', '.join(left_out),

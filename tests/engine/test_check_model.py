@@ -9,11 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
-from tiny_run import write_config
+from tiny_run import make_coco, write_config
 
 from mmext.engine.check_model import check_model
 from mmext.engine.config import load_config
-from mmext.engine.preflight import build_model
+from mmext.engine.preflight import build_model, preflight
 from mmext.errors import UserError
 
 
@@ -102,3 +102,47 @@ def test_an_error_of_another_kind_is_no_fault_of_the_config(tmp_path):
 
     cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
     check_model(cfg, Picky(), ('train',))
+
+
+def orthogonality(**options: object) -> dict:
+    hook = {
+        'type': 'OrthogonalityHook',
+        'regularizer': {'type': 'SoftOrthogonality'},
+        **options,
+    }
+    return {'+custom_hooks': [hook]}
+
+
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        ({'layers': 'backbone.layer9.*'}, 'matches none of the'),
+        ({'layers': 'backbone.conv['}, 'is not a regular expression'),
+        ({'layers': 'backbone.conv1', 'loss_name': 'orth'}, "'loss', so"),
+    ],
+)
+def test_a_hook_that_does_not_fit_the_model(tmp_path, options, says):
+    with pytest.raises(UserError, match=says):
+        check(tmp_path, orthogonality(**options))
+
+
+def test_a_hook_that_fits_is_asked_in_training_only(tmp_path, capsys):
+    right = orthogonality(layers='backbone.conv1', priority='LOW')
+    check(tmp_path, right)
+    assert 'egularised' not in capsys.readouterr().out
+    wrong = orthogonality(layers='nowhere')
+    cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path), wrong)
+    init_default_scope('mmdet')
+    check_model(cfg, build_model(cfg.model), ('test',))
+
+
+def test_a_wrong_pattern_leaves_nothing_behind(tmp_path):
+    data = make_coco(tmp_path / 'coco', train=2, val=1)
+    cfg = load_config(
+        write_config(tmp_path / 'tiny.py', data),
+        orthogonality(layers='backbone.layer9.*'),
+    )
+    cfg.work_dir = str(tmp_path / 'work')
+    with pytest.raises(UserError, match='matches none of the'):
+        preflight(cfg, ('train', 'val'))
+    assert not (tmp_path / 'work').exists()
