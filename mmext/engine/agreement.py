@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_comm_device, get_world_size
@@ -39,6 +41,11 @@ class Agreement:
         work = dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
         self._sent = work, flag
         return self._read() or answer if at_once else answer
+
+    def close(self) -> None:
+        """Waits for what is on its way: a process must not end before."""
+        with contextlib.suppress(RuntimeError):  # the other side is gone
+            self._read()
 
     def _read(self) -> bool:
         if self._sent is None:

@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from mmext.engine.agreement import Agreement
 from mmext.engine.exact_resume import ExactResumeHook
+from mmext.engine.optimizers import step_is_done
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: torchrun repeats a signal at once; a user who means it takes longer.
@@ -56,7 +57,10 @@ class InterruptHook(Hook):
         """Gives the signals back; called by the runner, however it ends."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before, self._agreement = {}, None
+        self._before = {}
+        if self._agreement is not None:
+            self._agreement.close()
+            self._agreement = None
 
     def _ask(self, number: int, frame: Any) -> None:
         now = time.monotonic()
@@ -68,6 +72,7 @@ class InterruptHook(Hook):
                     'to stop without saving'
                 )
         elif now - self._when > REPEATED:
+            self._agreement = None  # whatever it waits for
             self.stop_listening()
             raise KeyboardInterrupt
 
@@ -85,7 +90,7 @@ class InterruptHook(Hook):
         ends = isinstance(loop, EpochBasedTrainLoop) and self.end_of_epoch(
             loop.dataloader, batch_idx
         )
-        if runner.optim_wrapper.should_update() and not ends:
+        if step_is_done(runner.optim_wrapper) and not ends:
             name = f'iter_{runner.iter + 1}.pth'
             # CheckpointHook's has the state of the first process alone.
             anew = runner.world_size > 1
@@ -125,10 +130,6 @@ class InterruptHook(Hook):
         if self._heard(at_once=True):
             meta = {'epoch': runner.epoch, 'iter': runner.iter}
             self._stop(runner, f'iter_{runner.iter}.pth', meta=meta)
-
-    def after_train(self, runner) -> None:
-        """Leaves no question on its way."""
-        self._heard(at_once=True)
 
     def _heard(self, at_once: bool = False) -> bool:
         """Whether to stop; the same in all processes."""

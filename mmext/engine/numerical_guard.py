@@ -12,6 +12,9 @@ those that the step began with:
   steps that it skips are its way of finding a scale and no error. Otherwise
   the norm is computed and read: the one wait for the device that this adds, a
   moment before MMEngine reads the losses.
+
+Of several optimisers (``OptimWrapperDict``) each is looked at before its own
+step; what the ones before it did in that iteration stays.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmext.engine.optimizers import members, step_is_done
 from mmext.engine.replay import (
     Diagnosis,
     diagnose,
@@ -77,18 +81,19 @@ class NumericalGuardHook(Hook):
     def before_train(self, runner) -> None:
         """Looks in before every step of the optimiser from here on."""
         model = _unwrapped(runner.model)
-        self._handles = []
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):
+        self._wrappers = members(runner.optim_wrapper)
+        if len(self._wrappers) > 1 and any(map(_scaled, self._wrappers)):
             runner.logger.warning(
-                'NumericalGuardHook: several optimisers are not watched'
+                'NumericalGuardHook: of several optimisers, those whose loss '
+                'GradScaler scales are not watched: a step that it skips is '
+                'not told from one that was not due'
             )
-            return
-        self._handles = [
-            model.register_forward_hook(self._poison),
+        self._handles = [model.register_forward_hook(self._poison)]
+        self._handles += [
             wrapper.optimizer.register_step_pre_hook(
                 partial(self._before_step, wrapper)
-            ),
+            )
+            for wrapper in self._wrappers
         ]
         self._statistics = _Statistics(model)
 
@@ -145,11 +150,11 @@ class NumericalGuardHook(Hook):
         """Looks into a step that was not taken."""
         if not self._handles:
             return
-        wrapper = runner.optim_wrapper
         self._batches[-1]['losses'] = outputs or {}
-        if not wrapper.should_update():
+        if not step_is_done(runner.optim_wrapper):
             return  # gradients accumulate
-        scaled = hasattr(wrapper, 'loss_scaler') and not self._stepped
+        (first, *others) = self._wrappers
+        scaled = not others and _scaled(first) and not self._stepped
         if self._bad or scaled:
             self._look_into(runner, scaled)
         else:
@@ -208,7 +213,7 @@ class NumericalGuardHook(Hook):
             with random_state_kept():
                 for batch in self._batches:
                     set_random_state(batch['random_state'])
-                    context = runner.optim_wrapper.optim_context(model)
+                    context = self._wrappers[0].optim_context(model)
                     found.append(diagnose(model, batch['data'], context))
         finally:
             self._poisoning = True
@@ -240,7 +245,7 @@ class NumericalGuardHook(Hook):
 
     def _save(self, runner) -> str | None:
         model = _unwrapped(runner.model)
-        wrapper = runner.optim_wrapper
+        wrapper = self._wrappers[0]
         name = f'nonfinite_iter_{runner.iter + 1}'
         if runner.world_size > 1:
             name += f'_rank_{runner.rank}'
@@ -298,9 +303,14 @@ def _poisoned(loss: Tensor, gradient: Tensor) -> Tensor:
     return gradient + (loss - loss)
 
 
+def _scaled(wrapper: OptimWrapper) -> bool:
+    """Whether GradScaler looks at the gradients."""
+    return hasattr(wrapper, 'loss_scaler')
+
+
 def _gradients_finite(wrapper: OptimWrapper) -> bool:
     """Whether a step may be taken, asking the device only if need be."""
-    if hasattr(wrapper, 'loss_scaler'):
+    if _scaled(wrapper):
         return True  # it would not have come to the step
     if wrapper.clip_grad_kwargs and wrapper.grad_name == 'grad_norm':
         norm = wrapper.message_hub.get_scalar('train/grad_norm').current()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS, init_default_scope
 from tiny_run import make_coco, write_config
 from torch import nn
@@ -92,6 +92,69 @@ def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
         dict(enumerate(Numbers(8, {5: value}).images[4:6])),
     )
     assert not list(tmp_path.glob('*.tmp'))
+
+
+class TwoSteps(Toy):
+    """Two optimisers, each with a forward pass of its own."""
+
+    def train_step(self, data, optim_wrapper):
+        data = self.data_preprocessor(data, True)
+        logged = {}
+        for name in ('body', 'head'):
+            losses = self(**data, mode='loss')
+            loss, logged = self.parse_losses(losses)
+            optim_wrapper[name].update_params(loss)
+        return logged
+
+
+def two_optimizers(model: Toy, **more) -> OptimWrapperDict:
+    body = [*model.conv.parameters(), *model.bn.parameters()]
+    parts = {'body': body, 'head': model.head.parameters()}
+    return OptimWrapperDict(
+        **{
+            name: OptimWrapper(torch.optim.SGD(part, lr=0.01), **more)
+            for name, part in parts.items()
+        }
+    )
+
+
+@pytest.mark.parametrize('more', [{}, {'clip_grad': {'max_norm': 1}}])
+def test_several_optimizers_are_watched(tmp_path, more):
+    """Each has two optimisers' ends of it: the first must not step either."""
+    model, before = TwoSteps(), Before()
+    runner = build_runner(
+        tmp_path,
+        model,
+        bad={5: math.nan},
+        optim_wrapper=two_optimizers(model, **more),
+        custom_hooks=[before],
+    )
+    with pytest.raises(UserError) as caught:
+        runner.train()
+    told = str(caught.value)
+    assert 'the loss of iteration 3 (epoch 1, process 0)' in told
+    assert 'images: 4 4.png; 5 5.png' in told
+    assert len(before.seen) == 3
+    assert_equal(weights(model), before.seen[-1])
+    assert not torch.equal(
+        before.seen[1]['conv.weight'], before.seen[0]['conv.weight']
+    )
+    saved = load_step(tmp_path / 'nonfinite_iter_3.pth')
+    assert_equal(saved['state_dict'], before.seen[-1])
+
+
+def test_several_optimizers_skip(tmp_path):
+    model = TwoSteps()
+    runner = build_runner(
+        tmp_path,
+        model,
+        bad={5: math.nan},
+        optim_wrapper=two_optimizers(model),
+        custom_hooks=[NumericalGuardHook(max_skips=1)],
+    )
+    runner.train()
+    assert runner.iter == 4
+    assert all(v.isfinite().all() for v in weights(model).values())
 
 
 class BadGradient(Toy):
