@@ -129,8 +129,7 @@ def examine_ops():
             )
             return
         if spec.submodule_search_locations is None:
-            importlib.import_module('mmcv._ext')
-            say(part=part, name='mmcv._ext', value=f'compiled, {spec.origin}')
+            examine_compiled(part, importlib.import_module('mmcv._ext'))
             return
         ext = importlib.import_module('mmcv._ext')
         permanent = importlib.import_module('mmext.mmcv_ext.permanent')
@@ -164,8 +163,42 @@ def examine_ops():
     )
 
 
+def examine_compiled(part, ext):
+    torch = importlib.import_module('torch')
+    say(part=part, name='mmcv._ext', value=f'compiled, {ext.__file__}')
+    cuda = ext.get_compiling_cuda_version()
+    for_cpu = cuda == 'not available'
+    value = (
+        f'{"the CPU" if for_cpu else f"CUDA {cuda}"}, by '
+        f'{ext.get_compiler_version()}'
+    )
+    if for_cpu and torch.cuda.is_available():
+        say(
+            part=part,
+            name='built for',
+            state='problem',
+            value=f'{value}: its ops do not run on the GPU that is here',
+            remedy='Build mmcv anew with the CUDA toolkit of torch '
+            f'({torch.version.cuda}) and FORCE_CUDA=1 in the environment, or '
+            'install it without compiled ops: mmext then stands in.',
+        )
+    else:
+        say(part=part, name='built for', value=value)
+
+
+def is_compiled():
+    """Before mmext is imported, whose stand-in is a package."""
+    spec = importlib.util.find_spec('mmcv._ext')
+    return spec is not None and spec.submodule_search_locations is None
+
+
 def main():
-    modules = {name: try_import(name) for name in MODULES}
+    modules = {}
+    for name in MODULES:
+        modules[name] = try_import(name)
+        # One that is built for another torch ends whoever imports it.
+        if name == 'mmcv' and modules[name] is not None and is_compiled():
+            try_import('mmcv._ext')
     mmext = try_import('mmext')
     if modules['torch'] is not None:
         say(start=['GPU', 'devices'])

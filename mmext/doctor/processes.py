@@ -104,7 +104,9 @@ def _run(script: str) -> list[Finding]:
         last = err.strip().splitlines()[-1:] or ['']
         what = f'ended by {_name(-status)}' if status < 0 else last[0]
         remedy = _remedy(err)
-        if status < 0 and part == 'Imports':
+        if status < 0 and name == 'mmcv._ext':
+            remedy = REMEDIES['undefined symbol']
+        elif status < 0 and part == 'Imports':
             remedy = f'pip install --force-reinstall {name}'
         found.append(Finding(part, name, PROBLEM, what, remedy))
     return found

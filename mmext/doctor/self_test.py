@@ -215,7 +215,8 @@ def examine(part, name, call):
             text
         ):
             # Compiled builds leave some ops out on the CPU.
-            say(part=part, name=name, state='note', value='not on this device')
+            value = 'the compiled ops lack it on this device'
+            say(part=part, name=name, state='note', value=value)
             return
         say(part=part, name=name, error=f'{type(error).__name__}: {text}')
     else:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import venv
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 from mmext.doctor import machine, packages, processes
 from mmext.doctor.findings import NOTE, OK, PROBLEM, Finding, as_text
@@ -66,6 +68,62 @@ def test_a_module_that_ends_the_process(tmp_path):
     assert found['Imports', 'torchvision']['value'] == 'ended by SIGABRT'
     assert 'torchvision' in found['Imports', 'torchvision']['remedy']
     assert not any('Self-test' in part for part, _ in found)
+
+
+def test_compiled_ops_that_end_the_process(tmp_path):
+    """They are imported by themselves, so that they are to blame."""
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv/__init__.py').write_text("__version__ = '2.3.6'")
+    (tmp_path / 'mmcv/_ext.py').write_text('import os; os.abort()')
+    status, found = run(first_on_path=tmp_path)
+    assert status == 1
+    assert found['Imports', 'mmcv']['state'] == OK
+    assert found['Imports', 'mmcv._ext']['value'] == 'ended by SIGABRT'
+    assert 'must be built anew' in found['Imports', 'mmcv._ext']['remedy']
+
+
+@pytest.mark.parametrize(
+    ('cuda', 'gpu', 'problem'),
+    [
+        ('not available', False, False),
+        ('not available', True, True),
+        ('13.2', True, False),
+    ],
+)
+def test_compiled_ops(monkeypatch, capsys, cuda, gpu, problem):
+    from mmext.doctor import imports
+
+    compiled = ModuleType('mmcv._ext')
+    compiled.__file__ = '/here/_ext.so'
+    compiled.__spec__ = ModuleSpec('mmcv._ext', None, origin='/here/_ext.so')
+    compiled.get_compiling_cuda_version = lambda: cuda
+    compiled.get_compiler_version = lambda: 'GCC 12.2'
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', compiled)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    assert imports.is_compiled()
+    imports.examine_ops()
+    lines = capsys.readouterr().out.splitlines()
+    said = [json.loads(x.removeprefix('doctor: ')) for x in lines if x]
+    assert [f['name'] for f in said] == ['mmcv._ext', 'built for']
+    assert said[0]['value'] == 'compiled, /here/_ext.so'
+    built = 'the CPU' if cuda == 'not available' else 'CUDA 13.2'
+    assert said[1]['value'].startswith(f'{built}, by GCC 12.2')
+    assert (said[1].get('state') == PROBLEM) == problem
+    assert ('FORCE_CUDA=1' in said[1].get('remedy', '')) == problem
+
+
+def test_an_op_that_compiled_builds_leave_out_is_a_note(capsys):
+    from mmext.doctor import self_test
+
+    def lacking():
+        raise RuntimeError(
+            'roi_pool_forward_impl: implementation for device cpu not found.'
+        )
+
+    self_test.examine('Self-test', 'roi_pool', lacking)
+    (*_, line) = capsys.readouterr().out.splitlines()
+    said = json.loads(line.removeprefix('doctor: '))
+    assert said['state'] == NOTE and 'lack it' in said['value']
 
 
 def test_without_any_package(tmp_path):
