@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
@@ -42,6 +43,8 @@ def run(processes: int, arguments: list[str]) -> int:
         if EXPLAINED not in (f.exitcode for f in error.failures.values()):
             raise
         return EXPLAINED
+    except SignalException as stop:  # the tool has told the user how to go on
+        return 128 + stop.sigval
     return 0
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A hook that keeps what each process ends with, and one that dies."""
+"""Hooks that keep what each process ends with, and that end it early."""
 
 from __future__ import annotations
 
@@ -38,3 +38,29 @@ class Dies(Hook):
         if now and not self.once.exists():
             self.once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class Stops(Hook):
+    """Process 1 tells the launcher, or itself, to stop.
+
+    Args:
+        before: The step, counted from 0, before which the launcher gets
+            SIGTERM. Default: none.
+        validating: The epoch in whose validation this process and its
+            loaders' workers get SIGINT. Default: none.
+    """
+
+    def __init__(
+        self, before: int | None = None, validating: int | None = None
+    ) -> None:
+        self.before, self.validating = before, validating
+
+    def before_train_iter(self, runner, *args, **kwargs) -> None:
+        if get_rank() == 1 and runner.iter == self.before:
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        now = runner.epoch == self.validating and batch_idx == 0
+        if get_rank() == 1 and now:
+            os.killpg(0, signal.SIGINT)

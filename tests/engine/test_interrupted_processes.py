@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,24 @@ import torch
 import torch.distributed as dist
 from forked import in_two_processes
 from mmengine.hooks import Hook
-from test_exact_resume import Noisy, assert_same_end, run, validated
+from test_exact_resume import (
+    Noisy,
+    assert_same,
+    assert_same_end,
+    run,
+    validated,
+)
+from tiny_run import make_coco, write_config
 from torch.utils.data import DataLoader
 from toy import Numbers
 
 from mmext.engine.agreement import Agreement
+from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import defect
 from mmext.engine.interrupt import Interrupted
 from mmext.engine.loader_workers import shield_workers
 
+ROOT = Path(__file__).resolve().parents[2]
 ranks = pytest.mark.skipif(
     torch.cuda.is_available(), reason='forked processes are for CPUs'
 )
@@ -232,3 +243,69 @@ def test_validating_unequal_shares(whole, tmp_path, batch):
     assert train(cut, *steps, **unequal) == [(name, 12)] * 2
     train(cut, resume=True, **unequal)
     assert_same_end(whole, cut / 'epoch_3.pth')
+
+
+def launch(folder: Path, *options: str, **stops: int) -> tuple[int, str]:
+    """tools/dist_train.sh with two processes in a session of their own."""
+    hooks = [{'type': 'Stops', **stops}] if stops else []
+    imports = {'imports': ['mmext', 'rank_states']}
+    config = write_config(
+        folder / 'tiny.py',
+        folder / 'coco',
+        epochs=3,
+        more=f'custom_imports = {imports}\ncustom_hooks = {hooks}\n'
+        'train_dataloader.update(batch_size=1, num_workers=1)\n'
+        'val_dataloader.update(num_workers=1)',
+    )
+    done = subprocess.run(
+        [ROOT / 'tools/dist_train.sh', config, '2', *options],
+        env={
+            **os.environ,
+            'PYTHONPATH': f'{ROOT}:{Path(__file__).parent}',
+            'PYTHON': sys.executable,
+            'CUDA_VISIBLE_DEVICES': '-1',
+            'OMP_NUM_THREADS': '1',
+        },
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        start_new_session=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_a_launcher_or_one_of_its_processes_is_stopped(tmp_path):
+    """torchrun hands a signal to each process with its loaders' workers."""
+    make_coco(tmp_path / 'coco', train=8)
+    status, printed = launch(tmp_path, '--work-dir', 'whole')
+    assert status == 0, printed[-3000:]
+    # Four steps an epoch and process: before the second of the second epoch.
+    cut = ('--work-dir', 'cut')
+    status, printed = launch(tmp_path, *cut, before=5)
+    assert status == 128 + signal.SIGTERM, printed[-3000:]
+    (told,) = re.findall(r'error.*?: interrupted .*\n.*\n', printed)
+    saved = re.search(r'--resume continues from (\S+\.pth)', told)[1]
+    # The other process may be a step behind when the signal comes.
+    assert Path(saved).name in [f'iter_{n}.pth' for n in (6, 7)], told
+    assert defect(tmp_path / saved) is None
+    assert not list((tmp_path / 'cut').glob('*.tmp'))
+    assert 'Traceback' not in printed, printed[-3000:]
+    assert printed.endswith(told)
+
+    status, printed = launch(tmp_path, *cut, '--resume', validating=2)
+    assert status == 2, printed[-3000:]
+    assert f'Resuming from {saved}' in printed
+    assert printed.count('--resume continues from') == 1
+    assert 'Traceback' not in printed, printed[-3000:]
+    assert 'epoch_2.pth' in printed.splitlines()[-1]
+
+    status, printed = launch(tmp_path, *cut, '--resume')
+    assert status == 0, printed[-3000:]
+    one, other = (
+        load(tmp_path / f'{n}/epoch_3.pth') for n in ('whole', 'cut')
+    )
+    for part in ('state_dict', 'optimizer'):
+        assert_same(one[part], other[part], part)
