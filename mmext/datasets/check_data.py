@@ -199,6 +199,9 @@ def _same_pictures(
     if everything <= facts.keys():
         keys = {p: facts[p].digest or str(p) for p in everything}
     elif len(everything) <= 2 * STAT_LIMIT:
+        # Of very many files only some were looked for: the rest may lack.
+        everything = {p for p in everything if p.is_file()}
+        ours, theirs = ours & everything, theirs & everything
         sizes = {p: p.stat().st_size for p in everything}
         shared = {sizes[p] for p in ours} & {sizes[p] for p in theirs}
         keys = {

@@ -41,8 +41,8 @@ def write_crops(
         Crops written of each class.
 
     Raises:
-        UserError: If ``ann_file`` is not COCO, an image cannot be read, or
-            ``out`` exists.
+        UserError: If ``ann_file`` is not COCO, an image cannot be read,
+            ``out`` exists, or two classes would share a folder.
     """
     out = Path(out)
     if out.exists():
@@ -53,6 +53,8 @@ def write_crops(
         files = {i['id']: i['file_name'] for i in coco['images']}
         boxes: dict[int, list[dict]] = {i: [] for i in files}
         for ann in coco['annotations']:
+            if ann['category_id'] not in names:
+                raise LookupError(f'no category {ann["category_id"]!r}')
             if not ann.get('iscrowd') and min(ann['bbox'][2:]) >= min_size:
                 boxes[ann['image_id']].append(ann)
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -61,6 +63,14 @@ def write_crops(
             'It needs images, annotations and categories.',
         ) from error
     counts = dict.fromkeys(names.values(), 0)
+    folders: dict[str, str] = {}
+    for name in counts:
+        if (other := folders.setdefault(_folder(name), name)) != name:
+            raise UserError(
+                f'Classes {other!r} and {name!r} of {ann_file} would share '
+                f'the folder {_folder(name)}.',
+                'Rename one of them in the annotation file.',
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f'{out.name}.', dir=out.parent))
     try:

@@ -400,6 +400,17 @@ def test_a_sample_finds_the_overlap_by_the_files_bytes(data):
     )
 
 
+def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
+    """Only some are looked for; the check of overlap meets the rest."""
+    data = make_coco(tmp_path, 8, 2)
+    monkeypatch.setattr('mmext.datasets.check_data.STAT_LIMIT', 5)
+    monkeypatch.setattr('mmext.datasets.check_data.SAMPLE', 2)
+    (data / 'train/2.png').unlink()
+    shutil.copy(data / 'val/1.png', data / 'train/3.png')
+    report = check_data(splits_of(data))
+    assert summary(report) == [(W, 'overlap', 'val', 1)]
+
+
 def test_pictures_read_as_they_are_stored(data):
     """The remedy that the error names."""
     turned(6)(data)
