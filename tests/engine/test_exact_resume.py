@@ -13,9 +13,9 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import METRICS
+from same_end import assert_same, assert_same_end  # noqa: F401
 from toy import Numbers, Toy, build_runner
 
-from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import defect
 from mmext.engine.interrupt import Interrupted, InterruptHook
 
@@ -98,30 +98,6 @@ def run(folder: Path, *hooks: Hook, **more) -> object:
     runner = build_runner(folder, copy.deepcopy(START), **{**settings, **more})
     runner.train()
     return runner
-
-
-def assert_same(one, other, where: str = '') -> None:
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f'{where}.{key}')
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for i, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f'{where}.{i}')
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    one, other = load(one), load(other)
-    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
-        assert_same(one[part], other[part], part)
-    assert_same(one['param_schedulers'], other['param_schedulers'])
-    assert one['meta']['iter'] == other['meta']['iter']
 
 
 @pytest.fixture(scope='module')

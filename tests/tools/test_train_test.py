@@ -19,6 +19,7 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from same_end import assert_same, assert_same_end
 from tiny_run import CLASSES, make_coco, write_config
 
 from mmext.engine.checkpoint import load
@@ -72,31 +73,6 @@ def ap(record: dict) -> dict:
 
 def metrics(work_dir: Path) -> list[dict]:
     return [ap(record) for record in scalars(work_dir) if ap(record)]
-
-
-def assert_same(one: dict, other: dict, where: str = '') -> None:
-    """Bit for bit, through all containers of a checkpoint."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f'{where}.{key}')
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for i, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f'{where}.{i}')
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    one, other = load(one), load(other)
-    assert one.keys() == other.keys()
-    for part in one.keys() - {'meta', 'message_hub'}:
-        assert_same(one[part], other[part], part)
-    assert one['meta']['iter'] == other['meta']['iter']
 
 
 def test_a_new_process_reproduces_the_logged_ap(trained, tmp_path):
