@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, Registry
+from mmengine.registry import DATASETS
 from torch import nn
 
 from mmext.datasets.checks import (
@@ -20,15 +20,8 @@ from mmext.datasets.checks import (
     read_coco,
     some,
 )
+from mmext.engine.check_parts import registered
 from mmext.errors import UserError, did_you_mean
-
-
-def registered(registry: Registry) -> set[str]:
-    """The names in a registry and in those of the host's packages."""
-    names = set(registry.module_dict)
-    for child in registry.children.values():
-        names |= registered(child)
-    return names
 
 
 def find_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
@@ -292,3 +285,30 @@ def _check_evaluator(
             f'than {split.ann_file}',
             remedy,
         )
+
+
+def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
+    """Whether validation and test look at the same images in the same way.
+
+    In most configs the test loader is a copy of the validation loader, which
+    an option changes without changing the copy.
+    """
+    loaders = [cfg.get(f'{stage}_dataloader') for stage in ('val', 'test')]
+    val, test = (dict(loader.dataset) if loader else {} for loader in loaders)
+    steps, other = val.pop('pipeline', ()), test.pop('pipeline', ())
+    place = 'val_dataloader.dataset'
+    split = next((s for s in splits if s.name == place), None)
+    if split is None or val != test or steps == other:
+        return
+    for i, (step, copy) in enumerate(zip(steps, other, strict=False)):
+        for key in step.keys() | copy.keys():
+            if step.get(key) != copy.get(key):
+                where = f'test_dataloader.dataset.pipeline.{i}.{key}'
+                yield split.finding(
+                    WARNING,
+                    'pipeline',
+                    f'{where} is {copy.get(key)}, and {step.get(key)} for '
+                    'validation on the same images: tools/test.py will not '
+                    'give the AP that training logs',
+                    f"--cfg-options '{where}={step.get(key)}'",
+                )

@@ -28,10 +28,11 @@ from mmext.datasets.checks import WARNING, Finding, Split, require
 from mmext.engine.check_config import (
     check_evaluators,
     check_heads,
+    check_pipelines,
     find_splits,
-    registered,
 )
 from mmext.engine.check_model import check_model
+from mmext.engine.check_parts import check_parts, registered
 from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import newest_valid
 from mmext.engine.checkpoint_match import require_match, require_resumable
@@ -53,6 +54,7 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         UserError: What was found.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    check_parts(cfg, stages)
     splits = find_splits(cfg, stages)
     model = build_model(cfg.model)
     check_model(cfg, model, stages)
@@ -108,7 +110,11 @@ def check_run_data(
     A full check that tools/misc/check_data.py has made of the same files is
     taken over.
     """
-    found = [*check_heads(cfg, model, splits), *check_evaluators(cfg, splits)]
+    found = [
+        *check_heads(cfg, model, splits),
+        *check_evaluators(cfg, splits),
+        *check_pipelines(cfg, splits),
+    ]
     start = time.perf_counter()
     known = remembered(splits) if splits else []
     if known is not None:

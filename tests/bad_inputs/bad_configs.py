@@ -138,6 +138,65 @@ def _(world: World) -> None:
     ShapesDataset(split='test')
 
 
+@bad(GROUP, 'no epochs', 'train_cfg.max_epochs is 0', 'at least 1')
+def _(world: World) -> None:
+    world.set('train_cfg.max_epochs=0')
+
+
+@bad(GROUP, 'epochs that are a word', "train_cfg.max_epochs is 'many'")
+def _(world: World) -> None:
+    world.set('train_cfg.max_epochs=many')
+
+
+@bad(GROUP, 'an empty batch', 'train_dataloader.batch_size is 0')
+def _(world: World) -> None:
+    world.set('train_dataloader.batch_size=0')
+
+
+@bad(GROUP, 'fewer loading processes than none', 'num_workers is -1')
+def _(world: World) -> None:
+    world.set('train_dataloader.num_workers=-1')
+
+
+@bad(GROUP, 'a negative learning rate', 'optimizer.lr is -1')
+def _(world: World) -> None:
+    world.set('optim_wrapper.optimizer.lr=-1')
+
+
+@bad(GROUP, 'an unknown optimizer', "'AdamWW'", "Did you mean 'AdamW'?")
+def _(world: World) -> None:
+    world.set('optim_wrapper.optimizer.type=AdamWW')
+
+
+@bad(GROUP, 'an unknown argument of an optimizer', "'wight_decay'")
+def _(world: World) -> None:
+    world.set('optim_wrapper.optimizer.wight_decay=0.1')
+
+
+@bad(GROUP, 'an unknown hook', "custom_hooks.0.type: 'EMAHok'", "'EMAHook'?")
+def _(world: World) -> None:
+    more = "custom_hooks = [dict(type='EMAHok')]"
+    write_config(world.config, world.data, more=more)
+    world.train()
+
+
+@bad(GROUP, 'an unknown transform', 'pipeline.3.type', "'RandomFlip'?")
+def _(world: World) -> None:
+    world.set('train_dataloader.dataset.pipeline.3.type=RandomFlop')
+
+
+@bad(GROUP, 'an unknown argument of a metric', "'metrics'", "'metric'?")
+def _(world: World) -> None:
+    more = "val_evaluator['metrics'] = 'bbox'"
+    write_config(world.config, world.data, more=more)
+    world.train()
+
+
+@bad(GROUP, 'a seed that is a word', 'randomness.seed is')
+def _(world: World) -> None:
+    world.set('randomness.seed=lucky')
+
+
 @bad(GROUP, 'no base batch for --auto-scale-lr', 'base_batch_size=16')
 def _(world: World) -> None:
     more = 'auto_scale_lr = dict(_delete_=True)'

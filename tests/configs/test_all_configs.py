@@ -20,6 +20,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, init_default_scope
 
 import mmext  # noqa: F401
+from mmext.engine.check_parts import check_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVES = {
@@ -89,6 +90,7 @@ def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
     assert again.to_dict() == cfg.to_dict()
     assert 'mmext' in cfg.custom_imports.imports
     assert any(True for _ in build_cheaply(cfg).parameters())
+    check_parts(cfg, ('train', 'val', 'test'))
 
 
 def entries() -> list[tuple[str, float]]:

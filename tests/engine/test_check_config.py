@@ -333,3 +333,13 @@ class TestHook:
 
     def test_its_name(self):
         assert HOOKS.get('CheckDataHook').__name__ == 'CheckDataHook'
+
+
+def test_a_test_pipeline_that_was_left_behind(config):
+    key = 'dataset.pipeline.1.scale'
+    scale = {f'val_dataloader.{key}': (64, 48)}
+    (finding,) = found(config(scale))
+    assert finding.level == 'warning'
+    assert f'test_dataloader.{key} is (128, 96)' in finding.problem
+    assert f"'test_dataloader.{key}=(64, 48)'" in finding.remedy
+    assert found(config(scale | {f'test_dataloader.{key}': (64, 48)})) == []
