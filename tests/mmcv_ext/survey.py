@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,32 @@ def without_weights(cfg: Any) -> None:
             without_weights(value)
 
 
-def measure(path: Path) -> dict[str, float]:
-    """Losses, norm of the gradient and sums over the predictions."""
+def class_counts(cfg: Any) -> Iterator[int]:
+    """Every ``num_classes`` in a config."""
+    values = cfg
+    if isinstance(cfg, dict):
+        if isinstance(cfg.get('num_classes'), int):
+            yield cfg['num_classes']
+        values = cfg.values()
+    if isinstance(cfg, dict | list | tuple):
+        for value in values:
+            yield from class_counts(value)
+
+
+def measure(path: Path, shrink: bool) -> dict[str, float]:
+    """Losses, norm of the gradient and sums over the predictions.
+
+    Args:
+        path: The config.
+        shrink: Whether to narrow the model.
+    """
     torch.manual_seed(0)
     np.random.seed(0)
     hub = MessageHub.get_current_instance()  # TOOD and YOLOX ask it
     hub.update_info_dict({'iter': 0, 'epoch': 0})
-    cfg: ConfigDict = narrow(Config.fromfile(path).model)
+    cfg: ConfigDict = Config.fromfile(path).model
+    if shrink:
+        cfg = narrow(cfg)
     without_weights(cfg)
     name = f'{path.parent.name}/{path.stem}'
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -103,9 +123,9 @@ def measure(path: Path) -> dict[str, float]:
         model.init_weights()
         data = demo_mm_inputs(
             2,
-            [(3, 128, 160)] * 2,
+            [(3, 128, 160)] * 2 if shrink else [(3, 320, 320)] * 2,
             [2, 3],
-            80,
+            min(class_counts(cfg), default=80),
             with_mask=True,
             with_semantic=any(word in name for word in SEMANTIC),
         )
@@ -132,7 +152,7 @@ def measure(path: Path) -> dict[str, float]:
     return found
 
 
-def run(out: Path, only: list[str]) -> None:
+def run(out: Path, only: list[str], full: bool) -> None:
     """Adds to the JSON what it has not yet."""
     found = json.loads(out.read_text()) if out.exists() else {}
     compiled = not hasattr(mmcv._ext, '__path__')
@@ -141,11 +161,14 @@ def run(out: Path, only: list[str]) -> None:
     for i, (family, path) in enumerate(chosen.items(), 1):
         if family in found or (only and family not in only):
             continue
-        try:
-            found[family] = measure(path)
-        except Exception as error:  # noqa: BLE001  # recorded and compared
-            message = str(error).strip().splitlines() or ['']
-            found[family] = f'{type(error).__name__}: {message[0][:120]}'
+        # Not every model can be narrowed: the rest run at their own size.
+        for shrink in (False,) if full else (True, False):
+            try:
+                found[family] = measure(path, shrink)
+                break
+            except Exception as error:  # noqa: BLE001  # compared
+                message = str(error).strip().splitlines() or ['']
+                found[family] = f'{type(error).__name__}: {message[0][:120]}'
         text = found[family]
         if isinstance(text, dict):
             text = f'loss {text["loss"]:.4g}'
@@ -159,7 +182,10 @@ def difference(a: dict[str, float], b: dict[str, float]) -> float:
         return float('inf')
     pairs = [(a[key], b[key]) for key in a]
     return max(
-        abs(x - y) / max(abs(x), abs(y), 1e-6) if x != y else 0.0
+        # A NaN that both have is no difference.
+        0.0
+        if x == y or (x != x and y != y)
+        else abs(x - y) / max(abs(x), abs(y), 1e-6)
         for x, y in pairs
     )
 
@@ -194,12 +220,13 @@ def main() -> None:
     running = commands.add_parser('run')
     running.add_argument('out', type=Path)
     running.add_argument('--only', nargs='+', default=[])
+    running.add_argument('--full', action='store_true', help='narrow none')
     comparing = commands.add_parser('compare')
     comparing.add_argument('one', type=Path)
     comparing.add_argument('other', type=Path)
     args = parser.parse_args()
     if args.command == 'run':
-        run(args.out, args.only)
+        run(args.out, args.only, args.full)
     else:
         compare(args.one, args.other)
 
