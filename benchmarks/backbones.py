@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from inhomogeneous_conv import peak_memory
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -134,25 +135,6 @@ def members(group: str, size: str) -> tuple[dict, dict]:
     return ours, {k: v for k, v in theirs.items() if small or k != TIMM_GMLP}
 
 
-def peak_memory(step: Callable[[], object], cuda: bool) -> int:
-    """Most bytes at once above what there was at the start."""
-    if cuda:
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        step()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
 def count_flops(build: Build, shape: tuple) -> int:
     """Multiply-adds of one forward pass, without computing it."""
     model = build().to('meta')
@@ -211,7 +193,7 @@ def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
                         module.eval()
             if run is step:
                 work = partial(step, model, image)
-                result[name][layout]['memory'] = peak_memory(work, cuda)
+                result[name][layout]['memory'] = peak_memory(work, device)
             else:
                 infer(model, image)
         for i in range(args.rounds):

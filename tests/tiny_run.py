@@ -63,6 +63,16 @@ randomness = dict(seed=1)
 {more}
 """
 
+# For `more` of write_config, on a base of Mask R-CNN.
+MASK_HEADS = """
+model.update(roi_head=dict(
+    bbox_roi_extractor=dict(out_channels=16),
+    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
+    mask_roi_extractor=dict(out_channels=16),
+    mask_head=dict(
+        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
+"""
+
 
 def make_coco(root: Path, train: int = 4, val: int = 5) -> Path:
     """Draws the images and writes ``train.json`` and ``val.json``."""

@@ -16,7 +16,7 @@ import torch
 from mmdet.apis import inference_detector
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from tiny_run import CLASSES, make_coco, write_config
+from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
 from mmext.engine.config import load_config
 from mmext.engine.inference import find_images, load_detector
@@ -25,14 +25,7 @@ from mmext.engine.publish import publish
 from mmext.errors import UserError
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
-MASKS = """
-model.update(roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=16),
-    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
-    mask_roi_extractor=dict(out_channels=16),
-    mask_head=dict(
-        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
-model['test_cfg']['rcnn'].update(max_per_img=5)
+MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)
 """
 
 

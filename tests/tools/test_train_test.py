@@ -20,7 +20,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from same_end import assert_same, assert_same_end
-from tiny_run import CLASSES, make_coco, write_config
+from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
 from mmext.engine.checkpoint import load
 from mmext.engine.untrusted import sha256
@@ -288,14 +288,7 @@ def test_masks_are_written_too(data, run, tmp_path):
         tmp_path / 'mask.py',
         data,
         base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-        more="""
-model.update(roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=16),
-    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
-    mask_roi_extractor=dict(out_channels=16),
-    mask_head=dict(
-        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
-model['train_cfg']['rcnn'].update(mask_size=28)
+        more=f"""{MASK_HEADS}model['train_cfg']['rcnn'].update(mask_size=28)
 """,
     )
     work = tmp_path / 'work'
