@@ -9,6 +9,7 @@ hand; where they disagree, the metric says so and stays with pycocotools.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -120,7 +121,7 @@ class FastCocoMetric(CocoMetric):
         print_log(
             f'pycocotools is used, because hotcoco differs here: {why}',
             'current',
-            level=30,
+            level=logging.WARNING,
         )
 
 

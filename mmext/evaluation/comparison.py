@@ -69,14 +69,15 @@ def run_costs(runs: Sequence[Run]) -> list[Complexity | None]:
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """The backbones in words, with the run's name where two are alike."""
     words = [run.backbone for run in runs]
-    return [
-        word
-        if word != '?' and words.count(word) == 1
-        else run.name
-        if word == '?'
-        else f'{word} ({run.name})'
-        for word, run in zip(words, runs, strict=True)
-    ]
+    labels = []
+    for word, run in zip(words, runs, strict=True):
+        if word == '?':
+            labels.append(run.name)
+        elif words.count(word) == 1:
+            labels.append(word)
+        else:
+            labels.append(f'{word} ({run.name})')
+    return labels
 
 
 def duration(seconds: float | None) -> str:
