@@ -20,7 +20,7 @@ from mmengine.registry import (
 )
 
 from mmext.engine.config import load_config
-from mmext.errors import command
+from mmext.errors import UserError, command
 
 
 @command
@@ -39,13 +39,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    dataset_cfg = cfg[f'{args.split}_dataloader'].dataset
+    loader = cfg.get(f'{args.split}_dataloader')
+    if not loader:
+        raise UserError(
+            f'{args.config} has no {args.split}_dataloader.',
+            'Name another with --split.',
+        )
     if args.original:
         kept = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs')
-        dataset_cfg.pipeline = [
-            step for step in dataset_cfg.pipeline if step.type in kept
-        ]
-    dataset = DATASETS.build(dataset_cfg)
+        inner = loader.dataset
+        while 'pipeline' not in inner and 'dataset' in inner:  # a wrapper
+            inner = inner.dataset
+        inner.pipeline = [step for step in inner.pipeline if step.type in kept]
+    dataset = DATASETS.build(loader.dataset)
     visualizer = VISUALIZERS.build(
         {'type': 'mmdet.DetLocalVisualizer', 'name': 'browse'}
     )

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""tools/analysis_tools/browse_dataset.py draws what is annotated."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_run import HEIGHT, WIDTH, make_coco, write_config
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/browse_dataset.py'
+WRAPPED = """
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='RepeatDataset', times=2,
+    dataset=dict(train_dataloader['dataset'], type='CocoDataset')))
+"""
+
+
+@pytest.fixture(scope='module')
+def browse():
+    return runpy.run_path(str(TOOL))['main']
+
+
+@pytest.mark.parametrize('more', ['', WRAPPED])
+def test_the_stored_image_with_its_boxes(browse, tmp_path, more):
+    data = make_coco(tmp_path / 'coco', 2, 1)
+    config = write_config(tmp_path / 'tiny.py', data, more=more)
+    out = tmp_path / 'browse'
+    browse([str(config), '--original', '--count', '2', '--out', str(out)])
+    files = sorted(out.iterdir())
+    assert [f.name for f in files] == ['00000_1.jpg', '00001_2.jpg']
+    drawn = cv2.imread(str(files[0])).astype(int)
+    stored = cv2.imread(str(data / 'train' / '1.png')).astype(int)
+    assert drawn.shape == stored.shape == (HEIGHT, WIDTH, 3)
+    changed = np.abs(drawn - stored).max(2) > 60
+    assert 0.005 < changed.mean() < 0.5
+
+
+def test_a_split_that_the_config_does_not_have(browse, tmp_path, capfd):
+    config = tmp_path / 'a.py'
+    config.write_text("default_scope = 'mmdet'\nval_dataloader = None\n")
+    with pytest.raises(SystemExit) as end:
+        browse([str(config), '--split', 'val', '--out', str(tmp_path / 'b')])
+    assert end.value.code == 2
+    assert 'a.py has no val_dataloader' in capfd.readouterr().err
+    assert not (tmp_path / 'b').exists()
