@@ -49,4 +49,6 @@ def run(processes: int, arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
+    if len(sys.argv) < 3 or not sys.argv[1].isdigit():
+        sys.exit(__doc__)
     sys.exit(run(int(sys.argv[1]), sys.argv[2:]))

@@ -148,6 +148,9 @@ def test_voc_splits_by_itself_without_lists(voc):
     assert [len(first[s]) for s in ('train', 'val')] == [9, 3]
     names = [i.path.name for s in first.values() for i in s]
     assert len(set(names)) == 12
+    for part in (0, 1, -0.2, float('nan')):
+        with pytest.raises(UserError, match='no part of the images'):
+            read_voc(voc, val_part=part)
 
 
 def test_difficult_objects_are_ignored(voc):

@@ -8,6 +8,7 @@ A test fails when the page is older than the metafiles.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import yaml
@@ -103,4 +104,5 @@ def _told(results: list[dict], key: str) -> str:
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
     PAGE.write_text(render(), encoding='utf-8')

@@ -38,8 +38,14 @@ def read_voc(
             not say which; the choice is the same every time. Default: 0.2.
 
     Raises:
-        UserError: If a file is missing or not what VOC describes.
+        UserError: If a file is missing or not what VOC describes, or
+            ``val_part`` is not between 0 and 1.
     """
+    if not 0 < val_part < 1:
+        raise UserError(
+            f'--val-part {val_part:g} is no part of the images',
+            'name one between 0 and 1, such as 0.2',
+        )
     folder = root / 'Annotations'
     files = {p.stem: p for p in sorted(folder.glob('*.xml'))}
     if not files:
