@@ -23,7 +23,11 @@ class Agreement:
     """
 
     def __init__(self) -> None:
-        self._sent: tuple[dist.Work, Tensor] | None = None
+        self._work: dist.Work | None = None
+        # One tensor for all questions, kept as long as this object: gloo's
+        # thread, which lets go of it last, would else want Python's lock to
+        # free it, and abort the process where that is just ending.
+        self._flag: Tensor | None = None
 
     def any(self, mine: bool, at_once: bool = False) -> bool:
         """Whether any process had said yes when it last asked.
@@ -36,10 +40,13 @@ class Agreement:
         if get_world_size() == 1:
             return mine
         answer = self._read()
-        flag = torch.tensor([mine], dtype=torch.int32)
-        flag = flag.to(get_comm_device())
-        work = dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
-        self._sent = work, flag
+        if self._flag is None:
+            device = get_comm_device()
+            self._flag = torch.zeros(1, dtype=torch.int32, device=device)
+        self._flag.fill_(mine)
+        self._work = dist.all_reduce(
+            self._flag, dist.ReduceOp.MAX, async_op=True
+        )
         return self._read() or answer if at_once else answer
 
     def close(self) -> None:
@@ -48,9 +55,8 @@ class Agreement:
             self._read()
 
     def _read(self) -> bool:
-        if self._sent is None:
+        if self._work is None:
             return False
-        work, flag = self._sent
-        self._sent = None
+        work, self._work = self._work, None
         work.wait()
-        return bool(flag.item())
+        return bool(self._flag.item())

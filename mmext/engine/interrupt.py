@@ -41,12 +41,13 @@ class InterruptHook(Hook):
 
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
-        self._agreement: Agreement | None = None
+        self._agreement = Agreement()
+        self._training = self._agreed = False
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner) -> None:
         """Listens from here on."""
-        self._agreement, self._agreed = Agreement(), False
+        self._training, self._agreed = True, False
         if threading.current_thread() is threading.main_thread():
             self._rank = runner.rank
             self._logger = runner.logger
@@ -58,9 +59,9 @@ class InterruptHook(Hook):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-        if self._agreement is not None:
+        if self._training:
+            self._training = False
             self._agreement.close()
-            self._agreement = None
 
     def _ask(self, number: int, frame: Any) -> None:
         now = time.monotonic()
@@ -72,7 +73,7 @@ class InterruptHook(Hook):
                     'to stop without saving'
                 )
         elif now - self._when > REPEATED:
-            self._agreement = None  # whatever it waits for
+            self._training = False  # whatever the others do
             self.stop_listening()
             raise KeyboardInterrupt
 
@@ -104,7 +105,7 @@ class InterruptHook(Hook):
 
     def before_val_epoch(self, runner) -> None:
         """Finds how many batches every process validates at least."""
-        if self._agreement is not None:
+        if self._training:
             batches = torch.tensor(len(runner.val_dataloader))
             all_reduce(batches, 'min')
             self._shared = int(batches)
@@ -117,7 +118,7 @@ class InterruptHook(Hook):
         outputs: Any = None,
     ) -> None:
         """Stops if the step that is validated was saved before."""
-        if self._agreement is None or batch_idx >= self._shared:
+        if not self._training or batch_idx >= self._shared:
             return
         if self._heard():
             saved = _last(runner)
@@ -133,10 +134,10 @@ class InterruptHook(Hook):
 
     def _heard(self, at_once: bool = False) -> bool:
         """Whether to stop; the same in all processes."""
-        if self._agreement is not None and not self._agreed:
+        if self._training and not self._agreed:
             asked = self._asked is not None
             self._agreed = self._agreement.any(asked, at_once)
-        return self._agreement is not None and self._agreed
+        return self._training and self._agreed
 
     def _stop(
         self, runner, name: str, anew: bool = False, **options: Any
