@@ -96,3 +96,19 @@ def test_the_weights_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             held += event.nbytes()
             most = max(most, held)
     assert most < 8 * 49 * 96 * 96 * 4 / 2
+
+
+@pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last]
+)
+def test_keeps_the_memory_format(layout: torch.memory_format) -> None:
+    """The norms and 1x1 convolutions around it would copy any other."""
+    x, hidden, kernel = make((2, 12, 4, 7, 3, 9, 5))
+    x, hidden = (
+        t.detach().contiguous(memory_format=layout).requires_grad_()
+        for t in (x, hidden)
+    )
+    out = generated_depthwise_conv(x, hidden, kernel, 4)
+    grads = torch.autograd.grad(out.square().sum(), (x, hidden))
+    for tensor in (out, *grads):
+        assert tensor.is_contiguous(memory_format=layout)

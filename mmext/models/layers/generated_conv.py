@@ -73,8 +73,9 @@ class _GeneratedConv(torch.autograd.Function):
         ctx.groups = groups
         plan = _Layout(x, groups, kernel)
         source, features = plan.spread(x), plan.features(hidden)
-        out = x.new_empty(
-            x.shape, dtype=torch.promote_types(x.dtype, hidden.dtype)
+        # In x's memory format, as what follows expects.
+        out = torch.empty_like(
+            x, dtype=torch.promote_types(x.dtype, hidden.dtype)
         )
         for b, rows, band in plan.bands():
             weight = plan.weights(kernel, features[b, :, band])
@@ -115,8 +116,8 @@ class _GeneratedConv(torch.autograd.Function):
             torch.mm(kernel.T, dweight, out=dfeatures[b, :, band])
             dkernel += dweight @ part.T
         return (
-            plan.gather(dsource).to(x.dtype),
-            plan.as_rows(dfeatures[:, :-1]),
+            torch.empty_like(x).copy_(plan.gather(dsource)),
+            torch.empty_like(hidden).copy_(plan.as_rows(dfeatures[:, :-1])),
             dkernel.to(kernel.dtype),
             None,
         )
@@ -165,7 +166,7 @@ class _Layout:
         return spread
 
     def gather(self, spread: Tensor) -> Tensor:
-        """The inverse of :meth:`spread`."""
+        """The inverse of :meth:`spread`, a view."""
         return self._inside(spread).flatten(1, 2)
 
     def as_rows(self, flat: Tensor) -> Tensor:
