@@ -14,6 +14,9 @@ as fast either way; on GPUs nothing was measured. Both are left as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmengine.logging import print_log
 from torch import nn
@@ -54,6 +57,25 @@ def set_memory_format(
     model.to(memory_format=FORMATS[name])
     print_log(f'Memory format: {name} ({memory_format})', logger='current')
     return name
+
+
+@contextmanager
+def drawn_in_usual_order(model: nn.Module) -> Iterator[None]:
+    """Makes weights contiguous for a while, and then what they were.
+
+    PyTorch draws random numbers in the order of memory: with the channels
+    last, the same seed would give other initial weights.
+    """
+    last = [
+        p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous()
+    ]
+    for parameter in last:
+        parameter.data = parameter.data.contiguous()
+    yield
+    for parameter in last:
+        parameter.data = parameter.data.contiguous(
+            memory_format=torch.channels_last
+        )
 
 
 def faster_format(model: nn.Module, device: str) -> str:

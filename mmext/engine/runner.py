@@ -47,7 +47,10 @@ from mmext.engine.exact_resume import ExactResumeHook
 from mmext.engine.interrupt import InterruptHook
 from mmext.engine.loader_workers import shield_workers
 from mmext.engine.lr_scaling import lr_scaling
-from mmext.engine.memory_format import set_memory_format
+from mmext.engine.memory_format import (
+    drawn_in_usual_order,
+    set_memory_format,
+)
 from mmext.engine.numerical_guard import NumericalGuardHook
 from mmext.engine.pretrained import require_start, watch_pretrained
 from mmext.engine.resume_validation import ResumeValidationHook
@@ -272,7 +275,7 @@ class ReliableRunner(Runner):
 
     def _init_model_weights(self) -> None:
         """Says what ``init_cfg`` loaded, and stops where it was nothing."""
-        with watch_pretrained(self.model):
+        with drawn_in_usual_order(self.model), watch_pretrained(self.model):
             super()._init_model_weights()
 
     def load_checkpoint(

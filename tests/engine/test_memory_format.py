@@ -8,9 +8,11 @@ import copy
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from toy import Toy, build_runner
 
 from mmext.engine.memory_format import faster_format, set_memory_format
 from mmext.errors import UserError
@@ -77,3 +79,29 @@ def test_where_it_is_not_known_to_be_faster_or_safe() -> None:
 def test_a_name_that_is_no_format() -> None:
     with pytest.raises(UserError, match='channels_last'):
         set_memory_format(nn.Linear(2, 2), 'cpu', 'channel_last')
+
+
+class Drawn(Toy):
+    """A toy whose convolution has random weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def init_weights(self) -> None:
+        nn.init.normal_(self.conv.weight)
+
+
+def test_a_seed_gives_the_same_weights_in_both(tmp_path) -> None:
+    """PyTorch draws random numbers in the order of memory."""
+    weights = []
+    for name in ('contiguous', 'channels_last'):
+        runner = build_runner(
+            tmp_path / name, Drawn(), cfg=Config({'memory_format': name})
+        )
+        torch.manual_seed(0)
+        runner._init_model_weights()
+        weight = runner.model.conv.weight
+        assert (name == 'contiguous') == weight.is_contiguous()
+        weights.append(weight.detach().clone())
+    assert torch.equal(*weights)
