@@ -53,18 +53,21 @@ def draw(runner) -> Path | None:
     """Draws what was logged; None where nothing was."""
     # matplotlib takes a second, which only a run that trains should pay.
     from mmext.evaluation.run_plots import logged_curves, plot_curves
-    from mmext.evaluation.runs import read_run
+    from mmext.evaluation.runs import other_metrics, read_run
 
     try:
         run = read_run(runner.work_dir)
     except UserError:  # no LocalVisBackend: somebody else keeps the numbers
         return None
     folder = Path(runner.work_dir, 'curves')
+    others = {key for record in run.val_log for key in other_metrics(record)}
     keys = [
         key
         for key, points in logged_curves(run).items()
         if len(points) > 1
-        and (key in ('loss', 'lr', 'val_loss') or key.endswith('_mAP'))
+        and (
+            key in {'loss', 'lr', 'val_loss'} | others or key.endswith('_mAP')
+        )
     ]
     try:
         plot_curves([run], folder, keys)
@@ -76,36 +79,43 @@ def draw(runner) -> Path | None:
 
 def summary(runner) -> str:
     """A table of the validations; the best has an asterisk."""
-    from mmext.evaluation.runs import parse_metrics, read_run
+    from mmext.evaluation.runs import other_metrics, parse_metrics, read_run
     from mmext.evaluation.tables import Table
 
     log = read_run(runner.work_dir).val_log
     if not log:
         return 'Nothing was validated.'
-    parsed = [parse_metrics(record) for record in log]
-    kinds = [*parsed[0]]
-    columns = [(k, n) for k in kinds for n in ('AP', 'AP50', 'AP75')]
-    aps = [p.get(kinds[0], {}).get('AP', float('nan')) for p in parsed]
-    best = max(range(len(aps)), key=lambda i: (aps[i] == aps[i], aps[i]))
+    if kinds := [*parse_metrics(log[0])]:
+        found = [
+            {
+                f'{kind} {name}' if len(kinds) > 1 else name: 100 * value
+                for kind, values in parse_metrics(record).items()
+                for name, value in values.items()
+                if name in ('AP', 'AP50', 'AP75')
+            }
+            for record in log
+        ]
+    else:
+        found = [other_metrics(record) for record in log]
+    names = sorted(found[0], key=lambda name: name.split('/')[-1] != 'mIoU')
+    values = [[f.get(name, float('nan')) for name in names] for f in found]
+    best = max(
+        range(len(log)),
+        key=lambda i: (values[i][0] == values[i][0], values[i][0]),
+    )
     shown = [i for i in range(len(log)) if i >= len(log) - ROWS or i == best]
     losses = any('val_loss' in record for record in log)
     rows = []
     for i in shown:
         row = [f'{log[i]["step"]}{" *" if i == best else ""}']
-        row += [
-            f'{100 * parsed[i].get(kind, {}).get(name, float("nan")):.1f}'
-            for kind, name in columns
-        ]
+        row += [f'{v:.1f}' if kinds else f'{v:.4g}' for v in values[i]]
         if losses:
             row.append(f'{log[i].get("val_loss", float("nan")):.4f}')
         rows.append(row)
     by_epoch = runner.train_loop.max_epochs > 1 or not hasattr(
         runner.train_loop, 'dataloader_iterator'
     )
-    header = ['epoch' if by_epoch else 'iteration']
-    header += [
-        name if len(kinds) == 1 else f'{kind} {name}' for kind, name in columns
-    ]
+    header = ['epoch' if by_epoch else 'iteration', *names]
     header += ['val loss'] * losses
     table = Table(header, rows, title=f'Best: {header[0]} {log[best]["step"]}')
     saved = runner.message_hub.runtime_info.get('best_ckpt')

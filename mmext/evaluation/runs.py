@@ -31,6 +31,7 @@ METRIC_NAMES = {
     'mAP_m': 'APm',
     'mAP_l': 'APl',
 }
+_NO_METRICS = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
 _METRIC = re.compile(r'(?:^|/)(bbox|segm)_(mAP(?:_(?:50|75|s|m|l))?)$')
 _SEED = re.compile(r'^\s*(?:current )?seed:\s*(\d+)', re.MULTILINE)
 
@@ -153,6 +154,18 @@ def parse_metrics(record: dict) -> dict[str, dict[str, float]]:
     return found
 
 
+def other_metrics(record: dict) -> dict[str, float]:
+    """What a validation logged that is not COCO's: ``mIoU`` and its like."""
+    return {
+        key: float(value)
+        for key, value in record.items()
+        if isinstance(value, int | float)
+        and key not in _NO_METRICS
+        and not key.startswith('val_loss')
+        and not _METRIC.search(key)
+    }
+
+
 def describe_backbone(cfg: ConfigDict | dict) -> str:
     """A backbone's config in a few words: ``ResNet-50 + SELayer``."""
     kind = cfg['type']
@@ -191,13 +204,13 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
             step = record.get('step')
             if step is None:
                 continue
-            if parse_metrics(record):
-                val[step] = record
-            elif 'loss' in record or 'lr' in record:
+            if 'loss' in record or 'lr' in record:
                 if first:  # steps that the resumed run does again
                     train = {s: r for s, r in train.items() if s < step}
                     first = False
                 train[step] = record
+            elif parse_metrics(record) or other_metrics(record):
+                val[step] = record
     return (
         [train[s] for s in sorted(train)],
         [val[s] for s in sorted(val)],
@@ -205,9 +218,10 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
 
 
 def _pick(val: list[dict], which: str) -> tuple[dict, int | None]:
-    if not val:
-        return {}, None
     parsed = [(parse_metrics(r), r.get('step')) for r in val]
+    parsed = [(metrics, step) for metrics, step in parsed if metrics]
+    if not parsed:
+        return {}, None
     if which == 'last':
         return parsed[-1]
 

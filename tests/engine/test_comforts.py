@@ -11,12 +11,15 @@ import cv2
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 from tiny_run import make_coco, write_config
+from toy import Numbers, build_runner
 
 from mmext.engine import ReliableRunner
 from mmext.engine.checkpoint import load
 from mmext.engine.config import load_config
+from mmext.engine.curves import summary
 from mmext.engine.seeding import seed_everything
 from mmext.engine.val_loss import for_losses
 from mmext.errors import UserError
@@ -86,6 +89,52 @@ def test_the_log_ends_with_a_table_and_the_best_epoch(comfortable):
     )
     assert float(row[4]) == pytest.approx(best['val_loss'], abs=1e-4)
     assert 'save_best kept' in table and 'best_val_loss_epoch_' in table
+
+
+class Scripted(BaseMetric):
+    """A classifier's and a segmenter's figures, epoch by epoch."""
+
+    default_prefix = 'script'
+    values = ((1.0, 40.0), (3.0, 70.0), (2.0, 60.5))
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        self.epoch = getattr(self, 'epoch', -1) + 1
+        accuracy, iou = self.values[self.epoch]
+        return {'aAcc': accuracy, 'mIoU': iou}
+
+
+def test_other_metrics_than_cocos(tmp_path):
+    """Classification and segmentation get curves and a table too."""
+    loader = {
+        'batch_size': 2,
+        'num_workers': 0,
+        'dataset': Numbers(2),
+        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+        'collate_fn': {'type': 'pseudo_collate'},
+    }
+    runner = build_runner(
+        tmp_path / 'work',
+        epochs=3,
+        log_level='INFO',
+        val_dataloader=loader,
+        val_cfg={'type': 'ValLoop'},
+        val_evaluator=[Scripted()],
+    )
+    runner.train()
+    names = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
+    assert {'script_aAcc.png', 'script_mIoU.png'} <= names
+    lines = summary(runner).split('\n')
+    assert lines[0] == 'Best: epoch 2'
+    assert [c.strip() for c in lines[1].split('|')] == [
+        'epoch',
+        'script/mIoU',
+        'script/aAcc',
+    ]
+    assert [c.strip() for c in lines[4].split('|')] == ['2 *', '70', '3']
+    assert [c.strip() for c in lines[5].split('|')] == ['3', '60.5', '2']
 
 
 def test_the_validation_loss_is_the_training_loss_there(comfortable, data):
