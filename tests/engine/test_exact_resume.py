@@ -13,7 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import METRICS
-from same_end import assert_same, assert_same_end  # noqa: F401
+from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner
 
 from mmext.engine.checkpoint_files import defect

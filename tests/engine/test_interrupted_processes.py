@@ -16,13 +16,8 @@ import torch
 import torch.distributed as dist
 from forked import in_two_processes
 from mmengine.hooks import Hook
-from test_exact_resume import (
-    Noisy,
-    assert_same,
-    assert_same_end,
-    run,
-    validated,
-)
+from same_end import assert_same, assert_same_end
+from test_exact_resume import Noisy, run, validated
 from tiny_run import make_coco, write_config
 from torch.utils.data import DataLoader
 from toy import Numbers
