@@ -80,7 +80,8 @@ def test_starts_at_1_and_stays_in_range(
     inputs: str, fusion: str, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    x, f = 3 * torch.randn(2, 4, 32)
+    # Enough rows that none of the two hidden units is 0 for all of them.
+    x, f = 3 * torch.randn(2, 64, 32)
     adaptor = StepAdaptor(32, inputs, fusion)
     adaptor.init_weights()
     step = adaptor(x, f)
