@@ -301,7 +301,7 @@ def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
     if split is None or val != test or steps == other:
         return
     for i, (step, copy) in enumerate(zip(steps, other, strict=False)):
-        for key in step.keys() | copy.keys():
+        for key in sorted(step.keys() | copy.keys()):
             if step.get(key) != copy.get(key):
                 where = f'test_dataloader.dataset.pipeline.{i}.{key}'
                 yield split.finding(
