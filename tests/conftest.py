@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.utils import ManagerMixin
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +29,23 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_globals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No logger, message hub, visualizer or scope of an earlier test.
+
+    MMEngine keeps them by name, and a run's name is its config's and the
+    second: two runs in one second would share a log file.
+    """
+    for kind in _with_subclasses(ManagerMixin):
+        monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
+
+
+def _with_subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _with_subclasses(one)
 
 
 @pytest.fixture

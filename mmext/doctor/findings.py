@@ -34,7 +34,7 @@ def as_text(findings: Iterable[Finding]) -> str:
     findings = list(findings)
     wide = max(len(f.name) for f in findings)
     lines, part = [], None
-    for f in findings:
+    for f, below in zip(findings, [*findings[1:], None], strict=True):
         if f.part != part:
             lines += ['', f.part]
             part = f.part
@@ -47,7 +47,12 @@ def as_text(findings: Iterable[Finding]) -> str:
             break_long_words=False,
             break_on_hyphens=False,
         ) or [head.rstrip()]
-        if f.state == NOTE and f.remedy:
+        # Notes in a row with one remedy, as of disks, get it once.
+        if (
+            f.state == NOTE
+            and f.remedy
+            and f.remedy != getattr(below, 'remedy', None)
+        ):
             lines.append(' ' * len(head) + f'-> {f.remedy}')
     problems = [f for f in findings if f.state == PROBLEM]
     lines.append('')

@@ -115,9 +115,9 @@ class World:
 def told(error: str, root: Path) -> str:
     """The message of a tool's stderr, with nothing of this machine in it."""
     text = error.rpartition('error: ')[2].strip()
-    for place in (f'{root}/', f'{ROOT}/', f'{ROOT.parent}/'):
+    text = text.replace(f'{root}/', '').replace(str(root), '.')
+    for place in (f'{ROOT}/', f'{ROOT.parent}/'):
         text = text.replace(place, '')
-    text = text.replace(str(root), '.')
     text = re.sub(r'\b[0-9a-f]{64}\b', '<64 digits>', text)
     text = re.sub(r'\b[0-9a-f]{12,16}\.\.\.', '<digits>...', text)
     return re.sub(r'\b\d+ bytes', '<n> bytes', text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter, OrderedDict
+from collections import Counter
 from pathlib import Path
 
 import bad_checkpoints  # noqa: F401  these register their cases
@@ -15,7 +15,6 @@ import bad_data  # noqa: F401
 import bad_predictions  # noqa: F401
 import pytest
 from bad_input import CASES, PAGE, BadInput, World, row, told
-from mmengine.logging import MMLogger
 from tiny_run import write_config
 
 from mmext.errors import command
@@ -25,8 +24,6 @@ from mmext.errors import command
 def test_bad_input(
     case: BadInput, good_data, messages, tmp_path, monkeypatch, capfd
 ):
-    # A logger of an earlier test would write to that test's stderr.
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
     monkeypatch.chdir(tmp_path)
     shutil.copytree(good_data, 'data')
     write_config(Path('tiny.py'), Path('data'))

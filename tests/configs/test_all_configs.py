@@ -17,7 +17,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 
 import mmext  # noqa: F401
 from mmext.engine.check_parts import check_parts
@@ -73,13 +73,6 @@ def build_cheaply(cfg: Config) -> torch.nn.Module:
     device = 'cpu' if 'SwinTransformer' in str(cfg.model) else 'meta'
     with torch.device(device):
         return build(cfg)
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    """Leaves no default scope behind for other tests."""
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.mark.parametrize('name', LEAVES)

@@ -46,8 +46,13 @@ def run(
 
 
 def test_an_environment_that_works():
-    status, found = run()
-    assert status == 0, [f for f in found.values() if f['state'] == PROBLEM]
+    _, found = run()
+    # Of the machine that runs the tests, its disk say, no one knows.
+    assert not [
+        f
+        for (part, _), f in found.items()
+        if f['state'] == PROBLEM and part != 'Machine'
+    ]
     ops = found["mmcv's ops", 'mmcv._ext']['value']
     if 'stands in' in ops:
         assert 'roi_align' in found["mmcv's ops", 'implemented']['value']
@@ -137,8 +142,10 @@ def test_without_any_package(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     assert 'Traceback' not in done.stderr
-    assert "-> In mmext's checkout: pip install -e '.[onedl]'" in done.stdout
-    assert done.stdout.count('->') == 1, 'one line mends it all'
+    install = "-> In mmext's checkout: pip install -e '.[onedl]'"
+    assert done.stdout.count(install) == 1, 'one line mends it all'
+    said = done.stdout.split('problem: Packages', maxsplit=1)[1]
+    assert said.count('->') == 1, 'nothing else of the packages'
 
 
 @pytest.fixture
@@ -269,6 +276,17 @@ def test_a_remedy_is_said_once():
     text = as_text(found)
     assert text.count('-> do this') == 1
     assert text.endswith('2 problems')
+
+
+def test_a_remedy_of_notes_in_a_row_is_said_once():
+    found = [
+        Finding('A', 'one disk', NOTE, 'small', 'free some'),
+        Finding('A', 'two disk', NOTE, 'small', 'free some'),
+        Finding('A', 'three', OK, 'fine'),
+    ]
+    _, _, second, remedy, third, *_ = as_text(found).splitlines()
+    assert 'two disk' in second and 'three' in third
+    assert remedy.strip() == '-> free some'
 
 
 @pytest.mark.parametrize('wrong', ['nms', 'roi_align', 'deform_conv2d'])

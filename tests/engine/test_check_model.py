@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from tiny_run import make_coco, write_config
 
 from mmext.engine.check_model import check_model
 from mmext.engine.config import load_config
 from mmext.engine.preflight import build_model, preflight
 from mmext.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    """Leaves no default scope behind for other tests."""
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def check(folder: Path, options: dict) -> None:
