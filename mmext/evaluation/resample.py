@@ -151,9 +151,11 @@ def _one_area(
         best = np.divide(found, np.maximum(total, 1), dtype=dtype)
         _suffix_max(best)
         step = np.take(steps, found + offset)
+        step[:, 1:] -= step[:, :-1]
         # Recall 0 is a threshold too, met by the very first detection.
-        ap[:, t] = (1 + step[:, 0]) * best[:, 0]
-        ap[:, t] += np.einsum('bi,bi->b', np.diff(step, axis=1), best[:, 1:])
+        step[:, 0] += 1
+        # Never of nothing: NumPy 2.2's einsum of width 0 gave nan at times.
+        ap[:, t] = np.einsum('bi,bi->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
     for values in recall:
