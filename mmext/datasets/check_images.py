@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from mmext.datasets.checks import (
@@ -35,7 +36,7 @@ class ImageFacts:
     Args:
         width: Of the stored pixels; 0 where it cannot be read.
         height: Of the stored pixels.
-        orientation: EXIF's, 1 for as stored.
+        orientation: EXIF's where OpenCV heeds it, 1 for as stored.
         digest: Of the decoded RGB pixels: equal for equal pictures, whatever
             the names and lossless formats of the files.
         problem: Why training cannot use it, empty where it can.
@@ -74,6 +75,17 @@ def read_image(path: Path) -> ImageFacts:
         return ImageFacts(
             problem=f'is {kind}, which OpenCV and so mmcv cannot read'
         )
+    if orientation not in (0, 1):  # heeded or not: OpenCV's choice by format
+        data = np.fromfile(path, np.uint8)
+        stored, shown = (
+            cv2.imdecode(data, cv2.IMREAD_COLOR | flag)
+            for flag in (cv2.IMREAD_IGNORE_ORIENTATION, 0)
+        )
+        if stored is None:
+            return ImageFacts(problem='cannot be decoded by OpenCV')
+        height, width = stored.shape[:2]
+        if np.array_equal(stored, shown):
+            orientation = 1
     digest = hashlib.blake2b(pixels, digest_size=16)
     digest.update(f'{width} {orientation}'.encode())
     return ImageFacts(width, height, orientation, digest.hexdigest())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hotcoco import COCO
@@ -27,6 +28,7 @@ from mmext.datasets.check_data import (
     table,
 )
 from mmext.datasets.check_fix import write_fixed
+from mmext.datasets.check_images import read_image
 from mmext.datasets.check_masks import rle_runs
 from mmext.datasets.checks import Split, read_coco
 from mmext.errors import UserError
@@ -106,6 +108,26 @@ def turned(orientation: int) -> Callable[[Path], None]:
         image.save(path, exif=exif)
 
     return damage
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp', '.bmp'])
+@pytest.mark.parametrize('orientation', [0, 3, 6, 9])
+def test_sizes_are_those_that_opencv_decodes(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    """Which formats and values it heeds is OpenCV's choice."""
+    path = tmp_path / f'a{suffix}'
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.arange(50 * 30 * 3, dtype=np.uint8).reshape(30, 50, 3)
+    Image.fromarray(pixels).save(path, exif=exif)
+    fact, data = read_image(path), np.fromfile(path, np.uint8)
+    shown = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    flag = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    stored = cv2.imdecode(data, flag)
+    assert fact.size(turned=True) == shown.shape[1::-1]
+    assert fact.size(turned=False) == stored.shape[1::-1]
+    assert (fact.orientation in (0, 1)) == np.array_equal(shown, stored)
 
 
 def truncated(root: Path) -> None:

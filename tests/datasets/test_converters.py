@@ -6,10 +6,14 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -20,6 +24,7 @@ from mmext.datasets.converters import (
     read_yolo,
     write_coco_folder,
 )
+from mmext.datasets.converters.common import LabelledObject, image_size
 from mmext.datasets.shapes import CLASSES, write_shapes
 from mmext.errors import UserError
 
@@ -198,6 +203,144 @@ def test_a_picture_lying_on_its_side_has_its_sides_exchanged(yolo):
     assert (image.width, image.height) == (192, 256)
 
 
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp', '.bmp'])
+@pytest.mark.parametrize('orientation', [0, 3, 6, 8, 9, 65535])
+def test_sizes_are_those_that_opencv_decodes(tmp_path, suffix, orientation):
+    """Which formats and values it heeds is OpenCV's choice."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f'a{suffix}'
+    Image.new('RGB', (50, 30)).save(path, exif=exif)
+    seen = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    assert image_size(path) == seen.shape[1::-1]
+
+
+@pytest.mark.parametrize(
+    'mode', ['1', 'L', 'LA', 'P', 'RGBA', 'I;16', 'CMYK', 'F']
+)
+def test_sizes_of_other_kinds_of_pixels(tmp_path, mode):
+    path = tmp_path / ('a.tif' if mode in ('CMYK', 'F') else 'a.png')
+    Image.new(mode, (50, 30)).save(path)
+    assert image_size(path) == (50, 30)
+
+
+def test_a_picture_too_large_to_open_is_named(tmp_path):
+    """Pillow's own error is neither an OSError nor a UserError."""
+    path = tmp_path / 'bomb.png'
+    Image.new('RGB', (50, 30)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack('>II', 60000, 60000)
+    data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(UserError, match='bomb.png is not a readable image'):
+        image_size(path)
+
+
+def write_pair(root: Path, name: str, label: str, suffix: str = '.jpg'):
+    """A YOLO folder of two images, 200x100, one label file each."""
+    for split in ('train', 'val'):
+        for kind in ('images', 'labels'):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        image = root / 'images' / split / f'{name}{suffix}'
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (200, 100)).save(image, 'JPEG')
+        path = root / 'labels' / split / f'{name}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(label, encoding='utf-8')
+    (root / 'classes.txt').write_text('cat\ndog\n')
+    return root
+
+
+def objects(root: Path, split: str = 'train') -> list[LabelledObject]:
+    return [o for i in read_yolo(root)[0][split] for o in i.objects]
+
+
+@pytest.mark.parametrize(
+    ('line', 'box'),
+    [
+        ('0 0.5 0.5 0.25 0.5', (75, 25, 50, 50)),
+        ('0 0.0 0.0 0.02 0.02', (0, 0, 2, 1)),  # cut by the corner
+        ('1 1.0 1.0 0.5 0.5', (150, 75, 50, 25)),
+        ('1 0.1 0.2 0.3 0.2 0.3 0.6', (20, 20, 40, 40)),
+        ('1 -0.01 0.2 1.01 0.2 0.3 0.6', (0, 20, 200, 40)),
+    ],
+)
+def test_yolo_boxes_by_hand(tmp_path, line, box):
+    found = objects(write_pair(tmp_path, 'a', line))
+    assert found[0].bbox == pytest.approx(box, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('corners', 'zero_based', 'box'),
+    [
+        ((1, 1, 200, 100), False, (0, 0, 200, 100)),
+        ((1, 1, 10, 10), False, (0, 0, 10, 10)),
+        ((7, 8, 7, 8), False, (6, 7, 1, 1)),  # one pixel
+        ((-5, 3, 300, 100), False, (0, 2, 200, 98)),
+        ((1.5, 2.25, 9.5, 10.25), False, (0.5, 1.25, 9, 9)),
+        ((0, 0, 200, 100), True, (0, 0, 200, 100)),
+        ((7, 8, 9, 9), True, (7, 8, 2, 1)),
+    ],
+)
+def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
+    write_voc(tmp_path, 'a', corners)
+    write_voc(tmp_path, 'b', corners)
+    for images in read_voc(tmp_path, zero_based, 0.5).values():
+        assert images[0].objects[0].bbox == box
+
+
+def write_voc(root: Path, name: str, corners, head: str = '', suffix='.xml'):
+    keys = ('xmin', 'ymin', 'xmax', 'ymax')
+    box = ''.join(
+        f'<{k}>{v}</{k}>' for k, v in zip(keys, corners, strict=True)
+    )
+    for folder in ('Annotations', 'JPEGImages'):
+        (root / folder).mkdir(exist_ok=True)
+    Image.new('RGB', (200, 100)).save(root / 'JPEGImages' / f'{name}.JPG')
+    (root / 'Annotations' / f'{name}{suffix}').write_text(
+        f'<annotation>{head}<object><name>Katze</name><bndbox>{box}</bndbox>'
+        '</object></annotation>',
+        encoding='utf-8',
+    )
+
+
+@pytest.mark.parametrize('name', ['two words', 'größe 1', 'a.b', '图'])
+def test_names_with_spaces_dots_and_other_scripts(tmp_path, name):
+    voc, yolo = tmp_path / 'voc', tmp_path / 'yolo'
+    voc.mkdir()
+    write_voc(voc, name, (1, 1, 9, 9), suffix='.XML')
+    main = voc / 'ImageSets/Main'
+    main.mkdir(parents=True)
+    for split, column in (('train', ''), ('val', '  1')):
+        text = f'{name}{column}\r\n'
+        (main / f'{split}.txt').write_text(text, encoding='utf-8-sig')
+    for images in read_voc(voc).values():
+        assert [i.path.name for i in images] == [f'{name}.JPG']
+    write_pair(yolo, name, '0 .5 .5 .5 .5', '.JPG')
+    splits, _ = read_yolo(yolo)
+    files = write_coco_folder(splits, ['cat'], yolo, yolo / 'out')
+    content = json.loads(files['val'].read_text())
+    copy = yolo / 'out' / content['images'][0]['file_name']
+    assert copy.name == f'{name}.JPG'
+    assert copy.is_file()
+
+
+def test_yolo_files_of_windows_and_labelimg(tmp_path):
+    root = write_pair(tmp_path, 'a', '\ufeff0 .5 .5 .5 .5\r\n\r\n')
+    (root / 'classes.txt').write_text('cat\r\ndog\r\n', encoding='utf-8-sig')
+    (root / 'labels/val/classes.txt').write_text('cat\ndog\n')
+    label = root / 'labels/train/a.txt'
+    label.rename(label.with_suffix('.TXT'))
+    assert [o.name for o in objects(root)] == ['cat']
+    assert [o.name for o in objects(root, 'val')] == ['cat']
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path):
+    root = write_pair(tmp_path, 'x/a', '0 .5 .5 .5 .5')
+    write_pair(tmp_path, 'y/a', '1 .5 .5 .5 .5')
+    assert [o.name for o in objects(root)] == ['cat', 'dog']
+
+
 def first(root: Path, pattern: str) -> Path:
     return sorted(root.glob(pattern))[0]
 
@@ -238,6 +381,37 @@ def replace(root: Path, pattern: str, old: str, new: str) -> None:
             lambda r: (r / 'ImageSets/Main/val.txt').write_text('gone\n'),
             "lists 'gone'",
         ),
+        (
+            lambda r: replace(
+                r, 'Annotations/*', '<xmin>', '<xmin>nan</xmin><xmin>'
+            ),
+            "<xmin> is 'nan', not a number",
+        ),
+        (
+            lambda r: shutil.copy(
+                first(r, 'JPEGImages/*'),
+                first(r, 'JPEGImages/*').with_suffix('.JPG'),
+            ),
+            'train_1.JPG and .*train_1.png would have the same annotations',
+        ),
+        (
+            lambda r: replace(
+                r,
+                'Annotations/*',
+                '<object>',
+                '<size><width>192</width><height>256</height></size><object>',
+            ),
+            'train_1.xml is of a 192x256 image, and .* is 256x192',
+        ),
+        (
+            lambda r: replace(
+                r,
+                'Annotations/*',
+                '<annotation>',
+                '<?xml version="1.0" encoding="gb2312"?><annotation>',
+            ),
+            'train_1.xml is not XML: multi-byte',
+        ),
     ],
 )
 def test_voc_errors(voc, damage, message):
@@ -273,6 +447,32 @@ def test_voc_errors(voc, damage, message):
         ),
         (lambda r: first(r, 'images/train/*').unlink(), 'has no image in'),
         (lambda r: shutil.rmtree(r / 'images/val'), 'has no images'),
+        (lambda r: shutil.rmtree(r / 'labels/train'), 'has no label files'),
+        (
+            lambda r: (r / 'data.yaml').write_text('names: {0: a, b: c}'),
+            r"keys of names are \[0, 'b'\]",
+        ),
+        (
+            lambda r: (r / 'data.yaml').write_text('names: [on, off]'),
+            'a name is True, not a word',
+        ),
+        (
+            lambda r: first(r, 'labels/train/*').write_bytes(b'0 \xff'),
+            'train/000000.txt is not UTF-8',
+        ),
+        (
+            lambda r: first(r, 'labels/train/*').write_text(
+                '0 .5 .5 -.005 .5'
+            ),
+            'has no area',
+        ),
+        (
+            lambda r: shutil.copy(
+                first(r, 'images/val/*'),
+                first(r, 'images/val/*').with_suffix('.jpeg'),
+            ),
+            'would have the same annotations',
+        ),
     ],
 )
 def test_yolo_errors(yolo, damage, message):
@@ -285,6 +485,8 @@ def test_an_unknown_class_writes_nothing(voc):
     splits = read_voc(voc)
     with pytest.raises(UserError, match="'starr'.*\n.*Did you mean 'star'"):
         write_coco_folder(splits, ['starr'], voc, voc)
+    with pytest.raises(UserError, match="'star' is named twice: star, star"):
+        write_coco_folder(splits, ['star', 'star'], voc, voc)
     with pytest.raises(UserError, match="split 'val' .* has no images"):
         write_coco_folder(splits | {'val': []}, ['star'], voc, voc)
     assert not (voc / 'annotations').exists()

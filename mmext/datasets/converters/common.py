@@ -6,17 +6,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from mmext.errors import UserError, did_you_mean
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 lie on their side
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass
@@ -61,11 +62,47 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            width, height = image.size
-    except OSError as error:
+            size, tag = image.size, image.getexif().get(_ORIENTATION, 1)
+        if tag not in (0, 1):  # heeded or not: OpenCV's choice by format
+            data = np.fromfile(path, np.uint8)
+            size = cv2.imdecode(data, cv2.IMREAD_COLOR).shape[1::-1]
+    except Exception as error:  # what is raised is up to the format
         raise UserError(f'{path} is not a readable image: {error}') from error
-    return (height, width) if turned else (width, height)
+    return size
+
+
+def find_images(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Images by their path in ``folder`` without the suffix.
+
+    Raises:
+        UserError: If two differ in the suffix alone: their annotations would
+            be one file.
+    """
+    images: dict[str, Path] = {}
+    for path in sorted(files):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            name = path.relative_to(folder).with_suffix('').as_posix()
+            if (other := images.setdefault(name, path)) != path:
+                raise UserError(
+                    f'{other} and {path} would have the same annotations',
+                    'rename one of them, or remove it where it is a copy',
+                )
+    return images
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file, with or without a BOM, stripped.
+
+    Raises:
+        UserError: If the file is of another encoding.
+    """
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path} is not UTF-8: {error}', 'save it in that encoding'
+        ) from error
+    return [line.strip() for line in text.splitlines()]
 
 
 def clip_box(
@@ -105,8 +142,14 @@ def write_coco_folder(
             copied.
 
     Raises:
-        UserError: If a class is nowhere in the data, or a split is empty.
+        UserError: If a class is named twice or nowhere in the data, or a
+            split is empty.
     """
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UserError(
+            f'class {twice[0]!r} is named twice: {", ".join(names)}',
+            'give each class a name of its own',
+        )
     seen = {
         o.name for images in splits.values() for i in images for o in i.objects
     }

@@ -8,16 +8,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mmext.datasets.converters.common import (
-    IMAGE_SUFFIXES,
     LabelledImage,
     LabelledObject,
     clip_box,
+    find_images,
     image_size,
+    read_lines,
 )
 from mmext.errors import UserError
 
@@ -47,17 +49,18 @@ def read_voc(
             'name one between 0 and 1, such as 0.2',
         )
     folder = root / 'Annotations'
-    files = {p.stem: p for p in sorted(folder.glob('*.xml'))}
+    files = {
+        p.stem: p
+        for p in sorted(folder.glob('*'))
+        if p.suffix.lower() == '.xml'
+    }
     if not files:
         raise UserError(
             f'{folder} has no XML files',
             'name the folder that holds Annotations/ and JPEGImages/',
         )
-    images = {
-        p.stem: p
-        for p in sorted((root / 'JPEGImages').glob('*'))
-        if p.suffix.lower() in IMAGE_SUFFIXES
-    }
+    images = root / 'JPEGImages'
+    images = find_images(images, images.glob('*'))
     return {
         split: [_read_file(files[s], images, zero_based) for s in stems]
         for split, stems in _splits(root, files, val_part).items()
@@ -75,9 +78,12 @@ def _splits(
         return {'train': sorted(stems[count:]), 'val': sorted(stems[:count])}
     splits = {}
     for split, path in lists.items():
-        # Lists of one class have a second column, 1 or -1.
+        # Lists of one class have a second column, 1 or -1; names may have
+        # spaces.
         stems = [
-            x.split()[0] for x in path.read_text().splitlines() if x.strip()
+            line if line in files else line.rsplit(maxsplit=1)[0]
+            for line in read_lines(path)
+            if line
         ]
         if missing := [s for s in stems if s not in files]:
             raise UserError(
@@ -93,7 +99,7 @@ def _read_file(
 ) -> LabelledImage:
     try:
         tree = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f'{path} is not XML: {error}') from error
     image = images.get(path.stem)
     if image is None:
@@ -102,6 +108,14 @@ def _read_file(
             f'{path.parents[1] / "JPEGImages"}'
         )
     width, height = image_size(image)
+    said = [tree.findtext(f'size/{key}') or '0' for key in ('width', 'height')]
+    if said not in (['0', '0'], [str(width), str(height)]):
+        raise UserError(
+            f'{path} is of a {"x".join(said)} image, and {image} is '
+            f'{width}x{height} as OpenCV reads it',
+            'it may have been resized, or turned by its EXIF tag, after its '
+            'boxes were drawn; where they are right, remove <size>',
+        )
     labelled = LabelledImage(image, width, height)
     for i, node in enumerate(tree.iter('object')):
         name = (node.findtext('name') or '').strip()
@@ -132,9 +146,12 @@ def _read_file(
 def _number(node: ElementTree.Element, key: str, where: str) -> float:
     text = node.findtext(f'bndbox/{key}')
     try:
-        return float(text)
+        value = float(text)
     except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
         raise UserError(
             f'{where}: <bndbox><{key}> is '
             + ('missing' if text is None else f'{text!r}, not a number')
-        ) from None
+        )
+    return value

@@ -17,11 +17,12 @@ from pathlib import Path
 import yaml
 
 from mmext.datasets.converters.common import (
-    IMAGE_SUFFIXES,
     LabelledImage,
     LabelledObject,
     clip_box,
+    find_images,
     image_size,
+    read_lines,
 )
 from mmext.errors import UserError
 
@@ -45,26 +46,26 @@ def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
     splits = {}
     for split in ('train', 'val'):
         folder, labels = root / 'images' / split, root / 'labels' / split
-        files = [
-            p
-            for p in sorted(folder.rglob('*'))
-            if p.suffix.lower() in IMAGE_SUFFIXES
-        ]
-        if not files:
+        images = find_images(folder, folder.rglob('*'))
+        if not images:
             raise UserError(
                 f'{folder} has no images',
                 'YOLO data has images/{train,val}/ and labels/{train,val}/',
             )
-        label_files = {
-            labels / p.relative_to(folder).with_suffix('.txt'): p
-            for p in files
+        files = {
+            p.relative_to(labels).with_suffix('').as_posix(): p
+            for p in sorted(labels.rglob('*'))
+            if p.suffix.lower() == '.txt'
         }
-        for path in sorted(labels.rglob('*.txt')):
-            if path not in label_files:
+        if not files:
+            raise UserError(f'{labels} has no label files')
+        for name, path in files.items():
+            # labelImg writes the class names beside the labels.
+            if name not in images and path.name != 'classes.txt':
                 raise UserError(f'{path} has no image in {folder}')
         splits[split] = [
-            _read_file(path, image, names)
-            for path, image in label_files.items()
+            _read_file(files.get(name), image, names)
+            for name, image in images.items()
         ]
     return splits, names
 
@@ -72,23 +73,28 @@ def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
 def _names(root: Path) -> list[str]:
     for path in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
         try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+            content = yaml.safe_load(path.read_bytes())
         except yaml.YAMLError as error:
             raise UserError(f'{path} is not YAML: {error}') from error
         names = content.get('names') if isinstance(content, dict) else None
         if isinstance(names, dict):
-            if sorted(names) != list(range(len(names))):
+            if set(names) != set(range(len(names))):
                 raise UserError(
-                    f'{path}: the keys of names are {sorted(names)}, not 0 to '
+                    f'{path}: the keys of names are {[*names]}, not 0 to '
                     f'{len(names) - 1}'
                 )
             names = [names[i] for i in range(len(names))]
         if isinstance(names, list) and names:
+            # YAML reads no, off and null as something else than words.
+            if odd := [n for n in names if type(n) in (bool, type(None))]:
+                raise UserError(
+                    f'{path}: a name is {odd[0]!r}, not a word',
+                    'put it in quotes',
+                )
             return [str(name) for name in names]
     path = root / 'classes.txt'
     if path.is_file():
-        lines = path.read_text(encoding='utf-8').splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        return [line for line in read_lines(path) if line]
     raise UserError(
         f'{root} has no data.yaml with names: [...] and no classes.txt',
         'write the class names, in the order of their numbers, to '
@@ -96,14 +102,13 @@ def _names(root: Path) -> list[str]:
     )
 
 
-def _read_file(path: Path, image: Path, names: list[str]) -> LabelledImage:
+def _read_file(
+    path: Path | None, image: Path, names: list[str]
+) -> LabelledImage:
     width, height = image_size(image)
     labelled = LabelledImage(image, width, height)
-    if not path.is_file():
-        return labelled
-    lines = path.read_text(encoding='utf-8').splitlines()
-    for number, line in enumerate(lines, 1):
-        if line.strip():
+    for number, line in enumerate(read_lines(path) if path else [], 1):
+        if line:
             labelled.objects.append(
                 _read_line(line, f'{path}:{number}', names, width, height)
             )
@@ -118,7 +123,7 @@ def _read_line(
         label, values = int(fields[0]), [float(v) for v in fields[1:]]
     except ValueError:
         raise UserError(
-            f'{where}: {line.strip()!r} is not a class number and coordinates'
+            f'{where}: {line!r} is not a class number and coordinates'
         ) from None
     if not 0 <= label < len(names):
         raise UserError(
@@ -138,6 +143,7 @@ def _read_line(
     polygon = None
     if len(values) == 4:
         cx, cy, w, h = values
+        w, h = max(w, 0), max(h, 0)
         xs, ys = [cx - w / 2, cx + w / 2], [cy - h / 2, cy + h / 2]
     else:
         xs, ys = ([min(max(v, 0), 1) for v in values[i::2]] for i in (0, 1))
