@@ -51,7 +51,7 @@ EXTRAS = {
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4'],
-    'analysis': ['scikit-learn', 'scipy'],
+    'analysis': ['scikit-learn'],
     'dev': [
         'hypothesis',
         'pytest',
@@ -59,7 +59,6 @@ EXTRAS = {
         'pytest-xdist',
         'ruff==0.15.*',
         'scikit-learn',
-        'scipy',
         'timm',
     ],
 }
@@ -84,6 +83,7 @@ setup(
         'pyyaml',
         'rich',
         'safetensors',
+        'scipy',
         # Named safe globals: checkpoints are read without running them.
         'torch>=2.6',
         'torchvision>=0.21',

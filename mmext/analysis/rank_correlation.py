@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
 from mmext.errors import UserError
 
@@ -29,26 +31,6 @@ class Correlation:
         if self.low is None:
             return f'{self.value:+.2f} (no interval: fewer than 4 models)'
         return f'{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]'
-
-
-def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
-    """Kendall's tau-b, which allows for ties."""
-    signs = [np.sign(np.subtract.outer(v, v)) for v in (x, y)]
-    size = np.sqrt(np.prod([np.square(s).sum() for s in signs]))
-    return float((signs[0] * signs[1]).sum() / size) if size else float('nan')
-
-
-def spearman_rho(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rho: the correlation of the ranks, ties averaged."""
-    ranks = []
-    for values in (x, y):
-        _, inverse, counts = np.unique(
-            values, return_inverse=True, return_counts=True
-        )
-        rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-        ranks.append(rank - rank.mean())
-    size = np.sqrt(np.prod([np.square(r).sum() for r in ranks]))
-    return float(ranks[0] @ ranks[1] / size) if size else float('nan')
 
 
 def correlate(
@@ -77,19 +59,22 @@ def correlate(
     )
     return tuple(
         _with_interval(measure, x, y, picks)
-        for measure in (kendall_tau, spearman_rho)
+        for measure in (kendalltau, spearmanr)
     )
 
 
 def _with_interval(
-    measure: Callable[[np.ndarray, np.ndarray], float],
+    measure: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
     x: np.ndarray,
     y: np.ndarray,
     picks: np.ndarray,
 ) -> Correlation:
-    value = measure(x, y)
+    value = float(measure(x, y)[0])
     if len(x) < 4:
         return Correlation(value, None, None)
-    drawn = np.array([measure(x[p], y[p]) for p in picks])
+    with warnings.catch_warnings():
+        # Resamples of one score, which the percentiles leave out.
+        warnings.simplefilter('ignore', ConstantInputWarning)
+        drawn = np.array([measure(x[p], y[p])[0] for p in picks])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Correlation(value, float(low), float(high))

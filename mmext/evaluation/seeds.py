@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as students_t
 
 from mmext.evaluation.intervals import Estimate
-from mmext.evaluation.students_t import t_quantile, t_two_sided
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def seed_test(
             v**2 / (len(side) - 1)
             for v, side in zip(parts, (baseline, candidate), strict=True)
         )
-        reach = t_quantile(level, df) * se
+        reach = float(students_t.ppf((1 + level) / 2, df)) * se
         interval = (difference - reach, difference + reach)
-        p = t_two_sided(difference / se, df)
+        p = 2 * float(students_t.sf(abs(difference) / se, df))
     return SeedTest(
         tuple(map(float, baseline)),
         tuple(map(float, candidate)),
@@ -115,11 +115,11 @@ def two_level(
         return Estimate(centre, math.nan, nothing, math.nan, level)
     se = max(math.sqrt(spread), float(drawn.std(ddof=1)))
     df = min(1e6, se**4 / curvature) if curvature else 1e6
-    reach = t_quantile(level, df) * se
+    reach = float(students_t.ppf((1 + level) / 2, df)) * se
     return Estimate(
         value=centre,
         se=se,
         intervals={'stretched': (centre - reach, centre + reach)},
-        p=t_two_sided(centre / se, df),
+        p=2 * float(students_t.sf(abs(centre) / se, df)),
         level=level,
     )
