@@ -28,16 +28,18 @@ KINDS = {
 
 def evaluator(truth: GroundTruth, preds: Predictions) -> hotcoco.COCOeval:
     """hotcoco's evaluator on all detections, not run yet."""
-    coco = hotcoco.COCO(truth.dataset)
+    coco = hotcoco.COCO(truth.numbered(preds.iou_type))
     rows = np.arange(len(preds))
-    dets = load_detections(coco, preds, rows)
+    dets = load_detections(coco, truth, preds, rows)
     return hotcoco.COCOeval(coco, dets, preds.iou_type)
 
 
 def error_types(truth: GroundTruth, preds: Predictions) -> dict[str, float]:
     """AP50 lost to each kind of error, in 0..1."""
     if not len(preds):
-        return {**dict.fromkeys(KINDS.values(), 0.0), 'missed': 1.0}
+        anns = truth.dataset['annotations']
+        objects = any(not a.get('iscrowd') for a in anns)
+        return {**dict.fromkeys(KINDS.values(), 0.0), 'missed': float(objects)}
     found = evaluator(truth, preds)
     found.evaluate()
     delta = found.tide_errors()['delta_ap']

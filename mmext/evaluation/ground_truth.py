@@ -15,6 +15,7 @@ from mmext.datasets.checks import is_number
 from mmext.errors import UserError
 
 _SECTIONS = ('images', 'annotations', 'categories')
+_LARGEST_ID = 2**53
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,78 @@ class GroundTruth:
         return {
             r['id']: (r['height'], r['width'])
             for r in self.dataset['images']
-            if 'height' in r and 'width' in r
+            if is_number(r.get('height')) and is_number(r.get('width'))
         }
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is odd and yet has a defined AP."""
+        if all(a['id'] for a in self.dataset['annotations']):
+            return []
+        return [
+            f'{self.path} has an annotation of id 0. pycocotools, and so '
+            'mmdet, counts its object as missed even where it is found; here '
+            'it counts as any other. Number annotations from 1.'
+        ]
+
+    def numbered(self, iou_type: str) -> dict:
+        """A dataset for hotcoco: ids are places in the sorted ids.
+
+        hotcoco takes no negative ids, and is strict about fields that do not
+        matter; only what COCO evaluates is here, images in order.
+
+        Args:
+            iou_type: ``'segm'`` keeps the masks.
+
+        Raises:
+            UserError: ``'segm'``, and an object has no mask.
+        """
+        place = {int(v): i for i, v in enumerate(self.image_ids)}
+        category = {int(v): i for i, v in enumerate(self.category_ids)}
+        annotations = []
+        for i, ann in enumerate(self.dataset['annotations']):
+            record = {
+                'id': i + 1,
+                'image_id': place[ann['image_id']],
+                'category_id': category[ann['category_id']],
+                'bbox': ann['bbox'],
+                'area': ann['area'],
+                'iscrowd': int(ann.get('iscrowd', 0)),
+            }
+            if iou_type == 'segm':
+                record['segmentation'] = self._mask(i, ann)
+            annotations.append(record)
+        images = [{'id': i} for i in place.values()]
+        for image_id, (height, width) in self.sizes.items():
+            images[place[image_id]] |= {'height': height, 'width': width}
+        return {
+            'images': images,
+            'annotations': annotations,
+            'categories': [
+                {'id': i, 'name': name} for i, name in enumerate(self.names)
+            ],
+        }
+
+    def _mask(self, i: int, ann: dict) -> list | dict:
+        mask = ann.get('segmentation')
+        polygons = isinstance(mask, list)
+        good = (
+            mask and isinstance(mask[0], list) and len(mask[0]) >= 6
+            if polygons
+            else isinstance(mask, dict) and {'counts', 'size'} <= mask.keys()
+        )
+        where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
+        if not good:
+            raise UserError(
+                f'{where} has no mask: segmentation {str(mask)[:60]}',
+                'Masks are judged by masks; compare boxes: --iou-type bbox.',
+            )
+        if polygons and ann['image_id'] not in self.sizes:
+            raise UserError(
+                f'{where} has polygons on image {ann["image_id"]}, whose '
+                'height and width "images" does not say'
+            )
+        return mask
 
     def __repr__(self) -> str:
         return f'GroundTruth({self.path}, {len(self.image_ids)} images)'
@@ -79,6 +150,11 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
             f'{", ".join(map(repr, missing))}',
             'It needs "images", "annotations" and "categories".',
         )
+    for section in ('images', 'categories'):
+        if not dataset[section]:
+            raise UserError(
+                f'{path} has no {section}, so there is nothing to evaluate'
+            )
     images = _ids(path, 'images', dataset['images'])
     categories = _ids(path, 'categories', dataset['categories'])
     _ids(path, 'annotations', dataset['annotations'])
@@ -100,9 +176,10 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
 def _ids(path: Path, section: str, records: list) -> list[int]:
     ids = [r.get('id') if isinstance(r, dict) else None for r in records]
     for i, value in enumerate(ids):
-        if not isinstance(value, int):
+        if type(value) is not int or abs(value) > _LARGEST_ID:
             raise UserError(
-                f'{path}: {section}[{i}] has id {value!r}, not a whole number'
+                f'{path}: {section}[{i}] has id {value!r}',
+                'An id is a whole number up to 2^53, which JSON can carry.',
             )
     if len(set(ids)) < len(ids):
         seen: set[int] = set()
@@ -117,11 +194,11 @@ def _check(
     for i, ann in enumerate(annotations):
         where = f'{path}: annotations[{i}] (id {ann["id"]})'
         image, category = ann.get('image_id'), ann.get('category_id')
-        if not is_number(image) or image not in images:
+        if type(image) not in (int, float) or image not in images:
             raise UserError(
                 f'{where} is on image {image!r}, which "images" does not list'
             )
-        if not is_number(category) or category not in categories:
+        if type(category) not in (int, float) or category not in categories:
             raise UserError(
                 f'{where} has category {category!r}, which "categories" does '
                 'not list'
@@ -142,4 +219,9 @@ def _check(
             raise UserError(
                 f'{where} has area {area!r}',
                 'COCO decides small, medium and large by "area", in pixels.',
+            )
+        if ann.get('iscrowd', 0) not in (0, 1):
+            raise UserError(
+                f'{where} has iscrowd {ann["iscrowd"]!r}',
+                'It is 1 for a crowd, which is not counted, and 0 otherwise.',
             )

@@ -66,11 +66,15 @@ def read_source(path: str | Path, which: str = 'last') -> Run:
         head = stream.read(1 << 16)
     if not head.lstrip().startswith('['):
         raise not_predictions(path, head)
+    keys = {'bbox': '"bbox"', 'segm': '"segmentation"'}
+    # mmdet's .segm.json has boxes too, with the masks' scores: not bbox AP.
+    named = [kind for kind in keys if path.name.endswith(f'.{kind}.json')]
+    kinds = named or [kind for kind, key in keys.items() if key in head]
     run = Run(
         name=path.name.removesuffix('.json'),
         path=path,
         seed=meta.get('seed'),
-        predictions={'segm' if '"segmentation"' in head else 'bbox': path},
+        predictions=dict.fromkeys(kinds or ['bbox'], path),
     )
     work_dir = path.parent.parent
     if path.parent.name == 'predictions' and any(work_dir.glob('*.py')):

@@ -181,25 +181,27 @@ def _hotcoco(
     areas: tuple[str, ...],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (area, rows, hit bits, ignored bits) cell by cell."""
-    images = {r['id']: r for r in truth.dataset['images']}
+    numbered = truth.numbered(preds.iou_type)
     anns = defaultdict(list)
-    for ann in truth.dataset['annotations']:
+    for ann in numbered['annotations']:
         anns[ann['image_id']].append(ann)
+    image = np.searchsorted(truth.image_ids, preds.image_id[rows])
     ranges = {tuple(AREAS[name]): a for a, name in enumerate(areas)}
     for start in range(0, len(truth.image_ids), _PIECE):
-        ids = truth.image_ids[start : start + _PIECE].tolist()
-        here = rows[np.isin(preds.image_id[rows], ids)]
+        stop = start + _PIECE
+        here = rows[(image >= start) & (image < stop)]
         if not len(here):
             continue
+        images = numbered['images'][start:stop]
         coco = hotcoco.COCO(
             {
-                'images': [images[i] for i in ids],
-                'annotations': [a for i in ids for a in anns[i]],
-                'categories': truth.dataset['categories'],
+                'images': images,
+                'annotations': [a for r in images for a in anns[r['id']]],
+                'categories': numbered['categories'],
             }
         )
         evaluator = hotcoco.COCOeval(
-            coco, load_detections(coco, preds, here), preds.iou_type
+            coco, load_detections(coco, truth, preds, here), preds.iou_type
         )
         evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
         evaluator.params.area_rng_lbl = list(areas)
@@ -217,25 +219,34 @@ def _hotcoco(
 
 
 def load_detections(
-    coco: hotcoco.COCO, preds: Predictions, rows: np.ndarray
+    coco: hotcoco.COCO,
+    truth: GroundTruth,
+    preds: Predictions,
+    rows: np.ndarray,
 ) -> hotcoco.COCO:
-    """Detections, numbered from 1 in the order of rows."""
+    """Detections, numbered from 1 in the order of rows.
+
+    Args:
+        coco: Made of ``truth.numbered``.
+        truth: Ground truth.
+        preds: Detections on it.
+        rows: Those wanted.
+    """
+    image = np.searchsorted(truth.image_ids, preds.image_id[rows])
+    category = np.searchsorted(truth.category_ids, preds.category_id[rows])
     if preds.mask is not None:
         return coco.load_res(
             [
                 {
-                    'image_id': int(preds.image_id[r]),
-                    'category_id': int(preds.category_id[r]),
+                    'image_id': int(i),
+                    'category_id': int(c),
                     'score': float(preds.score[r]),
                     'segmentation': preds.mask[r],
                 }
-                for r in rows
+                for r, i, c in zip(rows, image, category, strict=True)
             ]
         )
     table = np.column_stack(
-        [
-            *(preds.image_id[rows], preds.box[rows], preds.score[rows]),
-            preds.category_id[rows],
-        ]
+        [image, preds.box[rows], preds.score[rows], category]
     )
     return coco.load_res(table.astype(np.float64))

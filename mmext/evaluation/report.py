@@ -120,7 +120,7 @@ def evaluate(
         progress: Called with what is done and its share in 0..1.
         extras: ``costs`` and ``latencies`` of the report.
     """
-    evaluated, resampled, warnings = [], [], []
+    evaluated, resampled, warnings = [], [], [*truth.warnings]
     bootstrap = ImageBootstrap(len(truth.image_ids), resamples, seed)
     total = sum(len(side.runs) for side in sides)
     done = 0

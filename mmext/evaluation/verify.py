@@ -22,6 +22,9 @@ def pycocotools_metrics(
 ) -> dict[str, float]:
     """COCO's twelve numbers; nan where pycocotools has -1.
 
+    Annotations are numbered from 1: pycocotools counts the object of id 0 as
+    missed, even where it is found.
+
     Raises:
         UserError: No detection at all, which pycocotools cannot take.
     """
@@ -44,6 +47,8 @@ def pycocotools_metrics(
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = copy.deepcopy(truth.dataset)
+        for i, ann in enumerate(gt.dataset['annotations'], 1):
+            ann.update(id=i, iscrowd=ann.get('iscrowd', 0))
         gt.createIndex()
         evaluator = COCOeval(gt, gt.loadRes(records), preds.iou_type)
         evaluator.evaluate()

@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """What a comparison refuses, by name, and what it accepts."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_cases import json_writer, random_detections, random_truth
+from coco_cases import (
+    json_writer,
+    pycoco,
+    random_detections,
+    random_truth,
+)
 
 import mmext.evaluation.predictions as predictions_module
 from mmext.errors import UserError
@@ -21,8 +27,10 @@ from mmext.evaluation.inputs import (
 )
 from mmext.evaluation.matching import match
 from mmext.evaluation.predictions import read_predictions
+from mmext.evaluation.report import evaluate
 from mmext.evaluation.resample import accumulate_weighted
 from mmext.evaluation.summary import summarize
+from mmext.evaluation.verify import verify
 
 Write = Callable[[str, object], Path]
 
@@ -34,6 +42,7 @@ def write(tmp_path: Path) -> Write:
 
 TRUTH = random_truth(0)
 FOUND = random_detections(1, TRUTH)
+RLE = {'size': [480, 640], 'counts': 'PP\\9'}  # nothing
 
 
 def read(write: Write, found: object, truth: dict = TRUTH):
@@ -220,6 +229,8 @@ def test_one_image_one_class(write: Write) -> None:
     [
         ({'images': None}, "no list 'images'"),
         ({'annotations': [{'id': 'x'}]}, r'annotations\[0\] has id'),
+        ({'images': [], 'annotations': []}, 'has no images'),
+        ({'categories': [], 'annotations': []}, 'has no categories'),
     ],
 )
 def test_ground_truth_that_is_not_coco(
@@ -241,13 +252,112 @@ def test_ground_truth_that_is_not_coco(
         ({'image_id': [7]}, 'which "images" does not list'),
         ({'category_id': {}}, 'which "categories" does not list'),
         ({'area': math.nan}, 'has area nan'),
+        ({'iscrowd': '0'}, "has iscrowd '0'"),
+        ({'iscrowd': None}, 'has iscrowd None'),
         ({'id': 2}, 'occurs twice'),
+        ({'id': True}, 'has id True'),
+        ({'id': 2**53 + 1}, 'whole number up to 2.53'),
     ],
 )
 def test_bad_annotations(write: Write, change: dict, message: str) -> None:
     anns = [{**TRUTH['annotations'][0], **change}, *TRUTH['annotations'][1:]]
     with pytest.raises(UserError, match=message):
         read_ground_truth(write('gt.json', {**TRUTH, 'annotations': anns}))
+
+
+@pytest.mark.parametrize(
+    'image, category',
+    [
+        (lambda i: -i, lambda i: i),
+        (lambda i: i, lambda i: 1 - i),
+        (lambda i: 2**53 - i, lambda i: 2**40 + i),
+        (lambda i: i, float),
+    ],
+)
+def test_ids_are_names_only(
+    write: Write, image: Callable, category: Callable
+) -> None:
+    anns, found = (
+        [
+            {
+                **r,
+                'image_id': image(r['image_id']),
+                'category_id': category(r['category_id']),
+            }
+            for r in records
+        ]
+        for records in (TRUTH['annotations'], FOUND)
+    )
+    truth = {
+        'images': [{**r, 'id': image(r['id'])} for r in TRUTH['images']],
+        'annotations': anns,
+        'categories': [
+            {**r, 'id': int(category(r['id']))} for r in TRUTH['categories']
+        ],
+    }
+    assert ap(write, found, truth) == pytest.approx(ap(write, FOUND))
+
+
+def test_fields_that_do_not_matter_may_be_odd(write: Write) -> None:
+    truth = copy.deepcopy(TRUTH)
+    for ann in truth['annotations']:
+        ann.update(segmentation='none', ignore='x', id=ann['id'] - 1)
+        if not ann['iscrowd']:
+            del ann['iscrowd']
+    for image in truth['images']:
+        image.update(file_name=7, width='640')
+    for category in truth['categories']:
+        category['name'] = 5
+    assert ap(write, FOUND, truth) == ap(write, FOUND)
+
+
+def test_an_annotation_of_id_0_is_told(write: Write) -> None:
+    """pycocotools never finds the object of id 0; we do, and say so."""
+    truth = copy.deepcopy(TRUTH)
+    for ann in truth['annotations']:
+        ann['id'] -= 1
+    assert pycoco(truth, FOUND).stats[0] < ap(write, FOUND) - 1e-4
+    gt = read_ground_truth(write('gt.json', truth))
+    side = make_side([read_source(write('a.bbox.json', FOUND))])
+    report = evaluate([side, side], gt, 'bbox', resamples=20)
+    assert 'annotation of id 0' in report.warnings[0]
+    values = report.comparisons[0].baseline
+    metrics = {m: float(v[0]) for m, v in values.items()}
+    verify(gt, report.sides[0].predictions[0], metrics)
+
+
+def mask(ann: dict) -> list:
+    x, y, w, h = ann['bbox']
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+@pytest.mark.parametrize('bad', [None, [], [[]], [[1, 2, 3, 4]], 'x', {}])
+def test_masks_are_not_judged_by_boxes(write: Write, bad: object) -> None:
+    """hotcoco takes the box of an object without a mask."""
+    truth = copy.deepcopy(TRUTH)
+    for ann in truth['annotations']:
+        ann['segmentation'] = mask(ann)
+    found = [{**d, 'segmentation': mask(d)} for d in FOUND]
+    assert ap(write, found, truth) > 0.1
+    truth['annotations'][3]['segmentation'] = bad
+    with pytest.raises(UserError, match=r'annotations\[3\] .* has no mask'):
+        ap(write, found, truth)
+    truth['annotations'][3]['segmentation'] = [[0, 0, 5, 0, 5, 5]]
+    for image in truth['images']:
+        del image['width']
+    found = [{**d, 'segmentation': RLE} for d in FOUND]
+    with pytest.raises(UserError, match='height and width'):
+        ap(write, found, truth)
+
+
+def test_a_file_of_boxes_and_masks_has_both(write: Write) -> None:
+    both = [{**d, 'segmentation': RLE} for d in FOUND]
+    source = read_source(write('both.json', both))
+    assert [*source.predictions] == ['bbox', 'segm']
+    named = read_source(write('mmdet.segm.json', both))
+    assert [*named.predictions] == ['segm']
+    gt = read_ground_truth(write('gt.json', TRUTH))
+    assert read_predictions(source.path, gt, 'bbox').mask is None
 
 
 def test_ground_truth_from_the_side_file(write: Write) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -181,6 +182,16 @@ def test_error_types(report: Report) -> None:
         error_types(report.truth, side.predictions[0]) for side in report.sides
     )
     assert rough['location'] > fine['location']  # it was made so
+
+
+def test_nothing_is_missed_where_nothing_is(report: Report) -> None:
+    preds = report.sides[0].predictions[0]
+    columns = ('image_id', 'category_id', 'box', 'score')
+    none = replace(preds, **{c: getattr(preds, c)[:0] for c in columns})
+    assert error_types(report.truth, none)['missed'] == 1
+    empty = {**report.truth.dataset, 'annotations': []}
+    truth = replace(report.truth, dataset=empty)
+    assert set(error_types(truth, none).values()) == {0.0}
 
 
 class _Page(HTMLParser):
