@@ -107,16 +107,6 @@ def is_first_process(
     )
 
 
-def num_processes(
-    launcher: str, environ: Mapping[str, str] = os.environ
-) -> int:
-    """How many processes the run has, asked before they have met."""
-    name = {'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
-    if launcher == 'none':
-        return 1
-    return int(environ.get(name.get(launcher, 'WORLD_SIZE'), 1))
-
-
 def init_gloo(launcher: str, timeout: float | None = None) -> None:
     """Joins the other processes over gloo; the CPU's ``init_dist``.
 

@@ -69,8 +69,7 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
     Args:
         cfg: The config: ``auto_scale_lr.base_batch_size``,
             ``optim_wrapper`` and ``train_dataloader.batch_size`` are read.
-        processes: Of the run, one a GPU
-            (:func:`mmext.engine.distributed.num_processes`).
+        processes: Of the run, one a GPU.
 
     Returns:
         None where the config does not name its batch, or names no single

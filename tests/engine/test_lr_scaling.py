@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmext.engine.distributed import num_processes
 from mmext.engine.lr_scaling import lr_scaling
 
 
@@ -44,10 +43,3 @@ def test_nothing_is_said_of_what_is_not_known(gone):
     cfg = config()
     cfg.pop(gone)
     assert lr_scaling(cfg, 1) is None
-
-
-def test_processes_by_launcher():
-    environ = {'WORLD_SIZE': '2', 'SLURM_NTASKS': '3'}
-    environ['OMPI_COMM_WORLD_SIZE'] = '4'
-    names = ('none', 'pytorch', 'slurm', 'mpi')
-    assert [num_processes(n, environ) for n in names] == [1, 2, 3, 4]
