@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mmext.engine.checkpoint import load
@@ -23,6 +24,8 @@ def assert_same(one: object, other: object, where: str = '') -> None:
             assert_same(*pair, f'{where}.{i}')
     elif isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
+    elif isinstance(one, np.ndarray):
+        assert np.array_equal(one, other), where
     else:
         assert one == other, where
 

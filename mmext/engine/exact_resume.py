@@ -4,6 +4,8 @@
 - A checkpoint from the middle of an epoch: MMEngine would begin that epoch
   anew. Here the batches that were done are passed over, and the generators of
   random numbers go on where they stopped.
+- The order of the images where no seed is given: it is the checkpoint's seed
+  that counts, and MMEngine's sampler has another one by then.
 - ``EarlyStoppingHook``'s patience: MMEngine would begin counting anew.
 - Whether the step was validated: a checkpoint that is written after the
   validation, as that of a new best one is, has all that came of it.
@@ -88,9 +90,16 @@ class ExactResumeHook(Hook):
             {'random_state': random_state(), 'buffers': buffers}
         )
 
+    def before_run(self, runner) -> None:
+        """Notes the seed that the sampler was built with."""
+        self._drawn = runner.seed
+
     def before_train(self, runner) -> None:
         """Sets the loop to the batch that is next."""
         loop = runner.train_loop
+        sampler = getattr(loop.dataloader.batch_sampler, 'sampler', None)
+        if getattr(sampler, 'seed', None) == self._drawn:
+            sampler.seed = runner.seed
         done = self._loaded.get('batches_done', 0)
         if not done or not isinstance(loop, ResumableEpochLoop):
             return
@@ -118,14 +127,19 @@ class ExactResumeHook(Hook):
         """Counts."""
         self._done = batch_idx + 1
 
+    def after_train_epoch(self, runner) -> None:
+        """Begins to count anew: what is saved from here on has the epoch."""
+        self._done = 0
+
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Notes it."""
         self._validated = runner.iter
 
     @property
-    def resumed_validated(self) -> bool:
-        """Whether the validation of the resumed step is in its checkpoint."""
-        return self._loaded.get('validated', False)
+    def may_lack_validation(self) -> bool:
+        """Whether the resumed checkpoint has no validation of its step."""
+        known = 'validated', 'batches_done'
+        return not any(self._loaded.get(key) for key in known)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Adds its own to a checkpoint that can be resumed."""
@@ -140,15 +154,13 @@ class ExactResumeHook(Hook):
                 for hook in _early_stopping(runner)
             ],
         }
-        if isinstance(loop, ResumableEpochLoop):
-            batches = len(loop.dataloader)
-            if self._done < batches:
-                extra |= {
-                    'batches_done': self._done,
-                    'batches': batches,
-                    'processes': self._processes
-                    or [{'random_state': random_state()}],
-                }
+        if isinstance(loop, ResumableEpochLoop) and self._done:
+            extra |= {
+                'batches_done': self._done,
+                'batches': len(loop.dataloader),
+                'processes': self._processes
+                or [{'random_state': random_state()}],
+            }
         self._processes = []
         checkpoint[KEY] = extra
 

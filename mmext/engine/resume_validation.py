@@ -28,7 +28,7 @@ class ResumeValidationHook(Hook):
         if not runner._resume or runner.val_loop is None or not loop.iter:
             return
         if any(
-            isinstance(hook, ExactResumeHook) and hook.resumed_validated
+            isinstance(hook, ExactResumeHook) and not hook.may_lack_validation
             for hook in runner.hooks
         ):
             return

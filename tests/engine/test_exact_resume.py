@@ -16,7 +16,7 @@ from mmengine.registry import METRICS
 from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner
 
-from mmext.engine.checkpoint_files import defect
+from mmext.engine.checkpoint_files import defect, newest_valid
 from mmext.engine.interrupt import Interrupted, InterruptHook
 
 ADAM = {'optimizer': {'type': 'AdamW', 'lr': 0.01}}
@@ -188,6 +188,62 @@ def test_a_second_signal_stops_at_once(monkeypatch):
     monkeypatch.setattr('mmext.engine.interrupt.REPEATED', -1)
     with pytest.raises(KeyboardInterrupt):
         hook._ask(signal.SIGINT, None)
+
+
+def test_a_checkpoint_every_few_iterations(tmp_path):
+    """The one after an epoch's last batch is of that epoch, too."""
+    often = {'type': 'CheckpointHook', 'by_epoch': False, 'interval': 3}
+    more = {'default_hooks': {'checkpoint': often}, **validated()}
+    whole = run(tmp_path / 'whole', **more)
+    for step in (9, 12):
+        cut = tmp_path / f'{step}'
+        with pytest.raises(KilledError):
+            run(cut, Break(step + 1), **more)
+        assert newest_valid(cut).name == f'iter_{step}.pth'
+        resumed = run(cut, resume=True, **more)
+        assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
+        name = 'iter_18.pth'
+        assert_same_end(tmp_path / 'whole' / name, cut / name)
+
+
+class KilledError(Exception):
+    """Ends a training where SIGKILL would."""
+
+
+class Break(Kill):
+    """Ends the process, as far as one that goes on can tell."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.step:
+            raise KilledError
+
+
+def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
+    """Its seed is drawn; resumed, it is that of the checkpoint."""
+
+    class Noted(Numbers):
+        seen: list[int] = []
+
+        def __getitem__(self, index: int) -> dict:
+            self.seen.append(index)
+            return super().__getitem__(index)
+
+    def loader() -> dict:
+        return {
+            'batch_size': 2,
+            'num_workers': 0,
+            'dataset': Noted(12),
+            'sampler': {'type': 'DefaultSampler', 'shuffle': True},
+            'collate_fn': {'type': 'pseudo_collate'},
+        }
+
+    more = {'randomness': {'seed': None}, 'epochs': 1}
+    with pytest.raises(Interrupted, match='iter_4'):
+        run(tmp_path, Kill(4), train_dataloader=loader(), **more)
+    begun, Noted.seen = Noted.seen, []
+    run(tmp_path, train_dataloader=loader(), resume=True, **more)
+    assert Noted.seen[:8] == begun
+    assert sorted(Noted.seen) == [*range(12)]
 
 
 def test_another_batch_size_begins_the_epoch_anew(tmp_path):
