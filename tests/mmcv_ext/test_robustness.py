@@ -233,15 +233,53 @@ def test_a_wild_offset_reads_zero(value: float) -> None:
         assert (go[0, :, 2, 2] == 0).all()
 
 
-def test_a_wild_location_reads_zero() -> None:
-    value = rand(1, 36, 2, 2)
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf, 3e38])
+def test_a_wild_location_reads_zero(value: float) -> None:
     loc = torch.full((1, 3, 2, 2, 3, 2), 0.5)
-    loc[0, 1] = torch.nan
+    loc[0, 1] = value
+    tensors = [rand(1, 36, 2, 2), loc, torch.ones(1, 3, 2, 2, 3)]
+    maps, loc, attn = (t.requires_grad_() for t in tensors)
     out = MultiScaleDeformableAttnFunction.apply(
-        value, SHAPES, START, loc, torch.ones(1, 3, 2, 2, 3), 64
+        maps, SHAPES, START, loc, attn, 64
     )
     assert (out[0, 1] == 0).all()
     assert (out[0, [0, 2]] != 0).all()
+    grads = torch.autograd.grad(out.sum(), (maps, loc, attn))
+    assert grads[0].isfinite().all()
+    for grad in grads[1:]:
+        assert (grad[0, 1] == 0).all()
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, 1e30])
+def test_a_wild_offset_of_a_bin_reads_zero(value: float) -> None:
+    x = rand(1, 2, 8, 8)
+    rois = torch.tensor([[0.0, 1, 1, 6, 6]])
+    offset = torch.zeros(1, 2, 2, 2)
+    offset[0, :, 1, 1] = value
+    offset.requires_grad_()
+    out = mmcv.ops.deform_roi_pool(x, rois, offset, 2, 1.0, 2)
+    assert (out[0, :, 1, 1] == 0).all()
+    grad = torch.autograd.grad(out.sum(), offset)[0]
+    assert (grad[0, :, 1, 1] == 0).all()
+    assert (grad != 0).sum() == 6
+
+
+def test_boxes_without_area_keep_their_scores() -> None:
+    """As clipped to the image's edge: their IoU is 0 / 0."""
+    line = torch.tensor([[5.0, 2, 5, 8]]).repeat(3, 1)
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    for method in ('naive', 'linear', 'gaussian'):
+        dets, keep = mmcv.ops.soft_nms(line, scores, method=method)
+        assert dets[:, 4].tolist() == scores.tolist()
+        assert keep.tolist() == [0, 1, 2]
+
+
+def test_a_rotated_box_of_nan_drops_no_other() -> None:
+    boxes = torch.tensor([[5.0, 5, 4, 4, 0], [5, 5, 4, 4, 0], [9, 9, 1, 1, 0]])
+    boxes[0, 0] = torch.nan
+    _, keep = mmcv.ops.nms_rotated(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+    assert keep.tolist() == [0, 1, 2]
 
 
 def test_nms_takes_half_and_double() -> None:
@@ -307,6 +345,18 @@ def test_focal_loss_saturates_and_weighs_classes() -> None:
         )
 
 
+@pytest.mark.parametrize('gamma', [0.0, 0.5])
+def test_softmax_focal_loss_of_a_certain_row_has_a_gradient(
+    gamma: float,
+) -> None:
+    x = torch.tensor([[200.0, 0, 0], [0, 200, 0]], requires_grad=True)
+    target = torch.tensor([0, 0])
+    loss = mmcv.ops.softmax_focal_loss(x, target, gamma, 1.0, None, 'sum')
+    grad = torch.autograd.grad(loss, x)[0]
+    want = torch.tensor([[0.0, 0, 0], [-1, 1, 0]])
+    torch.testing.assert_close(grad, want)
+
+
 def test_sigmoid_focal_loss_against_torchvision() -> None:
     x = rand(20, 5).requires_grad_()
     target = torch.arange(20) % 6  # 5 is background
@@ -365,6 +415,31 @@ def test_ops_take_no_boxes() -> None:
         torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2.0, 0.25
     )
     assert loss.isnan()  # 0 / 0, as in mmcv: the mean of nothing
+
+
+def test_deformable_attention_takes_no_images() -> None:
+    value = torch.zeros(0, 36, 2, 4, requires_grad=True)
+    out = MultiScaleDeformableAttnFunction.apply(
+        *(value, SHAPES, START),
+        *(torch.rand(0, 3, 2, 2, 3, 2), torch.rand(0, 3, 2, 2, 3), 64),
+    )
+    assert out.shape == (0, 3, 8)
+    assert torch.autograd.grad(out.sum(), value)[0].shape == value.shape
+
+
+def test_keys_of_no_level_have_no_gradient() -> None:
+    """Nor what memory happened to hold: here PyTorch fills it with NaN."""
+    value = rand(1, 40, 2, 2).requires_grad_()  # the levels have 36
+    loc, attn = torch.rand(1, 3, 2, 2, 3, 2), torch.rand(1, 3, 2, 2, 3)
+    out = MultiScaleDeformableAttnFunction.apply(
+        value, SHAPES, START, loc, attn, 64
+    )
+    torch.use_deterministic_algorithms(True)
+    try:
+        grad = torch.autograd.grad(out.sum(), value)[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (grad[:, 36:] == 0).all()
 
 
 def test_deformable_attention_takes_no_queries() -> None:

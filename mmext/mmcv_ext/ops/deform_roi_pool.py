@@ -141,10 +141,9 @@ def deform_roi_pool_backward(
         slope_y = (value[2] - value[0]) * (x2 - x) + (value[3] - value[1]) * (
             x - x1
         )
-        inside = weight.sum(0) > 0
-        slope = torch.stack(
-            [(slope_x * inside).sum(2), (slope_y * inside).sum(2)], 1
-        )
+        outside = ~(weight.sum(0) > 0)  # there positions may be infinite
+        slope = torch.stack([slope_x, slope_y], 1)
+        slope = slope.masked_fill(outside[:, None], 0).sum(3)
         side = (rois[roi, 3:5] - rois[roi, 1:3]) * spatial_scale * gamma
         of_offset[roi] = (slope * side[..., None]).unflatten(2, size)
     return of_input, of_offset

@@ -122,7 +122,10 @@ def softmax_focal_loss_backward(
     rest = 1 - p
     slope = input.new_zeros(len(input))
     slope[rows] = alpha * (
-        gamma * rest.pow(gamma - 1) * p * p.clamp(min=_TINY).log()
+        gamma
+        * rest.clamp(min=_TINY).pow(gamma - 1)  # 0 ** -1 times log 1 is NaN
+        * p
+        * p.clamp(min=_TINY).log()
         - rest.pow(gamma)
     )
     slope = _weighted(slope, target, weight)

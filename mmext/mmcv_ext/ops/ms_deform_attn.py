@@ -29,8 +29,8 @@ def _levels(
     start = 0
     # (N, queries, heads, levels, points, 2) to (levels, N * heads, ...)
     grids = locations.permute(3, 0, 2, 1, 4, 5).flatten(1, 2) * 2 - 1
-    # A NaN position reads 0, as in mmcv's kernel.
-    grids = grids.nan_to_num(nan=-3)
+    # Outside every map, as NaN is in mmcv's kernel. Infinity would give NaN.
+    grids = grids.nan_to_num(nan=-3).clamp(-3, 3)
     for (h, w), grid in zip(shapes.tolist(), grids, strict=True):
         place = slice(start, start + h * w)
         plane = value[:, place].permute(0, 2, 3, 1)
@@ -102,7 +102,7 @@ def ms_deform_attn_backward(
     grad = grad_output.view(n, queries, heads * dims).transpose(1, 2)
     grad = grad.reshape(n * heads, dims, queries, 1)
     weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2)
-    of_value = torch.empty_like(value)
+    of_value = torch.zeros_like(value)
     of_grid, of_weight = [], []
     for (plane, grid, place), weight in zip(
         _levels(value, value_spatial_shapes, sampling_locations),
@@ -119,9 +119,8 @@ def ms_deform_attn_backward(
         pixel = ((grid + 1) * size - 1) / 2
         inside = ((pixel > -1) & (pixel < size)).all(-1, keepdim=True)
         of_grid.append(of_place * inside * 2)
-        of_value[:, place] = of_plane.view(n, heads, dims, -1).permute(
-            0, 3, 1, 2
-        )
+        of_plane = of_plane.flatten(2).unflatten(0, (n, heads))
+        of_value[:, place] = of_plane.permute(0, 3, 1, 2)
     shape = (len(of_weight), n, heads, queries, weights.shape[-1])
     of_grid, of_weight = torch.stack(of_grid), torch.stack(of_weight)
     return (

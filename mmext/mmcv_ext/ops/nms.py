@@ -86,6 +86,8 @@ def softnms(
         rest = rows[picked + 1 : end]
         iou = _iou(rows[picked, :4], rest[:, :4], offset)
         if method == 2:
+            # Two boxes without area share 0 / 0, which would stay a score.
+            iou = np.nan_to_num(iou)
             rest[:, 4] *= np.exp(-(iou * iou) / sigma)
         else:
             lowered = (1 - iou) if method == 1 else np.float32(0)

@@ -151,7 +151,7 @@ def nms_rotated(
         stays = torch.ones_like(left, dtype=torch.bool)
         if len(left):
             iou = _pairs(best[:, :5], boxes[:, :5], 0)
-            stays = iou.to(dets.dtype) < threshold
+            stays = ~(iou.to(dets.dtype) >= threshold)  # NaN drops nobody
         if multi_label:
             stays |= best[:, 5] != boxes[:, 5]
         left = left[stays]
