@@ -10,6 +10,9 @@ Library code raises :class:`UserError`; a tool's ``main`` is wrapped in
 
 What is *not* a ``UserError`` is a bug and keeps its traceback.
 ``MMEXT_DEBUG=1`` shows the traceback of every error.
+
+Where MMDetection is missing, ``import mmext`` raises before a tool has a
+``main``; then :func:`told_alone` prints it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import NoReturn, TypeVar
 
 T = TypeVar('T')
@@ -39,6 +43,10 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.problem, self.fix)
+
+
+class MissingPackagesError(UserError, ImportError):
+    """mmext cannot be imported without these packages."""
 
 
 def nearest(
@@ -93,6 +101,19 @@ def fail(problem: object, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
+def _debugging() -> bool:
+    return os.environ.get('MMEXT_DEBUG', '0') not in ('', '0')
+
+
+def told_alone(
+    kind: type[BaseException], error: BaseException, trace: TracebackType
+) -> None:
+    """A ``sys.excepthook`` for a script that mmext cannot be imported by."""
+    if isinstance(error, UserError) and not _debugging():
+        fail(error)
+    sys.__excepthook__(kind, error, trace)
+
+
 def command(main: Callable[..., T]) -> Callable[..., T]:
     """Wraps a tool's ``main``: a ``UserError`` becomes one message."""
 
@@ -101,7 +122,7 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
+            if _debugging():
                 raise
             fail(error)
         except KeyboardInterrupt:

@@ -45,13 +45,10 @@ def main() -> None:
     args = parse_args()
     print('Loading MMDetection...', flush=True)
     warnings.simplefilter('ignore')
-    try:
-        # What the packages miss for features that nobody asked for here.
-        with contextlib.redirect_stdout(io.StringIO()):
-            from mmext.demo.run import run_demo
-            from mmext.errors import command
-    except ImportError as missing:
-        raise SystemExit(f'error: {missing}') from None
+    # What the packages miss for features that nobody asked for here.
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mmext.demo.run import run_demo
+        from mmext.errors import command
     command(run_demo)(args)
 
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 
-try:
-    from mmext.errors import command
-    from mmext.options import add_cfg_options, add_sha256, add_trust
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.errors import command
+from mmext.options import add_cfg_options, add_sha256, add_trust
 
 
 def parse_args() -> argparse.Namespace:

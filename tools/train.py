@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-try:
-    from mmext.errors import command
-    from mmext.options import add_run_options, parse_run
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.errors import command
+from mmext.options import add_run_options, parse_run
 
 
 def parse_args() -> argparse.Namespace:

@@ -586,29 +586,6 @@ def test_a_checkpoint_from_the_network(
     )
 
 
-def test_without_mmdet(tmp_path):
-    """An environment whose import system knows no mmdet."""
-    (tmp_path / 'sitecustomize.py').write_text(
-        'import importlib.util as u\n'
-        'find = u.find_spec\n'
-        'u.find_spec = lambda n, p=None: '
-        "None if n == 'mmdet' else find(n, p)\n"
-    )
-    path = f'{tmp_path}{os.pathsep}{ROOT}'
-    done = subprocess.run(
-        [sys.executable, TRAIN, 'a.py', '--work-dir', tmp_path / 'work'],
-        env={**os.environ, 'PYTHONPATH': path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode != 0
-    assert 'error: mmext needs mmdet' in done.stderr
-    assert f"pip install -e '{ROOT}[onedl]'" in done.stderr
-    assert 'Traceback' not in done.stderr
-    assert not (tmp_path / 'work').exists()
-
-
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     trained, data, run, tmp_path, capfd, monkeypatch
 ):

@@ -12,19 +12,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-from mmengine.registry import (
-    DATASETS,
-    VISUALIZERS,
-    init_default_scope,
-)
-
 from mmext.engine.config import load_config
 from mmext.errors import UserError, command
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    import numpy as np
+    from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

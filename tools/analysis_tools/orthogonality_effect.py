@@ -13,11 +13,8 @@ import argparse
 import logging
 from pathlib import Path
 
-try:
-    from mmext.errors import command
-    from mmext.options import add_cfg_options
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.errors import command
+from mmext.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:

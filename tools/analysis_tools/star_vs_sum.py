@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import logging
 
-try:
-    from mmext.errors import command
-    from mmext.options import add_cfg_options
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.errors import command
+from mmext.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:

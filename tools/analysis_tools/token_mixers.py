@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-try:
-    from mmext.errors import UserError, command
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.errors import UserError, command
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-try:
-    from mmext.datasets.converters import read_voc, write_coco_folder
-    from mmext.errors import command
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}') from None
+from mmext.datasets.converters import read_voc, write_coco_folder
+from mmext.errors import command
 
 
 @command

@@ -14,14 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-try:
-    from mmext.engine.check_tool import run
-    from mmext.errors import command
-    from mmext.options import add_cfg_options
-except ImportError as missing:
-    raise SystemExit(
-        f'error: {missing}\n  -> python tools/misc/doctor.py'
-    ) from None
+from mmext.engine.check_tool import run
+from mmext.errors import command
+from mmext.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:

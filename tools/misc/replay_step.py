@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 
-import torch
-
 from mmext.errors import command
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    import torch
+
     from mmext.engine.config import load_config
     from mmext.engine.replay import images_of, load_step, replay
 
