@@ -140,7 +140,8 @@ def _one_area(
         if mend.any():
             total += np.cumsum(w * mend, 1, dtype=np.int32)
         if not hits.all():
-            w, total = w[:, hits], total[:, hits]
+            # Not w[:, hits], whose memory runs down the columns: slow.
+            w, total = w.compress(hits, 1), total.compress(hits, 1)
         if not w.shape[1]:
             continue
         for i, limit in enumerate(limits, 1):
@@ -176,8 +177,9 @@ def _suffix_max(x: np.ndarray) -> None:
         return
     tail = x[:, side * side :]
     np.maximum.accumulate(tail[:, ::-1], 1, out=tail[:, ::-1])
+    row, step = x.strides
     blocks = np.lib.stride_tricks.as_strided(
-        x, (rows, side, side), (x.strides[0], side * x.itemsize, x.itemsize)
+        x, (rows, side, side), (row, side * step, step)
     )
     for i in range(side - 2, -1, -1):
         np.maximum(blocks[:, :, i], blocks[:, :, i + 1], blocks[:, :, i])
