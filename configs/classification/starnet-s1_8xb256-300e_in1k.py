@@ -1,13 +1,13 @@
 # StarNet-S1 on ImageNet, the authors' command: 8 GPUs x 256 images, AdamW
-# 3e-3, weight decay .025, light augmentation. Erasing, warm-up and smoothing,
-# which the command leaves at its script's defaults, are Swin's here.
+# 3e-3, weight decay .025, light augmentation; mixup, erasing, smoothing and
+# warm-up by its script's defaults.
 # bash tools/dist_train.sh \
 #     configs/classification/starnet-s1_8xb256-300e_in1k.py 8
 # Published: 73.5 top-1 (StarNet paper, Table 6). Not trained here.
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
     'mmpretrain::_base_/default_runtime.py',
+    '../_base_/schedules/imagenet_bs2048_adamw_starnet.py',
     '../_base_/datasets/imagenet_bs256_starnet_224.py',
 ]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
@@ -28,4 +28,3 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=0.025))
-auto_scale_lr = dict(base_batch_size=2048)

@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/dwnet/\
-#     cascade-mask-rcnn_dwnet-base-inhomogeneous_fpn_ms-crop-3x_coco.py 8
+# cascade-mask-rcnn_dwnet-base-inhomogeneous_fpn_ms-crop-3x_coco.py 8
 # Not trained; nothing is published for this form.
 _base_ = './cascade-mask-rcnn_dwnet-base_fpn_ms-crop-3x_coco.py'
 model = dict(

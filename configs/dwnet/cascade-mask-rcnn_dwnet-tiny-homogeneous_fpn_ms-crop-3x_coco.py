@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/dwnet/\
-#     cascade-mask-rcnn_dwnet-tiny-homogeneous_fpn_ms-crop-3x_coco.py 8
+# cascade-mask-rcnn_dwnet-tiny-homogeneous_fpn_ms-crop-3x_coco.py 8
 # Published: 50.5 box AP, 43.7 mask AP (README of
 # Atten4Vis/DemystifyLocalViT, downstreams/detection). Not trained here.
 _base_ = './cascade-mask-rcnn_dwnet-tiny_fpn_ms-crop-3x_coco.py'

@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/dwnet/\
-#     faster-rcnn_dwnet-base-inhomogeneous_fpn_1x_coco.py 8
+# faster-rcnn_dwnet-base-inhomogeneous_fpn_1x_coco.py 8
 # Not trained.
 _base_ = './faster-rcnn_dwnet-base_fpn_1x_coco.py'
 model = dict(

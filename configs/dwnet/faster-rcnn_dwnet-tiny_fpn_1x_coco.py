@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/dwnet/\
-#     faster-rcnn_dwnet-tiny_fpn_1x_coco.py 8
+# faster-rcnn_dwnet-tiny_fpn_1x_coco.py 8
 # Not trained. Optimiser of the DWNet authors, schedule of mmdet.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)

@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/dwnet/\
-#     retinanet_dwnet-tiny_fpn_1x_coco.py 8
+# retinanet_dwnet-tiny_fpn_1x_coco.py 8
 # Not trained. Optimiser of the DWNet authors, schedule of mmdet.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)

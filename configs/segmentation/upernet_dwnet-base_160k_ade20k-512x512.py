@@ -3,7 +3,13 @@
 # Published: 48.3 mIoU (Atten4Vis/DemystifyLocalViT README). Not trained here.
 _base_ = './upernet_dwnet-tiny_160k_ade20k-512x512.py'
 model = dict(
-    backbone=dict(arch='base'),
+    backbone=dict(
+        arch='base',
+        init_cfg=dict(
+            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
+            'releases/download/prerelease/dwnet_base_224.pth',
+        ),
+    ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
 )

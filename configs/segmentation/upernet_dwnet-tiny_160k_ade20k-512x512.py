@@ -17,6 +17,12 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.3,
         norm_cfg=dict(type='SyncBN'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
+            'releases/download/prerelease/dwnet_tiny_224.pth',
+            allow_missing=['norm'],  # of the levels: new
+        ),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
     auxiliary_head=dict(in_channels=384, num_classes=150),

@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What a config says of itself is so: its command, its source, its weights."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import mmext  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+LEAVES = {
+    p.stem: p for p in sorted(CONFIGS.rglob('*.py')) if '_base_' not in p.parts
+}
+STARTERS = ('tools/', 'bash ', 'python ', 'MMEXT_DATA=')
+
+
+def command(path: Path) -> list[str]:
+    """The command in a config's head, as a shell reads it."""
+    lines = [
+        line.removeprefix('#').removeprefix(' ')
+        for line in path.read_text().splitlines()
+        if line.startswith('#')
+    ]
+    begin = [i for i, line in enumerate(lines) if line.startswith(STARTERS)]
+    assert len(begin) == 1, f'{path}: {len(begin)} commands'
+    text = lines[begin[0]]
+    for line in lines[begin[0] + 1 :]:
+        if not text.endswith('\\'):
+            break
+        text = text[:-1] + line
+    return shlex.split(text)
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_the_head_has_the_command_that_runs_the_config(name: str) -> None:
+    words = command(LEAVES[name])
+    assert str(LEAVES[name].relative_to(ROOT)) in words
+    processes = re.search(r'_(\d+)xb\d+-', name)
+    if 'tools/dist_train.sh' in words:
+        expected = processes[1] if processes else '8'
+        assert words[words.index('tools/dist_train.sh') + 2 :] == [expected]
+    elif 'theory' not in LEAVES[name].parts:
+        assert words[-3:][:2] == ['python', 'tools/train.py'] or (
+            words[-4:-2] == ['python', 'tools/train.py']
+            and words[-1] == '--amp'
+        )
+
+
+@functools.cache
+def load(name: str) -> Config:
+    for scope in ('mmseg', 'mmpretrain'):
+        if f'{scope}::' in LEAVES[name].read_text():
+            pytest.importorskip(scope)
+    try:
+        return Config.fromfile(LEAVES[name])
+    except ModuleNotFoundError as error:
+        pytest.skip(f'{name} needs {error}')
+
+
+@pytest.mark.parametrize('name', [n for n in LEAVES if '_ade20k' in n])
+def test_segmentors_start_where_the_authors_did(name: str) -> None:
+    """From ImageNet weights, wherever such weights are released."""
+    init = load(name).model.backbone.get('init_cfg')
+    if 'inhomogeneous' in name:
+        assert init is None
+        return
+    arch = re.search(r'tiny|base|s1', name)[0]
+    file = {
+        's1': 'starnet_s1.pth.tar',
+        'tiny': 'dwnet_tiny_224.pth',
+        'base': 'dwnet_base_224.pth',
+    }[arch]
+    dynamic = 'dynamic_' * ('homogeneous' in name)
+    assert init.type == 'Pretrained'
+    assert init.checkpoint.endswith(f'/{dynamic}{file}')
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in LEAVES if 's1_160k' in n or 'tiny_160k' in n]
+)
+def test_rates_fall_to_nothing(name: str) -> None:
+    """A schedule inherited from SGD must not end at AdamW's rate."""
+    cfg = load(name)
+    last = cfg.param_scheduler[-1]
+    assert (last.type, last.end) == ('PolyLR', cfg.train_cfg.max_iters)
+    assert last.eta_min == 0
+    assert cfg.auto_scale_lr.base_batch_size == (
+        8 * cfg.train_dataloader.batch_size
+    )
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        f'cascade-mask-rcnn_{backbone}_fpn_ms-crop-3x_coco'
+        for backbone in ('dwnet-tiny', 'dwnet-base', 'swin-t-p4-w7')
+    ],
+)
+def test_cascade_warms_up_as_the_authors_do(name: str) -> None:
+    warm_up, steps = load(name).param_scheduler
+    assert (warm_up.by_epoch, warm_up.end) == (False, 500)
+    assert (steps.by_epoch, steps.milestones) == (True, [27, 33])
+
+
+@pytest.mark.parametrize('name', ['starnet-s1', 'demonet-d12-w192'])
+def test_starnets_script_warms_up_for_five_epochs(name: str) -> None:
+    cfg = load(f'{name}_8xb256-300e_in1k')
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.end, cosine.begin, cosine.eta_min) == (5, 5, 1e-5)
+    assert cfg.auto_scale_lr.base_batch_size == 2048
