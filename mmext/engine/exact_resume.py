@@ -6,6 +6,8 @@
   random numbers go on where they stopped.
 - The order of the images where no seed is given: it is the checkpoint's seed
   that counts, and MMEngine's sampler has another one by then.
+- Gradients that are gathered for a step that is not due, where an epoch's
+  batches are no multiple of ``accumulative_counts``; of one process.
 - ``EarlyStoppingHook``'s patience: MMEngine would begin counting anew.
 - Whether the step was validated: a checkpoint that is written after the
   validation, as that of a new best one is, has all that came of it.
@@ -16,11 +18,12 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.dist import all_gather_object
-from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
 
+from mmext.engine.optimizers import step_is_done
 from mmext.engine.replay import random_state, set_random_state
 
 KEY = 'mmext_resume'
@@ -66,9 +69,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 class ExactResumeHook(Hook):
     """Saves and restores what MMEngine's checkpoints leave out.
 
-    Bit for bit on the CPU; with several processes where all of them were there
-    to be asked (:meth:`gather`), as they are on Ctrl-C. Else the batches are
-    the right ones and only the first draws what it would have drawn.
+    Bit for bit on the CPU, over several processes too: all of them are asked
+    (:meth:`gather`) where one within an epoch is about to be saved.
     """
 
     priority = 'LOW'  # after whom a validation changes, before CheckpointHook
@@ -100,6 +102,8 @@ class ExactResumeHook(Hook):
         sampler = getattr(loop.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._drawn:
             sampler.seed = runner.seed
+        for name, value in self._loaded.get('gradients', {}).items():
+            runner.model.get_parameter(name).grad = value
         done = self._loaded.get('batches_done', 0)
         if not done or not isinstance(loop, ResumableEpochLoop):
             return
@@ -126,6 +130,20 @@ class ExactResumeHook(Hook):
     ) -> None:
         """Counts."""
         self._done = batch_idx + 1
+
+    def after_train_iter(
+        self,
+        runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Asks all processes where CheckpointHook is about to save."""
+        if runner.world_size > 1 and any(
+            isinstance(hook, CheckpointHook) and _saves_now(hook, runner)
+            for hook in runner.hooks
+        ):
+            self.gather(runner)
 
     def after_train_epoch(self, runner) -> None:
         """Begins to count anew: what is saved from here on has the epoch."""
@@ -154,6 +172,12 @@ class ExactResumeHook(Hook):
                 for hook in _early_stopping(runner)
             ],
         }
+        if runner.world_size == 1 and not step_is_done(runner.optim_wrapper):
+            extra['gradients'] = {
+                name: parameter.grad
+                for name, parameter in runner.model.named_parameters()
+                if parameter.grad is not None
+            }
         if isinstance(loop, ResumableEpochLoop) and self._done:
             extra |= {
                 'batches_done': self._done,
@@ -186,6 +210,14 @@ def _statistics(model: nn.Module) -> dict[str, Tensor]:
         for name, value in model.named_buffers()
         if value.is_floating_point()
     }
+
+
+def _saves_now(hook: CheckpointHook, runner) -> bool:
+    """Whether it saves after this iteration, by its own conditions."""
+    return not hook.by_epoch and (
+        hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+        or (hook.save_last and hook.is_last_train_iter(runner))
+    )
 
 
 def _early_stopping(runner) -> list[EarlyStoppingHook]:

@@ -92,10 +92,7 @@ class InterruptHook(Hook):
             loop.dataloader, batch_idx
         )
         if step_is_done(runner.optim_wrapper) and not ends:
-            name = f'iter_{runner.iter + 1}.pth'
-            # CheckpointHook's has the state of the first process alone.
-            anew = runner.world_size > 1
-            self._stop(runner, name, anew, by_epoch=False)
+            self._stop(runner, f'iter_{runner.iter + 1}.pth', by_epoch=False)
 
     def after_train_epoch(self, runner) -> None:
         """Saves and stops at the end of an epoch."""
@@ -139,11 +136,9 @@ class InterruptHook(Hook):
             self._agreed = self._agreement.any(asked, at_once)
         return self._training and self._agreed
 
-    def _stop(
-        self, runner, name: str, anew: bool = False, **options: Any
-    ) -> None:
+    def _stop(self, runner, name: str, **options: Any) -> None:
         saved = _last(runner)
-        if anew or not saved or Path(saved).name != name:
+        if not saved or Path(saved).name != name:
             saved = str(Path(runner.work_dir, name))
             for hook in runner.hooks:
                 if isinstance(hook, ExactResumeHook):

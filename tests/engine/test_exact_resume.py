@@ -16,6 +16,7 @@ from mmengine.registry import METRICS
 from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner
 
+from mmext.engine.checkpoint import load
 from mmext.engine.checkpoint_files import defect, newest_valid
 from mmext.engine.interrupt import Interrupted, InterruptHook
 
@@ -204,6 +205,20 @@ def test_a_checkpoint_every_few_iterations(tmp_path):
         assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
         name = 'iter_18.pth'
         assert_same_end(tmp_path / 'whole' / name, cut / name)
+
+
+def test_gradients_of_a_step_that_is_not_due_are_kept(tmp_path):
+    """Six batches an epoch, four a step: half a step at its end."""
+    optim = {**ADAM, 'accumulative_counts': 4}
+    run(tmp_path / 'whole', optim_wrapper=optim)
+    cut = tmp_path / 'cut'
+    with pytest.raises(KilledError):
+        run(cut, Break(7), optim_wrapper=optim)
+    kept = load(cut / 'epoch_1.pth')['mmext_resume']['gradients']
+    assert len(kept) == len([*START.parameters()])
+    run(cut, optim_wrapper=optim, resume=True)
+    name = 'epoch_3.pth'
+    assert_same_end(tmp_path / 'whole' / name, cut / name)
 
 
 class KilledError(Exception):

@@ -133,15 +133,27 @@ def test_all_stop_at_one_step(whole, tmp_path, steps, name):
 
 
 @ranks
-def test_a_checkpoint_of_the_same_step_knows_all_processes(tmp_path):
-    often = {'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False}}
-    train(tmp_path / 'whole', default_hooks=often)
-    cut = tmp_path / 'cut'
+def test_a_checkpoint_within_an_epoch_knows_all_processes(tmp_path):
+    often = {
+        'checkpoint': {
+            'type': 'CheckpointHook',
+            'by_epoch': False,
+            'interval': 1,
+        }
+    }
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    train(whole, default_hooks=often)
     ends = train(cut, NEVER, (8,), default_hooks=often)
     assert ends == [('iter_9.pth', 9)] * 2
     train(cut, resume=True, default_hooks=often)
     name = 'iter_18.pth'
-    assert_same_end(tmp_path / 'whole' / name, cut / name)
+    assert_same_end(whole / name, cut / name)
+    # One that nobody was asked to stop at.
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    (whole / 'iter_8.pth').rename(killed / 'iter_8.pth')
+    train(killed, resume=True, default_hooks=often)
+    assert_same_end(whole / name, killed / name)
 
 
 def group_signal(number: int) -> None:
