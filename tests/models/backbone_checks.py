@@ -59,6 +59,23 @@ def check_gradients(model: nn.Module, x: Tensor) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
+def check_no_images(model: nn.Module) -> None:
+    """An empty batch gives empty levels, and zero for every gradient."""
+    for mode in (True, False):
+        outs = model.train(mode)(torch.rand(0, 3, 64, 64))
+        assert [tuple(o.shape) for o in outs] == [
+            (0, channels, 64 // s, 64 // s)
+            for channels, s in zip(
+                model.out_channels, model.strides, strict=True
+            )
+        ]
+        model.zero_grad()
+        sum(o.sum() for o in outs).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, f'{name} is unused'
+            assert (parameter.grad == 0).all(), name
+
+
 def check_subset(build: Build, x: Tensor, subset: tuple[int, ...]) -> None:
     """Fewer outputs: the same numbers, no parameter without a gradient."""
     everything = randomise(build()).eval()

@@ -108,6 +108,10 @@ def test_gradients(act_cfg: dict | None, x: torch.Tensor) -> None:
     checks.check_gradients(build(drop_path_rate=0.1, act_cfg=act_cfg), x)
 
 
+def test_no_images() -> None:
+    checks.check_no_images(build())
+
+
 def test_checkpointing(x: torch.Tensor) -> None:
     checks.check_checkpointing(build, x)
 

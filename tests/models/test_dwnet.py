@@ -192,6 +192,10 @@ def test_gradients(build, x: torch.Tensor) -> None:
     checks.check_gradients(build(final_norm=True, out_indices=-1), x)
 
 
+def test_no_images(build) -> None:
+    checks.check_no_images(build())
+
+
 def test_checkpointing(build, x: torch.Tensor) -> None:
     checks.check_checkpointing(build, x)
 

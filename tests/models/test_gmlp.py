@@ -92,6 +92,10 @@ def test_gradients(x: torch.Tensor) -> None:
     checks.check_gradients(build(drop_path_rate=0.1), x)
 
 
+def test_no_images() -> None:
+    checks.check_no_images(build())
+
+
 def test_checkpointing(x: torch.Tensor) -> None:
     checks.check_checkpointing(build, x)
 

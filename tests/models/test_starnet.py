@@ -92,6 +92,10 @@ def test_gradients(x: torch.Tensor) -> None:
     checks.check_gradients(build(drop_path_rate=0.1, final_norm=True), x)
 
 
+def test_no_images() -> None:
+    checks.check_no_images(build())
+
+
 def test_checkpointing(x: torch.Tensor) -> None:
     checks.check_checkpointing(build, x)
 
@@ -227,6 +231,8 @@ def test_freezing_random_weights_warns() -> None:
         ({'act_position': 'afer'}, "Did you mean 'after'"),
         ({'weight_init': 'truncnormal'}, "Did you mean 'trunc_normal'"),
         ({'frozen_stages': 5}, '4 everything that is built'),
+        ({'drop_path_rate': 1}, 'drop_path_rate=1 .* below 1'),
+        ({'drop_path_rate': -0.1}, 'drop_path_rate=-0.1'),
     ],
 )
 def test_wrong_arguments(wrong: dict, message: str) -> None:

@@ -21,7 +21,16 @@ from mmext.models.released_weights import (
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates of ``depth`` blocks, rising linearly from 0 to ``last``."""
+    """Rates of ``depth`` blocks, rising linearly from 0 to ``last``.
+
+    Raises:
+        UserError: ``last`` is no probability below 1.
+    """
+    if not 0 <= last < 1:
+        raise UserError(
+            f'drop_path_rate={last} is no probability below 1.',
+            'It is the share of images that skip the last block: 0.1, say.',
+        )
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 

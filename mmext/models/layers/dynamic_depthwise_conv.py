@@ -68,6 +68,8 @@ class HomogeneousDynamicConv(nn.Module):
             pooled = x.mean((2, 3), keepdim=True, dtype=dtype)
             pooled = pooled.to(self.conv1.weight.dtype)
             kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
+        if not batch:  # a convolution has at least one group
+            return x * kernels[:, :channels] + self.bias[:, None, None]
         # All images' channels side by side: a grouped convolution, one
         # kernel a group.
         out = functional.conv2d(

@@ -64,7 +64,8 @@ class LocalMLP(nn.Module):
         bottom = -(height + shift) % size
         x = functional.pad(x, (shift, right, shift, bottom))
         rows, cols = x.size(2) // size, x.size(3) // size
-        windows = x.reshape(batch, self.groups, -1, rows, size, cols, size)
+        share = channels // self.groups
+        windows = x.reshape(batch, self.groups, share, rows, size, cols, size)
         # (G, window's positions, B * channels of a group * windows)
         windows = windows.permute(1, 4, 6, 0, 2, 3, 5)
         shape = windows.shape
