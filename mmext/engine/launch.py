@@ -41,6 +41,8 @@ def train(args: Namespace) -> Runner:
         set_auto_scale_lr(cfg)
     if args.resume is not None:
         cfg.resume = True
+        # What a run begins with that has nothing to resume yet.
+        cfg.start_from = cfg.get('load_from')
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if is_first_process(args.launcher):
         preflight(cfg, ('train', 'val'), not args.skip_data_checks)

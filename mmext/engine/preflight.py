@@ -62,15 +62,17 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
         require_fit(cfg, model, splits)
     else:
         CHECKED.add(tuple(splits))
-    checkpoint = cfg.get('load_from')
-    if cfg.get('resume') and checkpoint is None:
+    checkpoint, resume = cfg.get('load_from'), cfg.get('resume')
+    if resume and checkpoint is None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
+        if checkpoint is None:
+            checkpoint, resume = cfg.get('start_from'), False
     if checkpoint is not None:
-        strict = 'test' in stages or cfg.get('resume')
         content = load(checkpoint)
-        if cfg.get('resume'):
+        if resume:
             require_resumable(content, str(checkpoint))
-        require_match(model, content, str(checkpoint), 1.0 if strict else 0.5)
+        least = 1.0 if resume or 'test' in stages else 0.5
+        require_match(model, content, str(checkpoint), least)
 
 
 def require_fit(

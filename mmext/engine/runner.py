@@ -268,6 +268,7 @@ class ReliableRunner(Runner):
                     f'Nothing to resume in {self.work_dir}: starting anew'
                 )
                 self._resume = False
+                self._load_from = self.cfg.get('start_from')
             else:
                 self.logger.info(f'Resuming from {found[0]}')
                 self._load_from = str(found[0])

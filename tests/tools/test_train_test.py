@@ -203,6 +203,34 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     assert metrics(resumed)[-1] == metrics(whole)[-1]
 
 
+def test_resume_with_nothing_there_keeps_load_from(
+    trained, data, run, tmp_path, capfd
+):
+    """A job that is always started with --resume, for the first time."""
+    config = write_config(tmp_path / 'tiny.py', data, epochs=1)
+    arguments = [config, '--work-dir', tmp_path / 'work', '--resume']
+    options = ['--cfg-options', f'load_from={trained / "epoch_2.pth"}']
+    assert (
+        run(TRAIN, *arguments, *options, 'optim_wrapper.optimizer.lr=0') == 0
+    )
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert 'Nothing to resume' in log
+    start, end = (
+        load(folder / name)['state_dict']
+        for folder, name in (
+            (trained, 'epoch_2.pth'),
+            (tmp_path / 'work', 'epoch_1.pth'),
+        )
+    )
+    weight = 'rpn_head.rpn_conv.weight'
+    assert torch.equal(start[weight], end[weight])
+    gone = ['--cfg-options', 'load_from=gone.pth']
+    capfd.readouterr()
+    shutil.rmtree(tmp_path / 'work')
+    assert run(TRAIN, *arguments, *gone) == 2
+    assert_one_message(capfd, tmp_path, 'checkpoint gone.pth does not exist')
+
+
 def test_workers_draw_anew_every_epoch(data, run, tmp_path):
     from mmext.engine import ReliableRunner
 
