@@ -197,27 +197,30 @@ def _find_images(root: Path, ann_file: Path, content: dict) -> Path:
 def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
     """Turns a config to a user's data, in place.
 
-    The data sets become mmdet's ``CocoDataset`` with the pipelines that they
-    had, the evaluators read the folder's annotations, and every
-    ``num_classes`` of the model becomes the number of its classes.
+    The data sets become mmdet's ``CocoDataset`` with the pipelines and the
+    wrappers (``RepeatDataset``, ...) that they had, the evaluators read the
+    folder's annotations, and every ``num_classes`` of the model becomes the
+    number of its classes.
 
     Args:
         cfg: A detection config with train and val loaders.
         folder: See :func:`find_coco_folder`.
+
+    Raises:
+        UserError: If a loader's data set is several.
     """
     for key, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
-        old = cfg[f'{key}_dataloader'].dataset
-        cfg[f'{key}_dataloader'].dataset = ConfigDict(
+        new = ConfigDict(
             type='CocoDataset',
             ann_file=folder.ann_files[split],
             data_prefix={'img': folder.img_dirs[split]},
             metainfo={'classes': folder.classes},
             test_mode=split == 'val',
-            pipeline=old.pipeline,
         )
-    cfg.train_dataloader.dataset.filter_cfg = ConfigDict(
-        filter_empty_gt=True, min_size=1
-    )
+        if key == 'train':
+            new.filter_cfg = ConfigDict(filter_empty_gt=True, min_size=1)
+        loader = cfg[f'{key}_dataloader']
+        loader.dataset = _replaced(loader.dataset, new)
     for key in ('val_evaluator', 'test_evaluator'):
         cfg[key] = ConfigDict(
             type='CocoMetric',
@@ -225,6 +228,18 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
             metric=cfg[key].get('metric', 'bbox'),
         )
     set_num_classes(cfg.model, len(folder.classes))
+
+
+def _replaced(old: ConfigDict, new: ConfigDict) -> ConfigDict:
+    """``new`` with the pipeline and in the wrappers of ``old``."""
+    if 'dataset' in old:
+        return ConfigDict({**old, 'dataset': _replaced(old.dataset, new)})
+    if 'pipeline' not in old:
+        raise UserError(
+            f'a data set of type {old.type} has no pipeline of its own',
+            'use_coco_folder needs a config with one data set a loader',
+        )
+    return ConfigDict({**new, 'pipeline': old.pipeline})
 
 
 def set_num_classes(model: dict | list, num_classes: int) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.hub import get_config
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from mmext.datasets.coco_folder import find_coco_folder, use_coco_folder
 from mmext.datasets.shapes import CLASSES, write_shapes
@@ -200,3 +201,32 @@ def test_a_config_turned_to_the_data(data):
     assert cfg.test_evaluator.ann_file == str(
         data / 'annotations/instances_val.json'
     )
+
+
+@pytest.mark.parametrize(
+    ('name', 'wrapper'),
+    [
+        ('faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco', 'RepeatDataset'),
+        ('yolox/yolox_tiny_8xb8-300e_coco', 'MultiImageMixDataset'),
+    ],
+)
+def test_a_wrapped_data_set_stays_wrapped(data, name, wrapper):
+    cfg = get_config(f'mmdet::{name}.py')
+    old = cfg.train_dataloader.dataset.to_dict()
+    use_coco_folder(cfg, find_coco_folder(data))
+    new = cfg.train_dataloader.dataset
+    assert new.type == wrapper
+    assert new.get('pipeline') == old.get('pipeline')
+    assert new.dataset.pipeline == old['dataset']['pipeline']
+    assert new.dataset.filter_cfg.min_size == 1
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        built = DATASETS.build(new)
+        assert len(built) >= 6
+        assert len(built[0]['data_samples'].gt_instances.bboxes) > 0
+
+
+def test_data_sets_that_are_several_are_named(data):
+    cfg = Config.fromfile(DEMO)
+    cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': []}
+    with pytest.raises(UserError, match='type ConcatDataset has no pipeline'):
+        use_coco_folder(cfg, find_coco_folder(data))
