@@ -49,24 +49,43 @@ def newest_valid(
 
     Args:
         work_dir: The run's folder; where ``last_checkpoint`` points elsewhere,
-            that folder counts too.
+            that folder counts too. What is older than the checkpoint that it
+            names, and yet further on, is an earlier run's and does not count.
         tell: Called with a line for every checkpoint passed over.
     """
-    folders = {Path(work_dir)}
-    pointer = Path(work_dir, 'last_checkpoint')
-    if pointer.is_file() and (last := pointer.read_text().strip()):
-        folders.add(Path(last).parent)
-    found = {p.resolve() for f in folders for p in f.glob('*.pth')}
+    folders = {folder := Path(work_dir).resolve()}
+    last = None
+    pointer = folder / 'last_checkpoint'
+    if pointer.is_file() and (text := pointer.read_text().strip()):
+        last = folder / Path(text).name  # of a folder that was copied, too
+        if not last.is_file():
+            last = Path(text)
+            folders.add(last.parent.resolve())
+    found = [p for f in folders for p in f.glob('*.pth') if p.is_file()]
     steps = [p for p in found if STEP.match(p.name)]
     if len({STEP.match(p.name)[1] for p in steps}) == 1:
-        steps.sort(key=lambda p: int(STEP.match(p.name)[2]))
+        steps.sort(key=_step)
+        if last in steps:
+            steps = [
+                p
+                for p in steps
+                if _step(p) <= _step(last) or _time(p) > _time(last)
+            ]
     else:
-        steps.sort(key=lambda p: p.stat().st_mtime_ns)
+        steps.sort(key=_time)
     for path in reversed(steps):
         if (why := defect(path) or _unloadable(path)) is None:
             return path
         tell(f'checkpoint {path.name} is passed over: {why}')
     return None
+
+
+def _step(path: Path) -> int:
+    return int(STEP.match(path.name)[2])
+
+
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def replace_durably(temporary: Path, final: Path) -> None:

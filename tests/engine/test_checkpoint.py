@@ -317,6 +317,32 @@ def test_newest_valid_follows_last_checkpoint(tmp_path):
     assert newest_valid(tmp_path / 'run') == saved
 
 
+def test_what_an_earlier_run_left_in_the_folder_is_not_the_newest(tmp_path):
+    for epoch in (1, 2, 12):
+        save(tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    for epoch in (1, 2, 3):  # anew, in the same folder
+        save(tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (20 + epoch, 20 + epoch))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    assert newest_valid(tmp_path).name == 'epoch_3.pth'
+    # Killed after it wrote the fourth, before last_checkpoint said so.
+    save(tmp_path / 'epoch_4.pth')
+    assert newest_valid(tmp_path).name == 'epoch_4.pth'
+
+
+def test_a_copied_folder_resumes_from_its_own(tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    first = save(run / 'epoch_1.pth')
+    (run / 'last_checkpoint').write_text(str(first))
+    shutil.copytree(run, tmp_path / 'copy')
+    save(run / 'epoch_2.pth')  # the one it was copied from goes on
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
+    copied = tmp_path / 'copy' / 'epoch_1.pth'
+    assert newest_valid(tmp_path / 'copy') == copied
+
+
 def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
     good = save(tmp_path / 'epoch_1.pth')
     before = sha256(good)
