@@ -87,7 +87,8 @@ def write_crops(
             for ann in anns:
                 name = names[ann['category_id']]
                 crop = _crop(image, ann['bbox'], margin)
-                target = part / _folder(name) / f'{ann["id"]:06d}.png'
+                file = _folder(str(ann['id']).zfill(6))
+                target = part / _folder(name) / f'{file}.png'
                 if crop.size and cv2.imwrite(str(target), crop):
                     counts[name] += 1
         os.rename(part, out)
@@ -98,8 +99,10 @@ def write_crops(
 
 
 def _folder(name: str) -> str:
-    """A class name cannot lead out of the folder."""
-    return ''.join(c if c.isalnum() or c in ' -_' else '_' for c in name)
+    """A name cannot lead out of the folder, nor be the folder itself."""
+    return (
+        ''.join(c if c.isalnum() or c in ' -_' else '_' for c in name) or '_'
+    )
 
 
 def _crop(image, box: list[float], margin: float):

@@ -64,3 +64,17 @@ def test_names_that_would_share_a_folder(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'a/b' and 'a_b'"):
         write_crops(data / 'train.json', data / 'train', tmp_path / 'crops')
     assert not list(tmp_path.glob('crops*'))
+
+
+def test_ids_and_names_that_are_no_file_names(
+    data: Path, tmp_path: Path
+) -> None:
+    edit(data, id='../a/b')
+    content = json.loads((data / 'train.json').read_text())
+    content['categories'][0]['name'] = ''
+    (data / 'train.json').write_text(json.dumps(content))
+    out = tmp_path / 'crops'
+    counts = write_crops(data / 'train.json', data / 'train', out)
+    assert counts[''] == len(list((out / '_').iterdir()))
+    assert len(list(out.rglob('___a_b.png'))) == 1
+    assert sum(counts.values()) == len(content['annotations'])
