@@ -38,6 +38,7 @@ class CheckDataHook(Hook):
     def _check(self, runner: Runner, stages: tuple[str, ...]) -> None:
         splits = find_splits(runner.cfg, stages)
         if tuple(splits) in preflight.CHECKED:
+            preflight.CHECKED.remove(tuple(splits))  # a later run is another
             return
         model = runner.model
         model = model.module if is_model_wrapper(model) else model

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zipfile
@@ -101,6 +102,8 @@ def replace_durably(temporary: Path, final: Path) -> None:
     os.replace(temporary, final)
     folder = os.open(final.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        # Some network file systems refuse that of a folder (EINVAL).
+        with contextlib.suppress(OSError):
+            os.fsync(folder)
     finally:
         os.close(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,10 +173,19 @@ def set_work_dir(cfg: Config, work_dir: str | None, filename: str) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(filename).stem))
-    path = Path(cfg.work_dir)
-    if path.exists() and not path.is_dir():
+    path = there = Path(cfg.work_dir)
+    while not os.path.exists(there):  # False, too, where nobody may look
+        there = there.parent
+    problem = ''
+    if not there.is_dir():
+        problem = f'{there} is a file'
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = f'{there} is not writable'
+    if problem:
+        if there != path:
+            problem = f'{path} cannot be made: {problem}'
         raise UserError(
-            f'work dir {path} is a file', 'Name a folder with --work-dir.'
+            f'work dir {problem}', 'Name a folder with --work-dir.'
         )
 
 
@@ -191,7 +201,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
     Raises:
         UserError: The config does not say for which batch its rate is.
     """
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
             '--auto-scale-lr: the config does not say for which total batch '
             'its learning rate is meant',

@@ -48,6 +48,7 @@ class InterruptHook(Hook):
     def before_train(self, runner) -> None:
         """Listens from here on."""
         self._training, self._agreed = True, False
+        self._asked = None
         if threading.current_thread() is threading.main_thread():
             self._rank = runner.rank
             self._logger = runner.logger

@@ -38,7 +38,7 @@ from mmext.engine.checkpoint_files import newest_valid
 from mmext.engine.checkpoint_match import require_match, require_resumable
 from mmext.errors import UserError, did_you_mean
 
-#: What this process has looked at, or was told not to.
+#: What was looked at before the runner exists, or was not to be.
 CHECKED: set[tuple[Split, ...]] = set()
 
 
@@ -60,8 +60,7 @@ def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
     check_model(cfg, model, stages)
     if data:
         require_fit(cfg, model, splits)
-    else:
-        CHECKED.add(tuple(splits))
+    CHECKED.add(tuple(splits))
     checkpoint, resume = cfg.get('load_from'), cfg.get('resume')
     if resume and checkpoint is None:
         checkpoint = newest_valid(cfg.work_dir, lambda line: None)
@@ -98,7 +97,6 @@ def require_fit(
             text = f'{finding.split}: {finding.problem}. {finding.remedy}'
             say(f'warning: {text.strip()}')
     require(found)
-    CHECKED.add(tuple(splits))
 
 
 def check_run_data(

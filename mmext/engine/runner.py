@@ -9,6 +9,7 @@ and ``mim train mmdet`` do with one line in the config::
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -341,11 +342,14 @@ class ReliableRunner(Runner):
             if local:
                 replace_durably(temporary, final)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise UserError(
                 f'checkpoint {final} could not be written: {error}',
                 'Free some space, then run the same command with --resume: '
                 'it continues from the last whole checkpoint.',
             ) from error
+        finally:
+            if local:  # a second Ctrl-C may come while it is written
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
         if local and (told := disk_warning(self, final.stat().st_size)):
             self.logger.warning(told)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmext.datasets.check_data import check_data, remember
 from mmext.datasets.checks import Finding
 from mmext.engine import preflight
 from mmext.engine.check_config import check_heads, find_splits
+from mmext.engine.config import set_auto_scale_lr, set_work_dir
 from mmext.errors import UserError
 
 STAGES = ('train', 'val')
@@ -328,11 +330,33 @@ class TestHook:
         self, runner, data, monkeypatch
     ):
         preflight.preflight(runner.cfg, STAGES)
-        monkeypatch.setattr(preflight, 'check_run_data', None)
-        runner.call_hook('before_train')
+        with monkeypatch.context() as patch:
+            patch.setattr(preflight, 'check_run_data', None)
+            runner.call_hook('before_train')
+        # Another run of this process, with the same files.
+        runner.model.roi_head.bbox_head.num_classes = 3
+        with pytest.raises(UserError, match='2 classes'):
+            runner.call_hook('before_train')
 
     def test_its_name(self):
         assert HOOKS.get('CheckDataHook').__name__ == 'CheckDataHook'
+
+
+def test_a_work_dir_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / 'taken').write_text('')
+    for name in ('taken', 'taken/run/1'):
+        with pytest.raises(UserError, match='taken is a file'):
+            set_work_dir(Config({}), str(tmp_path / name), 'a.py')
+    set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+    monkeypatch.setattr(os, 'access', lambda path, how: path != tmp_path)
+    with pytest.raises(UserError, match=f'made: {tmp_path} is not writable'):
+        set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+    assert [p.name for p in tmp_path.iterdir()] == ['taken']
+
+
+def test_auto_scale_lr_that_is_none():
+    with pytest.raises(UserError, match='does not say for which total batch'):
+        set_auto_scale_lr(Config({'auto_scale_lr': None}))
 
 
 def test_a_test_pipeline_that_was_left_behind(config):

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import io
 import os
 import pickle
 import shutil
 import signal
+import stat
 import tarfile
 import zipfile
 from argparse import Namespace
@@ -353,6 +355,19 @@ def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
     assert sha256(good) == before
     replace_durably(save(temporary), good)
     assert not temporary.exists() and sha256(good) != before
+
+
+def test_a_file_system_that_cannot_flush_a_folder(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def refuse(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, 'Invalid argument')
+        flush(number)
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    replace_durably(save(tmp_path / 'a.tmp'), tmp_path / 'epoch_1.pth')
+    assert defect(tmp_path / 'epoch_1.pth') is None
 
 
 def die(*args) -> None:

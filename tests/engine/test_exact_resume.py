@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import METRICS
 from same_end import assert_same_end
@@ -259,6 +260,25 @@ def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
     run(tmp_path, train_dataloader=loader(), resume=True, **more)
     assert Noted.seen[:8] == begun
     assert sorted(Noted.seen) == [*range(12)]
+
+
+def test_a_second_signal_while_it_writes(tmp_path, monkeypatch):
+    def stopped(self, content: bytes, filepath: str) -> None:
+        Path(filepath).write_bytes(content[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalBackend, 'put', stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Kill(2))
+    assert not list(tmp_path.glob('*.pth*'))
+
+
+def test_a_runner_that_was_stopped_trains_again(tmp_path):
+    runner = build_runner(tmp_path, epochs=2, custom_hooks=[Kill(2)])
+    with pytest.raises(Interrupted):
+        runner.train()
+    runner.train()
+    assert runner.epoch == 2
 
 
 def test_another_batch_size_begins_the_epoch_anew(tmp_path):
