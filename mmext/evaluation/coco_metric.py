@@ -3,8 +3,9 @@
 
 mmdet converts results, sets the parameters and prints as before, and
 pycocotools' own ``summarize`` makes the numbers; matching and accumulation
-alone are hotcoco's. The first evaluation runs both engines on the data at
-hand; where they disagree, the metric says so and stays with pycocotools.
+alone are hotcoco's. The first evaluation that finds an object runs both
+engines on the data at hand; where they disagree, the metric says so and stays
+with pycocotools.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ class FastCocoMetric(CocoMetric):
                     )
                 )
                 return reference
+            if not any(_positive(v) for v in reference.values()):
+                return reference  # zeros prove nothing
             self._trusted = True
             print_log(
                 'hotcoco equals pycocotools on this data and is used from '
@@ -139,6 +142,10 @@ def _engine(evaluator: type) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(coco_metric, name, value)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and value > 0
 
 
 def _equal(a: object, b: object) -> bool:

@@ -99,6 +99,21 @@ def test_the_second_evaluation_is_hotcoco_alone(
     assert used == [1]
 
 
+def test_zeros_are_no_proof(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untrained model finds nothing: any engine is right about that."""
+    truth = random_truth(5)
+    detections = random_detections(6, truth)
+    metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
+    evaluate(metric, truth, [])
+    far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in detections]
+    assert evaluate(metric, truth, far)['coco/bbox_mAP'] == 0
+    assert metric._trusted is None
+    evaluate(metric, truth, detections)
+    assert metric._trusted is True
+
+
 def test_a_wrong_engine_is_not_believed(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
