@@ -14,6 +14,7 @@ intervals; without predictions it is the table of logged metrics.
 from __future__ import annotations
 
 import argparse
+import math
 
 from rich.console import Console
 from rich.progress import Progress
@@ -73,8 +74,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give a baseline and at least one candidate')
     if not 0.5 <= args.level < 1:
         parser.error(f'--level is {args.level}; give a share such as 0.95')
-    if args.resamples < 100:
-        parser.error(f'--resamples is {args.resamples}; give 100 or more')
+    fewest = max(100, math.ceil(2 / (1 - args.level) - 1e-6))
+    if args.resamples < fewest:
+        parser.error(
+            f'--resamples is {args.resamples}; give {fewest} or more for '
+            f'--level {args.level:g}'
+        )
     return args
 
 

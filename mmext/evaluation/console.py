@@ -20,16 +20,16 @@ def print_table(table: Table, console: Console) -> None:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for i, name in enumerate(table.header):
+    for i, column in enumerate(zip(table.header, *table.rows, strict=True)):
+        words = ' '.join(map(str, column)).split()
         grid.add_column(
-            escape(name),
+            escape(column[0]),
             justify='left' if i == 0 else 'right',
-            overflow='fold',
-            no_wrap=i == 0,
+            min_width=max(map(len, words), default=0),  # no number in two
         )
     for row in table.rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
-    console.print(grid)
+    console.print(grid, crop=False)
     for note in table.notes:
         console.print(escape(note), style='dim', highlight=False)
     console.print()

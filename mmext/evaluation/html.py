@@ -15,7 +15,7 @@ from mmext.evaluation.pictures import image_folder, picture
 from mmext.evaluation.report import Report
 from mmext.evaluation.runs import Run, parse_metrics
 from mmext.evaluation.summary import METRICS
-from mmext.evaluation.svg import bars, forest, line_chart
+from mmext.evaluation.svg import SERIES, bars, forest, line_chart
 from mmext.evaluation.tables import Table
 
 _STYLE = """
@@ -28,12 +28,12 @@ _STYLE = """
   --s0: #a3b1bf; --s1: #58b4f0; --s2: #f19a5a; --s3: #66c98a; --s4: #c592e4;
   --s5: #e0c252; --truth: #5cd68f; --warn: #f0b35a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem;
+body { margin: 0 auto; max-width: 76rem; padding: 1rem;
   background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .card { background: var(--card); border-radius: 8px; padding: .8rem 1rem;
-  margin: .8rem 0; } .card p { margin: .3rem 0; }
+  margin: .8rem 0; } .card p, .card h2 { margin: .3rem 0; }
 .card p:first-of-type { font-weight: 600; } .warn { color: var(--warn); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
@@ -46,18 +46,21 @@ th:first-child, td:first-child { text-align: left; }
   grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px;
   padding: .6rem; } figcaption { font-size: .85rem; color: var(--weak); }
-svg { width: 100%; height: auto; display: block; }
+svg { width: 100%; height: auto; display: block; overflow: visible; }
 svg text { fill: var(--ink); font-size: 10px; }
 svg line, svg polyline { fill: none; stroke-width: 1.6; }
 svg .grid { stroke: var(--line); stroke-width: .7; }
 svg .zero { stroke: var(--weak); stroke-dasharray: 3 3; }
 svg .weak { stroke: var(--weak); } svg circle.weak { fill: var(--weak); }
+svg.picture { overflow: hidden; }
 svg rect.frame { fill: var(--paper); }
-svg rect.box { fill: none; stroke-width: 2; }
+svg rect.box { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke;
+  filter: drop-shadow(0 0 1px var(--paper)); }
 svg rect.box.truth { stroke: var(--truth); stroke-dasharray: 6 4; }
 svg text.label { paint-order: stroke; stroke: var(--paper);
   stroke-width: 3px; font-size: revert-layer; }
-.key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em;
+.name { display: inline-block; margin-right: 1em; }
+.key { display: inline-block; width: .8em; height: .8em; margin-right: .3em;
   border-radius: 2px; }
 """
 _STYLE += ''.join(
@@ -83,7 +86,8 @@ def html_page(
     """
     title = ' / '.join(report.names)
     keys = ''.join(
-        f'<span class="key k{i}"></span>{escape(name)}'
+        f'<span class="name"><span class="key k{i}"></span>{escape(name)}'
+        '</span>'
         for i, name in enumerate(report.names[:6])
     )
     body = [f'<h1>{escape(title)}</h1><p>{keys}</p>']
@@ -148,9 +152,8 @@ def _table(table: Table) -> str:
 
 def _forests(report: Report) -> list[str]:
     parts = []
-    for name, comparison in zip(
-        report.names[1:], report.comparisons, strict=True
-    ):
+    for i, comparison in enumerate(report.comparisons, 1):
+        name, style = report.names[i], SERIES[i % len(SERIES)]
         metrics = [
             (m, *_points(comparison.both.get(m) or comparison.differences[m]))
             for m in METRICS
@@ -165,11 +168,11 @@ def _forests(report: Report) -> list[str]:
             f'Differences: {name}',
             [
                 _figure(
-                    forest(metrics, 'AP or AR points'),
+                    forest(metrics, 'AP or AR points', style),
                     'Every metric, with its interval; grey holds zero.',
                 ),
                 _figure(
-                    forest(shown, 'AP points'),
+                    forest(shown, 'AP points', style),
                     'AP by class, over images; grey holds zero, no whisker: '
                     'too few images. Not corrected for many classes, see '
                     'the table.',
@@ -252,11 +255,12 @@ def _pictures(report: Report, images: Path | None, count: int) -> list[str]:
     config = base.side.runs[0].config
     folder = images or image_folder(config)
     parts = []
-    for name, side in zip(report.names[1:], report.sides[1:], strict=True):
+    for i, side in enumerate(report.sides[1:], 1):
+        name = report.names[i]
         found = most_different(base.matches[0], side.matches[0], count)
         pair = [
-            (report.names[0], base.predictions[0]),
-            (name, side.predictions[0]),
+            (SERIES[0], base.predictions[0]),
+            (SERIES[i % len(SERIES)], side.predictions[0]),
         ]
         figures = []
         for index, gap in found:

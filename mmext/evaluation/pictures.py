@@ -43,7 +43,7 @@ def picture(
     Args:
         truth: Ground truth.
         image_id: COCO id.
-        preds: (name, predictions), at most six.
+        preds: (style of the page, predictions).
         folder: Where the images are; a blank frame without it.
         min_score: Fainter detections are left out. Default: 0.3.
     """
@@ -76,7 +76,7 @@ def picture(
             f'<image href="{embedded}" width="{width}" height="{height}"/>'
         )
     parts += [_box(a['bbox'], 'truth', names[a['category_id']]) for a in anns]
-    for j, (_, found) in enumerate(preds):
+    for style, found in preds:
         rows = np.flatnonzero(
             (found.image_id == image_id) & (found.score >= min_score)
         )
@@ -88,10 +88,10 @@ def picture(
                 else mask_utils.toBbox(found.mask[r]).tolist()
             )
             text = f'{name} {found.score[r]:.2f}'
-            parts.append(_box(box, f's{j}', text, font))
+            parts.append(_box(box, style, text, font))
     label = escape(str(record.get('file_name', image_id)))
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'<svg class="picture" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{label}">{"".join(parts)}</svg>'
     )
 

@@ -141,6 +141,7 @@ def evaluate(
 
             metrics.append(bootstrap.evaluate(matches[-1], tell, threads))
             done += 1
+        warnings += _same_detections(preds)
         evaluated.append(Evaluated(side, tuple(preds), tuple(matches)))
         resampled.append(metrics)
     first = evaluated[0].matches[0]
@@ -155,6 +156,22 @@ def evaluate(
         warnings=tuple(dict.fromkeys(warnings)),
         **extras,
     )
+
+
+def _same_detections(preds: Sequence[Predictions]) -> list[str]:
+    """Runs of a side that are one and the same, told as warnings."""
+    seen: dict[tuple[bytes, bytes], Predictions] = {}
+    found = []
+    for run in preds:
+        key = (run.image_id.tobytes(), run.score.tobytes())
+        first = seen.setdefault(key, run)
+        if len(run) and first is not run:
+            found.append(
+                f'{first.path} and {run.path} hold the same detections: one '
+                'seed counts as two, and the spread between seeds is too '
+                'small.'
+            )
+    return found
 
 
 def summary_table(report: Report) -> Table:

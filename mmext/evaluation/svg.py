@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 #: Classes of the page's style sheet: one colour a side.
-_SERIES = ('s0', 's1', 's2', 's3', 's4', 's5')
+SERIES = ('s0', 's1', 's2', 's3', 's4', 's5')
 
 
 def line_chart(
@@ -42,7 +42,7 @@ def line_chart(
 
     parts = _grid(x0, x1, y0, y1, place, width, height, right, bottom)
     for i, (name, x, y) in enumerate(series):
-        style = _SERIES[i % len(_SERIES)]
+        style = SERIES[i % len(SERIES)]
         points = [
             place(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)
         ]
@@ -59,8 +59,16 @@ def line_chart(
     return _svg(width, height, parts, f'{y_label} over {x_label}')
 
 
-def forest(rows: Sequence[tuple[str, float, float, float]], unit: str) -> str:
-    """(name, value, low, high) as points with whiskers, zero marked."""
+def forest(
+    rows: Sequence[tuple[str, float, float, float]], unit: str, series: str
+) -> str:
+    """(name, value, low, high) as points with whiskers, zero marked.
+
+    Args:
+        rows: One a line; those without a value are left out.
+        unit: Under the axis.
+        series: Style of the intervals that leave zero out.
+    """
     rows = [r for r in rows if math.isfinite(r[1])]
     if not rows:
         return ''
@@ -81,10 +89,10 @@ def forest(rows: Sequence[tuple[str, float, float, float]], unit: str) -> str:
     for i, (name, value, lo, hi) in enumerate(rows):
         y = step * i + 14
         shown = math.isfinite(lo)
-        style = 's1' if shown and (lo > 0 or hi < 0) else 'weak'
+        style = series if shown and (lo > 0 or hi < 0) else 'weak'
         parts.append(
             f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">'
-            f'{escape(name[:20])}</text>'
+            f'{escape(_short(name))}</text>'
         )
         if shown:
             parts.append(
@@ -127,7 +135,7 @@ def bars(
         )
         for j, (side, values) in enumerate(groups):
             length = max(0.0, values[i]) / most * (width - left - 44)
-            style = _SERIES[j % len(_SERIES)]
+            style = SERIES[j % len(SERIES)]
             parts.append(
                 f'<rect class="{style}" x="{left}" y="{y + bar * j}" '
                 f'width="{length:.1f}" height="{bar - 2}">'
@@ -140,6 +148,10 @@ def bars(
         f'text-anchor="middle">{escape(unit)}</text>'
     )
     return _svg(width, height, parts, unit)
+
+
+def _short(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else name[: most - 1] + '…'
 
 
 def _svg(width: int, height: int, parts: Sequence[str], label: str) -> str:

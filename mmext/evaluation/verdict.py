@@ -25,10 +25,10 @@ def verdict(comparison: Comparison, metric: str = 'AP') -> list[str]:
     seeds = comparison.seeds.get(metric)
     if seeds and math.isfinite(seeds.se):
         lines.append(
-            f'Over images alone {interval(image)}, p = {_p(image.p)}; '
+            f'Over images alone {interval(image)}, {_p(image.p)}; '
             f'between seeds {points(seeds.difference)} '
             f'[{points(seeds.interval[0])}, {points(seeds.interval[1])}], '
-            f'p = {_p(seeds.p)} (Welch, {len(seeds.baseline)} and '
+            f'{_p(seeds.p)} (Welch, {len(seeds.baseline)} and '
             f'{len(seeds.candidate)} seeds).'
         )
     lines += _classes(comparison)
@@ -39,11 +39,14 @@ def warnings(comparison: Comparison, metric: str = 'AP') -> list[str]:
     """Why one should think twice."""
     image = comparison.differences[metric]
     found = []
-    fewest = min(
-        len(comparison.baseline[metric]), len(comparison.candidate[metric])
+    fewest, most = sorted(
+        (len(comparison.baseline[metric]), len(comparison.candidate[metric]))
     )
     if fewest == 1:
-        text = 'One seed a side: the interval covers the choice of test images'
+        side = 'a side' if most == 1 else 'on one side'
+        text = (
+            f'One seed {side}: the interval covers the choice of test images'
+        )
         if abs(100 * image.value) < SMALL_GAIN:
             text = (
                 f'One seed and a difference under {SMALL_GAIN} AP: identical '
@@ -65,13 +68,13 @@ def warnings(comparison: Comparison, metric: str = 'AP') -> list[str]:
     rare = [c.name for c in comparison.classes if 0 < c.images < FEWEST_IMAGES]
     if rare:
         found.append(
-            f'{len(rare)} classes are on fewer than {FEWEST_IMAGES} images '
-            'and get no interval of their own: ' + _some(rare) + '.'
+            f'{_classes_are(rare)} on fewer than {FEWEST_IMAGES} images, too '
+            'few for an interval: ' + _some(rare) + '.'
         )
     absent = [c.name for c in comparison.classes if c.images == 0]
     if absent:
         found.append(
-            f'{len(absent)} classes have no object and count in no mean: '
+            f'{_classes_are(absent)} without objects and in no mean: '
             + _some(absent)
             + '.'
         )
@@ -116,7 +119,7 @@ def _conclusion(
     if not math.isfinite(estimate.p):
         return f'{metric}: no interval can be given on {what}.'
     text = f'{metric} {interval(estimate)} ({level} over {what}), '
-    text += f'p = {_p(estimate.p)}: '
+    text += f'{_p(estimate.p)}: '
     low, high = estimate.interval
     if low > 0 or high < 0:
         side = 'better' if low > 0 else 'worse'
@@ -127,7 +130,7 @@ def _conclusion(
 def _needed(comparison: Comparison, metric: str) -> str:
     image = comparison.differences[metric]
     seeds = comparison.seeds.get(metric)
-    if not image.value:
+    if abs(image.value) < 1e-9:
         return 'There is none to settle.'
     parts = []
     images = images_needed(image, comparison.images)
@@ -137,7 +140,7 @@ def _needed(comparison: Comparison, metric: str) -> str:
         a_side = min(len(seeds.baseline), len(seeds.candidate))
         normal = NormalDist()
         reach = normal.inv_cdf((1 + image.level) / 2) + normal.inv_cdf(POWER)
-        needed = a_side * (reach * seeds.se / seeds.difference) ** 2
+        needed = a_side * (reach * seeds.se / image.value) ** 2
         if needed > a_side:
             parts.append(f'about {_round(needed)} seeds a side')
     if not parts:
@@ -154,6 +157,8 @@ def _classes(comparison: Comparison) -> list[str]:
         return []
     alpha = 1 - comparison.differences['AP'].level
     tested = [c for c in comparison.classes if math.isfinite(c.holm)]
+    if not tested:
+        return []
     shown = [c for c in tested if c.holm < alpha]
     better = [c.name for c in shown if c.difference.value > 0]
     worse = [c.name for c in shown if c.difference.value < 0]
@@ -173,13 +178,19 @@ def _classes(comparison: Comparison) -> list[str]:
     ]
 
 
+def _classes_are(names: Sequence[str]) -> str:
+    return '1 class is' if len(names) == 1 else f'{len(names)} classes are'
+
+
 def _some(names: Sequence[str], most: int = 8) -> str:
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
 
 
 def _p(p: float) -> str:
-    return f'{p:.3f}' if p >= 0.001 else '< 0.001'
+    if not math.isfinite(p):
+        return 'p = n/a'
+    return f'p = {p:.3f}' if p >= 0.001 else 'p < 0.001'
 
 
 def _round(value: float) -> str:

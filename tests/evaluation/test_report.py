@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -16,11 +17,14 @@ import numpy as np
 import pytest
 from coco_cases import json_writer, random_detections, random_truth
 from PIL import Image
+from rich.console import Console
 
 from mmext.evaluation.bootstrap import ImageBootstrap, compare
+from mmext.evaluation.console import print_table
 from mmext.evaluation.curves import class_curve, mean_curve, most_different
 from mmext.evaluation.error_types import error_types
 from mmext.evaluation.ground_truth import read_ground_truth
+from mmext.evaluation.html import html_page
 from mmext.evaluation.inputs import make_side, read_source
 from mmext.evaluation.latency import measure_latency
 from mmext.evaluation.matching import match
@@ -114,11 +118,30 @@ def test_tables(report: Report) -> None:
     )
 
 
+def test_no_number_is_broken_in_a_narrow_terminal(report: Report) -> None:
+    console = Console(width=40, file=io.StringIO())
+    table = report.tables()[0]
+    print_table(table, console)
+    printed = console.file.getvalue().split()
+    for row in (table.header, *table.rows):
+        for cell in row:
+            assert set(cell.split()) <= set(printed)
+
+
 def test_verdict_of_a_much_better_candidate(report: Report) -> None:
     ((title, lines),) = report.verdicts()
     assert title == 'StepNetResNet-50 against ResNet-50'
     assert 'the candidate is better' in lines[0]
     assert '95 % over seeds and images' in lines[0]
+
+
+def test_a_run_given_twice_is_told(runs: Path) -> None:
+    once = read_source(runs / 'ResNet_s1')
+    sides = [make_side([once, once]), make_side([once])]
+    truth = read_ground_truth(runs / 'gt.json')
+    report = evaluate(sides, truth, 'bbox', resamples=20)
+    (warning,) = report.warnings
+    assert 'hold the same detections' in warning
 
 
 def test_swapped_sides_negate(report: Report) -> None:
@@ -234,6 +257,20 @@ def test_files(report: Report, tmp_path: Path) -> None:
     assert 'prefers-color-scheme: dark' in html
     for heading in ('Precision and recall', 'Error types', 'Training'):
         assert heading in html
+
+
+def test_each_candidate_has_its_colour(report: Report) -> None:
+    """The second candidate's boxes were drawn in the first one's."""
+    twice = replace(
+        report,
+        sides=(*report.sides, report.sides[1]),
+        comparisons=report.comparisons * 2,
+    )
+    page = html_page(twice)
+    first, second = page.split('differs most</h2>')[1:]
+    assert 'box s1' in first and 'box s2' not in first
+    assert 'box s2' in second and 'box s1' not in second
+    assert page.count('<line class="s2"') == page.count('<line class="s1"')
 
 
 @pytest.mark.parametrize('width', [390, 1200])

@@ -2,6 +2,7 @@
 """Intervals, tests between seeds, corrections: against scipy and by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from mmext.evaluation.bootstrap import (
     ClassEstimate,
     Comparison,
     ImageBootstrap,
+    Resampled,
+    compare,
 )
 from mmext.evaluation.intervals import (
     Estimate,
@@ -18,6 +21,7 @@ from mmext.evaluation.intervals import (
     holm,
     jackknife_se,
 )
+from mmext.evaluation.matches import Matches
 from mmext.evaluation.seeds import seed_test, two_level
 from mmext.evaluation.verdict import images_needed, points, verdict
 
@@ -51,12 +55,37 @@ def test_bca_equals_scipy() -> None:
     assert found.intervals['bca'] == pytest.approx(expected, abs=0.02)
 
 
-def test_p_value_agrees_with_the_interval() -> None:
-    for shift in np.linspace(-0.3, 0.3, 13):
-        x = np.random.default_rng(3).normal(0, 1, 200)
-        found = mean_estimate(x - x.mean() + shift)
-        low, high = found.interval
-        assert (found.p < 0.05) == (low > 0 or high < 0)
+@pytest.mark.parametrize('ties', [False, True])
+def test_p_value_agrees_with_the_interval(ties: bool) -> None:
+    """Also near the level, and where a change touches few images."""
+    rng = np.random.default_rng(3)
+    outside = 0
+    for _ in range(300):
+        x = rng.normal(rng.normal(0, 3), 1, 199)
+        if ties:
+            x = np.where(rng.random(199) < 0.1 * rng.random(), 0, abs(x))
+        jack = x.mean() + rng.normal(0, 0.2 * rng.random(), 50)
+        for level in (0.9, 0.95):
+            found = estimate(float(x.mean()), x, jack, level)
+            low, high = found.interval
+            assert (found.p < 1 - level) == (low > 0 or high < 0)
+            outside += low > 0 or high < 0
+    assert 100 < outside < 500
+
+
+def test_p_values_finer_than_the_resamples() -> None:
+    """80 classes and 1,000 resamples: 80 * 2 / 1001 never passed Holm."""
+    x = np.random.default_rng(4).normal(1, 1, 40)
+    drawn = np.random.default_rng(5).choice(x, (1000, 40)).mean(1)
+    jack = (x.sum() - x) / 39
+    plain = estimate(float(x.mean()), drawn, jack)
+    assert plain.p == pytest.approx(2 / 1001)
+    found = estimate(float(x.mean()), drawn, jack, images=40)
+    expected = stats.ttest_1samp(x, 0).pvalue
+    assert found.p == pytest.approx(expected, rel=0.7)
+    assert holm(np.array([found.p] + [0.5] * 79))[0] < 0.05
+    few = estimate(float(x.mean()), drawn, jack, images=2)
+    assert few.p == plain.p  # never above what the resamples show
 
 
 def test_a_class_that_nobody_has_is_no_interval() -> None:
@@ -128,7 +157,7 @@ def test_verdict_of_a_clear_gain() -> None:
     assert lines[0].startswith('AP +2.0 [+1.2, +2.8] (95 % over 500 images)')
     assert lines[0].endswith('the candidate is better.')
     assert any('1 improved (cat)' in x for x in lines)
-    assert any('1 classes are on fewer than 10 images' in x for x in lines)
+    assert any('1 class is on fewer than 10 images' in x for x in lines)
     assert any('One seed a side' in x for x in lines)
 
 
@@ -141,6 +170,48 @@ def test_verdict_of_a_small_gain() -> None:
     assert needed == pytest.approx(7.849 * 4 * 500, rel=1e-3)
     assert 'about 16,000 images' in lines[0]
     assert any('difference under 0.3 AP' in x for x in lines)
+
+
+def test_seeds_that_do_not_differ_have_no_p_value() -> None:
+    """It was printed as 'p = < 0.001'."""
+    found = comparison(0.02, 0.004, seeds=2)
+    test = seed_test(found.baseline['AP'], found.candidate['AP'])
+    found = replace(found, seeds={'AP': test})
+    assert test.se == 0
+    assert 'between seeds +2.0 [n/a, n/a], p = n/a' in verdict(found)[1]
+    assert 'p < 0.001: the candidate is better' in verdict(found)[0]
+
+
+def test_one_seed_on_one_side() -> None:
+    found = comparison(0.02, 0.004)
+    found = replace(found, baseline={'AP': np.array([0.36, 0.38])})
+    assert any('One seed on one side' in x for x in verdict(found))
+
+
+def test_no_difference_but_rounding() -> None:
+    found = comparison(1e-17, 0.004, seeds=2)
+    test = seed_test(np.array([0.3, 0.4]), np.array([0.4, 0.3]))
+    lines = verdict(replace(found, seeds={'AP': test}))
+    assert lines[0].endswith('There is none to settle.')
+
+
+def test_the_same_runs_in_another_order_do_not_differ() -> None:
+    rng = np.random.default_rng(6)
+    matches = Matches(
+        image_ids=np.arange(20),
+        category_ids=np.arange(1),
+        names=('a',),
+        areas=('all',),
+        objects=np.ones((20, 1, 1), np.int32),
+        classes=(),
+    )
+    runs = [
+        Resampled({'AP': v}, v[:, None], 100)
+        for v in rng.random((5, 121)).astype(np.float32).astype(float)
+    ]
+    found = compare(matches, runs, [runs[i] for i in (3, 1, 4, 0, 2)])
+    for estimated in (found.differences['AP'], found.classes[0].difference):
+        assert estimated.interval == (0, 0) and estimated.p == 1
 
 
 def test_points() -> None:
