@@ -8,6 +8,7 @@ import runpy
 import shutil
 import struct
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,6 +288,16 @@ def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
     write_voc(tmp_path, 'b', corners)
     for images in read_voc(tmp_path, zero_based, 0.5).values():
         assert images[0].objects[0].bbox == box
+
+
+def test_a_corner_at_0_is_not_vocs(tmp_path):
+    write_voc(tmp_path, 'a', (0, 0, 10, 10))
+    write_voc(tmp_path, 'b', (1, 1, 10, 10))
+    with pytest.warns(UserWarning, match='count from 1.*--zero-based'):
+        read_voc(tmp_path, val_part=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read_voc(tmp_path, zero_based=True, val_part=0.5)
 
 
 def write_voc(root: Path, name: str, corners, head: str = '', suffix='.xml'):

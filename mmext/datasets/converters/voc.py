@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,6 +39,9 @@ def read_voc(
         zero_based: Whether corners count from 0. Default: False.
         val_part: Part of the images held out where ``ImageSets/Main`` does
             not say which; the choice is the same every time. Default: 0.2.
+
+    Warns:
+        UserWarning: If corners of 0 show that ``zero_based`` was meant.
 
     Raises:
         UserError: If a file is missing or not what VOC describes, or
@@ -130,6 +134,13 @@ def _read_file(
             raise UserError(
                 f'{where}: the box ends before it begins: xmin {x1:g}, '
                 f'xmax {x2:g}, ymin {y1:g}, ymax {y2:g}'
+            )
+        if not zero_based and min(x1, y1) == 0:
+            warnings.warn(
+                f'boxes of {path.parent} begin at 0, and corners count from '
+                '1 in VOC: if whoever wrote them counts from 0, every box is '
+                'a pixel off without --zero-based',
+                stacklevel=2,
             )
         shift = 0 if zero_based else 1
         box = clip_box(x1 - shift, y1 - shift, x2, y2, width, height)
