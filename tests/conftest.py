@@ -13,9 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples everywhere, on slow machines too.
+settings.register_profile(
+    'mmext',
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile('mmext')
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # One worker a core: more threads would only wait for each other.

@@ -23,9 +23,11 @@ def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
         folder: Where they leave what they return.
         work: Starts the process group, most likely by a runner.
     """
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
+    free = socket.socket()
+    # Bound until they end: else the system gives the port to another test.
+    free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
 
     def run(rank: int) -> None:
         os.environ.update(
@@ -43,7 +45,8 @@ def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
         process.kill()
+    free.close()
     assert [p.exitcode for p in processes] == [0, 0]
     return [torch.load(folder / f'returned_{rank}.pth') for rank in (0, 1)]

@@ -52,7 +52,7 @@ def demo(cache, tmp_path_factory) -> tuple[Path, str, list]:
     """Interrupted in the second model, then run again."""
     work_dir = tmp_path_factory.mktemp('demo')
     out = io.StringIO()
-    console = Console(file=out, width=160)
+    console = Console(file=out, width=160, force_terminal=False)
     build = run.build_runner
     built = []
 
