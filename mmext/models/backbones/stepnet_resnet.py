@@ -174,6 +174,7 @@ class StepNetResNet(PluginResNet):
             :class:`~mmext.models.PluginResNet`.
 
     Example:
+        >>> import torch
         >>> self = StepNetResNet(depth=18, norm_eval=False)
         >>> for level in self(torch.rand(1, 3, 32, 64)):
         ...     print(tuple(level.shape))

@@ -46,6 +46,7 @@ class ECAAttention(ChannelAttention):
         UserError: If ``kernel_size`` is not odd and positive.
 
     Example:
+        >>> import torch
         >>> ECAAttention(64)(torch.rand(2, 64, 7, 5)).shape
         torch.Size([2, 64, 7, 5])
     """

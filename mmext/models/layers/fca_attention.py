@@ -52,6 +52,7 @@ class FCAAttention(ChannelAttention):
             ``ratio`` below 1.
 
     Example:
+        >>> import torch
         >>> FCAAttention(256)(torch.rand(2, 256, 7, 5)).shape
         torch.Size([2, 256, 7, 5])
     """

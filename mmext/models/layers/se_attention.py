@@ -29,6 +29,7 @@ class SEAttention(ChannelAttention):
         UserError: If ``ratio`` is below 1.
 
     Example:
+        >>> import torch
         >>> SEAttention(64)(torch.rand(2, 64, 7, 5)).shape
         torch.Size([2, 64, 7, 5])
     """

@@ -37,6 +37,7 @@ class SRMAttention(ChannelAttention):
         UserError: In training, on a single image with a plain BN.
 
     Example:
+        >>> import torch
         >>> SRMAttention(64)(torch.rand(2, 64, 7, 5)).shape
         torch.Size([2, 64, 7, 5])
     """

@@ -68,6 +68,7 @@ class StepAdaptor(BaseModule):
             ``ratio`` below 1.
 
     Example:
+        >>> import torch
         >>> adaptor = StepAdaptor(64)
         >>> x, f = torch.rand(2, 8, 64)  # averages over height and width
         >>> step = adaptor(x, f)
