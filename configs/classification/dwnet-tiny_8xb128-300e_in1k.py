@@ -21,4 +21,5 @@ model = dict(
         final_norm=True,
     ),
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 train_dataloader = dict(batch_size=128)

@@ -115,3 +115,11 @@ def test_starnets_script_warms_up_for_five_epochs(name: str) -> None:
     warm_up, cosine = cfg.param_scheduler
     assert (warm_up.end, cosine.begin, cosine.eta_min) == (5, 5, 1e-5)
     assert cfg.auto_scale_lr.base_batch_size == 2048
+    erasing = cfg.train_dataloader.dataset.pipeline[-2]
+    assert (erasing.type, erasing.max_area_ratio) == ('RandomErasing', 1 / 3)
+
+
+def test_dwnet_clips_gradients_as_its_script() -> None:
+    cfg = load('dwnet-tiny_8xb128-300e_in1k')
+    assert cfg.optim_wrapper.clip_grad == {'max_norm': 5.0}
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05

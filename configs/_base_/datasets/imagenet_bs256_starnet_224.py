@@ -29,6 +29,7 @@ train_dataloader = dict(
                 type='RandomErasing',
                 erase_prob=0.25,
                 mode='rand',
+                max_area_ratio=1 / 3,
                 fill_color=bgr_mean,
                 fill_std=[57.375, 57.12, 58.395],
             ),
