@@ -93,14 +93,18 @@ def make_side(sources: Sequence[Run], name: str | None = None) -> Side:
 
 
 def name_apart(sides: Sequence[Side]) -> list[Side]:
-    """Adds the first run's name to sides that are called alike."""
-    names = [side.name for side in sides]
-    return [
-        side
-        if names.count(side.name) == 1
-        else replace(side, name=f'{side.name} ({side.runs[0].name})')
-        for side in sides
-    ]
+    """Adds the first run's name to sides called alike, or else its path."""
+
+    def alike(names: list[str], more: list[str]) -> list[str]:
+        return [
+            name if names.count(name) == 1 else f'{side.name} ({extra})'
+            for side, name, extra in zip(sides, names, more, strict=True)
+        ]
+
+    names = alike([s.name for s in sides], [s.runs[0].name for s in sides])
+    names = alike(names, [str(s.runs[0].path) for s in sides])
+    names = alike(names, [str(i) for i in range(1, len(sides) + 1)])
+    return [replace(s, name=n) for s, n in zip(sides, names, strict=True)]
 
 
 def common_iou_type(sides: Sequence[Side]) -> str:

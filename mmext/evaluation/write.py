@@ -29,8 +29,10 @@ def write_report(
         'report.md': markdown(report),
         'report.html': html_page(report, images and Path(images)),
     }
-    for table in (*report.tables(), *report.details()):
-        name = re.sub(r'[^a-z0-9]+', '-', table.title.lower()).strip('-')
+    for i, table in enumerate((*report.tables(), *report.details()), 1):
+        name = re.sub(r'\W+', '-', table.title.lower()).strip('-')
+        if f'{name}.csv' in files:  # names that differ in signs only
+            name += f'-{i}'
         files[f'{name}.csv'] = table.csv()
         files[f'{name}.tex'] = table.latex()
     folder.mkdir(parents=True, exist_ok=True)

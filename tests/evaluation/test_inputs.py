@@ -23,6 +23,7 @@ from mmext.evaluation.inputs import (
     common_iou_type,
     find_ground_truth,
     make_side,
+    name_apart,
     read_source,
 )
 from mmext.evaluation.matching import match
@@ -374,6 +375,18 @@ def test_ground_truth_from_the_side_file(write: Write) -> None:
     write('b/predictions/y.meta.json', {**meta, 'annotation_sha256': 'two'})
     with pytest.raises(UserError, match='different ground truths'):
         find_ground_truth(sides, 'bbox')
+
+
+def test_sides_are_told_apart(write: Write) -> None:
+    sources = [write(f'{n}.bbox.json', FOUND) for n in ('a/x', 'b/x', 'y')]
+    sides = [make_side([read_source(s)], 'Net') for s in sources]
+    names = [side.name for side in name_apart(sides)]
+    assert names == [
+        *(f'Net ({sources[0]})', f'Net ({sources[1]})', 'Net (y.bbox)')
+    ]
+    assert name_apart(sides[:1])[0].name == 'Net'
+    twice = [side.name for side in name_apart([sides[0], sides[0]])]
+    assert len({*twice}) == 2
 
 
 def test_a_metrics_file_is_named_at_once(write: Write) -> None:

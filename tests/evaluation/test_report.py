@@ -25,7 +25,7 @@ from mmext.evaluation.curves import class_curve, mean_curve, most_different
 from mmext.evaluation.error_types import error_types
 from mmext.evaluation.ground_truth import read_ground_truth
 from mmext.evaluation.html import html_page
-from mmext.evaluation.inputs import make_side, read_source
+from mmext.evaluation.inputs import Side, make_side, read_source
 from mmext.evaluation.latency import measure_latency
 from mmext.evaluation.matching import match
 from mmext.evaluation.predictions import read_predictions
@@ -215,6 +215,24 @@ def test_nothing_is_missed_where_nothing_is(report: Report) -> None:
     empty = {**report.truth.dataset, 'annotations': []}
     truth = replace(report.truth, dataset=empty)
     assert set(error_types(truth, none).values()) == {0.0}
+
+
+def test_no_table_overwrites_another(report: Report, tmp_path: Path) -> None:
+    """Candidates whose names differ in signs only, or not at all."""
+    runs = report.sides[1].side.runs
+    names = ('R50', 'Net A+', 'Net A-', '模型')
+    sides = [
+        replace(report.sides[i > 0], side=Side(name, runs))
+        for i, name in enumerate(names)
+    ]
+    many = replace(
+        report, sides=tuple(sides), comparisons=report.comparisons * 3
+    )
+    written = write_report(many, tmp_path)
+    assert len({*written}) == len(written)
+    found = [p.read_text() for p in tmp_path.glob('ap-by-class*.csv')]
+    for name in names[1:]:
+        assert sum(name in text for text in found) == 1
 
 
 class _Page(HTMLParser):
