@@ -194,23 +194,31 @@ def _records(path: Path) -> Iterator[dict]:
             yield record
 
 
+def _is_training(record: dict) -> bool:
+    return 'loss' in record or 'lr' in record
+
+
 def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation records; a resumed run overrides its past."""
+    """Training and validation records; a resumed run overrides its past.
+
+    One that began anew in the same folder overrides all of it.
+    """
     train: dict[int, dict] = {}
     val: dict[int, dict] = {}
+    trained: dict[int, int] = {}  # the last step logged before a validation
     for file in sorted(path.glob('*/vis_data/scalars.json')):
-        first = True
-        for record in _records(file):
-            step = record.get('step')
-            if step is None:
-                continue
-            if 'loss' in record or 'lr' in record:
-                if first:  # steps that the resumed run does again
-                    train = {s: r for s, r in train.items() if s < step}
-                    first = False
+        records = [r for r in _records(file) if r.get('step') is not None]
+        begin = next((r['step'] for r in records if _is_training(r)), None)
+        if begin is not None:  # what is done again
+            train = {s: r for s, r in train.items() if s < begin}
+            val = {s: r for s, r in val.items() if trained[s] < begin}
+        for record in records:
+            step = record['step']
+            if _is_training(record):
                 train[step] = record
             elif parse_metrics(record) or other_metrics(record):
                 val[step] = record
+                trained[step] = max(train, default=0)
     return (
         [train[s] for s in sorted(train)],
         [val[s] for s in sorted(val)],

@@ -62,6 +62,24 @@ def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
     assert [r['step'] for r in run.val_log] == [1, 2]
 
 
+def test_a_new_run_in_the_folder_of_another(tmp_path: Path) -> None:
+    """Shorter than that one was: nothing of it is left."""
+    old = [train(50, 1.0), val(1, 0.3), train(100, 1.0), val(2, 0.5)]
+    new = [train(50, 1.0), val(1, 0.1)]
+    run = read_run(write_run(tmp_path / 'run', old, new))
+    assert [r['step'] for r in run.train_log] == [50]
+    assert [r['step'] for r in run.val_log] == [1]
+    assert run.metrics['bbox']['AP'] == 0.1 and run.step == 1
+
+
+def test_a_resumed_run_that_validates_first(tmp_path: Path) -> None:
+    old = [train(50, 1.0), train(100, 1.0), val(1, 0.3), train(150, 1.0)]
+    new = [val(1, 0.3), train(150, 1.0), train(200, 1.0), val(2, 0.4)]
+    run = read_run(write_run(tmp_path / 'run', old, new))
+    assert [r['step'] for r in run.train_log] == [50, 100, 150, 200]
+    assert [r['step'] for r in run.val_log] == [1, 2]
+
+
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / 'run', [train(50, 1.0), val(1, 0.1)])
     log = next(folder.glob('*/vis_data/scalars.json'))
