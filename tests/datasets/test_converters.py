@@ -464,6 +464,12 @@ def test_voc_errors(voc, damage, message):
             r"keys of names are \[0, 'b'\]",
         ),
         (
+            lambda r: (r / 'data.yaml').write_text(
+                'kpt_shape: [17, 2]\nnames: [person]'
+            ),
+            'data.yaml is of a data set of keypoints',
+        ),
+        (
             lambda r: (r / 'data.yaml').write_text('names: [on, off]'),
             'a name is True, not a word',
         ),

@@ -76,7 +76,13 @@ def _names(root: Path) -> list[str]:
             content = yaml.safe_load(path.read_bytes())
         except yaml.YAMLError as error:
             raise UserError(f'{path} is not YAML: {error}') from error
-        names = content.get('names') if isinstance(content, dict) else None
+        content = content if isinstance(content, dict) else {}
+        if 'kpt_shape' in content:  # whose lines would pass for polygons
+            raise UserError(
+                f'{path} is of a data set of keypoints (kpt_shape)',
+                'boxes and polygons can be converted; leave the keypoints out',
+            )
+        names = content.get('names')
         if isinstance(names, dict):
             if set(names) != set(range(len(names))):
                 raise UserError(
