@@ -74,6 +74,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give a baseline and at least one candidate')
     if not 0.5 <= args.level < 1:
         parser.error(f'--level is {args.level}; give a share such as 0.95')
+    if args.threads < 1:
+        parser.error(f'--threads is {args.threads}; give 1 or more')
     fewest = max(100, math.ceil(2 / (1 - args.level) - 1e-6))
     if args.resamples < fewest:
         parser.error(

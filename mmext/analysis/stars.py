@@ -28,11 +28,6 @@ def implicit_dimensions(inputs: int, layers: int = 1) -> int:
     return math.comb(inputs + degree, degree)
 
 
-def paper_estimate(inputs: int, layers: int = 1) -> float:
-    """log10 of the paper's (d / sqrt 2)^(2^l)."""
-    return 2**layers * math.log10(inputs / math.sqrt(2))
-
-
 def measured_dimensions(
     inputs: int, layers: int = 1, operation: str = 'star', seed: int = 0
 ) -> int:

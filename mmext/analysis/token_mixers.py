@@ -201,24 +201,6 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
     return sum(kept.values())
 
 
-def is_dynamic(mix: nn.Module, channels: int, seed: int = 0) -> bool:
-    """Whether the weights depend on the input: the map is not affine.
-
-    Args:
-        mix: Mixes positions, without the layers around it.
-        channels: C of the maps it takes.
-        seed: Of the random maps.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(
-        2, 1, channels, 14, 14, generator=generator, dtype=torch.float64
-    )
-    mix = mix.double().eval()
-    with torch.no_grad():
-        curved = mix(a + b) - mix(a) - mix(b) + mix(torch.zeros_like(a))
-        return bool(curved.norm() > 1e-6 * mix(a).norm())
-
-
 def cost_table(costs: dict[str, list[Cost]], channels: int) -> str:
     """Markdown: what each mixer is, and its costs at each resolution."""
     sides = [cost.side for cost in next(iter(costs.values()))]

@@ -123,7 +123,9 @@ class ImageBootstrap:
         """Every metric of a run on every resample."""
         cube = accumulate_weighted(matches, self.weights, threads, progress)
         # Of all images, to the last digit.
-        exact = accumulate_weighted(matches, self.weights[:1], exact=True)
+        exact = accumulate_weighted(
+            matches, self.weights[:1], threads, exact=True
+        )
         names = [
             m
             for m in (*METRICS, *IOU_METRICS)
