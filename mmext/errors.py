@@ -115,7 +115,10 @@ def told_alone(
 
 
 def command(main: Callable[..., T]) -> Callable[..., T]:
-    """Wraps a tool's ``main``: a ``UserError`` becomes one message."""
+    """Wraps a tool's ``main``: a ``UserError`` becomes one message.
+
+    So does a ``PermissionError``, which any path of the user's can end in.
+    """
 
     @functools.wraps(main)
     def run(*args, **kwargs) -> T:
@@ -125,6 +128,10 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
             if _debugging():
                 raise
             fail(error)
+        except PermissionError as error:
+            if _debugging():
+                raise
+            fail(f'{error}\n  -> Ask its owner for it, or name another.')
         except KeyboardInterrupt:
             fail('interrupted (Ctrl-C)', status=130)
 

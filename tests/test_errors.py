@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmext.errors import did_you_mean, nearest
+from mmext.errors import command, did_you_mean, nearest
 
 ARCHS = ('s1', 's2', 's3', 's4', 's050', 's100', 's150')
 
@@ -31,3 +31,19 @@ def test_the_nearest_takes_the_fewest_edits(
     assert did_you_mean(word, choices) == (
         f'Did you mean {meant!r}?' if meant else ''
     )
+
+
+def test_a_path_without_permission_is_one_message(capsys, monkeypatch):
+    @command
+    def main() -> None:
+        raise PermissionError(13, 'Permission denied', '/theirs/val.json')
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "error: [Errno 13] Permission denied: '/theirs/val.json'\n  ->" in (
+        capsys.readouterr().err
+    )
+    monkeypatch.setenv('MMEXT_DEBUG', '1')
+    with pytest.raises(PermissionError):
+        main()

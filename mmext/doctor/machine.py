@@ -39,14 +39,22 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding(PART, 'processors', OK, f'{_cores()} to use')
     yield from _memory(Path('/proc/meminfo'))
     yield _shared_memory(Path('/dev/shm'))
-    cache = Path(os.environ.get('MMEXT_CACHE') or '~/.cache/mmext')
     places = {
-        'disk, work': Path.cwd(),
-        'disk, cache': cache.expanduser(),
-        'disk, temporary': Path(tempfile.gettempdir()),
+        'disk, work': os.getcwd,
+        'disk, cache': _cache,
+        'disk, temporary': tempfile.gettempdir,
     }
-    for name, place in places.items():
-        yield _disk(name, place)
+    for name, find in places.items():
+        try:
+            yield _disk(name, Path(find()))
+        except OSError as error:  # a folder that was removed, no temporary one
+            fix = 'cd to a folder that is there, or export TMPDIR=DIR'
+            yield Finding(PART, name, PROBLEM, str(error), fix)
+
+
+def _cache() -> str:
+    cache = os.environ.get('MMEXT_CACHE') or '~/.cache/mmext'
+    return os.path.expanduser(cache)  # as it is, where nobody has a home
 
 
 def _cores() -> int:
@@ -96,7 +104,7 @@ def _shared_memory(place: Path) -> Finding:
 
 def _disk(name: str, place: Path) -> Finding:
     there = place
-    while not there.exists():
+    while not os.path.exists(there):  # False, too, where one may not look
         there = there.parent
     if not os.access(there, os.W_OK):
         fix = (

@@ -252,6 +252,38 @@ def test_a_disk_almost_full(monkeypatch, tmp_path):
         assert machine._disk('disk', tmp_path / 'a/b').state == state
 
 
+def test_places_that_are_not_there(monkeypatch, tmp_path):
+    """No home, a working folder that was removed, no temporary one."""
+
+    def gone() -> str:
+        raise FileNotFoundError(2, 'No usable temporary directory found')
+
+    monkeypatch.setattr(machine.tempfile, 'gettempdir', gone)
+    monkeypatch.setattr(machine.os, 'getcwd', gone)
+    monkeypatch.setattr(machine.os.path, 'expanduser', lambda path: path)
+    monkeypatch.delenv('MMEXT_CACHE', raising=False)
+    found = {f.name: f for f in machine.examine_machine()}
+    for name in ('disk, work', 'disk, temporary'):
+        assert found[name].state == PROBLEM
+        assert 'No usable' in found[name].value and found[name].remedy
+    assert '~/.cache' in found['disk, cache'].value
+
+
+def test_a_home_of_somebody_else(monkeypatch, tmp_path):
+    """As sudo without -H leaves it."""
+    stat = os.stat
+
+    def refused(path, **options):
+        if 'secret' in os.fspath(path):
+            raise PermissionError(13, 'Permission denied')
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, 'stat', refused)
+    monkeypatch.setattr(os, 'access', lambda path, how: False)
+    found = machine._disk('disk, cache', tmp_path / 'secret/.cache/mmext')
+    assert 'not writable' in found.value and 'MMEXT_CACHE' in found.remedy
+
+
 @pytest.mark.parametrize(
     ('error', 'remedy'),
     [
