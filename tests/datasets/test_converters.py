@@ -290,6 +290,14 @@ def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
         assert images[0].objects[0].bbox == box
 
 
+@pytest.mark.parametrize('width', ['200', ' 200.0\n', '0', '', 'unknown'])
+def test_a_size_that_says_the_same_or_nothing(tmp_path, width):
+    size = f'<size><width>{width}</width><height>100</height></size>'
+    for name in 'ab':
+        write_voc(tmp_path, name, (1, 1, 9, 9), size)
+    assert all(read_voc(tmp_path, val_part=0.5).values())
+
+
 def test_a_corner_at_0_is_not_vocs(tmp_path):
     write_voc(tmp_path, 'a', (0, 0, 10, 10))
     write_voc(tmp_path, 'b', (1, 1, 10, 10))

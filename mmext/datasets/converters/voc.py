@@ -112,10 +112,13 @@ def _read_file(
             f'{path.parents[1] / "JPEGImages"}'
         )
     width, height = image_size(image)
-    said = [tree.findtext(f'size/{key}') or '0' for key in ('width', 'height')]
-    if said not in (['0', '0'], [str(width), str(height)]):
+    try:
+        said = [float(tree.findtext(f'size/{k}')) for k in ('width', 'height')]
+    except (TypeError, ValueError):
+        said = [0, 0]  # nothing is said
+    if min(said) > 0 and said != [width, height]:
         raise UserError(
-            f'{path} is of a {"x".join(said)} image, and {image} is '
+            f'{path} is of a {said[0]:g}x{said[1]:g} image, and {image} is '
             f'{width}x{height} as OpenCV reads it',
             'it may have been resized, or turned by its EXIF tag, after its '
             'boxes were drawn; where they are right, remove <size>',
