@@ -115,6 +115,8 @@ def test_fca_pools_other_sizes_and_says_what_it_needs() -> None:
         FCAAttention(24)
     with pytest.raises(UserError, match='dct_size=None for in_channels=64'):
         FCAAttention(64)
+    with pytest.raises(UserError, match='dct_size=0 for in_channels=256'):
+        FCAAttention(256, dct_size=0)
 
 
 @pytest.mark.parametrize('kind', [SEAttention, FCAAttention])

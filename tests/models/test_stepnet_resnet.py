@@ -173,6 +173,23 @@ def test_a_block_is_the_paper_s_equation(x: Tensor) -> None:
     torch.testing.assert_close(block(state), expected)
 
 
+@pytest.mark.parametrize('part', ['conv3', 'bn3'])
+def test_what_a_hook_returns_counts(part: str, x: Tensor) -> None:
+    model = shake(StepNetResNet(**TINY)).double().eval()
+    block = model.layer2[1]
+    state = torch.rand(2, 128, 24, 20, dtype=torch.float64)
+    plain = block(state)
+    layer = getattr(block, part)
+    hook = layer.register_forward_hook(lambda module, args, out: 2 * out)
+    hooked = block(state)
+    assert not torch.allclose(hooked, plain)
+    hook.remove()
+    with torch.no_grad():  # the same, said by weights
+        for parameter in layer.parameters():
+            parameter.mul_(2)
+    torch.testing.assert_close(hooked, block(state))
+
+
 @pytest.mark.parametrize(('depth', 'added'), [(50, 3.77), (101, 7.11)])
 def test_added_parameters(depth: int, added: float) -> None:
     with torch.device('meta'):

@@ -84,8 +84,10 @@ class _StepBlock(nn.Module):
 def _average_of_conv(conv: nn.Module, x: Tensor, out: Tensor) -> Tensor:
     """The average of ``out = conv(x)`` over space, the cheapest way."""
     pointwise = type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+    # Hooks may have changed the input or the output.
+    hooked = conv._forward_hooks or conv._forward_pre_hooks
     # The weights are read again, forward and backward.
-    if not pointwise or out.numel() < 4 * conv.weight.numel():
+    if not pointwise or hooked or out.numel() < 4 * conv.weight.numel():
         return global_average(out)
     weight = conv.weight.flatten(1)
     return nn.functional.linear(global_average(x), weight, conv.bias)

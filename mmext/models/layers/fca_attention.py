@@ -74,7 +74,7 @@ class FCAAttention(ChannelAttention):
                 f'FCAAttention: in_channels={in_channels} is no multiple of '
                 f'{groups}, one group of channels for each frequency.'
             )
-        size = dct_size or STAGE_SIZES.get(in_channels)
+        size = STAGE_SIZES.get(in_channels) if dct_size is None else dct_size
         if size is None or size < 7:
             raise UserError(
                 f'FCAAttention: dct_size={dct_size} for '
