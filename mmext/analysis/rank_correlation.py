@@ -45,11 +45,12 @@ def correlate(
         seed: Of the resampling. Default: 0.
 
     Raises:
-        UserError: Fewer than two models, or a score that is the same for
-            all.
+        UserError: Fewer than two models, a score that is no number, or one
+            that is the same for all.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+    known = np.isfinite(x).all() and np.isfinite(y).all()
+    if not known or len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
         raise UserError(
             f'A rank correlation needs two models with different scores; '
             f'got {x.tolist()} and {y.tolist()}.'

@@ -338,6 +338,8 @@ def test_rank_correlations():
     assert 'no interval' in str(few)
     with pytest.raises(UserError, match='different scores'):
         correlate([1, 1], [1, 2])
+    with pytest.raises(UserError, match='different scores'):
+        correlate([1, 2, 3, 4], [1, 2, np.nan, 3])
 
 
 @pytest.mark.parametrize('kind', ['se', 'stepnet'])
