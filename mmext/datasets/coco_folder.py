@@ -126,7 +126,7 @@ def find_splits(
             Split(
                 name=name,
                 ann_file=ann_file,
-                img_dir=_find_images(root, ann_file, contents[name]),
+                img_dir=_find_images(root, ann_file, name, contents[name]),
                 masks=masks,
                 training=name == 'train',
                 filter_empty=True,
@@ -172,9 +172,10 @@ def _find_annotations(root: Path, split: str) -> Path:
     )
 
 
-def _find_images(root: Path, ann_file: Path, content: dict) -> Path:
+def _find_images(
+    root: Path, ann_file: Path, split: str, content: dict
+) -> Path:
     stem = ann_file.stem.removeprefix('instances_')
-    split = 'train' if 'train' in stem else 'val'
     names = dict.fromkeys([stem, split])
     places = [
         *(root / name for name in names),

@@ -230,3 +230,9 @@ def test_data_sets_that_are_several_are_named(data):
     cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': []}
     with pytest.raises(UserError, match='type ConcatDataset has no pipeline'):
         use_coco_folder(cfg, find_coco_folder(data))
+
+
+def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
+    file = data / 'annotations/instances_val.json'
+    file.rename(file.with_name('instances_val_of_training_day.json'))
+    assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')
