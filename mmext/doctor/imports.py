@@ -26,7 +26,8 @@ def told(error):
     """Type and text of an error in one line."""
     if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
         traceback.print_exception(error, file=sys.stderr)
-    text = ' '.join(str(error).split())
+    # mmext's own errors carry the remedy, which the doctor has as well.
+    text = ' '.join(str(getattr(error, 'problem', error)).split())
     return f'{type(error).__name__}: {text}'
 
 
