@@ -108,8 +108,8 @@ def find_splits(
         Training and validation, and their annotations by name.
 
     Raises:
-        UserError: If annotations or images are not found, or an annotation
-            file cannot be read.
+        UserError: If annotations or images are not found, an annotation
+            file cannot be read, or both splits have the same.
     """
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
@@ -118,9 +118,14 @@ def find_splits(
             + ('is a file' if root.exists() else 'does not exist'),
             'name the folder that holds annotations/ and the images',
         )
+    files = {name: _find_annotations(root, name) for name in SPLITS}
+    if files['train'] == files['val']:
+        raise UserError(
+            f'{files["val"]} is all there is for both train and val',
+            'write two files, of images to train and of others to validate',
+        )
     splits, contents = [], {}
-    for name in SPLITS:
-        ann_file = _find_annotations(root, name)
+    for name, ann_file in files.items():
         contents[name] = read_coco(ann_file)
         splits.append(
             Split(

@@ -236,3 +236,11 @@ def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
     file = data / 'annotations/instances_val.json'
     file.rename(file.with_name('instances_val_of_training_day.json'))
     assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')
+
+
+def test_one_file_for_both_splits_is_no_validation(data):
+    folder = data / 'annotations'
+    (folder / 'instances_val.json').unlink()
+    (folder / 'instances_train.json').rename(folder / 'trainval.json')
+    with pytest.raises(UserError, match='trainval.json .* both .*train.*val'):
+        find_coco_folder(data)
