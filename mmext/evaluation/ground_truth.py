@@ -42,9 +42,11 @@ class GroundTruth:
     def sizes(self) -> dict[int, tuple[int, int]]:
         """Height and width of every image that states them."""
         return {
-            r['id']: (r['height'], r['width'])
+            r['id']: (int(r['height']), int(r['width']))
             for r in self.dataset['images']
-            if is_number(r.get('height')) and is_number(r.get('width'))
+            if all(
+                is_number(r.get(k)) and r[k] >= 1 for k in ('height', 'width')
+            )
         }
 
     @cached_property

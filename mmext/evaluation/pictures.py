@@ -50,6 +50,8 @@ def picture(
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
     names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
     embedded, size = _embed(record, folder)
+    if size is None and image_id in truth.sizes:
+        size = truth.sizes[image_id][::-1]
     anns = [
         a for a in truth.dataset['annotations'] if a['image_id'] == image_id
     ]
@@ -114,13 +116,10 @@ def _box(box: Sequence[float], style: str, text: str, font: float = 0) -> str:
 def _embed(
     record: dict, folder: Path | None
 ) -> tuple[str | None, tuple[int, int] | None]:
-    """A data URL and the image's own size."""
-    size = None
-    if 'width' in record and 'height' in record:
-        size = record['width'], record['height']
+    """A data URL and the image's own width and height, where it is there."""
     path = folder and folder / str(record.get('file_name', ''))
     if not path or not path.is_file():
-        return None, size
+        return None, None
     with Image.open(path) as image:
         size = image.size
         small = image.convert('RGB')

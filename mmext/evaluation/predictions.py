@@ -274,7 +274,10 @@ def _check(path: Path, table: np.ndarray, truth: GroundTruth) -> None:
     ]
     if not masks:
         problems += [
-            (~np.isfinite(box).all(1), 'bbox', box, 'Boxes are numbers.'),
+            (
+                ~(abs(box) < 1e15).all(1),
+                *('bbox', box, 'Boxes are numbers, of pixels.'),
+            ),
             ((box[:, 2:] < 0).any(1), 'bbox', box, 'Sizes are >= 0 pixels.'),
         ]
     for bad, name, values, fix in problems:

@@ -70,6 +70,7 @@ def changed(**values: object) -> list[dict]:
         ({'score': None}, 'record 5 is no bbox detection'),
         ({'bbox': [0, 0, math.nan, 5]}, 'record 5 has bbox'),
         ({'bbox': [0, 0, -3, 5]}, 'record 5 has bbox'),
+        ({'bbox': [0, 0, 1e200, 1e200]}, 'record 5 has bbox'),
         ({'bbox': [0, 0, 5]}, 'record 5 is no bbox detection'),
         ({'image_id': 8}, 'record 5 has image_id 8'),
         ({'category_id': 2}, 'record 5 has category_id 2'),
@@ -306,7 +307,7 @@ def test_fields_that_do_not_matter_may_be_odd(write: Write) -> None:
         if not ann['iscrowd']:
             del ann['iscrowd']
     for image in truth['images']:
-        image.update(file_name=7, width='640')
+        image.update(file_name=7, width='640', height=-5)
     for category in truth['categories']:
         category['name'] = 5
     assert ap(write, FOUND, truth) == ap(write, FOUND)
