@@ -62,6 +62,19 @@ class DictAction(config.DictAction):
                 )
         super().__call__(parser, namespace, values, option_string)
 
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """Keeps the spaces inside of a text: MMEngine cuts a path's out."""
+        inside = r'(?<=[^\s,(\[]) +(?=[^\s,)\]])'
+        kept = re.sub(inside, '\0', val.strip('\'" '))
+        return _with_spaces(config.DictAction._parse_iterable(kept))
+
+
+def _with_spaces(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_spaces, value))
+    return value.replace('\0', ' ') if isinstance(value, str) else value
+
 
 def load_config(
     filename: str | Path, options: Mapping[str, Any] | None = None

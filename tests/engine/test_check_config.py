@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mmext.engine import preflight
 from mmext.engine.check_config import check_heads, find_splits
 from mmext.engine.config import set_auto_scale_lr, set_work_dir
 from mmext.errors import UserError
+from mmext.options import add_cfg_options
 
 STAGES = ('train', 'val')
 
@@ -352,6 +354,26 @@ def test_a_work_dir_that_cannot_be_made(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f'made: {tmp_path} is not writable'):
         set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
     assert [p.name for p in tmp_path.iterdir()] == ['taken']
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('/my data/coco (2)/', '/my data/coco (2)/'),
+        ("'a b.pth'", 'a b.pth'),
+        ('[red cell, "white cell"]', ['red cell', 'white cell']),
+        ('[(1, 2), (3 , a b)]', [(1, 2), (3, 'a b')]),
+        (' 0.1 ', 0.1),
+        ('1, 2', [1, 2]),
+        ('None', None),
+        ('True', True),
+    ],
+)
+def test_an_option_keeps_its_spaces(text, value):
+    parser = ArgumentParser()
+    add_cfg_options(parser)
+    args = parser.parse_args(['--cfg-options', f'a.b={text}', 'c=1'])
+    assert args.cfg_options == {'a.b': value, 'c': 1}
 
 
 def test_auto_scale_lr_that_is_none():

@@ -99,8 +99,8 @@ def test_progress_reached_the_screen_and_logs_did_not(demo):
     assert '100%  StepNetResNet-18: AP' in out
     assert 'ResNet-18: finished before' in out
     assert 'The same command continues' in out
-    assert 'mmengine - INFO' not in out
-    assert 'mmengine - INFO' in (work_dir / 'demo.log').read_text()
+    assert ' - mmengine - ' not in out
+    assert ' - mmengine - ' in (work_dir / 'demo.log').read_text()
 
 
 def test_each_run_logs_into_its_own_folder(demo):
