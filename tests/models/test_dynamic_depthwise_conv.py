@@ -257,5 +257,21 @@ def test_inhomogeneous_weights_come_from_their_position(share: int) -> None:
     assert torch.equal(changed, expected)
 
 
+@pytest.mark.parametrize(
+    'conv',
+    [
+        HomogeneousDynamicConv(3, 3, BN),
+        InhomogeneousDynamicConv(3, 3, 1, BN),
+    ],
+)
+def test_few_channels_still_choose_the_kernels(conv: nn.Module) -> None:
+    """Squeezed by 4, three channels would leave none to see the input."""
+    conv.double().eval()
+    for parameter in conv.parameters():  # no hidden unit is dead
+        parameter.data.abs_()
+    x = torch.rand(1, 3, 5, 5, dtype=torch.float64)
+    assert not torch.allclose(conv(2 * x), 2 * conv(x))
+
+
 if __name__ == '__main__':
     compare_triton()

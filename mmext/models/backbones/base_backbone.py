@@ -47,7 +47,8 @@ class BaseBackbone(BaseModule):
             (0 freezes the stem alone); -1 freezes nothing.
         norm_eval: Keep batch norm in evaluation mode while training.
         with_cp: Trade computation for memory: recompute each block in the
-            backward pass.
+            backward pass. As in the host, a batch norm in train mode then
+            moves its running statistics twice a step.
         init_cfg: How to initialise. ``dict(type='Pretrained',
             checkpoint=..., prefix=None, allow_missing=False)`` goes through
             :func:`~mmext.models.load_released_weights`. What the list

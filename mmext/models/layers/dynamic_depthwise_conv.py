@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from mmext.errors import UserError
+from mmext.models.arguments import reduced
 from mmext.models.layers.generated_conv import generated_depthwise_conv
 from mmext.models.layers.pointwise_conv import PointwiseConv
 
@@ -31,10 +32,11 @@ class HomogeneousDynamicConv(nn.Module):
         channels: C.
         kernel_size: Odd.
         norm_cfg: The norm of the pooled, squeezed features.
-        ratio: By which the channels are squeezed. Default: 4.
+        ratio: By which the channels are squeezed, to 1 at least.
 
     Raises:
-        UserError: In training, on a single image with a norm over images.
+        UserError: A ratio below 1; in training, a single image with a norm
+            over images.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class HomogeneousDynamicConv(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        hidden = channels // ratio
+        hidden = reduced(channels, ratio)
         self.conv1 = PointwiseConv(channels, hidden, bias=False)
         self.bn = build_norm_layer(norm_cfg, hidden)[1]
         self.relu = nn.ReLU(inplace=True)
@@ -93,11 +95,12 @@ class InhomogeneousDynamicConv(nn.Module):
         channels_per_group: How many neighbouring channels share a kernel; a
             divisor of C.
         norm_cfg: The norm of the squeezed features.
-        ratio: By which the channels are squeezed.
+        ratio: By which the channels are squeezed, to 1 at least.
         backend: See :func:`inhomogeneous_depthwise_conv`.
 
     Raises:
-        UserError: C is not divisible by ``channels_per_group``.
+        UserError: C is not divisible by ``channels_per_group``; a ratio
+            below 1.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class InhomogeneousDynamicConv(nn.Module):
         self.taps = kernel_size**2
         self.groups = num_groups(channels, channels_per_group)
         self.backend = backend
-        hidden = channels // ratio
+        hidden = reduced(channels, ratio)
         self.conv1 = nn.Sequential(
             PointwiseConv(channels, hidden),
             build_norm_layer(norm_cfg, hidden)[1],
