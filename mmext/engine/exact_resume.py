@@ -99,7 +99,8 @@ class ExactResumeHook(Hook):
     def before_train(self, runner) -> None:
         """Sets the loop to the batch that is next."""
         loop = runner.train_loop
-        sampler = getattr(loop.dataloader.batch_sampler, 'sampler', None)
+        batches = getattr(loop.dataloader, 'batch_sampler', None)
+        sampler = getattr(batches, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._drawn:
             sampler.seed = runner.seed
         for name, value in self._loaded.get('gradients', {}).items():
