@@ -15,6 +15,9 @@ from coco_cases import (
     random_truth,
 )
 
+from mmext.errors import UserError
+from mmext.evaluation import resample
+from mmext.evaluation.bootstrap import ImageBootstrap
 from mmext.evaluation.ground_truth import read_ground_truth
 from mmext.evaluation.matches import Matches
 from mmext.evaluation.matching import match
@@ -146,6 +149,23 @@ def test_many_hits_and_crowds(write: Write) -> None:
             np.testing.assert_allclose(
                 [found[name][i] for name in NAMES], stats, atol=tolerance
             )
+
+
+def test_resamples_are_held_against_the_exact_values(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = random_truth(1)
+    matches = run(write, truth, random_detections(51, truth))
+    ImageBootstrap(matches.num_images, 20).evaluate(matches)
+
+    def unwritten(x: np.ndarray) -> None:
+        _suffix_max(x)
+        if x.dtype == np.float32:
+            x[:, -1] = np.nan
+
+    monkeypatch.setattr(resample, '_suffix_max', unwritten)
+    with pytest.raises(UserError, match='nan in place of 0'):
+        ImageBootstrap(matches.num_images, 20).evaluate(matches)
 
 
 def test_einsum_is_asked_of_no_empty_rows(
