@@ -1,7 +1,7 @@
 # The baseline on cell nuclei, from random weights, sized for two CPU cores.
 # MMEXT_DATA=data python tools/train.py \
 #     configs/nuclei/mask-rcnn_r50_fpn_12e_nuclei.py --amp
-# Not trained.
+# Result: docs/results.md.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/default_runtime.py',

@@ -38,7 +38,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
   white-space: nowrap; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right;
+th, td { padding: .25rem .45rem; text-align: right;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 .note { color: var(--weak); font-size: .85rem; }
