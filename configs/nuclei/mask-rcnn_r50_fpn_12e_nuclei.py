@@ -34,4 +34,5 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=400)),
 )
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
