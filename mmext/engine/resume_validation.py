@@ -9,7 +9,7 @@ at all: the best epoch could be overlooked, and the last one end without an AP.
 
 from __future__ import annotations
 
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -45,4 +45,8 @@ class ResumeValidationHook(Hook):
                 'Validating first: the checkpoint was written before its '
                 'validation'
             )
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook):
+                    # Else it does not save anew what has a new best.
+                    hook.last_ckpt = hook.last_ckpt or runner._load_from
             runner.val_loop.run()
