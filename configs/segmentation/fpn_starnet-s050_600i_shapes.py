@@ -17,3 +17,4 @@ model = dict(
         in_channels=[64] * 4, channels=64, num_classes=6, norm_cfg=norm_cfg
     ),
 )
+randomness = dict(seed=0)
