@@ -41,15 +41,16 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _no_globals(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     """No logger, message hub, visualizer or scope of an earlier test.
 
     MMEngine keeps them by name, and a run's name is its config's and the
-    second: two runs in one second would share a log file.
+    second: two runs in one second would share a log file. Before all
+    fixtures, since those of a module train, too.
     """
     for kind in _with_subclasses(ManagerMixin):
-        monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
+        kind._instance_dict.clear()
 
 
 def _with_subclasses(kind: type) -> Iterator[type]:
