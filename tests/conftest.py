@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
