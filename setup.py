@@ -73,6 +73,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmext', 'mmext.*']),
     include_package_data=True,
+    entry_points={'console_scripts': ['mmext = mmext.cli:main']},
     install_requires=[
         'filelock',
         'hotcoco>=1.3',

@@ -25,11 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmext.evaluation.intervals import METHODS, estimate
-from mmext.evaluation.matches import ClassMatches, Matches
-from mmext.evaluation.resample import accumulate_weighted
-from mmext.evaluation.summary import summarize
-from mmext.evaluation.weights import bootstrap_weights, jackknife_weights
+from mmext.evaluation.coco.accumulate import accumulate_weighted
+from mmext.evaluation.coco.matches import ClassMatches, Matches
+from mmext.evaluation.coco.summary import summarize
+from mmext.evaluation.statistics.intervals import METHODS, estimate
+from mmext.evaluation.statistics.resampling import (
+    bootstrap_weights,
+    jackknife_weights,
+)
 
 METRICS = ('AP', 'AP50', 'APs')
 SKILLS = (0.0, 0.1, 0.0)  # baseline, better candidate, equal candidate

@@ -126,10 +126,10 @@ def main() -> None:
             command = [sys.executable, *sys.argv, '--part', part]
             os.spawnv(os.P_WAIT, sys.executable, command)
         return
-    from mmext.evaluation.ground_truth import read_ground_truth
-    from mmext.evaluation.inputs import make_side, read_source
-    from mmext.evaluation.matches import AREAS
-    from mmext.evaluation.report import evaluate
+    from mmext.evaluation.coco.ground_truth import read_ground_truth
+    from mmext.evaluation.coco.matches import AREAS
+    from mmext.evaluation.report.content import evaluate
+    from mmext.evaluation.sides import make_side, read_source
 
     with tempfile.TemporaryDirectory() as folder:
         truth = make_truth(args.images)

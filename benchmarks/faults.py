@@ -105,7 +105,7 @@ class Lab:
     """
 
     def __init__(self, root: Path) -> None:
-        from mmext.engine.config import load_config
+        from mmext.utils.config import load_config
 
         self.root = root.absolute()
         self.random = random.Random()
@@ -224,7 +224,7 @@ def same(one: object, other: object) -> bool:
 
 def same_end(one: Path, other: Path) -> bool:
     """Whether two trainings ended with the same files, state, loss and AP."""
-    from mmext.engine.checkpoint import load
+    from mmext.checkpoints.read import load
 
     kept = [{p.name for p in work.glob('*.pth*')} for work in (one, other)]
     if kept[0] != kept[1]:
@@ -413,8 +413,8 @@ def row(fault: Callable, outcomes: list[Outcome]) -> tuple[str, ...]:
 
 def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
     """The table and how it was made, in Markdown."""
-    from mmext.engine.predictions import versions
-    from mmext.evaluation.tables import Table
+    from mmext.engine.predictions_hook import versions
+    from mmext.evaluation.report.table import Table
 
     header = (
         'fault',

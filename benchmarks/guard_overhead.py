@@ -31,12 +31,12 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import Dataset
 
 import mmext
-from mmext.engine import ReliableRunner
-from mmext.engine.curves import CurvesHook
-from mmext.engine.exact_resume import ExactResumeHook
-from mmext.engine.interrupt import InterruptHook
-from mmext.engine.numerical_guard import NumericalGuardHook
-from mmext.engine.seeding import EpochSeedHook
+from mmext.engine.curves_hook import CurvesHook
+from mmext.engine.guards.numerical_guard import NumericalGuardHook
+from mmext.engine.resume.exact_resume import ExactResumeHook
+from mmext.engine.resume.interrupt import InterruptHook
+from mmext.engine.resume.seeding import EpochSeedHook
+from mmext.engine.runner import ReliableRunner
 from mmext.errors import command
 
 GUARDS = (

@@ -25,10 +25,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmext.engine.config import set_amp
-from mmext.engine.launch import build_runner
-from mmext.evaluation.comparison import duration
-from mmext.evaluation.tables import Table
+from mmext.engine.launch import build_runner, set_amp
+from mmext.evaluation.report.logged import duration
+from mmext.evaluation.report.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py'

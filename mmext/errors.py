@@ -1,18 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Mistakes of the user's, told once in the user's language.
+"""Errors that a user can fix, and how the tools print them.
 
-Library code raises :class:`UserError`; a tool's ``main`` is wrapped in
-:func:`command`, which prints the message alone and exits with status 2::
+Library code raises :class:`UserError`. A tool wraps its ``main`` in
+:func:`command`, which prints the message without a traceback and exits with
+status 2::
 
     @command
     def main() -> None:
         ...
 
-What is *not* a ``UserError`` is a bug and keeps its traceback.
-``MMEXT_DEBUG=1`` shows the traceback of every error.
-
-Where MMDetection is missing, ``import mmext`` raises before a tool has a
-``main``; then :func:`told_alone` prints it.
+Any other exception is a bug and keeps its traceback. ``MMEXT_DEBUG=1`` shows
+the traceback of every error.
 """
 
 from __future__ import annotations
@@ -21,19 +19,20 @@ import difflib
 import functools
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 T = TypeVar('T')
+HOSTS = ('mmengine', 'mmcv', 'mmdet')
 
 
 class UserError(Exception):
-    """Something the user can mend: what was wrong, where, what to do.
+    """An error that the user can fix.
 
     Args:
-        problem: What was wrong, where, and the value seen.
+        problem: What is wrong, where, and the value that was seen.
         fix: What to do about it. Default: none.
     """
 
@@ -46,23 +45,38 @@ class UserError(Exception):
 
 
 class MissingPackagesError(UserError, ImportError):
-    """mmext cannot be imported without these packages."""
+    """MMDetection, or a package that it needs, is not installed."""
+
+    def __init__(self) -> None:
+        missing = [name for name in HOSTS if find_spec(name) is None]
+        clone = Path(__file__).resolve().parents[1]
+        # pip knows the extras of an installed wheel by name.
+        this = f"-e '{clone}" if (clone / 'setup.py').is_file() else "'mmext"
+        super().__init__(
+            f'mmext needs {", ".join(missing)}, not found in this environment',
+            f"pip install {this}[onedl]' (the maintained builds), or "
+            f"pip install {this}[openmmlab]' (the official ones). Never "
+            'both: they install the same modules. More: mmext doctor',
+        )
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()
 
 
 def nearest(
     word: str, choices: Iterable[str], cutoff: float = 0.5
 ) -> str | None:
-    """The choice that ``word`` becomes with the fewest edits.
+    """Returns the choice that needs the fewest edits from ``word``.
 
     Args:
-        word: What was written.
-        choices: What could have been meant.
-        cutoff: Least likeness by difflib, in 0..1. It alone would take
-            ``s150`` for nearer to ``s5`` than ``s4`` is, since it counts
-            what two words share. Default: 0.5.
+        word: The word that was written.
+        choices: The words that could have been meant.
+        cutoff: Least similarity by difflib, from 0 to 1. Similarity alone
+            would prefer ``s150`` to ``s4`` for ``s5``, because it counts
+            common letters. Default: 0.5.
 
     Returns:
-        None where nothing is near.
+        None if no choice is similar enough.
     """
     word = str(word).lower()
     by_lower = {str(c).lower(): str(c) for c in choices}
@@ -74,7 +88,7 @@ def nearest(
 
 
 def _edits(word: str, other: str) -> int:
-    """Letters to exchange, add or remove."""
+    """Counts the letters to replace, insert or delete."""
     steps = difflib.SequenceMatcher(None, word, other).get_opcodes()
     return sum(
         max(i2 - i1, j2 - j1)
@@ -84,7 +98,7 @@ def _edits(word: str, other: str) -> int:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """``'Did you mean 'StarNet'?'``, or the empty string."""
+    """Returns ``"Did you mean 'StarNet'?"``, or an empty string."""
     found = nearest(word, choices)
     return f'Did you mean {found!r}?' if found else ''
 
@@ -93,10 +107,6 @@ def fail(problem: object, status: int = 2) -> NoReturn:
     """Prints one message to stderr and exits."""
     rank = os.environ.get('RANK', '0')
     where = '' if rank == '0' else f' (rank {rank})'
-    if where:
-        # Rank 0 has most likely met the same and is about to say it; its
-        # end ends this process too.
-        time.sleep(20)
     print(f'\nerror{where}: {problem}', file=sys.stderr, flush=True)
     raise SystemExit(status)
 
@@ -105,19 +115,11 @@ def _debugging() -> bool:
     return os.environ.get('MMEXT_DEBUG', '0') not in ('', '0')
 
 
-def told_alone(
-    kind: type[BaseException], error: BaseException, trace: TracebackType
-) -> None:
-    """A ``sys.excepthook`` for a script that mmext cannot be imported by."""
-    if isinstance(error, UserError) and not _debugging():
-        fail(error)
-    sys.__excepthook__(kind, error, trace)
-
-
 def command(main: Callable[..., T]) -> Callable[..., T]:
-    """Wraps a tool's ``main``: a ``UserError`` becomes one message.
+    """Wraps the ``main`` of a tool: an error of the user is one message.
 
-    So does a ``PermissionError``, which any path of the user's can end in.
+    These are ``UserError``, ``PermissionError``, a missing MMDetection and
+    Ctrl-C.
     """
 
     @functools.wraps(main)
@@ -131,7 +133,12 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
         except PermissionError as error:
             if _debugging():
                 raise
-            fail(f'{error}\n  -> Ask its owner for it, or name another.')
+            fail(f'{error}\n  -> Ask its owner for access, or use another.')
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition('.')[0]
+            if _debugging() or package not in HOSTS:
+                raise
+            fail(MissingPackagesError())
         except KeyboardInterrupt:
             fail('interrupted (Ctrl-C)', status=130)
 

@@ -20,10 +20,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmext.errors import UserError, command
-from mmext.evaluation.comparison import comparison_table
-from mmext.evaluation.complexity import config_complexity
-from mmext.evaluation.console import print_report, print_table
-from mmext.evaluation.inputs import (
+from mmext.evaluation.coco.matches import AREAS
+from mmext.evaluation.coco.verify import verify
+from mmext.evaluation.cost.complexity import config_complexity
+from mmext.evaluation.cost.latency import config_latency
+from mmext.evaluation.report.console import print_report, print_table
+from mmext.evaluation.report.content import Report, evaluate
+from mmext.evaluation.report.logged import comparison_table
+from mmext.evaluation.report.write import write_report
+from mmext.evaluation.sides import (
     Side,
     common_iou_type,
     find_ground_truth,
@@ -31,11 +36,6 @@ from mmext.evaluation.inputs import (
     name_apart,
     read_source,
 )
-from mmext.evaluation.latency import config_latency
-from mmext.evaluation.matches import AREAS
-from mmext.evaluation.report import Report, evaluate
-from mmext.evaluation.verify import verify
-from mmext.evaluation.write import write_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ import argparse
 import os
 
 from mmext.errors import command
-from mmext.options import add_cfg_options, add_sha256, add_trust
+from mmext.utils.options import add_cfg_options, add_sha256, add_trust
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,10 +45,10 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmext.engine.checkpoint import require_sha256
-    from mmext.engine.config import load_config
-    from mmext.engine.inference import detect, find_images, load_detector
-    from mmext.engine.untrusted import TRUST
+    from mmext.checkpoints.read import require_sha256
+    from mmext.checkpoints.untrusted import TRUST
+    from mmext.engine.predict import detect, find_images, load_detector
+    from mmext.utils.config import load_config
 
     if args.trust_checkpoint:
         os.environ[TRUST] = '1'

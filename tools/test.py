@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.options import add_run_options, add_sha256, parse_run
+from mmext.utils.options import add_run_options, add_sha256, parse_run
 
 
 def parse_args() -> argparse.Namespace:

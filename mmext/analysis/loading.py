@@ -13,11 +13,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmext.engine.checkpoint import load
-from mmext.engine.checkpoint_match import require_match
-from mmext.engine.config import load_config
-from mmext.engine.preflight import build_model
+from mmext.checkpoints.match import require_match
+from mmext.checkpoints.read import load
 from mmext.errors import UserError
+from mmext.models.build import build_model
+from mmext.utils.config import load_config
 
 IMAGE_TYPES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 

@@ -9,21 +9,17 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmext.datasets.coco_folder import (
-    CocoFolder,
-    find_coco_folder,
-    use_coco_folder,
-)
-from mmext.datasets.shapes_dataset import cached_shapes
+from mmext.checks.layouts import find_coco_folder
+from mmext.datasets.coco_folder import CocoFolder, use_coco_folder
+from mmext.datasets.shapes.generate import cached_shapes
 from mmext.errors import UserError
+from mmext.utils.files import packaged
 
 NAMES = (
     'faster-rcnn_r18_fpn_demo_shapes',
     'faster-rcnn_stepnet-r18_fpn_demo_shapes',
 )
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'demo'
-if not CONFIGS.is_dir():  # an installed wheel keeps them beside the package
-    CONFIGS = Path(__file__).resolve().parents[1] / '.mim/configs/demo'
+CONFIGS = packaged('configs') / 'demo'
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,20 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 
+from mmext.checks.config import find_splits
+from mmext.checks.preflight import require_fit
 from mmext.demo.picture import draw_picture
 from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
-from mmext.engine.check_config import find_splits
 from mmext.engine.launch import build_runner
-from mmext.engine.preflight import build_model, require_fit
-from mmext.evaluation.comparison import (
+from mmext.evaluation.report.logged import (
     comparison_table,
     duration,
     run_costs,
     run_labels,
 )
 from mmext.evaluation.runs import Run, describe_backbone, read_run
+from mmext.models.build import build_model
 
 FINGERPRINT = 'demo.sha256'
 

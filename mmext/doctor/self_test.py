@@ -13,11 +13,13 @@ import sys
 import time
 import traceback
 import warnings
+from importlib import import_module
 
 warnings.simplefilter('ignore')
 # What packages print on import is no result.
 with contextlib.redirect_stdout(io.StringIO()):
-    import mmext  # noqa: F401  # isort: skip, mmcv.ops needs it
+    # As a user does: the doctor itself works without mmext.
+    import_module('mmext')
     import torch
     from mmcv import ops
     from mmengine.hub import get_config

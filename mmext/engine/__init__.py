@@ -1,18 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Runner hooks, launching and checkpoint handling."""
+"""The runner, its hooks, and the functions that train, test and predict."""
 
-from mmext.engine import checkpoint, onedl_names
 from mmext.engine.amp import CPUAmpOptimWrapper
-from mmext.engine.check_data_hook import CheckDataHook
-from mmext.engine.numerical_guard import NumericalGuardHook
-from mmext.engine.predictions import PredictionsHook
+from mmext.engine.guards.check_data_hook import CheckDataHook
+from mmext.engine.guards.numerical_guard import NumericalGuardHook
+from mmext.engine.predictions_hook import PredictionsHook
+from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.runner import ReliableRunner
-from mmext.engine.seeding import EpochSeedHook
-from mmext.engine.val_loss import ValLossHook
-
-# Whoever reads a checkpoint from here on reads it without running it.
-checkpoint.install()
-onedl_names.register()
+from mmext.engine.val_loss_hook import ValLossHook
 
 __all__ = [
     'CPUAmpOptimWrapper',

@@ -13,19 +13,14 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmext.engine.checkpoint import require_sha256
-from mmext.engine.config import (
-    load_config,
-    set_amp,
-    set_auto_scale_lr,
-    set_work_dir,
-)
+from mmext.checkpoints.read import require_sha256
+from mmext.checkpoints.untrusted import TRUST
+from mmext.checks.preflight import preflight
 from mmext.engine.distributed import check_launcher, is_first_process
-from mmext.engine.interrupt import Interrupted
-from mmext.engine.predictions import PredictionsHook
-from mmext.engine.preflight import preflight
-from mmext.engine.untrusted import TRUST
+from mmext.engine.predictions_hook import PredictionsHook
+from mmext.engine.resume.interrupt import Interrupted
 from mmext.errors import UserError
+from mmext.utils.config import load_config
 
 
 def train(args: Namespace) -> Runner:
@@ -159,3 +154,46 @@ def set_tta(cfg: Config) -> None:
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, filename: str) -> None:
+    """The command line's folder, else the config's, else by its name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(filename).stem))
+    path = there = Path(cfg.work_dir)
+    while not os.path.exists(there):  # False, too, where nobody may look
+        there = there.parent
+    problem = ''
+    if not there.is_dir():
+        problem = f'{there} is a file'
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = f'{there} is not writable'
+    if problem:
+        if there != path:
+            problem = f'{path} cannot be made: {problem}'
+        raise UserError(
+            f'work dir {problem}', 'Name a folder with --work-dir.'
+        )
+
+
+def set_amp(cfg: Config) -> None:
+    """Turns mixed precision on; the runner picks the device's type."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Turns the linear scaling of the learning rate on.
+
+    Raises:
+        UserError: The config does not say for which batch its rate is.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            '--auto-scale-lr: the config does not say for which total batch '
+            'its learning rate is meant',
+            '--cfg-options +auto_scale_lr.base_batch_size=16',
+        )
+    cfg.auto_scale_lr.enable = True

@@ -34,9 +34,10 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmext.engine.checkpoint_files import newest_valid, replace_durably
-from mmext.engine.checkpoint_match import require_match
-from mmext.engine.curves import CurvesHook
+from mmext.checkpoints.files import newest_valid, replace_durably
+from mmext.checkpoints.match import require_match
+from mmext.checkpoints.pretrained import require_start, watch_pretrained
+from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
     check_launcher,
     cores,
@@ -44,21 +45,20 @@ from mmext.engine.distributed import (
     mend_sync_bn,
     replace_torch_sync_bn,
 )
-from mmext.engine.exact_resume import ExactResumeHook
-from mmext.engine.interrupt import InterruptHook
+from mmext.engine.guards.numerical_guard import NumericalGuardHook
+from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
 from mmext.engine.loader_workers import shield_workers
 from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.memory_format import (
     drawn_in_usual_order,
     set_memory_format,
 )
-from mmext.engine.numerical_guard import NumericalGuardHook
-from mmext.engine.pretrained import require_start, watch_pretrained
-from mmext.engine.resume_validation import ResumeValidationHook
-from mmext.engine.seeding import EpochSeedHook
-from mmext.engine.start_checks import StartChecksHook, disk_warning
-from mmext.engine.untrusted import sha256
+from mmext.engine.resume.exact_resume import ExactResumeHook
+from mmext.engine.resume.interrupt import InterruptHook
+from mmext.engine.resume.seeding import EpochSeedHook
+from mmext.engine.resume.validation import ResumeValidationHook
 from mmext.errors import UserError
+from mmext.utils.files import sha256
 
 
 @RUNNERS.register_module()

@@ -19,7 +19,6 @@ from mmext.models.layers import (
     StepAdaptor,
 )
 from mmext.models.necks import SimpleFeaturePyramid
-from mmext.models.released_weights import LoadReport, load_released_weights
 
 __all__ = [
     'DWNet',
@@ -28,7 +27,6 @@ __all__ = [
     'FCAAttention',
     'GMLP',
     'LayerNorm2d',
-    'LoadReport',
     'PluginResNet',
     'SEAttention',
     'SRMAttention',
@@ -38,6 +36,5 @@ __all__ = [
     'StepNetResNet',
     'backbones',
     'layers',
-    'load_released_weights',
     'necks',
 ]

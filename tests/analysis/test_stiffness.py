@@ -495,7 +495,7 @@ def test_stiffness_tool_tells_what_is_wrong(tmp_path, run_tool, setting):
 
 
 def test_ticket_tool_writes_a_config_that_builds(tmp_path, run_tool, setting):
-    from mmext.engine.config import load_config
+    from mmext.utils.config import load_config
 
     _, stepnet, folder = setting
     weights = random_checkpoint(stepnet, tmp_path / 'stepnet.pth')

@@ -22,8 +22,8 @@ from mmext.analysis import (
     stars,
     token_mixers,
 )
-from mmext.engine.config import load_config
 from mmext.errors import UserError
+from mmext.utils.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'theory'
 

@@ -162,7 +162,7 @@ def _(world: World) -> None:
 
 def released(change) -> None:
     """Loads changed weights of a StarNet as its authors' file."""
-    from mmext.models import load_released_weights
+    from mmext.checkpoints.released import load_released_weights
     from mmext.models.backbones import StarNet
 
     model = StarNet('s050')

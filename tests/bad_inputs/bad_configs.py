@@ -16,7 +16,7 @@ def build(**cfg: object) -> torch.nn.Module:
     """A model part by its config, as MMEngine builds it."""
     from mmengine.registry import init_default_scope
 
-    from mmext.engine.preflight import build_model
+    from mmext.models.build import build_model
 
     init_default_scope('mmdet')
     return build_model(cfg)
@@ -133,7 +133,7 @@ def _(world: World) -> None:
 
 @bad(GROUP, 'a split that the drawn shapes do not have', "'test'", "'train'")
 def _(world: World) -> None:
-    from mmext.datasets import ShapesDataset
+    from mmext.datasets.shapes.dataset import ShapesDataset
 
     ShapesDataset(split='test')
 

@@ -323,7 +323,7 @@ def _(world: World) -> None:
 
 @bad(GROUP, 'a folder that is no data set', 'instances_train.json')
 def _(world: World) -> None:
-    from mmext.datasets import find_coco_folder
+    from mmext.checks.layouts import find_coco_folder
 
     Path('photos').mkdir()
     find_coco_folder('photos')

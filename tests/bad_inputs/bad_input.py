@@ -101,8 +101,8 @@ class World:
         """A checkpoint of the tiny config's model."""
         from mmengine.registry import init_default_scope
 
-        from mmext.engine.config import load_config
-        from mmext.engine.preflight import build_model
+        from mmext.models.build import build_model
+        from mmext.utils.config import load_config
 
         init_default_scope('mmdet')
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 
 import mmext  # noqa: F401
-from mmext.engine.check_parts import check_parts
+from mmext.checks.parts import check_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVES = {

@@ -19,14 +19,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmext.datasets.coco_folder import find_coco_folder
+from mmext.checks.layouts import find_coco_folder
 from mmext.datasets.converters import (
     read_voc,
     read_yolo,
     write_coco_folder,
 )
 from mmext.datasets.converters.common import LabelledObject, image_size
-from mmext.datasets.shapes import CLASSES, write_shapes
+from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.errors import UserError
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'

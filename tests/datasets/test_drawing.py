@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as rle
 
-from mmext.datasets.drawing import SAMPLES, UNIT, coverage, mask_to_polygons
+from mmext.datasets.shapes.drawing import (
+    SAMPLES,
+    UNIT,
+    coverage,
+    mask_to_polygons,
+)
 
 FULL = SAMPLES**2
 

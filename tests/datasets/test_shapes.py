@@ -17,9 +17,9 @@ import pytest
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from pycocotools.coco import COCO
 
-from mmext.datasets import shapes
-from mmext.datasets.drawing import SAMPLES, coverage, outline
-from mmext.datasets.shapes import CLASSES, annotate, draw
+from mmext.datasets.shapes import generate as shapes
+from mmext.datasets.shapes.drawing import SAMPLES, coverage, outline
+from mmext.datasets.shapes.generate import CLASSES, annotate, draw
 from mmext.errors import UserError
 
 TINY = {'num_train': 4, 'num_val': 3}

@@ -36,7 +36,9 @@ FORWARDS = {
     'tools/slurm_train.sh': ('tools/train.py',),
     'tools/slurm_test.sh': ('tools/test.py',),
     '-m mmext.mmcv_ext': ('mmext/mmcv_ext/__main__.py',),
-    '-m mmext.datasets.shapes': ('mmext/datasets/shapes.py',),
+    '-m mmext.datasets.shapes.generate': (
+        'mmext/datasets/shapes/generate.py',
+    ),
 }
 
 

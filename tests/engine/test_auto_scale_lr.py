@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_run import make_coco, write_config
 
-from mmext.engine.config import load_config, set_auto_scale_lr
-from mmext.engine.launch import build_runner
+from mmext.engine.launch import build_runner, set_auto_scale_lr
+from mmext.utils.config import load_config
 
 
 @pytest.mark.parametrize(

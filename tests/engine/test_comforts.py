@@ -16,13 +16,13 @@ from mmengine.registry import init_default_scope
 from tiny_run import make_coco, write_config
 from toy import Numbers, build_runner
 
-from mmext.engine import ReliableRunner
-from mmext.engine.checkpoint import load
-from mmext.engine.config import load_config
-from mmext.engine.curves import summary
-from mmext.engine.seeding import seed_everything
-from mmext.engine.val_loss import for_losses
+from mmext.checkpoints.read import load
+from mmext.engine.curves_hook import summary
+from mmext.engine.runner import ReliableRunner
+from mmext.engine.val_loss_hook import for_losses
 from mmext.errors import UserError
+from mmext.utils.config import load_config
+from mmext.utils.random_state import seed_everything
 
 
 @pytest.fixture(scope='module')

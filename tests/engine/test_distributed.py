@@ -17,7 +17,7 @@ from mmext.engine.distributed import check_launcher, is_first_process
 from mmext.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKER = Path(__file__).with_name('ddp_worker.py')
+WORKER = ROOT / 'tests' / 'helpers' / 'ddp_worker.py'
 
 
 @pytest.fixture(scope='module')

@@ -57,7 +57,7 @@ def run(machines: list[str], commands: list[list], cwd: Path) -> list[str]:
     for name, command in zip(machines, commands, strict=True):
         environ = {
             **os.environ,
-            'PYTHONPATH': f'{ROOT}:{Path(__file__).parent}',
+            'PYTHONPATH': f'{ROOT}:{ROOT}/tests/helpers',
             'PYTHON': sys.executable,
             'CUDA_VISIBLE_DEVICES': '-1',
             'OMP_NUM_THREADS': '1',

@@ -10,8 +10,8 @@ import torch
 from coco_cases import json_writer, random_detections, random_truth
 from mmengine.registry import METRICS
 
-import mmext.evaluation.coco_metric as module
-from mmext.evaluation.coco_metric import (
+import mmext.evaluation.coco.metric as module
+from mmext.evaluation.coco.metric import (
     CocoMetric,
     FastCocoMetric,
     HotcocoEval,

@@ -16,22 +16,22 @@ from coco_cases import (
     random_truth,
 )
 
-import mmext.evaluation.predictions as predictions_module
+import mmext.evaluation.coco.predictions as predictions_module
 from mmext.errors import UserError
-from mmext.evaluation.ground_truth import read_ground_truth
-from mmext.evaluation.inputs import (
+from mmext.evaluation.coco.accumulate import accumulate_weighted
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.matching import match
+from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.coco.summary import summarize
+from mmext.evaluation.coco.verify import verify
+from mmext.evaluation.report.content import evaluate
+from mmext.evaluation.sides import (
     common_iou_type,
     find_ground_truth,
     make_side,
     name_apart,
     read_source,
 )
-from mmext.evaluation.matching import match
-from mmext.evaluation.predictions import read_predictions
-from mmext.evaluation.report import evaluate
-from mmext.evaluation.resample import accumulate_weighted
-from mmext.evaluation.summary import summarize
-from mmext.evaluation.verify import verify
 
 Write = Callable[[str, object], Path]
 

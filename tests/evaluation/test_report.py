@@ -19,20 +19,27 @@ from coco_cases import json_writer, random_detections, random_truth
 from PIL import Image
 from rich.console import Console
 
-from mmext.evaluation.bootstrap import ImageBootstrap, compare
-from mmext.evaluation.console import print_table
-from mmext.evaluation.curves import class_curve, mean_curve, most_different
-from mmext.evaluation.error_types import error_types
-from mmext.evaluation.ground_truth import read_ground_truth
-from mmext.evaluation.html import html_page
-from mmext.evaluation.inputs import Side, make_side, read_source
-from mmext.evaluation.latency import measure_latency
-from mmext.evaluation.matching import match
-from mmext.evaluation.predictions import read_predictions
-from mmext.evaluation.published import published_results, published_table
-from mmext.evaluation.report import Report, evaluate
-from mmext.evaluation.summary import summarize_classes
-from mmext.evaluation.write import write_report
+from mmext.evaluation.coco.error_types import error_types
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.matching import match
+from mmext.evaluation.coco.precision_recall import (
+    class_curve,
+    mean_curve,
+    most_different,
+)
+from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.coco.summary import summarize_classes
+from mmext.evaluation.cost.latency import measure_latency
+from mmext.evaluation.report.console import print_table
+from mmext.evaluation.report.content import Report, evaluate
+from mmext.evaluation.report.page import html_page
+from mmext.evaluation.report.published import (
+    published_results,
+    published_table,
+)
+from mmext.evaluation.report.write import write_report
+from mmext.evaluation.sides import Side, make_side, read_source
+from mmext.evaluation.statistics.comparison import ImageBootstrap, compare
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -182,7 +189,7 @@ def test_point_values_are_the_metrics(report: Report) -> None:
 def test_curves_average_to_ap(report: Report) -> None:
     matches = report.sides[1].matches[0]
     ones = np.ones((1, 40), int)
-    from mmext.evaluation.resample import accumulate_weighted
+    from mmext.evaluation.coco.accumulate import accumulate_weighted
 
     ap50 = summarize_classes(
         accumulate_weighted(matches, ones, exact=True), 'AP50'
@@ -354,7 +361,7 @@ def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
 
 
 def test_plots(runs: Path, tmp_path: Path) -> None:
-    from mmext.evaluation.run_plots import (
+    from mmext.evaluation.report.plots import (
         plot_confusion,
         plot_curves,
         plot_error_types,

@@ -11,8 +11,8 @@ import torchvision
 from torch import nn
 
 from mmext.errors import UserError
-from mmext.evaluation.comparison import comparison_table, duration
-from mmext.evaluation.complexity import Complexity, count_complexity
+from mmext.evaluation.cost.complexity import Complexity, count_complexity
+from mmext.evaluation.report.logged import comparison_table, duration
 from mmext.evaluation.runs import describe_backbone, read_run
 
 CONFIG = """

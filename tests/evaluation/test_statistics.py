@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmext.evaluation.bootstrap import (
+from mmext.evaluation.coco.matches import Matches
+from mmext.evaluation.statistics.comparison import (
     ClassEstimate,
     Comparison,
     ImageBootstrap,
     Resampled,
     compare,
 )
-from mmext.evaluation.intervals import (
+from mmext.evaluation.statistics.intervals import (
     Estimate,
     estimate,
     holm,
     jackknife_se,
 )
-from mmext.evaluation.matches import Matches
-from mmext.evaluation.seeds import seed_test, two_level
-from mmext.evaluation.verdict import images_needed, points, verdict
+from mmext.evaluation.statistics.seeds import seed_test, two_level
+from mmext.evaluation.statistics.verdict import images_needed, points, verdict
 
 
 def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000):

@@ -11,8 +11,8 @@ import torch
 from golden import assert_golden, golden_fill, golden_input
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmext.checkpoints.released import load_released_weights
 from mmext.errors import UserError
-from mmext.models import load_released_weights
 from mmext.models.backbones import GMLP
 from mmext.models.layers import SpatialGatingUnit
 

@@ -12,8 +12,8 @@ from golden import assert_golden, golden_fill, golden_input
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmext.checkpoints.released import load_released_weights
 from mmext.errors import UserError
-from mmext.models import load_released_weights
 from mmext.models.backbones import StarNet
 
 # With the 1000-class head of the released networks.

@@ -62,7 +62,7 @@ def test_a_sound_folder(data, run):
 
 
 def test_a_sample_reads_no_more_than_it_must(data, run, monkeypatch):
-    from mmext.datasets import check_data
+    from mmext.checks import data as check_data
 
     monkeypatch.setattr(check_data, 'SAMPLE', 2)
     _, out, _ = run(data, '--sample')

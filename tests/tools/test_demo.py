@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from mmext.datasets.shapes import CLASSES, write_shapes
+from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.demo import picture, plan, run
 from mmext.demo.progress import DemoProgress
 from mmext.errors import UserError

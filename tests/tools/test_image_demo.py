@@ -18,11 +18,11 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
-from mmext.engine.config import load_config
-from mmext.engine.inference import find_images, load_detector
-from mmext.engine.preflight import build_model
-from mmext.engine.publish import publish
+from mmext.checkpoints.publish import publish
+from mmext.engine.predict import find_images, load_detector
 from mmext.errors import UserError
+from mmext.models.build import build_model
+from mmext.utils.config import load_config
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
 MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)

@@ -22,8 +22,8 @@ from mmengine.config import Config
 from same_end import assert_same, assert_same_end
 from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
-from mmext.engine.checkpoint import load
-from mmext.engine.untrusted import sha256
+from mmext.checkpoints.read import load
+from mmext.utils.files import sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'
@@ -232,7 +232,7 @@ def test_resume_with_nothing_there_keeps_load_from(
 
 
 def test_workers_draw_anew_every_epoch(data, run, tmp_path):
-    from mmext.engine import ReliableRunner
+    from mmext.engine.runner import ReliableRunner
 
     loader = Config.fromfile(
         write_config(tmp_path / 'tiny.py', data)
@@ -274,7 +274,7 @@ def test_amp_trains_in_bfloat16_without_a_gpu(data, run, tmp_path):
 
 
 def test_published_weights_reproduce_the_logged_ap(trained, run, tmp_path):
-    from mmext.engine.publish import publish
+    from mmext.checkpoints.publish import publish
 
     source, target = trained / 'epoch_2.pth', tmp_path / 'tiny'
     for kind in ('safetensors', 'pth'):
@@ -568,8 +568,8 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     assert run(TRAIN, config, *test, '--resume', good, *classes) == 2
     assert_one_message(capfd, tmp_path, 'of another architecture')
     # Training may start from weights of another head.
-    from mmext.engine.config import load_config
-    from mmext.engine.preflight import preflight
+    from mmext.checks.preflight import preflight
+    from mmext.utils.config import load_config
 
     start = {'load_from': str(good)}
     start['model.roi_head.bbox_head.num_classes'] = 3

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-from mmext.engine.config import load_config
 from mmext.errors import command
-from mmext.evaluation.latency import config_latency
-from mmext.evaluation.tables import Table
+from mmext.evaluation.cost.latency import config_latency
+from mmext.evaluation.report.table import Table
+from mmext.utils.config import load_config
 
 
 @command

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmext.engine.config import load_config
 from mmext.errors import UserError, command
+from mmext.utils.config import load_config
 
 
 @command

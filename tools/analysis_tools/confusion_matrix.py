@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.evaluation.inputs import (
+from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.report.plots import plot_confusion
+from mmext.evaluation.sides import (
     common_iou_type,
     find_ground_truth,
     make_side,
     read_source,
 )
-from mmext.evaluation.predictions import read_predictions
-from mmext.evaluation.run_plots import plot_confusion
 
 
 @command

@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.evaluation.inputs import (
+from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.report.plots import plot_error_types
+from mmext.evaluation.sides import (
     common_iou_type,
     find_ground_truth,
     make_side,
     name_apart,
     read_source,
 )
-from mmext.evaluation.predictions import read_predictions
-from mmext.evaluation.run_plots import plot_error_types
 
 
 @command

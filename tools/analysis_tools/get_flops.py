@@ -16,7 +16,7 @@ from rich.table import Table
 
 import mmext  # noqa: F401
 from mmext.errors import UserError, command
-from mmext.evaluation import metafile
+from mmext.evaluation.cost import metafile
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 
 from mmext.errors import command
-from mmext.options import add_cfg_options
+from mmext.utils.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,11 +34,11 @@ def main() -> None:
         outcome_table,
         run_experiment,
     )
-    from mmext.engine.config import load_config
+    from mmext.utils.config import load_config, parse_options
 
     logging.disable(logging.INFO)  # a page for each initialised model
     cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.merge_from_dict(parse_options(args.cfg_options or ()))
     results = run_experiment(cfg, lambda line: print(line, flush=True))
     print(outcome_table(results))
     shown = {name: outcomes[0].angles for name, outcomes in results.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.evaluation.run_plots import plot_curves
+from mmext.evaluation.report.plots import plot_curves
 from mmext.evaluation.runs import read_run
 
 

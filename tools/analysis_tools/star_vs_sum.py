@@ -11,7 +11,7 @@ import argparse
 import logging
 
 from mmext.errors import command
-from mmext.options import add_cfg_options
+from mmext.utils.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,11 +26,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmext.analysis.star_vs_sum import result_table, run_experiment
-    from mmext.engine.config import load_config
+    from mmext.utils.config import load_config, parse_options
 
     logging.disable(logging.INFO)  # a page for each initialised model
     cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.merge_from_dict(parse_options(args.cfg_options or ()))
     results = run_experiment(cfg, lambda line: print(line, flush=True))
     print(result_table(results))
 

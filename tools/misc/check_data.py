@@ -14,9 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmext.engine.check_tool import run
+from mmext.checks.tool import run
 from mmext.errors import command
-from mmext.options import add_cfg_options
+from mmext.utils.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:

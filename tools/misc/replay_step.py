@@ -15,8 +15,8 @@ from mmext.errors import command
 def main(argv: list[str] | None = None) -> None:
     import torch
 
-    from mmext.engine.config import load_config
-    from mmext.engine.replay import images_of, load_step, replay
+    from mmext.engine.guards.replay import images_of, load_step, replay
+    from mmext.utils.config import load_config
 
     parser = argparse.ArgumentParser(
         description=__doc__,

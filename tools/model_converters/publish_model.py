@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.options import add_sha256, add_trust
+from mmext.utils.options import add_sha256, add_trust
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,9 +37,9 @@ def main() -> None:
     args = parse_args()
     import os
 
-    from mmext.engine.checkpoint import require_sha256
-    from mmext.engine.publish import publish
-    from mmext.engine.untrusted import TRUST
+    from mmext.checkpoints.publish import publish
+    from mmext.checkpoints.read import require_sha256
+    from mmext.checkpoints.untrusted import TRUST
 
     if args.trust_checkpoint:
         os.environ[TRUST] = '1'

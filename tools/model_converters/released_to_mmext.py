@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from mmext.errors import command
-from mmext.options import add_cfg_options
+from mmext.utils.options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,10 +38,14 @@ def parse_args() -> argparse.Namespace:
 @command
 def main() -> None:
     args = parse_args()
-    from mmext.models.released_weights import convert_released_weights
+    from mmext.checkpoints.released import convert_released_weights
+    from mmext.utils.config import parse_options
 
     convert_released_weights(
-        {'type': args.backbone, **(args.cfg_options or {})},
+        {
+            'type': args.backbone,
+            **parse_options(args.cfg_options or ()),
+        },
         args.src,
         args.dst,
         allow_missing=args.allow_missing,

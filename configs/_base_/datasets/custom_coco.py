@@ -4,7 +4,7 @@
 # number are read from the JSON when the config is loaded; a data set that
 # cannot train ends there, with what is wrong. See docs/custom_data.md.
 _base_ = []
-from mmext.datasets import data_of_environment  # noqa: E402
+from mmext.checks.layouts import data_of_environment
 
 data = data_of_environment()
 num_classes = len(data['classes'])

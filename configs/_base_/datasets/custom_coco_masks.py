@@ -1,7 +1,7 @@
 # As custom_coco.py, for detectors that predict masks: an annotation without
 # one stops the config from loading.
 _base_ = './custom_coco.py'
-from mmext.datasets import data_of_environment  # noqa: E402
+from mmext.checks.layouts import data_of_environment
 
 data = data_of_environment(masks=True)
 train_pipeline = [

@@ -1,5 +1,5 @@
 # Drawn shapes: 5 classes, 256x192, boxes and masks; made on first use in
-# $MMEXT_CACHE (default: ~/.cache/mmext). See mmext/datasets/shapes.py.
+# $MMEXT_CACHE (default: ~/.cache/mmext). See mmext/datasets/shapes/generate.py.
 scale = (256, 192)
 shapes = dict(type='ShapesDataset', num_train=320, num_val=80, seed=0)
 

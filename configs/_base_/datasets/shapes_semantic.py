@@ -1,6 +1,6 @@
 # Drawn shapes as semantic segmentation: background and five classes.
 custom_imports = dict(
-    imports=['mmext', 'mmext.datasets.shapes_seg_dataset'],
+    imports=['mmext', 'mmext.datasets.shapes.seg_dataset'],
     allow_failed_imports=False,
 )
 train_dataloader = dict(

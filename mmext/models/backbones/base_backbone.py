@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmext.errors import UserError
-from mmext.models.released_weights import (
+from mmext.checkpoints.released import (
     load_released_weights,
     named_prefixes,
 )
+from mmext.errors import UserError
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:

@@ -22,10 +22,10 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmext.engine.checkpoint_match import match
-from mmext.engine.pretrained import describe
+from mmext.checkpoints.match import match
+from mmext.checkpoints.pretrained import describe
+from mmext.checkpoints.released import strip_prefix, unwrap
 from mmext.errors import UserError
-from mmext.models.released_weights import strip_prefix, unwrap
 
 # What ResNet checkpoints hold beside the backbone: the classifier, and the
 # fixed cosine bases of FcaNet, which FCAAttention computes.

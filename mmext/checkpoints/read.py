@@ -1,0 +1,235 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reading checkpoints without running what is in them.
+
+Importing this module makes MMEngine read every checkpoint with
+``weights_only``: local files, URLs and the ``torchvision://`` family, whoever
+asks (``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``,
+``DetInferencer``), on both stacks. The maintained builds would otherwise fall
+back to unpickling anything; the official ones would refuse the checkpoints
+they wrote themselves.
+
+A pickle that wants more than tensors and plain containers is refused.
+``MMEXT_TRUST_CHECKPOINT=1`` (``--trust-checkpoint``) overrides that.
+
+A file whose name ends in ``-<8 or more digits of its SHA-256>``, as published
+weights do, must have that hash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier
+from mmengine.runner import checkpoint as host
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmext.checkpoints.untrusted import (
+    SAFE_GLOBALS,
+    TRUST,
+    globals_wanted,
+    refuse_bomb,
+    require_named_hash,
+    trusted,
+)
+from mmext.errors import UserError, did_you_mean
+from mmext.utils.files import sha256
+
+MapLocation = str | torch.device | Callable | None
+
+
+class UntrustedCheckpointError(UserError):
+    """The file is whole, and reading it would call unknown code."""
+
+
+def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
+    """Reads a checkpoint, running nothing that is in it.
+
+    Args:
+        filename: A ``.pth`` file written by ``torch.save``, or
+            ``.safetensors``; or a URL of a scheme that MMEngine knows.
+        map_location: As for :func:`torch.load`. Default: the CPU.
+
+    Raises:
+        UserError: No such file, not a whole checkpoint, not the one whose
+            hash is in its name, or a pickle that wants to call what is not on
+            the allowlist.
+    """
+    return CheckpointLoader.load_checkpoint(
+        str(filename), map_location, logger='silent'
+    )
+
+
+def load_from_local(
+    filename: str | Path, map_location: MapLocation = None
+) -> dict:
+    """:func:`load` for files, as MMEngine calls it."""
+    map_location = map_location or 'cpu'
+    path = _existing(filename)
+    if not trusted():
+        require_named_hash(path)
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path, map_location)
+    if trusted():
+        return torch.load(path, map_location, weights_only=False)
+    refuse_bomb(path)
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            checkpoint = torch.load(path, map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = globals_wanted(path, str(error))
+        if not wanted:
+            raise _unreadable(path, error) from error
+        raise UntrustedCheckpointError(
+            f'checkpoint {path} was refused: loading it would call '
+            f'{", ".join(wanted)}, which can run any code (SHA-256 '
+            f'{sha256(path)})',
+            'Ask its author for the weights alone (a plain state_dict or '
+            '.safetensors). If you trust whoever made this file: '
+            f'--trust-checkpoint, or {TRUST}=1.',
+        ) from error
+    except MemoryError as error:
+        raise UserError(
+            f'checkpoint {path} ({path.stat().st_size} bytes) was refused: it '
+            'asks for more memory than there is',
+            'No checkpoint of this size does. Get it from its author again.',
+        ) from error
+    except Exception as error:  # torn bytes end a pickle in any of them
+        raise _unreadable(path, error) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a '
+            'dict with a state_dict',
+            "Save it with torch.save({'state_dict': model.state_dict()}).",
+        )
+    # Runner.resume() would execute this text as a Python config.
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def require_sha256(path: str | Path, digest: str) -> None:
+    """Stops where a file is not the one that was meant.
+
+    Args:
+        path: The file.
+        digest: The first digits of its SHA-256, or all 64.
+
+    Raises:
+        UserError: The file's hash is another, or ``digest`` cannot be one.
+    """
+    digest = digest.lower()
+    if not re.fullmatch('[0-9a-f]{8,64}', digest):
+        raise UserError(
+            f'SHA-256 {digest!r} is not 8 to 64 hexadecimal digits',
+            f'sha256sum {path} prints it.',
+        )
+    found = sha256(_existing(path))
+    if not found.startswith(digest):
+        raise UserError(
+            f'{path} has the SHA-256 {found}, and {digest} was expected',
+            'It is another file, or was changed on its way: get it again.',
+        )
+
+
+def _existing(filename: str | Path) -> Path:
+    path = Path(filename).expanduser()
+    if path.is_file():
+        return path
+    if '://' in str(filename):
+        schemes = [s for s in CheckpointLoader._schemes if s.endswith('://')]
+        raise UserError(
+            f'checkpoint {filename}: unknown scheme',
+            did_you_mean(str(filename).split('://')[0] + '://', schemes)
+            or f'Known: {", ".join(schemes)}.',
+        )
+    folder = path if path.is_dir() else path.parent
+    beside = [
+        p.name
+        for kind in ('*.pth', '*.safetensors')
+        for p in (folder.glob(kind) if folder.is_dir() else ())
+    ]
+    raise UserError(
+        f'checkpoint {path} '
+        + ('is a folder' if path.is_dir() else 'does not exist'),
+        did_you_mean(path.name, beside)
+        or (f'{folder} has {", ".join(sorted(beside)[:5])}.' if beside else '')
+        or f'{folder} holds no .pth file; check the path.',
+    )
+
+
+def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    device = map_location if isinstance(map_location, str) else 'cpu'
+    try:
+        with safe_open(path, 'pt') as file:
+            meta = json.loads((file.metadata() or {}).get('mmext', '{}'))
+        return {'meta': meta, 'state_dict': load_file(path, device)}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    # torch explains weights_only at length before it says what is wrong.
+    text = str(error).split('WeightsUnpickler error:')[-1]
+    first = text.strip().splitlines() or [type(error).__name__]
+    with path.open('rb') as file:
+        begin = file.read(20)
+    if not begin:
+        first = ['it is empty']
+    elif begin.isascii() and begin.decode().isprintable():
+        first = [f'it is a text file that begins with {begin.decode()!r}']
+    return UserError(
+        f'checkpoint {path} ({path.stat().st_size} bytes) is not a whole '
+        f'checkpoint: {first[0][:200]}',
+        'It was cut off or changed. Use an older one; --resume without a '
+        'file name finds the newest whole checkpoint by itself.',
+    )
+
+
+def load_from_http(
+    filename: str,
+    map_location: MapLocation = None,
+    model_dir: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Downloads once a machine into torch's cache, then :func:`load`.
+
+    A hash in the file's name (``resnet50-0676ba61.pth``) is checked.
+    """
+    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
+    path = folder / Path(urlparse(filename).path).name
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = torch.hub.HASH_REGEX.search(path.name)
+        try:
+            torch.hub.download_url_to_file(
+                filename, str(path), found and found.group(1), progress
+            )
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f'could not download {filename}: {error}',
+                f'Put the file at {path}, or name a local file.',
+            ) from error
+    barrier()
+    return load_from_local(path, map_location)
+
+
+def _install() -> None:
+    """Makes MMEngine read checkpoints through this module."""
+    register = CheckpointLoader.register_scheme
+    register('', load_from_local, force=True)
+    register(('http://', 'https://'), load_from_http, force=True)
+    # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
+    host.load_from_http = load_from_http
+
+
+_install()

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Checks that the categories of a file are the classes of a detector."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from mmext.checks.findings import ERROR, NOTE, WARNING, Finding, Split
+from mmext.errors import did_you_mean
+from mmext.utils.text import some
+
+
+def check_classes(content: dict, split: Split) -> Iterator[Finding]:
+    """Whether annotations can train or judge a detector of these classes.
+
+    mmdet numbers labels by the order of the categories *in the file*: a
+    ``metainfo['classes']`` in another order trains and evaluates as well,
+    but every picture and every later prediction shows the wrong name.
+
+    Args:
+        content: Of the split's annotation file, see :func:`read_coco`.
+        split: What it is used for.
+    """
+    file = split.ann_file
+    names = {c['id']: c['name'] for c in content['categories']}
+    have = list(names.values())
+    classes = split.classes or tuple(have)
+    unknown = [name for name in classes if name not in have]
+    if len(unknown) == len(classes):
+        yield split.finding(
+            ERROR,
+            'class names',
+            f'none of the classes {some(classes)} is among the categories of '
+            f'{file}: {some(have)}',
+            f'{did_you_mean(unknown[0], have)} '
+            f'metainfo=dict(classes={tuple(have)!r}), and the same number as '
+            'num_classes of the heads.'.strip(),
+        )
+        return
+    if unknown:
+        near = [f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]]
+        yield split.finding(
+            ERROR,
+            'class names',
+            f'class {unknown[0]!r} is not a category of {file}'
+            + (f', and {len(unknown) - 1} others' if near else ''),
+            f'{did_you_mean(unknown[0], have)} {" ".join(near)} It has: '
+            f'{some(have, 20)}'.strip(),
+            count=len(unknown),
+        )
+    if repeated := [n for n, c in Counter(classes).items() if c > 1]:
+        yield split.finding(
+            ERROR,
+            'class names',
+            f'class {repeated[0]!r} is named twice in metainfo',
+            'Name each class once.',
+        )
+    in_file = [name for name in have if name in classes]
+    wanted = [name for name in classes if name in have]
+    if not repeated and in_file != wanted:
+        at = next(i for i, n in enumerate(wanted) if n != in_file[i])
+        yield split.finding(
+            ERROR,
+            'class order',
+            f'classes are in another order than the categories of {file}: '
+            f'label {at} is {in_file[at]!r} there and {wanted[at]!r} in '
+            'metainfo. mmdet numbers labels by the file, so every picture '
+            'would show wrong names',
+            f'metainfo=dict(classes={tuple(in_file)!r}), or the categories '
+            'of the file in the order of metainfo.',
+        )
+    counts = Counter(
+        names.get(a['category_id']) for a in content['annotations']
+    )
+    found = [name for name in in_file if counts[name]]
+    absent = [name for name in in_file if not counts[name]]
+    if not found and (split.training or content['annotations']):
+        seen = ', '.join(f'{n} ({c})' for n, c in counts.most_common(10))
+        yield split.finding(
+            ERROR,
+            'class names',
+            f'{file} has no annotation of any chosen class '
+            f'({some(classes, 10)})',
+            f'It has annotations of: {seen or "nothing"}',
+        )
+    elif absent:
+        yield split.finding(
+            WARNING if split.training else NOTE,
+            'class names',
+            f'{len(absent)} of {len(in_file)} classes have no annotation '
+            f'and {"cannot be learnt" if split.training else "get no AP"}: '
+            f'{some(absent)}',
+            count=len(absent),
+        )
+    if left := {n: c for n, c in counts.items() if n and n not in classes}:
+        yield split.finding(
+            NOTE,
+            'class names',
+            f'{sum(left.values())} annotations of other categories are left '
+            f'out: {some(left)}',
+            count=sum(left.values()),
+        )
+    if split.masks:
+        yield from _check_bare(content, split, names, classes)
+
+
+def _check_bare(
+    content: dict, split: Split, names: dict, classes: Sequence[str]
+) -> Iterator[Finding]:
+    chosen = [
+        a
+        for a in content['annotations']
+        if names.get(a['category_id']) in classes
+    ]
+    bare = [a for a in chosen if not a.get('segmentation')]
+    if bare:
+        yield split.finding(
+            ERROR,
+            'masks',
+            f'{split.ann_file}: {len(bare)} of {len(chosen)} annotations '
+            f'have a box and no mask (the first: id {bare[0]["id"]}), and '
+            'this config needs masks',
+            'Use a box detector (Faster R-CNN, RetinaNet), or add '
+            '`segmentation` to every annotation.',
+            count=len(bare),
+        )

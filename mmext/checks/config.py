@@ -1,0 +1,309 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Whether the parts of a config fit together: data, heads, evaluators."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch import nn
+
+from mmext.checks.findings import ERROR, WARNING, Finding, Split
+from mmext.datasets.coco import read_coco
+from mmext.errors import UserError, did_you_mean
+from mmext.utils.registries import registered
+from mmext.utils.text import some
+
+
+def find_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
+    """The COCO annotations and image folders that a run reads.
+
+    Args:
+        cfg: A config.
+        stages: Of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: An unknown data set, or a file or folder that is not there.
+    """
+    splits = []
+    for stage in stages:
+        if cfg.get(f'{stage}_dataloader'):
+            splits += _loader_splits(cfg, stage)
+        for evaluator in _evaluators(cfg, stage):
+            file = evaluator.get('ann_file')
+            if file and '://' not in file and not Path(file).is_file():
+                raise _no_file(
+                    f'{stage}_evaluator.ann_file', Path(file), 'file'
+                )
+    return splits
+
+
+def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
+    place = f'{stage}_dataloader.dataset'
+    scope = cfg.get('default_scope', 'mmdet')
+    segm = any(
+        'segm' in evaluator.get('metric', ())
+        for evaluator in _evaluators(cfg, stage)
+    )
+    for where, dataset in _leaves(cfg[f'{stage}_dataloader'].dataset, place):
+        kind = dataset.get('type')
+        # mmseg's and mmpretrain's configs bring their own data sets.
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            cls = registry.get(kind) if isinstance(kind, str) else kind
+        if cls is None:
+            raise UserError(
+                f'{where}.type: data set {kind!r} is not registered',
+                did_you_mean(str(kind), registered(DATASETS))
+                or 'Is the module that defines it in custom_imports?',
+            )
+        # Ours make or check their own files; others' may lie anywhere.
+        if cls.__module__.startswith('mmdet.') and not dataset.get(
+            'backend_args'
+        ):
+            split = _find_split(where, dataset, cls, stage == 'train', segm)
+            if split is not None:
+                yield split
+
+
+def _evaluators(cfg: Config, stage: str) -> list[Mapping]:
+    evaluators = cfg.get(f'{stage}_evaluator') or []
+    return [evaluators] if isinstance(evaluators, Mapping) else evaluators
+
+
+def _leaves(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
+    """The data sets inside wrappers such as RepeatDataset."""
+    if isinstance(dataset.get('dataset'), Mapping):
+        yield from _leaves(dataset['dataset'], f'{place}.dataset')
+    elif isinstance(dataset.get('datasets'), list):
+        for i, inner in enumerate(dataset['datasets']):
+            yield from _leaves(inner, f'{place}.datasets.{i}')
+    else:
+        yield place, dataset
+
+
+def _find_split(
+    where: str, dataset: dict, cls: type, training: bool, segm: bool
+) -> Split | None:
+    root = str(dataset.get('data_root') or '')
+    name = dataset.get('ann_file') or ''
+    if '://' in root or '://' in name:
+        return None
+    file = Path(root, name)
+    if name and not file.is_file():
+        raise _no_file(f'{where}.ann_file', file, 'file')
+    folders = {
+        key: Path(root, prefix or '')
+        for key, prefix in (dataset.get('data_prefix') or {}).items()
+    }
+    for key, folder in folders.items():
+        if not folder.is_dir():
+            raise _no_file(f'{where}.data_prefix.{key}', folder, 'folder')
+    if not name or not _reads_coco(cls):
+        return None
+    img_dir = folders.get('img', Path(root))
+    training = training and not dataset.get('test_mode')
+    chosen = dataset.get('filter_cfg') or {}
+    steps = dataset.get('pipeline') or ()
+    loading = next((s for s in steps if 'LoadImage' in str(s.get('type'))), {})
+    return Split(
+        name=where,
+        ann_file=file,
+        img_dir=img_dir,
+        classes=_classes(where, dataset, cls),
+        masks=segm or any(step.get('with_mask') for step in steps),
+        training=training,
+        filter_empty=training and bool(chosen.get('filter_empty_gt')),
+        min_size=chosen.get('min_size', 0) if training else 0,
+        root=Path(root) if root else None,
+        turned='ignore_orientation' not in loading.get('color_type', 'color'),
+    )
+
+
+def _reads_coco(cls: type) -> bool:
+    """Whether the class reads boxes as CocoDataset does; LVIS does not."""
+    from mmdet.datasets import CocoDataset
+
+    return issubclass(cls, CocoDataset) and (
+        cls.load_data_list is CocoDataset.load_data_list
+        and cls.parse_data_info is CocoDataset.parse_data_info
+    )
+
+
+def _classes(where: str, dataset: Mapping, cls: type) -> tuple[str, ...]:
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):
+        if not Path(classes).is_file():
+            raise UserError(
+                f'{where}.metainfo.classes is the string {classes!r}, and no '
+                'such file exists',
+                f'A single class is written with a comma: ({classes!r},).',
+            )
+        classes = Path(classes).read_text(encoding='utf-8').split('\n')
+        classes = [line.rstrip('\r') for line in classes if line]
+    return tuple(classes or cls.METAINFO.get('classes', ()))
+
+
+def _no_file(where: str, path: Path, what: str) -> UserError:
+    there = path
+    while not there.is_dir() and there != there.parent:
+        there = there.parent
+    step = path.relative_to(there).parts[0] if there != path else ''
+    beside = sorted(p.name for p in there.iterdir())
+    return UserError(
+        f'{where}: {what} {path} does not exist',
+        f'{there.resolve()} has '
+        + (', '.join(beside[:6]) or 'nothing in it')
+        + (', ...' if len(beside) > 6 else '')
+        + f'. {did_you_mean(step, beside)} Set it: --cfg-options {where}=... '
+        'or the data_root beside it.',
+    )
+
+
+def check_heads(
+    cfg: Config, model: nn.Module, splits: list[Split]
+) -> Iterator[Finding]:
+    """Whether every head has as many classes as the data.
+
+    The rule is that of mmdet's ``NumClassCheckHook``: every module with a
+    ``num_classes`` counts, but the RPN and what is not a head.
+    """
+    from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
+
+    heads = {
+        name: module.num_classes
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, 'num_classes', None), int)
+        and not isinstance(module, FusedSemanticHead)
+        and not getattr(module, 'class_agnostic', False)
+        and not name.startswith('backbone')
+        and 'rpn_head' not in name
+        and 'RPN' not in type(module).__name__
+    }
+    for split in splits:
+        wrong = [n for n, k in heads.items() if k != len(split.classes)]
+        # Said once of splits with the same classes.
+        first = next(s for s in splits if s.classes == split.classes)
+        if wrong and split is first and not _is_open_vocabulary(cfg, split):
+            said = ', '.join(f'{n} has {heads[n]}' for n in wrong)
+            fix = ' '.join(
+                f'model.{n}.num_classes={len(split.classes)}' for n in wrong
+            )
+            yield split.finding(
+                ERROR,
+                'num_classes',
+                f'{len(split.classes)} classes ({some(split.classes)}), but '
+                f'{said}',
+                f'--cfg-options {fix}',
+                count=len(wrong),
+            )
+        # One-stage models such as BoxInst may learn masks from boxes.
+        roi_head = getattr(model, 'roi_head', None)
+        if getattr(roi_head, 'with_mask', False) and (
+            split.training and not split.masks
+        ):
+            yield split.finding(
+                ERROR,
+                'masks',
+                'the model predicts masks and the pipeline loads none',
+                "In the pipeline: dict(type='LoadAnnotations', "
+                'with_bbox=True, with_mask=True).',
+            )
+
+
+def _is_open_vocabulary(cfg: Config, split: Split) -> bool:
+    """Whether the classes are given to the model as text."""
+    node: Any = cfg
+    for key in split.name.split('.'):
+        node = node[int(key) if key.isdigit() else key]
+    return bool(node.get('return_classes'))
+
+
+def check_evaluators(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
+    """Whether an evaluator judges by the annotations that are loaded."""
+    for stage in ('val', 'test'):
+        own = [s for s in splits if s.name.startswith(f'{stage}_dataloader')]
+        files = {
+            evaluator['ann_file']
+            for evaluator in _evaluators(cfg, stage)
+            if '://' not in (evaluator.get('ann_file') or '://')
+        }
+        if len(own) == 1:
+            for file in files:
+                yield from _check_evaluator(stage, Path(file), own[0])
+
+
+def _check_evaluator(
+    stage: str, file: Path, split: Split
+) -> Iterator[Finding]:
+    if file.samefile(split.ann_file) or filecmp.cmp(
+        file, split.ann_file, shallow=False
+    ):
+        return
+    place = f'{stage}_evaluator.ann_file'
+    remedy = f'--cfg-options {place}={split.ann_file}'
+    theirs, ours = read_coco(file), read_coco(split.ann_file)
+    ids = [{i['id'] for i in content['images']} for content in (theirs, ours)]
+    names = [
+        [
+            c['name']
+            for c in content['categories']
+            if c['name'] in split.classes
+        ]
+        for content in (theirs, ours)
+    ]
+    if ids[0] != ids[1]:
+        problem = (
+            f'{len(ids[0])} images, and the detector is run on the '
+            f'{len(ids[1])} of {split.ann_file}; {len(ids[0] - ids[1])} '
+            'would count as nothing found'
+        )
+    elif names[0] != names[1]:
+        problem = (
+            f'categories {some(names[0])}, and the data set '
+            f'{some(names[1])}: labels are numbered by their order'
+        )
+    else:
+        problem = ''
+    if problem:
+        yield split.finding(
+            ERROR, 'evaluator', f'{place} ({file}) has {problem}', remedy
+        )
+    else:
+        yield split.finding(
+            WARNING,
+            'evaluator',
+            f'{place} ({file}) has the same images, and other annotations '
+            f'than {split.ann_file}',
+            remedy,
+        )
+
+
+def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
+    """Whether validation and test look at the same images in the same way.
+
+    In most configs the test loader is a copy of the validation loader, which
+    an option changes without changing the copy.
+    """
+    loaders = [cfg.get(f'{stage}_dataloader') for stage in ('val', 'test')]
+    val, test = (dict(loader.dataset) if loader else {} for loader in loaders)
+    steps, other = val.pop('pipeline', ()), test.pop('pipeline', ())
+    place = 'val_dataloader.dataset'
+    split = next((s for s in splits if s.name == place), None)
+    if split is None or val != test or steps == other:
+        return
+    for i, (step, copy) in enumerate(zip(steps, other, strict=False)):
+        for key in sorted(step.keys() | copy.keys()):
+            if step.get(key) != copy.get(key):
+                where = f'test_dataloader.dataset.pipeline.{i}.{key}'
+                yield split.finding(
+                    WARNING,
+                    'pipeline',
+                    f'{where} is {copy.get(key)}, and {step.get(key)} for '
+                    'validation on the same images: tools/test.py will not '
+                    'give the AP that training logs',
+                    f"--cfg-options '{where}={step.get(key)}'",
+                )

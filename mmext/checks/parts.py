@@ -1,0 +1,181 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Whether the parts of a config can be built: names, arguments, numbers.
+
+The runner builds most of them after it has made the work dir, some after the
+first epoch. Here nothing is built: names are looked up in MMEngine's
+registries and arguments in the signatures of what they name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    EVALUATOR,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    Registry,
+)
+
+from mmext.errors import UserError, did_you_mean
+from mmext.utils.registries import registered
+
+STAGES = ('train', 'val', 'test')
+#: Whole numbers, and the least that works.
+COUNTS = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'optim_wrapper.accumulative_counts': 1,
+    'randomness.seed': 0,
+    **{f'{stage}_dataloader.batch_size': 1 for stage in STAGES},
+    **{f'{stage}_dataloader.num_workers': 0 for stage in STAGES},
+}
+#: Finite numbers that are not negative.
+RATES = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay')
+# What the runner takes out of a part before it builds it.
+TAKEN = (
+    'type',
+    'constructor',
+    'convert_to_iter_based',
+    'paramwise_cfg',
+    'priority',
+)
+
+
+def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
+    """Stops at the first part that cannot be built.
+
+    Args:
+        cfg: A config.
+        stages: Of ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: An unknown name or argument, with the nearest known one,
+            or a number that cannot be used.
+    """
+    for place, part, registry in _parts(cfg, stages):
+        _check_part(place, part, registry, cfg.get('default_scope', 'mmdet'))
+    for place, least in COUNTS.items():
+        value = _value(cfg, place)
+        if value is not None and not (_is_whole(value) and value >= least):
+            raise UserError(
+                f'{place} is {value!r}, and must be a whole number of at '
+                f'least {least}',
+                f'--cfg-options {place}={least}, or more.',
+            )
+    for place in RATES:
+        value = _value(cfg, place)
+        if value is not None and not (_is_number(value) and value >= 0):
+            raise UserError(
+                f'{place} is {value!r}, and must be a number that is not '
+                'negative',
+                f'For example --cfg-options {place}=1e-4.',
+            )
+
+
+def _parts(
+    cfg: Config, stages: tuple[str, ...]
+) -> Iterator[tuple[str, Mapping, Registry]]:
+    if 'train' in stages:
+        wrapper = cfg.get('optim_wrapper') or {}
+        # Without a type the runner takes its default, and several wrappers
+        # (of a GAN) stand side by side.
+        yield 'optim_wrapper', wrapper, OPTIM_WRAPPERS
+        yield from _each(wrapper, 'optimizer', OPTIMIZERS, 'optim_wrapper.')
+        yield from _each(cfg, 'param_scheduler', PARAM_SCHEDULERS)
+    yield from _each(cfg, 'custom_hooks', HOOKS)
+    for name in cfg.get('default_hooks') or {}:
+        yield from _each(cfg.default_hooks, name, HOOKS, 'default_hooks.')
+    for stage in stages:
+        yield from _each(cfg, f'{stage}_cfg', LOOPS)
+        evaluator = cfg.get(f'{stage}_evaluator')
+        several = isinstance(evaluator, Mapping) and isinstance(
+            evaluator.get('metrics'), Mapping | list | tuple
+        )
+        yield from _each(
+            cfg, f'{stage}_evaluator', EVALUATOR if several else METRICS
+        )
+        loader = cfg.get(f'{stage}_dataloader') or {}
+        place = f'{stage}_dataloader.'
+        yield from _each(loader, 'sampler', DATA_SAMPLERS, place)
+        yield from _pipelines(loader.get('dataset'), f'{place}dataset')
+
+
+def _each(
+    owner: Mapping, key: str, registry: Registry, prefix: str = ''
+) -> Iterator[tuple[str, Mapping, Registry]]:
+    """A part, or each of a list of parts."""
+    value = owner.get(key)
+    if isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield f'{prefix}{key}.{i}', part, registry
+    else:
+        yield f'{prefix}{key}', value, registry
+
+
+def _pipelines(
+    dataset: Any, place: str
+) -> Iterator[tuple[str, Mapping, Registry]]:
+    """The transforms of a data set and of those that it wraps."""
+    if isinstance(dataset, list | tuple):
+        for i, inner in enumerate(dataset):
+            yield from _pipelines(inner, f'{place}.{i}')
+    elif isinstance(dataset, Mapping):
+        yield from _each(dataset, 'pipeline', TRANSFORMS, f'{place}.')
+        for key in ('dataset', 'datasets'):
+            yield from _pipelines(dataset.get(key), f'{place}.{key}')
+
+
+def _check_part(place: str, part: Any, registry: Registry, scope: str) -> None:
+    if not isinstance(part, Mapping) or 'type' not in part:
+        return
+    kind = part['type']
+    cls = kind
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            cls = scoped.get(kind)
+    if cls is None:
+        raise UserError(
+            f'{place}.type: {kind!r} is not registered',
+            did_you_mean(kind, registered(registry))
+            or 'Is the module that defines it in custom_imports?',
+        )
+    names = inspect.signature(cls).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in names.values()):
+        return
+    for key in part:
+        if key not in names and key not in TAKEN and key[:1] != '_':
+            raise UserError(
+                f'{place}: {kind} takes no argument {key!r}',
+                f'{did_you_mean(key, names)} It takes: {", ".join(names)}.',
+            )
+
+
+def _value(cfg: Config, place: str) -> Any:
+    node: Any = cfg
+    for key in place.split('.'):
+        node = node.get(key) if isinstance(node, Mapping | Config) else None
+    return node
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return _is_number(value) and value == int(value)

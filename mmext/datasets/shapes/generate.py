@@ -1,0 +1,413 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A generated COCO-format data set of drawn shapes.
+
+Five classes of filled shapes over a cluttered, noisy background, in objects
+that are small, medium and large by COCO's area ranges, overlapping and cut by
+the border. Meant for a first run on a machine without any data, and for tests.
+
+What the annotations say:
+
+- Masks, boxes and areas are those of the *visible* pixels, as COCO annotates:
+  a shape behind another, or beyond the border, ends where it is hidden. Every
+  shape keeps at least ``MIN_VISIBLE`` of its pixels.
+- The polygons follow the pixels' edges, so that pycocotools rasterises them to
+  the drawn mask exactly; ``bbox`` is the polygons' extent and ``area`` the
+  number of pixels.
+- ``iscrowd`` is 0 everywhere.
+
+An image depends on the seed, its split and its index only, so a smaller data
+set of the same seed is a prefix of a larger one. Pictures are PNG files drawn
+in integer arithmetic: the same pixels on any machine.
+
+    python -m mmext.datasets.shapes.generate --out data/shapes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+
+from mmext.datasets.shapes.drawing import (
+    OUTLINES,
+    SAMPLES,
+    area,
+    coverage,
+    mask_to_polygons,
+    outline,
+)
+from mmext.errors import UserError, command
+from mmext.utils.cache import cache_dir
+
+CLASSES = tuple(OUTLINES)
+SPLITS = ('train', 'val')
+VERSION = 1
+"""Raised when the same arguments give other pixels: caches do not mix."""
+MIN_VISIBLE = 0.6
+USUAL_COLOUR = 0.6
+"""Part of the objects of class i that have ``COLOURS[i]``."""
+MANIFEST = 'shapes.json'
+
+# Side of a square of the shape's area, in pixels, and how many an image has;
+# COCO's ranges are 32 and 96. What is hidden may move an object one range
+# down, so the ranges keep a distance from the upper bound only.
+SIZES = (
+    ((104, 124), (0, 1)),
+    ((38, 84), (1, 4)),
+    ((18, 31), (1, 4)),
+)
+COLOURS = (
+    (214, 69, 65),
+    (242, 159, 5),
+    (244, 211, 94),
+    (80, 158, 47),
+    (33, 145, 140),
+    (56, 108, 176),
+    (117, 79, 166),
+    (212, 106, 159),
+    (238, 234, 222),
+    (60, 60, 70),
+)
+
+
+def _blend(image: np.ndarray, alpha: np.ndarray, paint: np.ndarray) -> None:
+    """Lays ``paint`` over ``image`` in place; ``alpha`` is a coverage."""
+    full = SAMPLES**2
+    touched = alpha > 0
+    a = alpha[touched][:, None]
+    paint = np.broadcast_to(paint, image.shape)[touched]
+    image[touched] = (
+        image[touched] * (full - a) + paint * a + full // 2
+    ) // full
+
+
+def _background(
+    rng: np.random.Generator, width: int, height: int
+) -> np.ndarray:
+    """A gradient between two muted colours, with strokes and specks."""
+    first, second = rng.integers(95, 165, (2, 3))
+    ramp = np.arange(width)[None, :] * rng.integers(-4, 5)
+    ramp = ramp + np.arange(height)[:, None] * rng.integers(-4, 5)
+    ramp = ((ramp - ramp.min()) * 256 // max(1, np.ptp(ramp)))[..., None]
+    image = (first * (256 - ramp) + second * ramp) // 256
+    for _ in range(rng.integers(6, 15)):
+        x, y = rng.integers(0, (width, height))
+        half = outline(
+            'square',
+            (x, y),
+            side=rng.uniform(3, 7),
+            angle=rng.uniform(0, math.pi),
+            stretch=rng.choice([1.0, 40.0, 80.0]),
+        )
+        _blend(
+            image,
+            coverage(half, width, height),
+            np.array(COLOURS[rng.integers(len(COLOURS))]),
+        )
+    return image
+
+
+def _paint(
+    rng: np.random.Generator,
+    label: int,
+    width: int,
+    height: int,
+    ground: np.ndarray,
+) -> np.ndarray:
+    """The class's usual colour or any that stands out; at times stripes."""
+    colours = np.array(COLOURS)
+    distance = np.abs(ground[:, None] - colours).sum(axis=2)
+    alike = (distance < 90).sum(axis=0)
+    free = np.flatnonzero(alike <= alike.min() + len(ground) // 50)
+    usual = rng.random() < USUAL_COLOUR and label in free
+    colour = colours[label if usual else rng.choice(free)]
+    if rng.random() < 0.75:
+        return colour
+    period = rng.integers(5, 11)
+    diagonal = (
+        np.arange(width)[None, :] * rng.integers(0, 2)
+        + np.arange(height)[:, None]
+    )
+    darker = (diagonal // period % 2)[..., None]
+    return colour - darker * colour // 4
+
+
+def draw(
+    seed: int, split: str, index: int, size: tuple[int, int] = (256, 192)
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """One picture of the data set.
+
+    Args:
+        seed: Of the data set.
+        split: ``'train'`` or ``'val'``.
+        index: Of the picture within its split.
+        size: Width and height in pixels.
+
+    Returns:
+        Picture (h, w, 3) RGB uint8; map (h, w) with 0 for background and
+        i + 1 where object i is visible; the objects' indices in ``CLASSES``.
+    """
+    rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), index])
+    width, height = size
+    image = _background(rng, width, height)
+    visible = np.zeros((height, width), np.int64)
+    labels: list[int] = []
+    whole: list[int] = []
+    for (low, high), (fewest, most) in SIZES:
+        for _ in range(rng.integers(fewest, most + 1)):
+            for _ in range(20):  # places tried before the object is left out
+                label = int(rng.integers(len(CLASSES)))
+                side = rng.uniform(low, high)
+                margin = 0.35 * side
+                x, y = rng.uniform(margin, np.array(size) - margin)
+                vertices = outline(
+                    CLASSES[label],
+                    (x, y),
+                    side,
+                    angle=rng.uniform(-0.35, 0.35),
+                    stretch=rng.uniform(0.8, 1.25),
+                )
+                pixels = area(vertices)
+                alpha = coverage(vertices, width, height)
+                mask = alpha * 2 >= SAMPLES**2
+                after = np.where(mask, len(labels) + 1, visible)
+                left = np.bincount(after.ravel(), minlength=len(labels) + 2)
+                if all(left[1:] >= MIN_VISIBLE * np.array([*whole, pixels])):
+                    break
+            else:
+                continue
+            paint = _paint(rng, label, width, height, image[mask])
+            _blend(image, alpha, paint)
+            visible = after
+            labels.append(label)
+            whole.append(pixels)
+    strength = int(rng.integers(2, 9))
+    noise = rng.integers(-strength, strength + 1, (2, height, width, 3))
+    image = np.clip(image + noise.sum(axis=0), 0, 255).astype(np.uint8)
+    return image, visible, labels
+
+
+def annotate(visible: np.ndarray, labels: list[int]) -> Iterator[dict]:
+    """COCO annotations of one picture, without their ids."""
+    for i, label in enumerate(labels):
+        mask = visible == i + 1
+        polygons = mask_to_polygons(mask)
+        xs = [x for p in polygons for x in p[::2]]
+        ys = [y for p in polygons for y in p[1::2]]
+        yield {
+            'category_id': label + 1,
+            'bbox': [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
+            'area': int(mask.sum()),
+            'iscrowd': 0,
+            'segmentation': polygons,
+        }
+
+
+def _write_split(
+    root: Path, split: str, count: int, seed: int, size: tuple[int, int]
+) -> None:
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for folder in (root / split, root / 'semantic' / split):
+        folder.mkdir(parents=True)
+    for index in range(count):
+        image, visible, labels = draw(seed, split, index, size)
+        record = {
+            'id': index + 1,
+            'file_name': f'{index:06d}.png',
+            'width': size[0],
+            'height': size[1],
+        }
+        images.append(record)
+        classes = np.array([0, *(label + 1 for label in labels)], np.uint8)
+        for folder, picture in (
+            (root / split, image[..., ::-1]),
+            (root / 'semantic' / split, classes[visible]),
+        ):
+            path = folder / record['file_name']
+            if not cv2.imwrite(str(path), picture):
+                raise OSError(f'could not write {path}: is the disk full?')
+        annotations += [
+            dict(id=len(annotations) + 1 + i, image_id=record['id'], **fields)
+            for i, fields in enumerate(annotate(visible, labels))
+        ]
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / 'annotations' / f'instances_{split}.json').write_text(
+        json.dumps(
+            {
+                'info': {
+                    'description': 'Drawn shapes (mmext)',
+                    'version': str(VERSION),
+                },
+                'licenses': [],
+                'images': images,
+                'annotations': annotations,
+                'categories': [
+                    {'id': i + 1, 'name': name, 'supercategory': 'shape'}
+                    for i, name in enumerate(CLASSES)
+                ],
+            }
+        )
+    )
+
+
+def _is_whole(root: Path, spec: dict) -> bool:
+    """Whether ``root`` holds this data set with every file at its size."""
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+        return manifest['spec'] == spec and all(
+            (root / name).stat().st_size == length
+            for name, length in manifest['files'].items()
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def write_shapes(
+    out: str | Path,
+    num_train: int = 320,
+    num_val: int = 80,
+    seed: int = 0,
+    size: tuple[int, int] = (256, 192),
+) -> Path:
+    """Writes the data set to a folder, once.
+
+    The folder appears complete or not at all, however many processes ask for
+    it; one that has lost files, or was made with other arguments, is written
+    anew. One that holds anything else is left alone.
+
+    Args:
+        out: Folder to make: ``annotations/instances_{train,val}.json``,
+            ``train/``, ``val/`` and, for semantic segmentation,
+            ``semantic/{train,val}/`` (0 background, class index + 1).
+        num_train: Training images.
+        num_val: Validation images.
+        seed: Any integer >= 0.
+        size: Width and height in pixels, at least 160 each.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: For an argument out of range, or if ``out`` holds
+            something other than this data set.
+    """
+    if min(num_train, num_val) < 1 or seed < 0 or min(size) < 160:
+        raise UserError(
+            'the shapes data set was asked for with '
+            f'num_train={num_train}, num_val={num_val}, seed={seed}, '
+            f'size={tuple(size)}',
+            'use num_train >= 1, num_val >= 1, seed >= 0 and a size of '
+            '160x160 or more, so that large objects fit',
+        )
+    out = Path(out).expanduser().absolute()
+    spec = {
+        'version': VERSION,
+        'num_train': num_train,
+        'num_val': num_val,
+        'seed': seed,
+        'size': list(size),
+    }
+    if _is_whole(out, spec):
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # The lock goes with its process, so whatever it finds half-written under
+    # these names is nobody's.
+    with FileLock(out.parent / f'.{out.name}.lock'):
+        if _is_whole(out, spec):
+            return out
+        if (
+            out.exists()
+            and any(out.iterdir())
+            and not (out / MANIFEST).exists()
+        ):
+            raise UserError(
+                f'{out} holds files that are not a shapes data set',
+                'name another folder, or empty this one',
+            )
+        partial, stale = (
+            out.parent / f'.{out.name}.{state}' for state in ('partial', 'old')
+        )
+        for leftover in (partial, stale):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir()
+        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+            _write_split(partial, split, count, seed, size)
+        files = {
+            str(p.relative_to(partial)): p.stat().st_size
+            for p in sorted(partial.rglob('*'))
+            if p.is_file()
+        }
+        (partial / MANIFEST).write_text(
+            json.dumps({'spec': spec, 'files': files}, indent=0)
+        )
+        if out.exists():
+            os.replace(out, stale)
+        os.replace(partial, out)
+        shutil.rmtree(stale, ignore_errors=True)
+    return out
+
+
+@command
+def main() -> None:
+    """Writes the data set to a folder of one's own."""
+    parser = argparse.ArgumentParser(
+        description='Write the generated shapes data set in COCO format.'
+    )
+    parser.add_argument('--out', required=True, help='folder to make')
+    parser.add_argument('--num-train', type=int, default=320)
+    parser.add_argument('--num-val', type=int, default=80)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(256, 192), metavar=('W', 'H')
+    )
+    args = parser.parse_args()
+    root = write_shapes(
+        args.out, args.num_train, args.num_val, args.seed, tuple(args.size)
+    )
+    print(f'{args.num_train} + {args.num_val} images in {root}')
+
+
+if __name__ == '__main__':
+    main()
+
+
+def cached_shapes(
+    num_train: int = 320,
+    num_val: int = 80,
+    seed: int = 0,
+    size: tuple[int, int] = (256, 192),
+) -> Path:
+    """Folder of the data set in the cache, written there if need be.
+
+    Args:
+        num_train: Training images.
+        num_val: Validation images.
+        seed: Any integer >= 0.
+        size: Width and height in pixels.
+
+    Raises:
+        UserError: An argument out of range, or a cache that cannot be
+            written.
+    """
+    width, height = size
+    # A newer generator must not replace data that an older one reads.
+    name = (
+        f'shapes-v{VERSION}_{width}x{height}_{num_train}+{num_val}_seed{seed}'
+    )
+    try:
+        return write_shapes(cache_dir() / name, num_train, num_val, seed, size)
+    except OSError as error:
+        raise UserError(
+            f'the shapes data set could not be written to {cache_dir()}: '
+            f'{error}',
+            'name a writable folder in the environment variable MMEXT_CACHE',
+        ) from error

@@ -1,0 +1,334 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Stops a training run at its first non-finite loss or gradient.
+
+The look is taken right before the optimiser's step, so the weights are still
+those that the step began with:
+
+- A loss term that is not finite makes its own gradient NaN, on the device.
+  Gradients are averaged over the processes, so all of them see it at the same
+  step and stop together; nothing is sent for it.
+- Where the gradients are clipped by their norm, MMEngine has read that norm
+  already, and where ``GradScaler`` scales the loss, it has looked itself;
+  steps that it skips are its way of finding a scale and no error. Otherwise
+  the norm is computed and read: the one wait for the device that this adds, a
+  moment before MMEngine reads the losses.
+
+Of several optimisers (``OptimWrapperDict``) each is looked at before its own
+step; what the ones before it did in that iteration stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mmext.engine.guards.replay import (
+    Diagnosis,
+    diagnose,
+    images_of,
+    non_finite_terms,
+    save_step,
+)
+from mmext.engine.optimizers import members, step_is_done
+from mmext.errors import UserError
+from mmext.utils.random_state import (
+    random_state,
+    random_state_kept,
+    set_random_state,
+)
+
+#: Steps in a row that GradScaler may skip: from 2**16 down to 2**-4.
+SCALER_SKIPS = 20
+
+
+@HOOKS.register_module()
+class NumericalGuardHook(Hook):
+    """Stops at, or skips, a step whose loss or gradient is not finite.
+
+    The message names the loss terms, the first layer, the images and the
+    learning rate. ``WORK_DIR/nonfinite_iter_N.pth`` keeps weights, batch and
+    random state for ``tools/misc/replay_step.py``.
+
+    Args:
+        max_skips: Such steps in a row that are skipped, weights and batch
+            norm's statistics left as they were, before the run stops.
+            Default: 0, the first one stops it.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, max_skips: int = 0) -> None:
+        self.max_skips = max_skips
+        self._skips = 0
+        self._poisoning = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forgets the last step of the optimiser."""
+        self._stepped = self._bad = False
+        self._batches: list[dict[str, Any]] = []
+
+    def before_train(self, runner) -> None:
+        """Looks in before every step of the optimiser from here on."""
+        model = _unwrapped(runner.model)
+        self._wrappers = members(runner.optim_wrapper)
+        if len(self._wrappers) > 1 and any(map(_scaled, self._wrappers)):
+            runner.logger.warning(
+                'NumericalGuardHook: of several optimisers, those whose loss '
+                'GradScaler scales are not watched: a step that it skips is '
+                'not told from one that was not due'
+            )
+        self._handles = [model.register_forward_hook(self._poison)]
+        self._handles += [
+            wrapper.optimizer.register_step_pre_hook(
+                partial(self._before_step, wrapper)
+            )
+            for wrapper in self._wrappers
+        ]
+        self._statistics = _Statistics(model)
+
+    def after_train(self, runner) -> None:
+        """Stops looking."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def before_train_iter(
+        self, runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Keeps what the step depends on."""
+        if not self._handles:
+            return
+        if not self._batches:
+            self._statistics.keep()
+        self._batches.append(
+            {'data': data_batch, 'random_state': random_state()}
+        )
+
+    def _poison(self, model: nn.Module, args: Any, output: Any) -> None:
+        """Makes the gradient of a non-finite loss term NaN."""
+        if not (self._poisoning and isinstance(output, dict)):
+            return
+        for name, value in output.items():
+            if 'loss' not in name:
+                continue
+            terms = value if isinstance(value, list | tuple) else [value]
+            for term in terms:
+                if isinstance(term, Tensor) and term.requires_grad:
+                    term.register_hook(partial(_poisoned, term.detach()))
+
+    def _before_step(
+        self, wrapper: OptimWrapper, optimizer: torch.optim.Optimizer, *_: Any
+    ) -> None:
+        self._stepped = True
+        if (found := getattr(optimizer, 'found_inf', None)) is not None:
+            # A fused optimiser does what GradScaler does for the others.
+            self._stepped = not bool(found)
+            return
+        if not _gradients_finite(wrapper):
+            self._bad = True
+            # An optimiser passes over parameters that have no gradient.
+            optimizer.zero_grad(set_to_none=True)
+
+    def after_train_iter(
+        self,
+        runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Looks into a step that was not taken."""
+        if not self._handles:
+            return
+        self._batches[-1]['losses'] = outputs or {}
+        if not step_is_done(runner.optim_wrapper):
+            return  # gradients accumulate
+        (first, *others) = self._wrappers
+        scaled = not others and _scaled(first) and not self._stepped
+        if self._bad or scaled:
+            self._look_into(runner, scaled)
+        else:
+            self._skips = 0
+        self._begin()
+
+    def _look_into(self, runner, scaled: bool) -> None:
+        """Stops, or says what was skipped; all processes come here."""
+        terms = [non_finite_terms(b['losses']) for b in self._batches]
+        self._skips += 1
+        if (
+            scaled
+            and self._skips <= SCALER_SKIPS
+            and not any(map(any, all_gather_object(terms)))
+        ):
+            return
+        self._statistics.put_back()
+        found = self._diagnose(runner)
+        mine = any(terms) or any(found)
+        blamed = [i for i, m in enumerate(all_gather_object(mine)) if m] or [0]
+        path = None
+        if runner.rank in blamed and (
+            self._skips == 1 or self._skips > self.max_skips
+        ):
+            path = self._save(runner)
+        told = all_gather_object(self._tell(runner, terms, found))[blamed[0]]
+        paths = [p for p in all_gather_object(path) if p]
+        if self._skips <= self.max_skips:
+            runner.logger.warning(
+                f'{told}\n  this step was skipped ({self._skips} in a row; '
+                f'the run stops after {self.max_skips})'
+                + ''.join(f'\n  kept: {path}' for path in paths)
+            )
+            return
+        config = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
+        raise UserError(
+            told,
+            ''.join(
+                f'python tools/misc/replay_step.py {config} {path} runs the '
+                'step again.\n     '
+                for path in paths
+            )
+            + 'A lower learning rate, a longer warm-up or '
+            '--cfg-options +optim_wrapper.clip_grad.max_norm=10 may help; '
+            'with float16 also +optim_wrapper.dtype=bfloat16. '
+            "custom_hooks=[dict(type='NumericalGuardHook', max_skips=10)] "
+            'skips such steps. --resume continues from the last checkpoint.',
+        )
+
+    def _diagnose(self, runner) -> list[Diagnosis]:
+        """Runs the batches of the step again, in every process alike."""
+        model = _unwrapped(runner.model)
+        found = []
+        self._poisoning = False
+        try:
+            with random_state_kept():
+                for batch in self._batches:
+                    set_random_state(batch['random_state'])
+                    context = self._wrappers[0].optim_context(model)
+                    found.append(diagnose(model, batch['data'], context))
+        finally:
+            self._poisoning = True
+            self._statistics.put_back()
+        return found
+
+    def _tell(
+        self, runner, terms: list[dict[str, float]], found: list[Diagnosis]
+    ) -> str:
+        rates = {
+            f'{r:g}' for v in runner.optim_wrapper.get_lr().values() for r in v
+        }
+        # Of accumulated batches, the first that is to blame.
+        which = next(
+            (i for i, _ in enumerate(terms) if terms[i] or found[i]), -1
+        )
+        found[which].losses = found[which].losses or terms[which]
+        what = 'loss' if terms[which] else 'gradient'
+        images = images_of(self._batches[which]['data'])
+        return '\n  '.join(
+            [
+                f'the {what} of iteration {runner.iter + 1} (epoch '
+                f'{runner.epoch + 1}, process {runner.rank}) is not finite',
+                *found[which].lines(),
+                f'images: {"; ".join(images) or "unknown"}',
+                f'learning rate: {", ".join(sorted(rates))}',
+            ]
+        )
+
+    def _save(self, runner) -> str | None:
+        model = _unwrapped(runner.model)
+        wrapper = self._wrappers[0]
+        name = f'nonfinite_iter_{runner.iter + 1}'
+        if runner.world_size > 1:
+            name += f'_rank_{runner.rank}'
+        path = Path(runner.work_dir, f'{name}.pth')
+        autocast = None
+        if 'Amp' in type(wrapper).__name__:
+            chosen = getattr(wrapper, 'cast_dtype', torch.bfloat16)
+            autocast = str(chosen or torch.float16).removeprefix('torch.')
+        try:
+            save_step(
+                path,
+                {
+                    'meta': {
+                        'iter': runner.iter,
+                        'epoch': runner.epoch,
+                        'autocast': autocast,
+                    },
+                    'state_dict': {
+                        k: v.cpu() for k, v in model.state_dict().items()
+                    },
+                    'batches': [
+                        {k: b[k] for k in ('data', 'random_state')}
+                        for b in self._batches
+                    ],
+                },
+            )
+        except OSError as error:
+            runner.logger.warning(f'{path} could not be written: {error}')
+            return None
+        return str(path)
+
+
+class _Statistics:
+    """What a forward pass changes even where the step is not taken."""
+
+    def __init__(self, model: nn.Module) -> None:
+        by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+        for module in model.modules():
+            if isinstance(module, _NormBase):
+                for buffer in module.buffers(recurse=False):
+                    by_type[buffer.dtype].append(buffer)
+        self._pairs = [(b, [x.clone() for x in b]) for b in by_type.values()]
+
+    def keep(self) -> None:
+        for buffers, kept in self._pairs:
+            torch._foreach_copy_(kept, buffers)
+
+    def put_back(self) -> None:
+        for buffers, kept in self._pairs:
+            torch._foreach_copy_(buffers, kept)
+
+
+def _poisoned(loss: Tensor, gradient: Tensor) -> Tensor:
+    # The difference is 0 for what is finite and NaN for what is not.
+    return gradient + (loss - loss)
+
+
+def _scaled(wrapper: OptimWrapper) -> bool:
+    """Whether GradScaler looks at the gradients."""
+    return hasattr(wrapper, 'loss_scaler')
+
+
+def _gradients_finite(wrapper: OptimWrapper) -> bool:
+    """Whether a step may be taken, asking the device only if need be."""
+    if _scaled(wrapper):
+        return True  # it would not have come to the step
+    if wrapper.clip_grad_kwargs and wrapper.grad_name == 'grad_norm':
+        norm = wrapper.message_hub.get_scalar('train/grad_norm').current()
+        return math.isfinite(norm)
+    gradients = [
+        p.grad
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+        if p.grad is not None
+    ]
+    # 20 times faster than the largest absolute value. A norm beyond 1.8e19
+    # overflows, and is as lost as an infinite one.
+    return math.isfinite(torch.nn.utils.get_total_norm(gradients))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while is_model_wrapper(model):
+        model = model.module
+    return model

@@ -1,0 +1,77 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The same numbers from pycocotools, the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmext.errors import UserError
+from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.evaluation.coco.predictions import Predictions
+from mmext.evaluation.coco.summary import METRICS
+
+
+def pycocotools_metrics(
+    truth: GroundTruth, preds: Predictions
+) -> dict[str, float]:
+    """COCO's twelve numbers; nan where pycocotools has -1.
+
+    Annotations are numbered from 1: pycocotools counts the object of id 0 as
+    missed, even where it is found.
+
+    Raises:
+        UserError: No detection at all, which pycocotools cannot take.
+    """
+    if not len(preds):
+        raise UserError(
+            f'pycocotools cannot evaluate {preds.path}: it has no detection'
+        )
+    key = 'bbox' if preds.mask is None else 'segmentation'
+    values = preds.box.tolist() if preds.mask is None else preds.mask
+    records = [
+        {'image_id': i, 'category_id': c, 'score': s, key: v}
+        for i, c, s, v in zip(
+            preds.image_id.tolist(),
+            preds.category_id.tolist(),
+            preds.score.tolist(),
+            values,
+            strict=True,
+        )
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth.dataset)
+        for i, ann in enumerate(gt.dataset['annotations'], 1):
+            ann.update(id=i, iscrowd=ann.get('iscrowd', 0))
+        gt.createIndex()
+        evaluator = COCOeval(gt, gt.loadRes(records), preds.iou_type)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    stats = np.where(evaluator.stats < 0, np.nan, evaluator.stats)
+    return dict(zip(METRICS, stats.tolist(), strict=True))
+
+
+def verify(
+    truth: GroundTruth, preds: Predictions, metrics: dict[str, float]
+) -> None:
+    """Holds metrics against pycocotools.
+
+    Raises:
+        UserError: One differs by more than rounding.
+    """
+    for name, expected in pycocotools_metrics(truth, preds).items():
+        if name in metrics and not np.isclose(
+            metrics[name], expected, rtol=0, atol=1e-10, equal_nan=True
+        ):
+            raise UserError(
+                f'{preds.path}: {name} is {metrics[name]:.6f} here and '
+                f'{expected:.6f} in pycocotools',
+                'Please report this with the two files.',
+            )

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Builds a model from a config, with errors that name the mistake."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.registry import MODELS, Registry
+from torch import nn
+
+from mmext.errors import UserError, did_you_mean
+from mmext.utils.registries import registered
+
+
+def build_model(cfg: dict) -> nn.Module:
+    """Builds a model, telling a wrong name or argument in the user's terms.
+
+    Raises:
+        UserError: An unknown ``type`` (with the nearest known one), an
+            unknown argument, or one that the class refuses.
+    """
+    try:
+        return MODELS.build(cfg)
+    except (
+        AssertionError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise _explain_build(cfg, error) from error
+
+
+def _explain_build(cfg: dict, error: Exception) -> UserError:
+    text = str(error.args[0] if error.args else error)
+    if found := re.search(r'(\S+) is not in the (\S+) registry', text):
+        name = found[1].strip('\'"')
+        places = [key for key, value in _walk(cfg, 'model') if value == name]
+        return UserError(
+            f'{" and ".join(places) or "model"}: type {name!r} is not '
+            'registered',
+            did_you_mean(name, registered(MODELS))
+            or 'Is the module that defines it in custom_imports?',
+        )
+    if found := re.search(
+        r'(\S+?)(?:\.__init__)?\(\) got an unexpected keyword argument '
+        "'(.+?)'",
+        text,
+    ):
+        places = [k for k, _ in _walk(cfg, 'model') if k.endswith(found[2])]
+        cls = _class(MODELS, found[1])
+        names = inspect.signature(cls).parameters if cls else ()
+        return UserError(
+            f'{" or ".join(places) or "model"}: {found[1]} takes no argument '
+            f'{found[2]!r}',
+            did_you_mean(found[2], names) + f' It takes: {", ".join(names)}.',
+        )
+    return UserError(
+        f'the model cannot be built: {type(error).__name__}: {text}',
+        'Check the `model` part of the config. MMEXT_DEBUG=1 shows where.',
+    )
+
+
+def _class(registry: Registry, name: str) -> type | None:
+    for module in (registry, *registry.children.values()):
+        if name in module.module_dict:
+            return module.module_dict[name]
+    return None
+
+
+def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Dotted paths and values of the leaves of a config."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _walk(value, f'{path}.{key}')
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _walk(value, f'{path}.{i}')
+    else:
+        yield path, node

@@ -1,0 +1,181 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Reading a config and what the command line changes in it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmext.errors import UserError, did_you_mean, nearest
+
+#: Top-level keys that somebody reads.
+READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'default_scope',
+    'efficient_conv_bn_eval',
+    'env_cfg',
+    'find_unused_parameters',
+    'memory_format',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Parses the values of ``--cfg-options`` as MMEngine does.
+
+    Args:
+        texts: ``KEY=VALUE``, such as ``model.backbone.depth=50``.
+
+    Raises:
+        UserError: A text that is not ``KEY=VALUE``, or a value that is not a
+            number, text, list or tuple.
+    """
+    options = {}
+    # MMEngine removes spaces, those inside of a path or a name included.
+    inside = r'(?<=[^\s,(\[]) +(?=[^\s,)\]])'
+    for text in texts:
+        key, equals, value = text.partition('=')
+        if not key or not equals:
+            raise UserError(
+                f'--cfg-options {text}: not KEY=VALUE',
+                'For example model.backbone.depth=50. Quote a value that '
+                'contains spaces.',
+            )
+        try:
+            kept = re.sub(inside, '\0', value.strip('\'" '))
+            parsed = DictAction._parse_iterable(kept)
+        except (AssertionError, RecursionError):
+            raise UserError(
+                f'--cfg-options {text}: the value is not a number, text, list '
+                'or tuple of these',
+                'Write a dict into a config file that begins with '
+                "_base_ = '...'.",
+            ) from None
+        options[key] = _with_spaces(parsed)
+    return options
+
+
+def _with_spaces(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_spaces, value))
+    return value.replace('\0', ' ') if isinstance(value, str) else value
+
+
+def load_config(
+    filename: str | Path,
+    options: Mapping[str, Any] | Sequence[str] | None = None,
+) -> Config:
+    """Reads a config file and merges ``--cfg-options`` into it.
+
+    Args:
+        filename: A config file.
+        options: Dotted keys with their values, or the texts of
+            ``--cfg-options``. A key that is not in the config but is spelt
+            almost like one that is raises an error; ``+key=value`` adds such
+            a key on purpose.
+
+    Raises:
+        UserError: No such file, one that does not load, or a misspelt key.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path()
+        near = did_you_mean(path.name, [p.name for p in folder.glob('*.py')])
+        raise UserError(
+            f'config {path} does not exist',
+            f'{near} (in {folder})' if near else 'Check the path.',
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'config {path}: a file it inherits is missing: {error}',
+            'Check its _base_ list.',
+        ) from error
+    except ImportError as error:
+        # MMEngine adds the whole sys.path, line by line.
+        said = str(error).partition(', the current sys.path')[0]
+        raise UserError(
+            f'config {path} does not load: {said}',
+            'Install that module, or put its folder into PYTHONPATH.',
+        ) from error
+    except (
+        AttributeError,
+        KeyError,
+        NameError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(
+            f'config {path} does not load: {type(error).__name__}: {error}',
+            'MMEXT_DEBUG=1 shows where.',
+        ) from error
+    if options and not isinstance(options, Mapping):
+        options = parse_options(options)
+    merge_options(cfg, options or {})
+    return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merges dotted ``--cfg-options`` into ``cfg``, in place."""
+    for key in options:
+        if not key.startswith('+'):
+            _check_key(cfg, key)
+    try:
+        cfg.merge_from_dict({k.removeprefix('+'): options[k] for k in options})
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'--cfg-options {dict(options)} cannot be merged: {error}',
+            'A list is addressed by number: pipeline.0.type=...',
+        ) from error
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    here: Any = cfg._cfg_dict
+    parts = key.split('.')
+    for i, part in enumerate(parts):
+        if isinstance(here, Sequence) and not isinstance(here, str):
+            if not part.isdigit() or int(part) >= len(here):
+                raise UserError(
+                    f'--cfg-options {key}: {".".join(parts[:i])} is a list '
+                    f'of {len(here)}, and {part!r} is not a place in it',
+                    f'Give a number from 0 to {len(here) - 1}.',
+                )
+            here = here[int(part)]
+            continue
+        if not isinstance(here, Mapping):
+            return
+        if part not in here:
+            known = set(here) | (READ if i == 0 else set())
+            similar = nearest(part, known, 0.8) if part not in known else None
+            if similar:
+                where = '.'.join([*parts[:i], similar])
+                raise UserError(
+                    f'--cfg-options {key}: no such key in the config',
+                    f'Did you mean {where!r}? To add a new key, write '
+                    f'+{key}=...',
+                )
+            return
+        here = here[part]
+    if len(parts) == 1 and key not in READ:
+        print_log(
+            f'--cfg-options {key}=... changes only a variable of the config '
+            'file: what the file built from it keeps the old value. Name '
+            'the places that use it, e.g. train_dataloader.dataset.'
+            f'{key}=...',
+            'current',
+            30,
+        )

@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Command line options that several tools share."""
+
+from __future__ import annotations
+
+import os
+from argparse import SUPPRESS, ArgumentParser, Namespace
+
+
+def add_cfg_options(
+    parser: ArgumentParser,
+    example: str = 'a.b=1 c=1,2 d="[(a,b)]" (+a.b=1: a new key)',
+    changed: str = 'the config',
+) -> None:
+    """Adds ``--cfg-options KEY=VALUE ...``, a list of strings or None.
+
+    :func:`mmext.utils.config.parse_options` parses the values.
+
+    Args:
+        parser: The parser of the tool.
+        example: The example that the help shows.
+        changed: What the options change, for the help.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help=f'change {changed}: {example}',
+    )
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """``--trust-checkpoint``."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle whatever a checkpoint holds: it can run any code',
+    )
+
+
+def add_sha256(parser: ArgumentParser) -> None:
+    """``--sha256 DIGITS`` of a checkpoint."""
+    parser.add_argument(
+        '--sha256', help='what the checkpoint must have, 8 digits or more'
+    )
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """What training and testing share, for :func:`parse_run`."""
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes',
+    )
+    add_trust(parser)
+    parser.add_argument(
+        '--skip-data-checks',
+        action='store_true',
+        help='do not look into annotations and images before the run',
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, help=SUPPRESS
+    )
+
+
+def parse_run(parser: ArgumentParser) -> Namespace:
+    """Parses; hands a launcher's ``--local-rank`` on as MMEngine reads it."""
+    args = parser.parse_args()
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args

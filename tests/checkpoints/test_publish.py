@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Published weights: the right ones, nothing else, and they load."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from mmext.checkpoints.match import require_resumable
+from mmext.checkpoints.publish import publish
+from mmext.checkpoints.read import load
+from mmext.errors import UserError
+from mmext.utils.files import sha256
+
+TOOL = Path(__file__).parents[2] / 'tools/model_converters/publish_model.py'
+
+
+def training(path: Path, **more) -> dict:
+    """A checkpoint as a training writes it."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    checkpoint = {
+        'meta': {
+            'epoch': 3,
+            'seed': 7,
+            'cfg': "data_root = '/home/somebody/secret'",
+            'dataset_meta': {
+                'classes': ('cat', 'dog'),
+                'palette': [(1, 2, 3), (4, 5, 6)],
+                'ann_file': '/home/somebody/secret/train.json',
+            },
+        },
+        'state_dict': OrderedDict(model.state_dict()),
+        'optimizer': {'state': {}, 'param_groups': [{'lr': 0.1}]},
+        'message_hub': {},
+        **more,
+    }
+    torch.save(checkpoint, path)
+    return checkpoint
+
+
+@pytest.mark.parametrize('kind', ['safetensors', 'pth'])
+def test_weights_and_names_alone_are_published(tmp_path, kind):
+    before = training(tmp_path / 'epoch_3.pth')
+    done = publish(tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', kind)
+    assert done.digest == sha256(done.path)
+    assert done.path.name == f'net-{done.digest[:8]}.{kind}'
+    assert list((tmp_path / 'out').iterdir()) == [done.path]
+    (tmp_path / 'any').touch()  # others may read it, as any new file
+    assert done.path.stat().st_mode == (tmp_path / 'any').stat().st_mode
+    assert done.dropped == ['optimizer', 'message_hub']
+    assert not done.averaged
+    assert b'somebody' not in done.path.read_bytes()
+    got = load(done.path)  # which also checks the hash in the name
+    assert got.keys() == {'meta', 'state_dict'}
+    assert got['meta']['epoch'] == 3 and got['meta']['seed'] == 7
+    assert list(got['meta']['dataset_meta']['classes']) == ['cat', 'dog']
+    assert got['meta']['source_sha256'] == sha256(tmp_path / 'epoch_3.pth')
+    assert got['state_dict'].keys() == before['state_dict'].keys()
+    for key, value in before['state_dict'].items():
+        assert torch.equal(got['state_dict'][key], value)
+    # The same weights have the same name, or the name would say nothing.
+    again = publish(tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', kind)
+    assert again.path == done.path
+
+
+def test_the_average_is_published_where_there_is_one(tmp_path):
+    """As EMAHook itself arranges it in a checkpoint."""
+    from mmengine.hooks import EMAHook
+    from mmengine.model import ExponentialMovingAverage
+
+    hook, model = EMAHook(), nn.Linear(2, 2)
+    hook.ema_model = ExponentialMovingAverage(model)
+    raw = model.weight.detach().clone()
+    average = raw + 1
+    hook.ema_model.module.weight.data.copy_(average)
+    checkpoint = {'state_dict': model.state_dict()}
+    hook.before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    done = publish(tmp_path / 'a.pth', tmp_path / 'net')
+    assert done.averaged and done.dropped == ['ema_state_dict']
+    assert torch.equal(load(done.path)['state_dict']['weight'], average)
+
+
+def test_shared_wrapped_and_bare_weights(tmp_path):
+    """safetensors refuses tensors that share memory; ours must not."""
+    weight = torch.rand(2, 2)
+    bare = {'module.a': weight, 'module.b': weight, 'c': weight.t()}
+    torch.save(bare, tmp_path / 'a.pth')
+    got = load(publish(tmp_path / 'a.pth', tmp_path / 'net').path)
+    assert got['state_dict'].keys() == {'a', 'b', 'c'}
+    assert torch.equal(got['state_dict']['c'], weight.t())
+
+
+def test_what_cannot_be_published(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    training(path, state_dict={})
+    with pytest.raises(UserError, match='holds no weights: its keys are meta'):
+        publish(path, tmp_path / 'net')
+    training(path, state_dict={'a': torch.tensor([1.0, float('nan')])})
+    with pytest.raises(UserError, match='a holds 1 values of 2 that are inf'):
+        publish(path, tmp_path / 'net')
+    training(path)
+    with pytest.raises(UserError, match="format 'onnx' is unknown"):
+        publish(path, tmp_path / 'net', 'onnx')
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='could not be written'):
+        publish(path, tmp_path / 'file' / 'net')
+
+    def full(*args) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match='No space left on device'):
+        publish(path, tmp_path / 'out' / 'net')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_training_cannot_continue_from_published_weights(tmp_path):
+    training(tmp_path / 'a.pth', param_schedulers=[])
+    whole = load(tmp_path / 'a.pth')
+    whole['meta']['iter'] = 12
+    require_resumable(whole, 'a.pth')
+    done = publish(tmp_path / 'a.pth', tmp_path / 'net')
+    with pytest.raises(UserError, match='has no optimizer, message_hub, meta'):
+        require_resumable(load(done.path), 'net')
+
+
+def test_the_tool_says_what_it_did(tmp_path, monkeypatch, capsys):
+    source = tmp_path / 'epoch_3.pth'
+    training(source)
+
+    def run(*options: str) -> None:
+        argv = [str(TOOL), str(source), str(tmp_path / 'net'), *options]
+        monkeypatch.setattr(sys, 'argv', argv)
+        runpy.run_path(str(TOOL), run_name='__main__')
+
+    run('--sha256', sha256(source))
+    path = next(tmp_path.glob('net-*.safetensors'))
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f'{path}: 7 trained tensors',
+        'left out: optimizer, message_hub',
+        f'SHA-256: {sha256(path)}',
+    ]
+    with safe_open(path, 'pt') as file:
+        assert json.loads(file.metadata()['mmext'])['epoch'] == 3
+    with pytest.raises(SystemExit, match='2'):
+        run('--sha256', '0' * 64)
+    assert 'and 0000' in capsys.readouterr().err

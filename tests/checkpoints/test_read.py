@@ -1,0 +1,476 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Checkpoints are read without running them, and torn ones are found."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import io
+import os
+import pickle
+import shutil
+import signal
+import stat
+import tarfile
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from torch import nn
+
+from mmext.checkpoints.files import defect, newest_valid, replace_durably
+from mmext.checkpoints.match import match, require_match
+from mmext.checkpoints.read import load, require_sha256
+from mmext.errors import UserError
+from mmext.utils.files import sha256
+
+
+class Attack:
+    """Runs a command when unpickled."""
+
+    def __init__(self, touch: Path) -> None:
+        self.touch = touch
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f'touch {self.touch}',)
+
+
+def save(path: Path, **more) -> Path:
+    torch.save({'state_dict': nn.Linear(2, 3).state_dict(), **more}, path)
+    return path
+
+
+def test_what_mmengine_saves_is_read(tmp_path):
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    hub = {'log_scalars': {'loss': buffer}, 'lr': np.float64(0.1)}
+    got = load(save(tmp_path / 'a.pth', message_hub=hub))
+    assert got['message_hub']['log_scalars']['loss'].mean() == 1.5
+    assert got['message_hub']['lr'] == 0.1
+    assert got['state_dict']['weight'].shape == (3, 2)
+
+
+@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'pickle'])
+@pytest.mark.parametrize('via', ['load', 'mmengine', 'pretrained'])
+def test_a_pickle_that_runs_code_is_refused(tmp_path, via, legacy):
+    touched = tmp_path / 'touched'
+    path = tmp_path / 'bad.pth'
+    content = {'state_dict': {}, 'x': Attack(touched)}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    readers = {
+        'load': load,
+        'mmengine': CheckpointLoader.load_checkpoint,
+        'pretrained': lambda p: load_checkpoint(nn.Linear(2, 3), p),
+    }
+    with pytest.raises(UserError, match=r'refused.*\bsystem') as caught:
+        readers[via](str(path))
+    assert '--trust-checkpoint' in str(caught.value)
+    assert not touched.exists()
+
+
+def test_trust_is_asked_for_by_name(tmp_path, monkeypatch):
+    path = save(tmp_path / 'odd.pth', meta={'args': Namespace(lr=1)})
+    with pytest.raises(UserError, match='argparse.Namespace') as caught:
+        load(path)
+    assert sha256(path) in str(caught.value)
+    monkeypatch.setenv('MMEXT_TRUST_CHECKPOINT', '1')
+    assert load(path)['meta']['args'].lr == 1
+
+
+def test_getattr_reaches_the_log_alone(tmp_path):
+    class Reach:
+        def __init__(self, *what) -> None:
+            self.what = what
+
+        def __reduce__(self) -> tuple:
+            return getattr, self.what
+
+    for owner, name in (
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, 'register_statistics'),
+        (np.ndarray, 'tofile'),
+    ):
+        path = save(tmp_path / 'a.pth', x=Reach(owner, name))
+        with pytest.raises(UserError, match='refused.*getattr'):
+            load(path)
+
+
+def test_resuming_does_not_execute_the_saved_config(tmp_path):
+    # Runner.resume() runs meta['config'] as Python.
+    text = f'import os\nos.system("touch {tmp_path}/touched")'
+    got = load(save(tmp_path / 'a.pth', meta={'config': text, 'epoch': 1}))
+    assert got['meta'] == {'epoch': 1}
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    whole = save(tmp_path / 'whole.pth')
+    bomb = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(bomb, 'w') as new:
+        for member in old.infolist():
+            new.writestr(
+                member.filename, old.read(member), zipfile.ZIP_DEFLATED
+            )
+        new.writestr('whole/data/9', bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 10**6
+    with pytest.raises(UserError, match='would unpack to 1000'):
+        load(bomb)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A bomb without compression: one storage listed a hundred times."""
+    bomb = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(bomb, 'w') as archive:
+        archive.writestr('whole/data.pkl', pickle.dumps({}))
+        archive.writestr('whole/data/0', bytes(10**5))
+        first = archive.filelist[-1]
+        for i in range(1, 100):
+            again = copy.copy(first)
+            again.filename = f'whole/data/{i}'
+            archive.filelist.append(again)
+    assert bomb.stat().st_size < 2 * 10**5
+    with pytest.raises(UserError, match='bytes would unpack to 1000'):
+        load(bomb)
+
+
+class Call:
+    """Calls a function when unpickled."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_a_pickle_cannot_ask_for_the_memory(tmp_path):
+    """weights_only allows bytearray(n) and our list NumPy's arrays."""
+    reconstruct = np.zeros(0).__reduce__()[0]
+    for what in (
+        Call(bytearray, 2**62),
+        Call(reconstruct, np.ndarray, (2**60,), b'b'),
+    ):
+        path = save(tmp_path / 'a.pth', x=what)
+        with pytest.raises(UserError, match='refused: it asks for more mem'):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    'name, refused',
+    [('../../touched', True), ('slip/../../../touched', False)],
+)
+def test_no_member_is_written_anywhere(tmp_path, name, refused):
+    """torch reads members in memory; a path in a name leads nowhere."""
+    path = tmp_path / 'a' / 'b' / 'slip.pth'
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(save(path), 'a') as archive:
+        archive.writestr(name, b'touched')
+    before = sorted(tmp_path.rglob('*'))
+    if refused:
+        with pytest.raises(UserError, match='not a whole checkpoint'):
+            load(path)
+    else:
+        assert load(path)['state_dict']['weight'].shape == (3, 2)
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_tar_is_not_unpacked(tmp_path):
+    """torch.load's oldest format extracts an archive into a folder."""
+    path, content = tmp_path / 'old.pth', tmp_path / 'content'
+    content.write_bytes(pickle.dumps({'x': Attack(tmp_path / 'touched')}))
+    with tarfile.open(path, 'w') as archive:
+        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+            archive.add(content, name)
+        archive.add(content, '../../touched')
+    with pytest.raises(UserError, match='not a whole checkpoint'):
+        load(path)
+    assert not (tmp_path / 'touched').exists()
+
+
+def test_the_hash_in_a_name_is_checked(tmp_path):
+    path = save(tmp_path / 'weights.pth')
+    digest = sha256(path)
+    good = path.rename(tmp_path / f'weights-{digest[:8]}.pth')
+    assert load(good)['state_dict']
+    bad = good.rename(tmp_path / 'weights-00c0ffee.pth')
+    with pytest.raises(
+        UserError, match=f'says SHA-256 00c0ffee.*{digest[:9]}'
+    ):
+        load(bad)
+    # Neither a date nor a word nor a step is a hash.
+    for name in ('a-20261122.pth', 'a-defaced.pth', 'iter-90000.pth'):
+        assert load(shutil.copy(bad, tmp_path / name))['state_dict']
+
+
+def test_a_hash_can_be_asked_for(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    digest = sha256(path)
+    require_sha256(path, digest)
+    require_sha256(path, digest[:8].upper())
+    with pytest.raises(UserError, match=f'{digest}, and 0000000'):
+        require_sha256(path, '0' * 64)
+    with pytest.raises(UserError, match='8 to 64 hexadecimal'):
+        require_sha256(path, digest[:7])
+    with pytest.raises(UserError, match='does not exist'):
+        require_sha256(tmp_path / 'b.pth', digest)
+
+
+@pytest.mark.parametrize(
+    'spoil, says',
+    [
+        (lambda b: b[: len(b) // 2], 'not a whole checkpoint'),
+        (lambda b: b[:-10], 'not a whole checkpoint'),
+        (lambda b: b'', 'not a whole checkpoint'),
+        (lambda b: b'hello, world\n' * 9, 'not a whole checkpoint'),
+        (lambda b: pickle.dumps([1, 2]), 'not a whole checkpoint'),
+    ],
+    ids=['half', 'tail', 'empty', 'text', 'list'],
+)
+def test_a_torn_file_is_named(tmp_path, spoil, says):
+    path = save(tmp_path / 'a.pth')
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError, match=says):
+        load(path)
+    assert defect(path)
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    save(tmp_path / 'epoch_12.pth')
+    with pytest.raises(UserError, match="Did you mean 'epoch_12.pth'"):
+        load(tmp_path / 'epoc_12.pth')
+    with pytest.raises(UserError, match="Did you mean 'torchvision://'"):
+        load('torchvison://resnet50')
+
+
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    weights = nn.Linear(2, 3).state_dict()
+    save_file(weights, tmp_path / 'a.safetensors')
+    got = load(tmp_path / 'a.safetensors')['state_dict']
+    assert got.keys() == weights.keys()
+    assert torch.equal(got['weight'], weights['weight'])
+    (tmp_path / 'b.safetensors').write_bytes(b'nothing')
+    with pytest.raises(UserError, match='not a whole'):
+        load(tmp_path / 'b.safetensors')
+
+
+def test_every_flipped_byte_of_a_tensor_is_found(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    whole = path.read_bytes()
+    weight = torch.load(path)['state_dict']['weight'].numpy().tobytes()
+    start = whole.index(weight)
+    for offset in range(0, len(weight), 5):
+        torn = bytearray(whole)
+        torn[start + offset] ^= 1
+        path.write_bytes(torn)
+        assert 'checksum' in defect(path)
+    path.write_bytes(whole)
+    assert defect(path) is None
+
+
+def test_no_flipped_bit_passes_unseen(tmp_path):
+    """In every third byte, one bit: found, or nothing changed."""
+    path = save(tmp_path / 'epoch_1.pth', meta={'epoch': 3})
+    whole, want = path.read_bytes(), load(path)
+    found = 0
+    for offset in range(0, len(whole), 3):
+        torn = bytearray(whole)
+        torn[offset] ^= 1 << offset % 8
+        path.write_bytes(torn)
+        if newest_valid(tmp_path, lambda line: None) is None:
+            found += 1
+            continue
+        got = load(path)
+        assert got['meta'] == want['meta'], offset
+        for key, value in want['state_dict'].items():
+            assert torch.equal(got['state_dict'][key], value), offset
+    assert found > len(whole) / 12
+
+
+def test_a_whole_but_untrusted_checkpoint_is_not_passed_over(tmp_path):
+    save(tmp_path / 'epoch_1.pth')
+    odd = save(tmp_path / 'epoch_2.pth', meta={'args': Namespace(lr=1)})
+    assert newest_valid(tmp_path) == odd  # and reading it says what to do
+
+
+def test_newest_valid_passes_over_what_is_torn(tmp_path):
+    for epoch in (2, 9, 10, 11):
+        save(tmp_path / f'epoch_{epoch}.pth')
+    save(tmp_path / 'best_coco_bbox_mAP_epoch_12.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_11.pth'))
+    torn = tmp_path / 'epoch_11.pth'
+    torn.write_bytes(torn.read_bytes()[:-100])
+    (tmp_path / 'epoch_12.pth.tmp').write_bytes(b'half')
+    told: list[str] = []
+    assert newest_valid(tmp_path, told.append).name == 'epoch_10.pth'
+    assert len(told) == 1 and 'epoch_11.pth' in told[0]
+    assert newest_valid(tmp_path / 'nowhere') is None
+
+
+def test_newest_valid_follows_last_checkpoint(tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'run').mkdir()
+    saved = save(tmp_path / 'out' / 'iter_500.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(saved))
+    assert newest_valid(tmp_path / 'run') == saved
+
+
+def test_what_an_earlier_run_left_in_the_folder_is_not_the_newest(tmp_path):
+    for epoch in (1, 2, 12):
+        save(tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    for epoch in (1, 2, 3):  # anew, in the same folder
+        save(tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (20 + epoch, 20 + epoch))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    assert newest_valid(tmp_path).name == 'epoch_3.pth'
+    # Killed after it wrote the fourth, before last_checkpoint said so.
+    save(tmp_path / 'epoch_4.pth')
+    assert newest_valid(tmp_path).name == 'epoch_4.pth'
+
+
+def test_a_copied_folder_resumes_from_its_own(tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    first = save(run / 'epoch_1.pth')
+    (run / 'last_checkpoint').write_text(str(first))
+    shutil.copytree(run, tmp_path / 'copy')
+    save(run / 'epoch_2.pth')  # the one it was copied from goes on
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
+    copied = tmp_path / 'copy' / 'epoch_1.pth'
+    assert newest_valid(tmp_path / 'copy') == copied
+
+
+def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
+    good = save(tmp_path / 'epoch_1.pth')
+    before = sha256(good)
+    temporary = save(tmp_path / 'epoch_1.pth.tmp')
+    temporary.write_bytes(temporary.read_bytes()[:-50])
+    with pytest.raises(OSError, match='not written whole'):
+        replace_durably(temporary, good)
+    assert sha256(good) == before
+    replace_durably(save(temporary), good)
+    assert not temporary.exists() and sha256(good) != before
+
+
+def test_a_file_system_that_cannot_flush_a_folder(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def refuse(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, 'Invalid argument')
+        flush(number)
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    replace_durably(save(tmp_path / 'a.tmp'), tmp_path / 'epoch_1.pth')
+    assert defect(tmp_path / 'epoch_1.pth') is None
+
+
+def die(*args) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingFile(io.FileIO):
+    """A file whose writer is killed at its ``last`` byte."""
+
+    last = 0
+
+    def write(self, content: bytes) -> int:
+        room = self.last - self.tell()
+        if len(content) <= room:
+            return super().write(content)
+        super().write(bytes(content)[:room])
+        return die()
+
+
+@pytest.mark.parametrize(
+    'moment', [0, 500, 20_000, 79_000, 'fsync', 'replace', 'open', None]
+)
+def test_a_kill_at_any_moment_costs_no_older_checkpoint(tmp_path, moment):
+    def write(epoch: int, kind: type = io.FileIO) -> None:
+        final = tmp_path / f'epoch_{epoch}.pth'
+        temporary = final.with_name(f'{final.name}.tmp')
+        with kind(temporary, 'w') as file:
+            weights = {'weight': torch.arange(20_000.0) + epoch}
+            torch.save({'state_dict': weights}, file)
+        replace_durably(temporary, final)
+
+    write(1)
+    child = os.fork()
+    if child == 0:
+        if isinstance(moment, str):
+            # On the file, before the rename, and after it (the folder).
+            setattr(os, moment, die)
+        DyingFile.last = moment if isinstance(moment, int) else 10**9
+        write(2, DyingFile)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert killed == (moment is not None)
+    done = moment in ('open', None)
+    assert (tmp_path / 'epoch_2.pth').exists() == done
+    newest = newest_valid(tmp_path)
+    assert newest.name == ('epoch_2.pth' if done else 'epoch_1.pth')
+    assert load(newest)['state_dict']['weight'][0] == 1 + done
+    write(2)  # the next run overwrites what was left
+    assert newest_valid(tmp_path).name == 'epoch_2.pth'
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_match_counts_every_tensor():
+    def net(width: int, extra: bool = False) -> nn.Module:
+        layers = [nn.Conv2d(3, width, 1), nn.BatchNorm2d(width)]
+        return nn.Sequential(*layers, *[nn.Linear(2, 2)] * extra)
+
+    same = match(net(4), {'state_dict': net(4).state_dict()})
+    assert same.exact and same.loaded == 7
+    other = match(net(4, extra=True), net(5).state_dict())
+    assert other.missing == ['2.weight', '2.bias']
+    assert len(other.reshaped) == 6 and other.loaded == 1
+    assert '0.weight (5, 3, 1, 1) for (4, 3, 1, 1)' in str(other)
+    unused = match(net(4), net(4, extra=True).state_dict())
+    assert unused.unused == ['2.weight', '2.bias'] and unused.loaded == 7
+    with pytest.raises(UserError, match='of another architecture'):
+        require_match(net(4), net(4, extra=True).state_dict(), 'a.pth')
+    require_match(net(4), net(4, extra=True).state_dict(), 'a.pth', 0.5)
+    with pytest.raises(UserError, match='1 of 9 tensors fit'):
+        require_match(net(4, True), net(5).state_dict(), 'a.pth', 0.5)
+
+
+def test_old_checkpoints_without_batch_counters_fit():
+    state = nn.BatchNorm2d(3).state_dict()
+    del state['num_batches_tracked']
+    assert match(nn.BatchNorm2d(3), state).exact
+
+
+def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
+    source = save(tmp_path / 'source.pth')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    asked = []
+    digest = sha256(source)
+
+    def download(url, target, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        shutil.copy(source, target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    url = f'https://example.org/resnet-{digest[:8]}.pth'
+    for _ in range(2):
+        got = CheckpointLoader.load_checkpoint(url)
+    assert got['state_dict']['weight'].shape == (3, 2)
+    assert asked == [(url, digest[:8])]
+
+
+def test_torchvision_names_take_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+
+    def download(url, target, hash_prefix, progress):
+        torch.save({'x': Attack(tmp_path / 'touched')}, target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    with pytest.raises(UserError, match='refused'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet50')
+    assert not (tmp_path / 'touched').exists()

@@ -1,0 +1,398 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Official checkpoints: every layout loads whole, every flaw is one error."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import backbone_checks as checks
+import pytest
+import torch
+from mmengine.registry import MODELS
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmext.checkpoints.released import (
+    convert_released_weights,
+    load_released_weights,
+)
+from mmext.errors import UserError
+from mmext.models.backbones import GMLP, StarNet
+
+STARNETS = ['s1', 's2', 's3', 's4', 's050', 's100', 's150']
+LAYOUTS = {
+    **{f'starnet_{a}': {'type': 'StarNet', 'arch': a} for a in STARNETS},
+    **{f'timm_starnet_{a}': {'type': 'StarNet', 'arch': a} for a in STARNETS},
+    'timm_gmlp_ti16_224': {'type': 'GMLP', 'arch': 'tiny'},
+    'timm_gmlp_s16_224': {'type': 'GMLP', 'arch': 'small'},
+    'timm_gmlp_b16_224': {'type': 'GMLP', 'arch': 'base'},
+}
+for arch in ('tiny', 'base'):
+    for form, dynamic in (
+        ('static', None),
+        ('dynamic', 'homogeneous'),
+        ('inhomogeneous', 'inhomogeneous'),
+    ):
+        derived = '_DERIVED' if form == 'inhomogeneous' else ''
+        cfg = {'type': 'DWNet', 'arch': arch, 'dynamic': dynamic}
+        LAYOUTS[f'dwnet_{arch}_{form}_detection{derived}'] = cfg
+        LAYOUTS[f'dwnet_{arch}_{form}_imagenet'] = {
+            **cfg,
+            'final_norm': True,
+            'out_indices': -1,
+        }
+SMALL = {'embed_dims': 4, 'depths': (1, 1, 1, 1), 'mlp_ratio': 2}
+
+
+def small(**kwargs) -> StarNet:
+    return StarNet(SMALL, **kwargs)
+
+
+@pytest.fixture
+def weights() -> dict[str, Tensor]:
+    """A released checkpoint of the small network: with norm and head."""
+    state = checks.randomise(small(final_norm=True), seed=1).state_dict()
+    head = {'head.weight': torch.rand(10, 32), 'head.bias': torch.rand(10)}
+    return {**state, **head}
+
+
+def assert_filled(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_official_layout(layout: str, shared: Callable) -> None:
+    path = shared(f'facts/state_dict_keys/{layout}.json')
+    weights = checks.made_up_weights(path)
+    with torch.device('meta'):  # building is most of the time
+        model = MODELS.build(LAYOUTS[layout])
+    model.to_empty(device='cpu')
+    report = load_released_weights(model, {'state_dict': weights})
+    assert_filled(model, weights)
+    assert report.filled == list(model.state_dict())
+    assert not report.unfilled
+    # Dropped for cause: the classifier, and StarNet's norm before it.
+    assert {k.split('.')[0] for k in report.dropped} <= {'head', 'norm'}
+    assert set(weights) == {*report.filled, *report.dropped}
+    total = len(report.filled)
+    assert str(report).startswith(
+        f'loaded {total} of {total} backbone tensors from'
+    )
+
+
+def test_dwnet_detector_from_an_imagenet_checkpoint(shared: Callable) -> None:
+    """The norms of the levels are new; freezing leaves them alone."""
+    path = shared('facts/state_dict_keys/dwnet_tiny_static_imagenet.json')
+    weights = checks.made_up_weights(path)
+    cfg = {'type': 'DWNet', 'arch': 'tiny', 'norm_eval': True}
+    model = MODELS.build(cfg)
+    with pytest.raises(UserError, match=r"allow_missing=\['norm0'\]"):
+        load_released_weights(model, weights)
+    report = load_released_weights(model, weights, allow_missing=['norm'])
+    assert {k.split('.')[0] for k in report.unfilled} == {
+        'norm0',
+        'norm1',
+        'norm2',
+        'norm3',
+    }
+    assert 'loaded 349 of 365' in str(report)
+    model.train()
+    assert model.norm0.training and model.norm3.training
+    assert not model.layers[0].blocks[0].bn.training
+
+
+@pytest.mark.parametrize(
+    ('wrap', 'options'),
+    [
+        (lambda w: w, {}),
+        (lambda w: {'state_dict': w, 'epoch': 3}, {}),
+        (lambda w: {'model': w, 'optimizer': {'lr': 1}}, {}),
+        (lambda w: {'model': {'state_dict': w}}, {}),
+        (lambda w: {'state_dict_ema': w}, {}),
+        (lambda w: {'state_dict': {}, 'state_dict_ema': w},
+         {'wrapper': 'state_dict_ema'}),
+        (lambda w: {'params': w}, {'wrapper': 'params'}),
+        (lambda w: {f'module.{k}': v for k, v in w.items()}, {}),
+        (lambda w: {f'module._orig_mod.{k}': v for k, v in w.items()}, {}),
+        (lambda w: {f'encoder.{k}': v for k, v in w.items()},
+         {'prefix': 'encoder.'}),
+    ],
+)  # fmt: skip
+def test_wrappers(weights: dict, wrap: Callable, options: dict) -> None:
+    model = small()
+    report = load_released_weights(model, wrap(weights), **options)
+    assert_filled(model, weights)
+    assert not report.renamed
+
+
+def test_averaged_weights_only_where_nothing_else_is(weights: dict) -> None:
+    model = small()
+    other = {k: v + 1 for k, v in weights.items()}
+    load_released_weights(model, {'state_dict_ema': other, 'model': weights})
+    assert_filled(model, weights)
+
+
+def test_a_detectors_checkpoint(weights: dict) -> None:
+    """Other parts of the detector are dropped, and said to be."""
+    neck = {'neck.conv.weight': torch.rand(3)}
+    body = {f'backbone.{k}': v for k, v in small().state_dict().items()}
+    model = nn.Module()
+    model.backbone = small()
+    report = load_released_weights(model, {'state_dict': {**body, **neck}})
+    assert report.dropped == ['neck.conv.weight']
+    assert_filled(model.backbone, {k[9:]: v for k, v in body.items()})
+
+
+def test_a_classifiers_head_is_filled_where_it_fits(weights: dict) -> None:
+    def classifier(num_classes: int) -> nn.Module:
+        model = nn.Module()
+        model.backbone = small(final_norm=True)
+        model.head = nn.Module()
+        model.head.fc = nn.Linear(32, num_classes)
+        return model
+
+    model = classifier(10)
+    report = load_released_weights(model, weights)
+    assert torch.equal(model.head.fc.weight, weights['head.weight'])
+    assert torch.equal(model.head.fc.bias, weights['head.bias'])
+    assert report.renamed['head.weight'] == 'head.fc.weight'
+    assert not report.dropped
+    other = classifier(5)
+    before = other.head.fc.weight.clone()
+    report = load_released_weights(other, weights)
+    assert report.dropped == ['head.weight', 'head.bias']
+    assert torch.equal(other.head.fc.weight, before)
+
+
+def test_stages_that_are_not_built_are_dropped(weights: dict) -> None:
+    model = small(out_indices=(0, 1))
+    report = load_released_weights(model, weights)
+    assert_filled(model, weights)
+    assert {k.split('.')[0] + k.split('.')[1] for k in report.dropped} == {
+        *('stages2', 'stages3', 'headweight', 'headbias'),
+        *('normweight', 'normbias', 'normrunning_mean'),
+        *('normrunning_var', 'normnum_batches_tracked'),
+    }
+
+
+def test_files(weights: dict, tmp_path: Path) -> None:
+    torch.save({'state_dict': weights}, tmp_path / 'a.pth.tar')
+    save_file(weights, tmp_path / 'a.safetensors')
+    torch.save(
+        weights, tmp_path / 'old.pth', _use_new_zipfile_serialization=False
+    )
+    for name in ('a.pth.tar', 'a.safetensors', 'old.pth'):
+        model = small()
+        report = load_released_weights(model, tmp_path / name)
+        assert_filled(model, weights)
+        assert str(tmp_path / name) in str(report)
+
+
+def test_records_of_a_run_beside_the_weights(
+    weights: dict, tmp_path: Path, monkeypatch
+) -> None:
+    """timm's trainer saves an argparse record, Swin's family a yacs one."""
+    yacs = types.ModuleType('yacs.config')
+    yacs.CfgNode = type('CfgNode', (dict,), {'__module__': 'yacs.config'})
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', yacs)
+    node = yacs.CfgNode(MODEL=yacs.CfgNode(NAME='dwnet', DEPTHS=[2, 2]))
+    node.__dict__['__immutable__'] = True
+    args = argparse.Namespace(lr=1e-3, model='starnet_s1')
+    torch.save(
+        {'model': weights, 'args': args, 'config': node}, tmp_path / 'a.pth'
+    )
+    monkeypatch.delitem(sys.modules, 'yacs.config')
+    model = small()
+    load_released_weights(model, tmp_path / 'a.pth')
+    assert_filled(model, weights)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ('made-by-a-pickle',)
+
+
+def unchanged(model: nn.Module, checkpoint, match: str, **options) -> None:
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(UserError, match=match) as info:
+        load_released_weights(model, checkpoint, **options)
+    assert info.value.fix
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_malicious_pickle(weights: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({'state_dict': weights, 'x': Malicious()}, 'a.pth')
+    unchanged(small(), 'a.pth', 'a.pth was refused.*mkdir')
+    with open('b.pth', 'wb') as file:
+        pickle.dump(Malicious(), file)
+    unchanged(small(), 'b.pth', 'b.pth')
+    assert not Path('made-by-a-pickle').exists()
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_broken_files(weights: dict, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    (save_file if 'safe' in name else torch.save)(weights, path)
+    whole = path.read_bytes()
+    for content in (b'', whole[:-100], whole[:1000], b'<html>404</html>'):
+        path.write_bytes(content)
+        unchanged(small(), path, f'{name}.*not a whole checkpoint')
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    (tmp_path / 'starnet_s1.pth').touch()
+    unchanged(small(), tmp_path / 'starnet_sl.pth', 'does not exist')
+
+
+def drop(weights: dict, key: str) -> dict:
+    return {k: v for k, v in weights.items() if k != key}
+
+
+def test_flaws_of_the_content(weights: dict) -> None:
+    key = 'stages.1.1.f1.conv.weight'
+    model = small()
+    unchanged(model, drop(weights, key), f'missing: 1: {key}')
+    unchanged(model, {**weights, 'extra': torch.ones(1)}, 'unknown.*extra')
+    misspelt = {**drop(weights, key), key.replace('f1', 'f11'): weights[key]}
+    unchanged(model, misspelt, f"Did you mean '{key}'")
+    bad = {**weights, key: weights[key][:1]}
+    unchanged(model, bad, rf'{key} is \(1, 8, 1, 1\), expected \(16, 8')
+    unchanged(model, {**weights, 'lr': 0.1}, 'lr is no tensor')
+    unchanged(model, {'optimizer': {}}, 'not a state dict|no tensors')
+    unchanged(model, {'state_dict': {}}, 'no tensors')
+    unchanged(model, {}, 'no tensors')
+    unchanged(model, weights, "no tensors under 'ema'", wrapper='ema')
+    unchanged(model, weights, "begins with 'body.'", prefix='body.')
+
+
+def test_another_arch_is_an_error_that_says_so(weights: dict) -> None:
+    unchanged(
+        StarNet('s050'), weights, '(?s)does not fit StarNet.*and 91 more'
+    )
+    unchanged(GMLP('tiny', out_indices=0), weights, 'does not fit GMLP')
+
+
+def test_what_is_frozen_is_decided_when_the_model_is_built(
+    weights: dict, tmp_path: Path
+) -> None:
+    """The optimiser and DDP look at requires_grad before weights come."""
+    fresh = 'stages.0.1.g.'
+    cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
+    path = tmp_path / 'cut.pth'
+    torch.save({'state_dict': cut}, path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    model = small(
+        init_cfg={**init_cfg, 'allow_missing': [fresh]},
+        frozen_stages=2,
+        norm_eval=True,
+    )
+
+    def check() -> None:
+        for name, parameter in model.named_parameters():
+            frozen = name.startswith(('stem', 'stages.0', 'stages.1'))
+            assert parameter.requires_grad == (
+                name.startswith(fresh) or not frozen
+            )
+        assert model.stages[0][1].g.bn.training
+        assert not model.stages[0][1].dwconv.bn.training
+
+    check()
+    model.init_weights()
+    check()
+    model.train()
+    check()
+
+
+@pytest.mark.parametrize('allowed', [True, ['stages.0.1.g.']])
+def test_what_the_checkpoint_lacks_is_never_frozen(
+    weights: dict, allowed: bool | list[str]
+) -> None:
+    fresh = 'stages.0.1.g.'
+    cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
+    model = small(frozen_stages=2)
+    unchanged(
+        model,
+        cut,
+        r"(?s)freezes 6 tensors.*allow_missing=\['stages\.0\.1\.g\.'\]",
+        allow_missing=allowed,
+    )
+    # Beyond the frozen stages anything may be missing.
+    cut = {k: v for k, v in weights.items() if not k.startswith('stages.3.')}
+    model = small(frozen_stages=2)
+    assert load_released_weights(model, cut, allow_missing=True).unfilled
+
+
+def test_missing_tensors_can_be_allowed(weights: dict) -> None:
+    """They keep their values."""
+    fresh = 'stages.0.1.g.'
+    cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
+    report = load_released_weights(small(), cut, allow_missing=[fresh])
+    assert len(report.unfilled) == 6  # the counter of batch norm apart
+    unchanged(small(), cut, 'missing: 6', allow_missing=['stem'])
+    # One name is a name, and not a list of letters to begin with.
+    assert load_released_weights(small(), cut, allow_missing=fresh).unfilled
+    unchanged(small(), cut, 'missing: 6', allow_missing='norms')
+    assert load_released_weights(small(), cut, allow_missing=True)
+
+
+def test_a_checkpoint_older_than_batch_norms_counter(weights: dict) -> None:
+    old = {k: v for k, v in weights.items() if 'num_batches' not in k}
+    report = load_released_weights(small(), old)
+    assert not report.unfilled
+
+
+def test_pretrained_in_a_config(weights: dict, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    torch.save({'state_dict': weights}, path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    model = small(init_cfg=init_cfg, frozen_stages=1, norm_eval=True)
+    model.init_weights()
+    assert_filled(model, weights)
+    assert model.init_cfg == init_cfg
+    torch.save({'state_dict': drop(weights, 'stem.0.bn.bias')}, path)
+    with pytest.raises(UserError, match=r'missing: 1: stem\.0\.bn\.bias'):
+        small(init_cfg=init_cfg).init_weights()
+    lenient = {**init_cfg, 'allow_missing': ['stem.0.bn']}
+    small(init_cfg=lenient).init_weights()
+
+
+def test_converter(weights: dict, tmp_path: Path) -> None:
+    source, target = tmp_path / 'a.pth.tar', tmp_path / 'b.pth'
+    torch.save({'state_dict': weights}, source)
+    cfg = {'type': 'StarNet', 'arch': SMALL}
+    report = convert_released_weights(cfg, source, target)
+    assert len(report.filled) == len(small().state_dict())
+    content = torch.load(target, weights_only=True)
+    model = small()
+    model.load_state_dict(content['state_dict'])
+    assert_filled(model, weights)
+    # Nothing is left behind by a checkpoint that does not fit.
+    torch.save(drop(weights, 'stem.0.bn.bias'), source)
+    with pytest.raises(UserError, match='missing'):
+        convert_released_weights(cfg, source, tmp_path / 'c.pth')
+    with pytest.raises(UserError, match='.pth file'):
+        convert_released_weights(cfg, source, tmp_path / 'no' / 'c.pth')
+    assert {p.name for p in tmp_path.iterdir()} == {'a.pth.tar', 'b.pth'}
+
+
+def test_two_names_of_one_tensor(weights: dict) -> None:
+    class Renamed(StarNet):
+        def released_key(self, key: str) -> str | None:
+            return super().released_key(key.replace('trunk.', 'stem.'))
+
+    model = Renamed(SMALL)
+    other = {k.replace('stem.', 'trunk.'): v for k, v in weights.items()}
+    report = load_released_weights(model, other)
+    assert report.renamed['trunk.0.conv.bias'] == 'stem.0.conv.bias'
+    assert_filled(model, weights)
+    unchanged(model, {**other, **weights}, 'twice')

@@ -1,0 +1,391 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What is said where data, heads and evaluators do not fit together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, HOOKS, init_default_scope
+from mmengine.runner import Runner
+from tiny_run import make_coco, write_config
+
+from mmext.checks import large_files as check_large
+from mmext.checks import preflight
+from mmext.checks.config import check_heads, find_splits
+from mmext.checks.data import check_data, remember
+from mmext.checks.findings import Finding
+from mmext.engine.launch import set_auto_scale_lr, set_work_dir
+from mmext.errors import UserError
+from mmext.utils.options import add_cfg_options
+
+STAGES = ('train', 'val')
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory) -> Path:
+    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
+
+
+@pytest.fixture
+def data(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / 'coco'))
+
+
+@pytest.fixture
+def config(data, tmp_path, monkeypatch) -> Callable[..., Config]:
+    """Reads a config of a tiny detector, with options."""
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(preflight, 'CHECKED', set())
+
+    def read(options: dict | None = None, **more) -> Config:
+        cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data, **more))
+        cfg.merge_from_dict(options or {})
+        cfg.work_dir = str(tmp_path / 'work')
+        init_default_scope('mmdet')
+        return cfg
+
+    return read
+
+
+def found(cfg: Config) -> list[Finding]:
+    splits = find_splits(cfg, STAGES)
+    model = preflight.build_model(cfg.model)
+    return [
+        f
+        for f in preflight.check_run_data(cfg, model, splits)
+        if f.level != 'note'
+    ]
+
+
+def edit(data: Path, change: Callable[[dict], object], split: str) -> None:
+    file = data / f'{split}.json'
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_what_fits(config):
+    assert found(config()) == []
+
+
+def test_class_count_of_a_head(config):
+    cfg = config({'model.roi_head.bbox_head.num_classes': 80})
+    (train,) = found(cfg)
+    assert train.check == 'num_classes'
+    assert '2 classes (square, disc), but roi_head.bbox_head has 80' in (
+        train.problem
+    )
+    assert train.remedy == (
+        '--cfg-options model.roi_head.bbox_head.num_classes=2'
+    )
+
+
+def test_class_count_of_every_head(config):
+    cfg = config(base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    # The mask head has mmdet's default, as a config forgets it.
+    (train,) = found(cfg)
+    assert 'roi_head.mask_head has 80' in train.problem
+    assert 'bbox_head' not in train.problem
+    cfg.model.roi_head.mask_head.num_classes = 2
+    assert found(cfg) == []
+
+
+def test_a_mask_head_without_masks(config):
+    steps = 'train_dataloader.dataset.pipeline'
+    cfg = config(
+        {'model.roi_head.mask_head.num_classes': 2},
+        base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    )
+    cfg.merge_from_dict({f'{steps}.1.with_mask': False})
+    (finding,) = found(cfg)
+    assert finding.problem == (
+        'the model predicts masks and the pipeline loads none'
+    )
+
+
+def test_boxes_judged_by_masks(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('segmentation'), 'val')
+    cfg = config({'val_evaluator.metric': ['bbox', 'segm']})
+    (finding,) = found(cfg)
+    assert finding.split == 'val_dataloader.dataset'
+    assert '1 of 10 annotations have a box and no mask' in finding.problem
+
+
+def test_a_region_proposal_network_has_one_class(config):
+    cfg = Config.fromstring(
+        "_base_ = 'mmdet::rpn/rpn_r50_fpn_1x_coco.py'", '.py'
+    )
+    cfg.model.backbone.init_cfg = None
+    init_default_scope('mmdet')
+    model = preflight.build_model(cfg.model)
+    assert model.bbox_head.num_classes == 1
+    assert list(check_heads(cfg, model, find_splits(config(), STAGES))) == []
+
+
+def test_masks_may_be_learnt_from_boxes(config):
+    """BoxInst does: a mask head by itself needs no masks."""
+    cfg = config()
+    model = preflight.build_model(cfg.model)
+    model.mask_head = torch.nn.Identity()
+    assert model.with_mask
+    assert list(check_heads(cfg, model, find_splits(cfg, STAGES))) == []
+
+
+def test_coco_itself_fits_mmdet_s_class_names(config, shared):
+    root = str(shared('data/coco_mini'))
+    cfg = config({'model.roi_head.bbox_head.num_classes': 80})
+    for stage in STAGES:
+        dataset = cfg[f'{stage}_dataloader'].dataset
+        dataset.pop('metainfo')
+        dataset.update(
+            data_root=root,
+            ann_file=f'annotations/instances_{stage}.json',
+            data_prefix={'img': stage},
+        )
+    cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val.json'
+    assert [f.level for f in found(cfg)] == ['warning']  # rare classes
+
+
+ORDERED, REVERSED = ('square', 'disc'), ('disc', 'square')
+
+
+def test_what_mmdet_makes_of_another_order(config):
+    """The claim that the error makes: labels follow the file."""
+    labels = {}
+    for classes in (ORDERED, REVERSED):
+        cfg = config(
+            {'train_dataloader.dataset.metainfo': {'classes': classes}}
+        )
+        built = DATASETS.build(cfg.train_dataloader.dataset)
+        labels[classes] = [
+            x['bbox_label']
+            for i in range(len(built))
+            for x in built.get_data_info(i)['instances']
+        ]
+        assert built.metainfo['classes'] == classes
+    assert labels[ORDERED] == labels[REVERSED]
+    assert set(labels[ORDERED]) == {0, 1}
+
+
+def test_classes_in_another_order(config):
+    where = 'train_dataloader.dataset'
+    cfg = config({f'{where}.metainfo': {'classes': REVERSED}})
+    (finding,) = found(cfg)
+    assert (finding.level, finding.split) == ('error', where)
+    assert "label 0 is 'square' there and 'disc' in metainfo" in (
+        finding.problem
+    )
+    assert finding.remedy.startswith(
+        "metainfo=dict(classes=('square', 'disc'))"
+    )
+
+
+def test_a_class_without_a_comma(config):
+    cfg = config({'val_dataloader.dataset.metainfo': {'classes': 'disc'}})
+    with pytest.raises(UserError, match=r"string 'disc'.*\n.*\('disc',\)"):
+        find_splits(cfg, STAGES)
+
+
+def test_classes_of_a_file(config, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('square\ndisc\n')
+    cfg = config({'val_dataloader.dataset.metainfo': {'classes': str(names)}})
+    assert find_splits(cfg, STAGES)[1].classes == ORDERED
+
+
+def other_file(data: Path, change: Callable[[dict], object]) -> str:
+    content = json.loads((data / 'val.json').read_text())
+    change(content)
+    (data / 'other.json').write_text(json.dumps(content))
+    return str(data / 'other.json')
+
+
+@pytest.mark.parametrize(
+    ('change', 'level', 'says'),
+    [
+        (lambda c: None, None, ''),
+        (
+            lambda c: c['images'].append({**c['images'][0], 'id': 77}),
+            'error',
+            '6 images, and the detector is run on the 5',
+        ),
+        (
+            lambda c: c['categories'].reverse(),
+            'error',
+            'labels are numbered by their order',
+        ),
+        (
+            lambda c: c['annotations'].pop(),
+            'warning',
+            'the same images, and other annotations',
+        ),
+    ],
+)
+def test_an_evaluator_with_another_file(config, data, change, level, says):
+    file = other_file(data, change)
+    findings = found(config({'val_evaluator.ann_file': file}))
+    assert [f.level for f in findings] == ([level] if level else [])
+    if level:
+        assert says in findings[0].problem
+        assert findings[0].remedy.startswith(
+            '--cfg-options val_evaluator.ann_file='
+        )
+
+
+def test_file_names_may_leave_the_prefix_but_not_the_root(config, data):
+    def move(content: dict) -> None:
+        for image in content['images']:
+            image['file_name'] = f'../train/{image["file_name"]}'
+
+    edit(data, move, 'train')
+    assert found(config()) == []
+    edit(
+        data,
+        lambda c: c['images'][0].update(file_name='../../secret.png'),
+        'train',
+    )
+    names = {f.check for f in found(config())}
+    assert 'file names' in names
+
+
+def test_several_errors_are_told_at_once(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('area'), 'train')
+    (data / 'val/2.png').write_bytes(b'')
+    with pytest.raises(UserError) as error:
+        preflight.preflight(config(), STAGES)
+    text = str(error.value)
+    assert '2 things are wrong' in text
+    assert '1. train_dataloader.dataset: 1 of 8 annotations' in text
+    assert 'val/2.png (is empty)' in text
+    assert 'check_data.py' in text
+
+
+def test_it_can_be_skipped(config, data):
+    edit(data, lambda c: c['annotations'][0].pop('area'), 'train')
+    preflight.preflight(config(), STAGES, data=False)
+
+
+def test_a_full_check_spares_the_next_start_the_reading(
+    config, data, monkeypatch
+):
+    cfg = config()
+    splits = find_splits(cfg, STAGES)
+    remember(check_data(splits, every_image=True))
+    monkeypatch.setattr(preflight, 'check_data', None)
+    assert found(cfg) == []
+
+
+def test_large_files_are_read_by_hotcoco(config, data, monkeypatch):
+    monkeypatch.setattr(check_large, 'LARGE', 10)
+    monkeypatch.setattr(preflight, 'CHECKED', set())
+    cfg = config()
+    assert found(cfg) == []
+
+    def damage(content: dict) -> None:
+        a = content['annotations']
+        a[1]['id'] = a[0]['id']
+        a[2]['image_id'] = 99
+        a[3]['bbox'] = [1, 1, 0, 5]
+        content['categories'][1]['name'] = 'disk'
+
+    edit(data, damage, 'train')
+    seen = {(f.level, f.check, f.count) for f in found(cfg)}
+    assert seen == {
+        ('error', 'ids', 1),
+        ('error', 'unknown ids', 1),
+        ('warning', 'boxes degenerate', 1),
+        ('error', 'class names', 1),
+    }
+    (data / 'train.json').write_text('{"images": [{"id"')
+    with pytest.raises(UserError, match='not a COCO annotation file'):
+        found(cfg)
+
+
+class TestHook:
+    """With a runner that is not ours, as mmdet's tools make one."""
+
+    @pytest.fixture
+    def runner(self, config) -> Runner:
+        cfg = config(
+            {
+                'custom_hooks': [{'type': 'CheckDataHook'}],
+                'train_dataloader.persistent_workers': False,
+            }
+        )
+        cfg.visualizer.name = cfg.work_dir
+        return Runner.from_cfg(cfg)
+
+    def test_it_stops_before_the_first_iteration(self, runner, data):
+        edit(data, lambda c: c['annotations'][0].update(image_id=99), 'train')
+        with pytest.raises(UserError, match='image_id'):
+            runner.call_hook('before_train')
+
+    def test_it_leaves_to_the_tools_what_they_have_checked(
+        self, runner, data, monkeypatch
+    ):
+        preflight.preflight(runner.cfg, STAGES)
+        with monkeypatch.context() as patch:
+            patch.setattr(preflight, 'check_run_data', None)
+            runner.call_hook('before_train')
+        # Another run of this process, with the same files.
+        runner.model.roi_head.bbox_head.num_classes = 3
+        with pytest.raises(UserError, match='2 classes'):
+            runner.call_hook('before_train')
+
+    def test_its_name(self):
+        assert HOOKS.get('CheckDataHook').__name__ == 'CheckDataHook'
+
+
+def test_a_work_dir_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / 'taken').write_text('')
+    for name in ('taken', 'taken/run/1'):
+        with pytest.raises(UserError, match='taken is a file'):
+            set_work_dir(Config({}), str(tmp_path / name), 'a.py')
+    set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+    monkeypatch.setattr(os, 'access', lambda path, how: path != tmp_path)
+    with pytest.raises(UserError, match=f'made: {tmp_path} is not writable'):
+        set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+    assert [p.name for p in tmp_path.iterdir()] == ['taken']
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('/my data/coco (2)/', '/my data/coco (2)/'),
+        ("'a b.pth'", 'a b.pth'),
+        ('[red cell, "white cell"]', ['red cell', 'white cell']),
+        ('[(1, 2), (3 , a b)]', [(1, 2), (3, 'a b')]),
+        (' 0.1 ', 0.1),
+        ('1, 2', [1, 2]),
+        ('None', None),
+        ('True', True),
+    ],
+)
+def test_an_option_keeps_its_spaces(text, value):
+    parser = ArgumentParser()
+    add_cfg_options(parser)
+    args = parser.parse_args(['--cfg-options', f'a.b={text}', 'c=1'])
+    assert args.cfg_options == {'a.b': value, 'c': 1}
+
+
+def test_auto_scale_lr_that_is_none():
+    with pytest.raises(UserError, match='does not say for which total batch'):
+        set_auto_scale_lr(Config({'auto_scale_lr': None}))
+
+
+def test_a_test_pipeline_that_was_left_behind(config):
+    key = 'dataset.pipeline.1.scale'
+    scale = {f'val_dataloader.{key}': (64, 48)}
+    (finding,) = found(config(scale))
+    assert finding.level == 'warning'
+    assert f'test_dataloader.{key} is (128, 96)' in finding.problem
+    assert f"'test_dataloader.{key}=(64, 48)'" in finding.remedy
+    assert found(config(scale | {f'test_dataloader.{key}': (64, 48)})) == []

@@ -1,0 +1,457 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""One damage a case: what is found, how often, and what --fix makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hotcoco import COCO
+from PIL import Image
+from pycocotools import mask as rle
+from tiny_run import HEIGHT, WIDTH, make_coco
+
+from mmext.checks.annotations import Entries
+from mmext.checks.data import (
+    Report,
+    check_data,
+    remember,
+    remembered,
+    table,
+)
+from mmext.checks.findings import Split
+from mmext.checks.fix import write_fixed
+from mmext.checks.images import read_image
+from mmext.checks.masks import rle_runs
+from mmext.datasets.coco import read_coco
+from mmext.errors import UserError
+
+CORNER = [0, 0, 9, 0, 9, 9, 0, 9]
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory) -> Path:
+    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
+
+
+@pytest.fixture
+def data(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / 'coco'))
+
+
+def splits_of(root: Path, **more) -> list[Split]:
+    return [
+        Split(
+            name=name,
+            ann_file=root / f'{name}.json',
+            img_dir=root / name,
+            training=name == 'train',
+            root=root,
+            **more,
+        )
+        for name in ('train', 'val')
+    ]
+
+
+def check(root: Path, **more) -> Report:
+    return check_data(splits_of(root, **more), every_image=True)
+
+
+def summary(report: Report) -> list[tuple[str, str, str, int]]:
+    return [
+        (f.level, f.check, f.split, f.count)
+        for f in report.findings
+        if f.level != 'note'
+    ]
+
+
+def edit(root: Path, change: Callable[[dict], object], split='train') -> None:
+    file = root / f'{split}.json'
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def entry(key: str, i: int, **values) -> Callable[[Path], None]:
+    return lambda root: edit(root, lambda c: c[key][i].update(values))
+
+
+def annotation(i: int, **values) -> Callable[[Path], None]:
+    return entry('annotations', i, **values)
+
+
+def each(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        edit(root, lambda c: [change(a) for a in c['annotations']])
+
+    return damage
+
+
+def corners(a: dict) -> None:
+    x, y, w, h = a['bbox']
+    a['bbox'] = [x, y, x + w, y + h]
+
+
+def turned(orientation: int) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        path = root / 'train' / '2.png'
+        image = Image.open(path)
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+
+    return damage
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp', '.bmp'])
+@pytest.mark.parametrize('orientation', [0, 3, 6, 9])
+def test_sizes_are_those_that_opencv_decodes(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    """Which formats and values it heeds is OpenCV's choice."""
+    path = tmp_path / f'a{suffix}'
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.arange(50 * 30 * 3, dtype=np.uint8).reshape(30, 50, 3)
+    Image.fromarray(pixels).save(path, exif=exif)
+    fact, data = read_image(path), np.fromfile(path, np.uint8)
+    shown = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    flag = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    stored = cv2.imdecode(data, flag)
+    assert fact.size(turned=True) == shown.shape[1::-1]
+    assert fact.size(turned=False) == stored.shape[1::-1]
+    assert (fact.orientation in (0, 1)) == np.array_equal(shown, stored)
+
+
+def truncated(root: Path) -> None:
+    path = root / 'train' / '2.png'
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def shrunk(root: Path) -> None:
+    path = root / 'train' / '2.png'
+    Image.open(path).resize((WIDTH // 2, HEIGHT // 2)).save(path)
+
+
+def twice_listed(root: Path) -> None:
+    edit(root, lambda c: c['images'].append(dict(c['images'][0])))
+
+
+def val_in_train(root: Path) -> None:
+    """The same picture under another name and in another format."""
+    Image.open(root / 'val/1.png').save(root / 'train/2.bmp')
+    (root / 'train/2.bmp').rename(root / 'train/2.png')
+
+
+E, W = 'error', 'warning'
+
+
+@pytest.mark.parametrize(
+    ('damage', 'found', 'left'),
+    [
+        (lambda root: None, [], []),
+        (truncated, [(E, 'images unreadable', 'train', 1)], []),
+        (
+            lambda root: (root / 'train/2.png').write_text('<html>'),
+            [(E, 'images unreadable', 'train', 1)],
+            [],
+        ),
+        (
+            lambda root: (root / 'train/2.png').unlink(),
+            [(E, 'images missing', 'train', 1)],
+            [],
+        ),
+        (shrunk, [(E, 'image sizes', 'train', 1)], None),
+        (
+            entry('images', 1, width=HEIGHT, height=WIDTH),
+            [(E, 'image sizes', 'train', 1)],
+            [],
+        ),
+        (
+            entry('images', 1, width=2 * WIDTH, height=2 * HEIGHT),
+            [(E, 'image sizes', 'train', 1)],
+            None,
+        ),
+        (
+            entry('images', 1, width=0),
+            [
+                (E, 'image sizes', 'train', 1),
+                (W, 'boxes outside', 'train', 2),
+            ],
+            [],
+        ),
+        (turned(6), [(E, 'EXIF rotation', 'train', 1)], None),
+        (turned(3), [(W, 'EXIF rotation', 'train', 1)], None),
+        (annotation(2, id=1), [(E, 'ids', 'train', 1)], []),
+        (twice_listed, [(E, 'ids', 'train', 1)], []),
+        (
+            entry('categories', 1, id=1),
+            [(E, 'ids', 'train', 1), (E, 'unknown ids', 'train', 1)],
+            None,
+        ),
+        (annotation(2, image_id=99), [(E, 'unknown ids', 'train', 1)], []),
+        (annotation(2, category_id=99), [(E, 'unknown ids', 'train', 1)], []),
+        (
+            entry('images', 1, file_name='../../2.png'),
+            [(E, 'file names', 'train', 1)],
+            None,
+        ),
+        (
+            entry('images', 1, file_name='/etc/passwd'),
+            [(E, 'file names', 'train', 1)],
+            None,
+        ),
+        (
+            entry('images', 1, file_name='1.png'),
+            [(W, 'file names', 'train', 1)],
+            None,
+        ),
+        (each(corners), [(E, 'boxes as corners', 'train', 8)], []),
+        (
+            each(lambda a: a.update(bbox=[v / 128 for v in a['bbox']])),
+            [(E, 'boxes as fractions', 'train', 8)],
+            None,
+        ),
+        (
+            annotation(2, bbox=[5, 5, 0, 9]),
+            [(W, 'boxes degenerate', 'train', 1)],
+            [],
+        ),
+        (
+            annotation(2, bbox=[5, 5, 9, -9]),
+            [(W, 'boxes degenerate', 'train', 1)],
+            [],
+        ),
+        (
+            annotation(2, bbox=[WIDTH + 5, 5, 9, 9]),
+            [(W, 'boxes outside', 'train', 1)],
+            [],
+        ),
+        (
+            annotation(2, bbox=[WIDTH - 5, -9, 9, 19]),
+            [(W, 'boxes over the edge', 'train', 1)],
+            [],
+        ),
+        (
+            each(lambda a: a.update(bbox=[-50, -50, 9, 9])),
+            [
+                (E, 'boxes degenerate', 'train', 8),
+                (W, 'boxes outside', 'train', 8),
+            ],
+            None,
+        ),
+        (each(lambda a: a.pop('area')), [(E, 'areas', 'train', 8)], []),
+        (annotation(2, area=0), [(W, 'areas', 'train', 1)], []),
+        (
+            each(lambda a: a.update(iscrowd=1)),
+            [(E, 'crowds', 'train', 8)],
+            None,
+        ),
+        (annotation(2, ignore=1), [(W, 'crowds', 'train', 1)], None),
+        (
+            annotation(2, segmentation=None),
+            [(E, 'masks', 'train', 1)],
+            None,
+        ),
+        (
+            annotation(2, segmentation=[[1, 2, 3, 4]]),
+            [(W, 'masks', 'train', 1)],
+            None,
+        ),
+        (
+            annotation(2, segmentation=[[1, 2, 'x', 4, 5, 6]]),
+            [(E, 'masks', 'train', 1)],
+            None,
+        ),
+        (
+            annotation(2, segmentation={'size': [3, 4], 'counts': [12]}),
+            [(E, 'masks', 'train', 1)],
+            None,
+        ),
+        (
+            annotation(
+                2, segmentation={'size': [HEIGHT, WIDTH], 'counts': 'zz'}
+            ),
+            [(E, 'masks', 'train', 1)],
+            None,
+        ),
+        (
+            lambda root: edit(
+                root, lambda c: c['categories'].reverse(), 'val'
+            ),
+            [(E, 'class order', 'val', 1)],
+            [],
+        ),
+        (
+            lambda root: edit(
+                root, lambda c: c['categories'][0].update(name='sqare'), 'val'
+            ),
+            [(E, 'class order', 'val', 1)],
+            None,
+        ),
+        (val_in_train, [(W, 'overlap', 'val', 1)], None),
+        (
+            lambda root: shutil.copy(
+                root / 'train/1.png', root / 'train/2.png'
+            ),
+            [(W, 'images twice', 'train', 1)],
+            None,
+        ),
+    ],
+)
+def test_each_damage_is_found_alone_and_mended(data, damage, found, left):
+    damage(data)
+    report = check(data, masks=True)
+    assert summary(report) == found
+    for level, name, split, count in found:
+        line = next(x for x in table(report).split('\n') if f' {name}' in x)
+        assert line.startswith(level)
+        assert line.split()[-2 if split == 'train' else -1] == str(count)
+    before = {f: f.read_bytes() for f in data.rglob('*.json')}
+    written = write_fixed(report, data / 'mended')
+    assert before == {f: f.read_bytes() for f in before}
+    assert any(f.mended for f in report.findings) >= bool(written)
+    if left is None:
+        return
+    files = {file.name: file for file in written}
+    assert (found == []) == (files == {})
+    fixed = [
+        replace(s, ann_file=files.get(s.ann_file.name, s.ann_file))
+        for s in splits_of(data, masks=True)
+    ]
+    assert summary(check_data(fixed, every_image=True)) == left
+
+
+def test_counts_are_those_of_hotcoco(data):
+    """An implementation that shares no line with this one."""
+
+    def damage(content: dict) -> None:
+        a = content['annotations']
+        a[0]['bbox'] = [5, 5, 0, 9]
+        a[1]['bbox'] = [WIDTH - 5, 5, 20, 9]
+        a[2]['bbox'] = [WIDTH + 50, 5, 20, 9]
+        a[3]['category_id'] = 7
+        a[4]['image_id'] = 70
+        a[6]['id'] = a[5]['id']
+
+    edit(data, damage)
+    with contextlib.redirect_stderr(io.StringIO()):
+        theirs = COCO(str(data / 'train.json')).healthcheck()
+    theirs = {
+        f['code']: len(f['affected_ids'])
+        for f in theirs['errors'] + theirs['warnings']
+    }
+    ours = {f.check: f.count for f in check(data).findings}
+    assert ours['boxes degenerate'] == theirs['degenerate_bbox'] == 1
+    assert theirs['bbox_out_of_bounds'] == 2
+    assert ours['boxes outside'] == ours['boxes over the edge'] == 1
+    assert ours['ids'] == theirs['duplicate_ann_id'] == 1
+    both = theirs['orphan_image_id'] + theirs['orphan_category_id']
+    unknown = [f for f in check(data).findings if f.check == 'unknown ids']
+    assert sum(f.count for f in unknown) == both == 2
+
+
+def test_boxes_in_corners_come_back_as_they_were(data):
+    want = [a['bbox'] for a in read_coco(data / 'train.json')['annotations']]
+    each(corners)(data)
+    assert Entries(read_coco(data / 'train.json')).as_corners
+    write_fixed(check(data), data / 'mended')
+    mended = read_coco(data / 'mended/train.json')
+    assert [a['bbox'] for a in mended['annotations']] == want
+
+
+def test_a_box_is_cut_at_the_edge_and_its_area_with_it(data):
+    def damage(content: dict) -> None:
+        content['annotations'][0].update(bbox=[-4, 90, 10, 10])
+        content['annotations'][0].pop('segmentation')
+
+    edit(data, damage)
+    write_fixed(check(data), data / 'mended')
+    first = read_coco(data / 'mended/train.json')['annotations'][0]
+    assert first['bbox'] == [0, 90, 6, 6]
+    assert first['area'] == 36
+
+
+def test_a_mended_area_is_that_of_the_mask(data):
+    annotation(0, area=0, segmentation=[[0, 0, 8, 0, 8, 8]])(data)
+    write_fixed(check(data), data / 'mended')
+    first = read_coco(data / 'mended/train.json')['annotations'][0]
+    triangle = rle.frPyObjects([[0, 0, 8, 0, 8, 8]], HEIGHT, WIDTH)
+    assert first['area'] == rle.area(triangle)[0]
+    assert 24 <= first['area'] <= 40
+
+
+def test_the_input_is_never_written_over(data):
+    each(corners)(data)
+    with pytest.raises(UserError, match='exists already'):
+        write_fixed(check(data), data)
+
+
+def test_rle_is_read_as_pycocotools_reads_it():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = np.asfortranarray(rng.random((37, 53)) < rng.random())
+        coded = rle.encode(mask.astype(np.uint8))['counts'].decode()
+        flat = mask.T.ravel()
+        ends = np.flatnonzero(np.diff(flat)) + 1
+        runs = np.diff(np.concatenate([[0], ends, [flat.size]]))
+        if flat[0]:
+            runs = np.concatenate([[0], runs])
+        assert rle_runs(coded).tolist() == runs.tolist()
+
+
+@pytest.mark.parametrize('counts', ['', 'é', '\x01', 'Z' * 40, 'o'])
+def test_rle_that_is_torn(counts):
+    runs = rle_runs(counts)
+    assert runs is None or runs.sum() != HEIGHT * WIDTH
+
+
+def test_a_sample_finds_the_overlap_by_the_files_bytes(data):
+    shutil.copy(data / 'val/3.png', data / 'train/1.png')
+    report = check_data(splits_of(data))
+    assert summary(report) == [(W, 'overlap', 'val', 1)]
+    assert '/val/3.png is ' in next(
+        f.problem for f in report.findings if f.check == 'overlap'
+    )
+
+
+def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
+    """Only some are looked for; the check of overlap meets the rest."""
+    data = make_coco(tmp_path, 8, 2)
+    monkeypatch.setattr('mmext.checks.data.STAT_LIMIT', 5)
+    monkeypatch.setattr('mmext.checks.data.SAMPLE', 2)
+    (data / 'train/2.png').unlink()
+    shutil.copy(data / 'val/1.png', data / 'train/3.png')
+    report = check_data(splits_of(data))
+    assert summary(report) == [(W, 'overlap', 'val', 1)]
+
+
+def test_pictures_read_as_they_are_stored(data):
+    """The remedy that the error names."""
+    turned(6)(data)
+    assert summary(check(data, turned=False)) == []
+
+
+def test_a_clean_result_is_remembered_until_a_file_changes(
+    data, monkeypatch, tmp_path
+):
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    splits = splits_of(data)
+    assert remembered(splits) is None
+    report = check_data(splits, every_image=True)
+    remember(report)
+    assert remembered(splits) == list(report.findings)
+    assert remembered(splits_of(data, masks=True)) is None
+    annotation(0, iscrowd=1)(data)
+    assert remembered(splits) is None
+    annotation(0, image_id=99)(data)
+    remember(check_data(splits, every_image=True))
+    assert remembered(splits) is None, 'errors are looked for again'

@@ -1,0 +1,247 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Finding a user's data, checking it, turning a config to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
+
+from mmext.checks.layouts import find_coco_folder
+from mmext.datasets.coco_folder import use_coco_folder
+from mmext.datasets.shapes.generate import CLASSES, write_shapes
+from mmext.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp('shapes') / 's', 6, 3)
+
+
+@pytest.fixture
+def data(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / 'data'))
+
+
+def edit(data: Path, split: str, change: Callable[[dict], None]) -> None:
+    path = data / 'annotations' / f'instances_{split}.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_what_is_found(data):
+    found = find_coco_folder(data)
+    assert found.classes == CLASSES
+    assert found.ann_files['val'] == str(
+        data / 'annotations/instances_val.json'
+    )
+    assert found.img_dirs['train'] == str(data / 'train')
+    assert found.num_images == {'train': 6, 'val': 3}
+
+
+@pytest.mark.parametrize(
+    'move',
+    [
+        {'train': 'images/train', 'val': 'images/val'},
+        {'train': 'train2017', 'val': 'val2017'},
+        {
+            'annotations/instances_train.json': 'train.json',
+            'annotations/instances_val.json': 'my_val.json',
+        },
+    ],
+    ids=['images', '2017', 'flat'],
+)
+def test_other_layouts(data, move):
+    for old, new in move.items():
+        (data / new).parent.mkdir(exist_ok=True)
+        (data / old).rename(data / new)
+    if 'train2017' in move.values():
+        for s in ('train', 'val'):
+            path = data / f'annotations/instances_{s}.json'
+            path.rename(path.with_name(f'instances_{s}2017.json'))
+    assert find_coco_folder(data).classes == CLASSES
+
+
+@pytest.mark.parametrize('name', ['bccd', 'nuclei', 'coco_mini'])
+def test_real_data(shared, name):
+    found = find_coco_folder(shared(f'data/{name}'), masks=name != 'bccd')
+    assert len(found.classes) == {'bccd': 3, 'nuclei': 1}.get(name, 80)
+    assert found.ann_files['train'].endswith('instances_train.json')
+
+
+def test_classes_are_taken_in_the_order_of_the_file(data):
+    """mmdet numbers labels so, whatever order the config names them in."""
+    assert find_coco_folder(data, ['star', 'circle']).classes == (
+        'circle',
+        'star',
+    )
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda d: shutil.rmtree(d), 'does not exist'),
+        (
+            lambda d: shutil.rmtree(d / 'annotations'),
+            r'has no annotations/instances_train.json; it holds .*train',
+        ),
+        (
+            lambda d: shutil.rmtree(d / 'val'),
+            r'image 000000.png of .* is not in .* \(val/, images/val/',
+        ),
+        (
+            lambda d: (d / 'train/000003.png').unlink(),
+            '1 of 6 images .*the first: 000003.png',
+        ),
+        (
+            lambda d: (d / 'annotations/instances_val.json').write_text('{'),
+            'instances_val.json is not JSON',
+        ),
+        (
+            lambda d: (d / 'annotations/instances_val.json').write_text('[]'),
+            'not a COCO annotation file: it is a list',
+        ),
+        (
+            lambda d: edit(d, 'val', lambda c: c.pop('categories')),
+            "no list 'categories'; its keys are .*images",
+        ),
+        (
+            lambda d: edit(
+                d, 'train', lambda c: c['annotations'][4].pop('bbox')
+            ),
+            r"annotations\[4\] has no 'bbox'",
+        ),
+        (
+            lambda d: edit(d, 'val', lambda c: c['categories'].reverse()),
+            'same names in the same order',
+        ),
+        (
+            lambda d: edit(
+                d, 'train', lambda c: c['categories'][1].update(name='star')
+            ),
+            "'star' is given to 2 ids",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_folder(data, damage, message):
+    damage(data)
+    with pytest.raises(UserError, match=message):
+        find_coco_folder(data)
+
+
+def test_a_class_that_is_not_there_is_named_with_the_nearest(data):
+    with pytest.raises(UserError, match="'Stars'.*\n.*mean 'star'.*circle"):
+        find_coco_folder(data, ['circle', 'Stars'])
+
+
+def test_no_annotation_of_the_chosen_class(data):
+    def keep_stars(content: dict) -> None:
+        content['annotations'] = [
+            a for a in content['annotations'] if a['category_id'] == 4
+        ]
+
+    edit(data, 'train', keep_stars)
+    with pytest.raises(UserError, match=r'chosen class \(circle\).*\n.*star'):
+        find_coco_folder(data, ['circle'])
+
+
+def test_boxes_only_cannot_train_masks(data):
+    edit(data, 'train', lambda c: c['annotations'][2].pop('segmentation'))
+    find_coco_folder(data)
+    with pytest.raises(UserError, match=r'1 of \d+ .*no mask .*id 3\)'):
+        find_coco_folder(data, masks=True)
+
+
+def test_a_config_turned_to_the_data(data):
+    """The labels that the data set yields are the classes of the JSON."""
+
+    def reorder(content: dict) -> None:
+        content['categories'].reverse()
+
+    for split in ('train', 'val'):
+        edit(data, split, reorder)
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(DEMO)
+    pipelines = [
+        cfg[f'{s}_dataloader'].dataset.pipeline for s in ('train', 'val')
+    ]
+    use_coco_folder(cfg, find_coco_folder(data, ['circle', 'star']))
+    assert cfg.model.roi_head.bbox_head.num_classes == 2
+    assert 'num_classes' not in cfg.model.rpn_head
+    for split, pipeline in zip(('train', 'val'), pipelines, strict=True):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.pipeline == pipeline
+        built = DATASETS.build(dataset)
+        assert built.metainfo['classes'] == ('star', 'circle')
+        source = json.loads(Path(dataset.ann_file).read_text())
+        names = {c['id']: c['name'] for c in source['categories']}
+        for i in range(len(built)):
+            info = built.get_data_info(i)
+            want = [
+                names[a['category_id']]
+                for a in source['annotations']
+                if a['image_id'] == info['img_id']
+                and names[a['category_id']] in ('circle', 'star')
+            ]
+            got = [
+                built.metainfo['classes'][x['bbox_label']]
+                for x in info['instances']
+            ]
+            assert got == want
+    assert cfg.val_evaluator.type == 'CocoMetric'
+    assert cfg.test_evaluator.ann_file == str(
+        data / 'annotations/instances_val.json'
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'wrapper'),
+    [
+        ('faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco', 'RepeatDataset'),
+        ('yolox/yolox_tiny_8xb8-300e_coco', 'MultiImageMixDataset'),
+    ],
+)
+def test_a_wrapped_data_set_stays_wrapped(data, name, wrapper):
+    cfg = get_config(f'mmdet::{name}.py')
+    old = cfg.train_dataloader.dataset.to_dict()
+    use_coco_folder(cfg, find_coco_folder(data))
+    new = cfg.train_dataloader.dataset
+    assert new.type == wrapper
+    assert new.get('pipeline') == old.get('pipeline')
+    assert new.dataset.pipeline == old['dataset']['pipeline']
+    assert new.dataset.filter_cfg.min_size == 1
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        built = DATASETS.build(new)
+        assert len(built) >= 6
+        assert len(built[0]['data_samples'].gt_instances.bboxes) > 0
+
+
+def test_data_sets_that_are_several_are_named(data):
+    cfg = Config.fromfile(DEMO)
+    cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': []}
+    with pytest.raises(UserError, match='type ConcatDataset has no pipeline'):
+        use_coco_folder(cfg, find_coco_folder(data))
+
+
+def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
+    file = data / 'annotations/instances_val.json'
+    file.rename(file.with_name('instances_val_of_training_day.json'))
+    assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')
+
+
+def test_one_file_for_both_splits_is_no_validation(data):
+    folder = data / 'annotations'
+    (folder / 'instances_val.json').unlink()
+    (folder / 'instances_train.json').rename(folder / 'trainval.json')
+    with pytest.raises(UserError, match='trainval.json .* both .*train.*val'):
+        find_coco_folder(data)

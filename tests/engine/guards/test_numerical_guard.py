@@ -1,0 +1,456 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The first value that is not finite stops a run, or is skipped."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import MODELS, init_default_scope
+from tiny_run import make_coco, write_config
+from torch import nn
+from toy import Numbers, Toy, build_runner
+
+from mmext.engine.guards.numerical_guard import (
+    SCALER_SKIPS,
+    NumericalGuardHook,
+)
+from mmext.engine.guards.replay import (
+    load_step,
+    non_finite_terms,
+    replay,
+    save_step,
+)
+from mmext.engine.runner import ReliableRunner
+from mmext.errors import UserError
+from mmext.utils.random_state import random_state, set_random_state
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def assert_equal(one: dict, other: dict) -> None:
+    for key in one:
+        torch.testing.assert_close(
+            one[key], other[key], rtol=0, atol=0, equal_nan=True
+        )
+
+
+class Before(Hook):
+    """Keeps the weights that each step began with."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict] = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.seen.append(weights(runner.model))
+
+
+@pytest.mark.parametrize(
+    'optim',
+    [{}, {'clip_grad': {'max_norm': 1}}, {'type': 'CPUAmpOptimWrapper'}],
+    ids=['plain', 'clipped', 'amp'],
+)
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
+    wrapper = {'optimizer': {'type': 'AdamW', 'lr': 0.01}, **optim}
+    before = Before()
+    runner = build_runner(
+        tmp_path, bad={5: value}, optim_wrapper=wrapper, custom_hooks=[before]
+    )
+    with pytest.raises(UserError) as caught:
+        runner.train()
+    told = str(caught.value)
+    assert 'the loss of iteration 3 (epoch 1, process 0)' in told
+    assert 'loss_cls = nan, loss_box = nan' in told
+    assert 'acc' not in told
+    # It came in with the picture.
+    assert 'first in the forward pass: data_preprocessor (' in told
+    assert 'images: 4 4.png; 5 5.png' in told
+    assert 'learning rate: 0.01' in told
+    # The step was not taken; not even the norm's statistics have moved.
+    assert len(before.seen) == 3
+    assert_equal(weights(runner.model), before.seen[-1])
+    assert all(v.isfinite().all() for v in weights(runner.model).values())
+    file = tmp_path / 'nonfinite_iter_3.pth'
+    assert str(file) in told and 'replay_step.py' in told
+    saved = load_step(file)
+    assert_equal(saved['state_dict'], before.seen[-1])
+    inputs = saved['batches'][0]['data']['inputs']
+    assert_equal(
+        dict(enumerate(inputs)),
+        dict(enumerate(Numbers(8, {5: value}).images[4:6])),
+    )
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+class TwoSteps(Toy):
+    """Two optimisers, each with a forward pass of its own."""
+
+    def train_step(self, data, optim_wrapper):
+        data = self.data_preprocessor(data, True)
+        logged = {}
+        for name in ('body', 'head'):
+            losses = self(**data, mode='loss')
+            loss, logged = self.parse_losses(losses)
+            optim_wrapper[name].update_params(loss)
+        return logged
+
+
+def two_optimizers(model: Toy, **more) -> OptimWrapperDict:
+    body = [*model.conv.parameters(), *model.bn.parameters()]
+    parts = {'body': body, 'head': model.head.parameters()}
+    return OptimWrapperDict(
+        **{
+            name: OptimWrapper(torch.optim.SGD(part, lr=0.01), **more)
+            for name, part in parts.items()
+        }
+    )
+
+
+@pytest.mark.parametrize('more', [{}, {'clip_grad': {'max_norm': 1}}])
+def test_several_optimizers_are_watched(tmp_path, more):
+    """Each has two optimisers' ends of it: the first must not step either."""
+    model, before = TwoSteps(), Before()
+    runner = build_runner(
+        tmp_path,
+        model,
+        bad={5: math.nan},
+        optim_wrapper=two_optimizers(model, **more),
+        custom_hooks=[before],
+    )
+    with pytest.raises(UserError) as caught:
+        runner.train()
+    told = str(caught.value)
+    assert 'the loss of iteration 3 (epoch 1, process 0)' in told
+    assert 'images: 4 4.png; 5 5.png' in told
+    assert len(before.seen) == 3
+    assert_equal(weights(model), before.seen[-1])
+    assert not torch.equal(
+        before.seen[1]['conv.weight'], before.seen[0]['conv.weight']
+    )
+    saved = load_step(tmp_path / 'nonfinite_iter_3.pth')
+    assert_equal(saved['state_dict'], before.seen[-1])
+
+
+def test_several_optimizers_skip(tmp_path):
+    model = TwoSteps()
+    runner = build_runner(
+        tmp_path,
+        model,
+        bad={5: math.nan},
+        optim_wrapper=two_optimizers(model),
+        custom_hooks=[NumericalGuardHook(max_skips=1)],
+    )
+    runner.train()
+    assert runner.iter == 4
+    assert all(v.isfinite().all() for v in weights(model).values())
+
+
+class BadGradient(Toy):
+    """The loss is finite; the gradient of a root at zero is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = nn.Identity()
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        losses = super().forward(inputs, data_samples, mode)
+        if data_samples[0].img_id == 4:
+            zero = self.late(0 * self.head.weight)
+            losses['loss_cls'] = losses['loss_cls'] + zero.sqrt().sum()
+        return losses
+
+
+def test_a_gradient_that_is_not_finite(tmp_path):
+    runner = build_runner(tmp_path, BadGradient())
+    with pytest.raises(UserError) as caught:
+        runner.train()
+    told = str(caught.value)
+    assert 'the gradient of iteration 3' in told
+    assert 'what comes back to late (Identity)' in told
+    assert 'loss terms' not in told
+
+
+def test_weights_that_were_broken_before(tmp_path):
+    model = Toy()
+    nn.init.constant_(model.head.bias, math.inf)
+    with pytest.raises(UserError) as caught:
+        build_runner(tmp_path, model).train()
+    assert 'already not finite before the step: head.bias' in str(caught.value)
+    assert 'first in the forward pass: head (Linear)' in str(caught.value)
+
+
+def test_a_constant_loss_counts_too(tmp_path):
+    """Its own gradient is finite; the run is worth nothing all the same."""
+
+    class Constant(Toy):
+        def forward(self, inputs, data_samples=None, mode='loss'):
+            losses = super().forward(inputs, data_samples, mode)
+            losses['loss_box'] = [x + math.inf for x in losses['loss_box']]
+            return losses
+
+    with pytest.raises(UserError, match='loss terms: loss_box = inf'):
+        build_runner(tmp_path, Constant()).train()
+
+
+def test_a_bad_step_can_be_skipped(tmp_path):
+    """The run then ends as if the step had never been asked for."""
+
+    class Skip(OptimWrapper):
+        """Leaves out the third step, and what it did to the norms."""
+
+        def step(self, **kwargs) -> None:
+            if self.inner_count != 3:
+                super().step(**kwargs)
+
+    guard = {'type': 'NumericalGuardHook', 'max_skips': 1}
+    momentum = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
+    runner = build_runner(
+        tmp_path / 'bad',
+        bad={5: math.nan},
+        optim_wrapper={'optimizer': momentum},
+        custom_hooks=[guard],
+    )
+    runner.train()
+    got = weights(runner.model)
+    assert all(v.isfinite().all() for v in got.values())
+    model = Toy()
+    other = build_runner(
+        tmp_path / 'good',
+        model,
+        optim_wrapper=Skip(torch.optim.SGD(model.parameters(), 0.1, 0.9)),
+    )
+    torch.manual_seed(0)
+    other.model.load_state_dict(Toy().state_dict())
+    other.train()
+    want = weights(other.model)
+    for key in ('conv.weight', 'head.weight', 'bn.weight'):
+        torch.testing.assert_close(got[key], want[key])
+    assert (tmp_path / 'bad' / 'nonfinite_iter_3.pth').exists()
+    runner = build_runner(
+        tmp_path / 'two', bad={4: math.nan, 6: math.nan}, custom_hooks=[guard]
+    )
+    with pytest.raises(UserError, match='iteration 4'):
+        runner.train()
+
+
+def test_accumulated_gradients(tmp_path):
+    """The batch to blame is found among those of one step."""
+    before = Before()
+    runner = build_runner(
+        tmp_path,
+        bad={5: math.nan},
+        optim_wrapper={
+            'optimizer': {'type': 'SGD', 'lr': 0.1},
+            'accumulative_counts': 4,
+        },
+        custom_hooks=[before],
+    )
+    with pytest.raises(UserError, match='images: 4 4.png; 5 5.png'):
+        runner.train()
+    assert_equal(weights(runner.model), before.seen[0])
+    saved = load_step(tmp_path / 'nonfinite_iter_4.pth')
+    assert len(saved['batches']) == 4
+
+
+class Scaler:
+    """As much of GradScaler as AmpOptimWrapper uses; finds what it is told."""
+
+    def __init__(self, skips: list[int]) -> None:
+        self.skips, self.count = skips, 0
+
+    def step(self, optimizer) -> None:
+        self.count += 1
+        if self.count not in self.skips:
+            optimizer.step()
+
+
+class ScaledWrapper(OptimWrapper):
+    def __init__(self, optimizer, skips) -> None:
+        super().__init__(optimizer)
+        self.loss_scaler = Scaler(skips)
+
+    def step(self, **kwargs) -> None:
+        self.loss_scaler.step(self.optimizer)
+
+
+def scaled(tmp_path: Path, skips, **more):
+    model = Toy()
+    wrapper = ScaledWrapper(torch.optim.SGD(model.parameters(), 0.1), skips)
+    return build_runner(tmp_path, model, optim_wrapper=wrapper, **more)
+
+
+def test_steps_that_a_scaler_skips_are_normal(tmp_path):
+    scaled(tmp_path / 'a', [1, 2, 4]).train()
+    assert not list(tmp_path.glob('*/nonfinite*'))
+    # A loss does not contain the scale: it is never normal.
+    with pytest.raises(UserError, match='iteration 3.*\n.*loss_cls = nan'):
+        scaled(tmp_path / 'b', [3], bad={5: math.nan}).train()
+    # Nor is a gradient that no scale makes finite.
+    skips = list(range(1, 99))
+    images = 2 * SCALER_SKIPS + 8
+    with pytest.raises(UserError, match=f'iteration {SCALER_SKIPS + 1} '):
+        scaled(tmp_path / 'c', skips, images=images).train()
+
+
+def test_a_real_scaler(tmp_path):
+    """PyTorch's own, on the CPU: gradients overflow until the scale fits."""
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-7)
+    wrapper = OptimWrapper(optimizer)
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**120)
+    wrapper.loss_scaler = scaler
+    wrapper.scale_loss = lambda loss: scaler.scale(1e6 * loss)
+
+    def step(**kwargs) -> None:
+        scaler.step(optimizer)
+        scaler.update()
+
+    wrapper.step = step
+    start = weights(model)
+    runner = build_runner(tmp_path, model, images=60, optim_wrapper=wrapper)
+    runner.train()
+    assert scaler.get_scale() < 2.0**120
+    assert not torch.equal(start['head.weight'], model.head.weight)
+
+
+@MODELS.register_module()
+class NoisyToy(Toy):
+    """Draws random numbers, so that a replay has to draw them again."""
+
+    def __init__(self) -> None:
+        super().__init__(noise=1.0)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        losses = super().forward(inputs, data_samples, mode)
+        if mode == 'loss' and data_samples[0].img_id == 6:
+            self.drawn = float(torch.rand(()))
+            losses['loss_cls'] = losses['loss_cls'] + math.inf * self.drawn
+        return losses
+
+
+def test_a_replay_draws_the_same(tmp_path, monkeypatch, capsys):
+    model = NoisyToy()
+    with pytest.raises(UserError):
+        build_runner(tmp_path, model).train()
+    first, file = model.drawn, tmp_path / 'nonfinite_iter_4.pth'
+    again = NoisyToy()
+    monkeypatch.setattr(
+        'mmext.engine.guards.replay.build_model', lambda cfg: again
+    )
+    torch.rand(9)
+    (found,) = replay(Config({'model': {}}), file)
+    assert again.drawn == first
+    assert found.losses == {'loss_cls': math.inf}
+    with pytest.raises(UserError, match='not a saved step'):
+        torch.save({'state_dict': {}}, tmp_path / 'a.pth')
+        load_step(tmp_path / 'a.pth')
+
+
+def test_the_guard_changes_nothing(tmp_path):
+    """Same numbers, bit for bit, with it and without."""
+    ends = []
+    start = Toy(noise=0.5)
+    for name in ('with', 'without'):
+        runner = build_runner(
+            tmp_path / name, copy.deepcopy(start), epochs=2, shuffle=True
+        )
+        assert any(isinstance(h, NumericalGuardHook) for h in runner.hooks)
+        if name == 'without':
+            runner._hooks = [
+                h
+                for h in runner.hooks
+                if not isinstance(h, NumericalGuardHook)
+            ]
+        runner.train()
+        ends.append(weights(runner.model))
+    assert_equal(*ends)
+
+
+def test_terms():
+    inf = torch.tensor(math.inf)
+    one = torch.tensor(1.0)
+    assert non_finite_terms({'loss': inf, 'loss_a': inf, 'acc': inf}) == {
+        'loss_a': math.inf
+    }
+    assert non_finite_terms({'loss': inf, 'loss_a': [one]}) == {
+        'loss': math.inf
+    }
+    assert non_finite_terms({'loss': one}) == {}
+
+
+def test_all_processes_stop_together(tmp_path):
+    """Only one of them has the image; both name it."""
+    root = Path(__file__).resolve().parents[3]
+    script = root / 'tests' / 'helpers' / 'toy_ranks.py'
+    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    subprocess.run(
+        [sys.executable, *two, script, tmp_path],
+        env={
+            **os.environ,
+            'PYTHONPATH': str(root),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '-1',
+        },
+        check=True,
+        timeout=300,
+    )
+    ends = [torch.load(tmp_path / f'rank_{i}.pth') for i in (0, 1)]
+    assert [end['iter'] for end in ends] == [2, 2]
+    for end in ends:
+        assert 'iteration 3 (epoch 1, process 1)' in end['told']
+        assert 'loss_cls = inf' in end['told']
+        assert 'images: 5 5.png' in end['told']
+    assert [p.name for p in tmp_path.glob('nonfinite*')] == [
+        'nonfinite_iter_3_rank_1.pth'
+    ]
+
+
+@pytest.mark.parametrize('polygons', [True, False])
+def test_a_detector_s_batch_is_kept_and_read(tmp_path, polygons):
+    """Boxes, masks and all: read with ``weights_only``."""
+    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    cfg = Config.fromfile(
+        write_config(tmp_path / 'tiny.py', make_coco(tmp_path / 'c'), 1, base)
+    )
+    cfg.train_dataloader.dataset.pipeline[1].poly2mask = not polygons
+    cfg.train_dataloader.persistent_workers = False
+    init_default_scope('mmdet')
+    loader = ReliableRunner.build_dataloader(cfg.train_dataloader)
+    batch = next(iter(loader))
+    step = {'data': batch, 'random_state': random_state()}
+    save_step(tmp_path / 'a.pth', {'state_dict': {}, 'batches': [step]})
+    (read,) = load_step(tmp_path / 'a.pth')['batches']
+    assert_equal(
+        dict(enumerate(read['data']['inputs'])),
+        dict(enumerate(batch['inputs'])),
+    )
+    for one, other in zip(
+        read['data']['data_samples'], batch['data_samples'], strict=True
+    ):
+        assert one.metainfo == other.metainfo
+        assert one.keys() == other.keys()
+        mine, theirs = one.gt_instances, other.gt_instances
+        assert torch.equal(mine.bboxes.tensor, theirs.bboxes.tensor)
+        assert torch.equal(mine.labels, theirs.labels)
+        assert (mine.masks.to_ndarray() == theirs.masks.to_ndarray()).all()
+    drawn = []
+    for state in (step['random_state'], read['random_state']):
+        set_random_state(state)
+        drawn.append(
+            (random.random(), np.random.rand(), float(torch.rand(())))
+        )
+    assert drawn[0] == drawn[1]

@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A run killed before it validated an epoch validates it when resumed."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.runner import ValLoop
+from same_end import assert_same_end
+from tiny_run import make_coco, write_config
+
+TRAIN = Path(__file__).parents[3] / 'tools' / 'train.py'
+MORE = """
+default_hooks.update(checkpoint=dict(save_best='auto'))
+"""
+
+
+def run(config: Path, work: Path, *options: str) -> None:
+    argv = [str(TRAIN), str(config), '--work-dir', str(work), *options]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', argv)
+        runpy.run_path(str(TRAIN), run_name='__main__')
+
+
+def validations(work: Path) -> dict[int, float]:
+    """AP by epoch, of all runs in a work dir."""
+    found = {}
+    for file in work.glob('*/vis_data/scalars.json'):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            if 'coco/bbox_mAP' in record:
+                found[record['step']] = record['coco/bbox_mAP']
+    return found
+
+
+class KilledError(BaseException):
+    """Ends a training where SIGKILL would."""
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> Path:
+    """Two epochs, one of them better: losing that one would show."""
+    folder = tmp_path_factory.mktemp('resume')
+    data = make_coco(folder / 'coco')
+    config = write_config(folder / 'tiny.py', data, epochs=2, more=MORE)
+    run(config, folder / 'whole')
+    return folder
+
+
+@pytest.mark.parametrize('epoch', [1, 2])
+def test_no_validation_is_lost(whole, tmp_path, monkeypatch, epoch):
+    """Killed when an epoch's checkpoint was there and its AP was not."""
+    validate = ValLoop.run
+
+    def die(self) -> dict:
+        if self.runner.epoch == epoch:
+            raise KilledError
+        return validate(self)
+
+    monkeypatch.setattr(ValLoop, 'run', die)
+    with pytest.raises(KilledError):
+        run(whole / 'tiny.py', tmp_path / 'work')
+    monkeypatch.undo()
+    assert (tmp_path / 'work' / f'epoch_{epoch}.pth').exists()
+    assert sorted(validations(tmp_path / 'work')) == [1, 2][: epoch - 1]
+    run(whole / 'tiny.py', tmp_path / 'work', '--resume')
+    want = validations(whole / 'whole')
+    assert sorted(want) == [1, 2] and want[1] != want[2]
+    assert validations(tmp_path / 'work') == want
+    kept = {p.name for p in (whole / 'whole').glob('*.pth')}
+    best = f'best_coco_bbox_mAP_epoch_{max(want, key=want.get)}.pth'
+    assert best in kept
+    assert {p.name for p in (tmp_path / 'work').glob('*.pth')} == kept
+    # What follows a new best is saved too, as MMEngine does without a kill.
+    for name in kept:
+        assert_same_end(whole / 'whole' / name, tmp_path / 'work' / name)
+
+
+def test_a_new_run_does_not_validate_first(whole):
+    logs = [p.read_text() for p in (whole / 'whole').glob('*/*.log')]
+    assert 'ResumeValidationHook' in logs[0]
+    assert 'Validating first' not in logs[0]

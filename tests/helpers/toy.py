@@ -1,0 +1,91 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""A model and a data set of a few numbers, for tests of the runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mmext.engine.runner import ReliableRunner
+
+
+class Numbers(Dataset):
+    """Images of 3x4x4 random numbers; those in ``bad`` hold a value."""
+
+    metainfo = {'classes': ('number',)}
+
+    def __init__(self, length: int, bad: dict[int, float] | None = None):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.rand(length, 3, 4, 4, generator=generator)
+        for index, value in (bad or {}).items():
+            self.images[index, 0, 0, 0] = value
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = BaseDataElement(
+            metainfo={'img_id': index, 'img_path': f'{index}.png'}
+        )
+        return {'inputs': self.images[index], 'data_samples': sample}
+
+
+class Toy(BaseModel):
+    """Two losses on a convolution, a norm and a linear layer."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.bn = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+        self.noise = noise
+
+    def forward(self, inputs: list[Tensor], data_samples=None, mode='loss'):
+        x = self.bn(self.conv(torch.stack(inputs))).relu().mean((2, 3))
+        x = x + self.noise * torch.rand_like(x)
+        out = self.head(x)
+        if mode == 'loss':
+            return {
+                'loss_cls': out.square().mean(),
+                'loss_box': [(out - 1).abs().mean(), out.abs().mean()],
+                'acc': out.detach().mean(),
+            }
+        return data_samples
+
+
+def build_runner(
+    work_dir: Path,
+    model: nn.Module | None = None,
+    bad: dict[int, float] | None = None,
+    images: int = 8,
+    epochs: int = 1,
+    batch_size: int = 2,
+    shuffle: bool = False,
+    **more: Any,
+) -> ReliableRunner:
+    """A runner of a toy run; ``more`` goes to the runner."""
+    torch.manual_seed(0)
+    settings = {
+        'model': model or Toy(),
+        'work_dir': str(work_dir),
+        'train_dataloader': {
+            'batch_size': batch_size,
+            'num_workers': 0,
+            'dataset': Numbers(images, bad),
+            'sampler': {'type': 'DefaultSampler', 'shuffle': shuffle},
+            'collate_fn': {'type': 'pseudo_collate'},
+        },
+        'train_cfg': {'type': 'EpochBasedTrainLoop', 'max_epochs': epochs},
+        'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 0.01}},
+        'randomness': {'seed': 0},
+        'experiment_name': f'{work_dir.name}_{id(work_dir)}',
+        'default_scope': 'mmengine',
+        'log_level': 'WARNING',
+    }
+    return ReliableRunner(**{**settings, **more})
