@@ -26,7 +26,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmext.engine.launch import build_runner, set_amp
-from mmext.evaluation.report.logged import duration
+from mmext.utils.text import duration
 from mmext.evaluation.report.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from mmext.evaluation.report.logged import duration
+from mmext.utils.text import duration
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 

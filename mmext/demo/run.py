@@ -25,12 +25,12 @@ from mmext.demo.progress import DemoProgress, ProgressHook
 from mmext.engine.launch import build_runner
 from mmext.evaluation.report.logged import (
     comparison_table,
-    duration,
     run_costs,
     run_labels,
 )
 from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.models.build import build_model
+from mmext.utils.text import duration
 
 FINGERPRINT = 'demo.sha256'
 

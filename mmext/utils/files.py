@@ -6,21 +6,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def write_json(file: Path, content: object) -> None:
-    """Writes a file whole or not at all."""
-    part = file.with_name(f'{file.name}.{os.getpid()}.tmp')
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path that becomes ``path`` when the block ends.
+
+    Nothing is left at either path if the block raises.
+
+    Args:
+        path: The file to write. A file that is there is replaced.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        part.write_text(json.dumps(content), encoding='utf-8')
-        os.replace(part, file)
+        yield part
+        os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, content: object, **options: Any) -> None:
+    """Writes a JSON file completely or not at all.
+
+    Args:
+        path: The file to write.
+        content: What ``json.dumps`` accepts.
+        options: Of ``json.dumps``, such as ``indent``.
+    """
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, **options), encoding='utf-8')
+
+
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):

@@ -15,7 +15,7 @@ from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.coco.summary import METRICS
 from mmext.evaluation.cost.complexity import Complexity
 from mmext.evaluation.cost.latency import Latency
-from mmext.evaluation.report.logged import cost_notes, duration
+from mmext.evaluation.report.logged import cost_notes
 from mmext.evaluation.report.published import detector_name, published_table
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.sides import Side
@@ -26,6 +26,7 @@ from mmext.evaluation.statistics.comparison import (
 )
 from mmext.evaluation.statistics.intervals import METHODS
 from mmext.evaluation.statistics.verdict import interval, points, verdict
+from mmext.utils.text import duration
 
 
 @dataclass(frozen=True)

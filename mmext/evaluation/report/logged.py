@@ -10,6 +10,7 @@ from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import Complexity, config_complexity
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import METRIC_NAMES, Run
+from mmext.utils.text import duration
 
 
 def comparison_table(
@@ -78,18 +79,6 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
         else:
             labels.append(f'{word} ({run.name})')
     return labels
-
-
-def duration(seconds: float | None) -> str:
-    """``1 h 02 min``, ``3 min 20 s`` or ``12 s``; ``-`` for None."""
-    if seconds is None:
-        return '-'
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f'{seconds // 3600} h {seconds % 3600 // 60:02d} min'
-    if seconds >= 60:
-        return f'{seconds // 60} min {seconds % 60:02d} s'
-    return f'{seconds} s'
 
 
 def _common_iou_type(runs: Sequence[Run]) -> str:
