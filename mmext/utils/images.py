@@ -50,7 +50,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             )
             raise UserError(
                 f'image {path} does not exist',
-                did_you_mean(path.name, names)
+                did_you_mean(path.name, [p.name for p in beside])
                 or f'Look into {folder.absolute()}.',
             )
         elif not is_image(path):
