@@ -26,8 +26,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmext.engine.launch import build_runner, set_amp
-from mmext.utils.text import duration
 from mmext.evaluation.report.table import Table
+from mmext.utils.text import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py'

@@ -45,9 +45,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             found += sorted(inside)
         elif not path.exists():
             folder = path.parent
-            names = (
-                [p.name for p in folder.iterdir()] if folder.is_dir() else []
-            )
+            beside = folder.iterdir() if folder.is_dir() else ()
             raise UserError(
                 f'image {path} does not exist',
                 did_you_mean(path.name, [p.name for p in beside])

@@ -13,8 +13,8 @@ from torch import nn
 from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import Complexity, count_complexity
 from mmext.evaluation.report.logged import comparison_table
-from mmext.utils.text import duration
 from mmext.evaluation.runs import describe_backbone, read_run
+from mmext.utils.text import duration
 
 CONFIG = """
 model = dict(type='FasterRCNN', backbone=dict(type='ResNet', depth={depth}))
