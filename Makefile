@@ -10,10 +10,12 @@ DATA ?=
 ARGS ?=
 comma := ,
 PY := $(VENV)/bin/python
+# With -q, --strict would ignore warnings.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test test-slow lint docs bench clean
 
 install: $(STAMP)
 
@@ -46,7 +48,14 @@ test-slow: install
 	$(PY) -m pytest -m slow $(ARGS)
 
 lint: install
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(MKDOCS)
+
+# The documentation as a site: open site/index.html.
+docs: install
+	$(MKDOCS)
 
 bench: install
 	@# These two take an hour or more: start them by themselves.
@@ -54,4 +63,4 @@ bench: install
 	  $(wildcard benchmarks/*.py)); do $(PY) $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist work_dirs *.egg-info
+	rm -rf $(VENV) build dist site work_dirs *.egg-info

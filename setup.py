@@ -34,6 +34,7 @@ def version() -> str:
     return scope['__version__']
 
 
+DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1.0']
 # The OpenMMLab packages are extras: both stacks install the same modules, so
 # a hard requirement on one would corrupt an environment that has the other.
 EXTRAS = {
@@ -50,23 +51,29 @@ EXTRAS = {
         'setuptools<82',
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
-    'cls': ['onedl-mmpretrain>=1.3.6,<1.4'],
+    'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
     'analysis': ['scikit-learn'],
+    'docs': DOCS,
     'dev': [
+        # `make lint` builds the site.
+        *DOCS,
         'hypothesis',
+        'import-linter>=2.3',
         'pytest',
         'pytest-timeout',
         'pytest-xdist',
         'ruff==0.15.*',
         'scikit-learn',
+        'tensorboard',
         'timm',
+        'wandb',
     ],
 }
 
 setup(
     name='mmext',
     version=version(),
-    description='Backbones and honest AP reports for MMDetection',
+    description='Backbones for MMDetection, and reports of their AP',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -77,6 +84,7 @@ setup(
     install_requires=[
         'filelock',
         'hotcoco>=1.3',
+        'jinja2',
         'matplotlib',
         'numpy',
         'pillow',

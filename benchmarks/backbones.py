@@ -1,38 +1,35 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Our backbones beside their peers: time, memory, parameters, FLOPs.
+"""Compares our backbones with others: time, memory, parameters, FLOPs.
 
     python benchmarks/backbones.py                   # every group
     python benchmarks/backbones.py starnet-s1 --rounds 20 --out out.json
     python benchmarks/backbones.py --list
 
-All networks of a group, each in both memory formats, run in turn, round after
-round, in one process; a ratio is the median over rounds of the ratios within
-a round, so that a busy machine slows all alike. ``--cpu-time`` takes the
-process's CPU time instead of the clock, best with ``--threads 1``, for a
-machine that others share. A training step is forward and backward, norms in
-training mode. FLOPs are multiply-adds. Memory is the peak above weights and
-input of one training step.
+All networks of a group, each in both memory formats, are timed in turn, see
+``timing.py``; a ratio is the median over rounds of the ratios within a round.
+``--cpu-time`` takes the CPU time of the process instead of the clock, best
+with ``--threads 1``, for a machine that others share. A training step is
+forward and backward, with norms in training mode. FLOPs are multiply-adds.
+Memory is the peak above weights and input of one training step.
 
-``--out`` keeps each group on each input as soon as it is measured, and a
-second run with the same file does only what is missing. A table in Markdown
-is written beside it.
+``--out`` writes each group on each input as soon as it is measured, and a
+second run with the same file measures only what is missing. A table in
+Markdown is written beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from inhomogeneous_conv import peak_memory
 from mmengine.registry import MODELS
+from timing import in_turn, peak_memory, ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,7 +88,7 @@ def gmlp(arch: str, name: str, **peers: Build) -> tuple[dict, dict]:
     }
 
 
-# It has weights for 14x14 tokens and takes no other number.
+# It has weights for 14x14 tokens and supports no other number.
 TIMM_GMLP = 'timm gMLP'
 SWIN = registered('mmdet.SwinTransformer', drop_path_rate=0.0)
 DWNET = partial(registered, 'DWNet', arch='tiny', drop_path_rate=0.0)
@@ -146,10 +143,9 @@ def count_flops(build: Build, shape: tuple) -> int:
 
 
 def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
-    """Times in ms of each round, peak bytes, parameters and FLOPs."""
+    """Returns times in ms of each round, peak bytes, parameters, FLOPs."""
     cuda = torch.cuda.is_available()
     device = 'cuda' if cuda else 'cpu'
-    clock = time.process_time if args.cpu_time else time.perf_counter
     cast = partial(torch.autocast, device, torch.bfloat16, enabled=args.amp)
     x = torch.rand(shape, device=device)
     runs, result = {}, {}
@@ -162,7 +158,7 @@ def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
             model = build().to(device, memory_format=memory_format)
             image = x.contiguous(memory_format=memory_format)
             runs[name, layout] = model, image
-            result[name][layout] = {mode: [] for mode in MODES}
+            result[name][layout] = {}
 
     def infer(model: nn.Module, image: Tensor) -> None:
         with torch.no_grad(), cast():
@@ -174,39 +170,22 @@ def measure(builds: dict[str, Build], shape: tuple, args) -> dict:
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    def seconds(run: Callable, model: nn.Module, image: Tensor) -> float:
-        gc.collect()
-        if cuda:
-            torch.cuda.synchronize()
-        start = clock()
-        run(model, image)
-        if cuda:
-            torch.cuda.synchronize()
-        return clock() - start
-
     for mode, run in zip(MODES, (infer, step), strict=True):
-        for (name, layout), (model, image) in runs.items():  # warms up, too
-            model.train(mode == 'training step')
+        work = {}
+        for (name, layout), (model, image) in runs.items():
+            model.train(run is step)
             if shape[0] == 1:  # one image has no variance of its means
                 for module in model.modules():
                     if isinstance(module, HomogeneousDynamicConv):
                         module.eval()
+            work[name, layout] = partial(run, model, image)
             if run is step:
-                work = partial(step, model, image)
-                result[name][layout]['memory'] = peak_memory(work, device)
-            else:
-                infer(model, image)
-        for i in range(args.rounds):
-            # Every second round goes backwards: nobody is always first.
-            for (name, layout), pair in list(runs.items())[:: 1 - i % 2 * 2]:
-                taken = 1e3 * seconds(run, *pair)
-                result[name][layout][mode].append(round(taken, 2))
+                memory = peak_memory(work[name, layout], device)
+                result[name][layout]['memory'] = memory
+        times = in_turn(work, args.rounds, args.cpu_time)
+        for (name, layout), taken in times.items():
+            result[name][layout][mode] = [round(1e3 * t, 2) for t in taken]
     return result
-
-
-def ratio(a: list[float], b: list[float]) -> float:
-    """Median over rounds of a over b."""
-    return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
 def as_markdown(content: dict) -> str:

@@ -1,19 +1,19 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Do the intervals of tools/compare.py cover what they say?
+"""Measures the coverage of the intervals of tools/compare.py.
 
-Draws test sets from a simulated population of images whose two detectors
-have a known difference, and counts how often the 95 % interval holds it; and
-compares two equally good detectors, counting how often "no difference" is
-rejected at 5 %.
+It draws test sets from a simulated population of images with two detectors of
+known difference, and counts how often the 95 % interval contains it. It also
+compares two equally good detectors, and counts how often the hypothesis of no
+difference is rejected at 5 %.
 
     python benchmarks/bootstrap_coverage.py --images 100 250 1000
     python benchmarks/bootstrap_coverage.py --report
 
-An image has a few classes, objects of a class come in groups, images and
-objects differ in difficulty (shared by the detectors), classes in frequency
-(1 / rank) and difficulty. A detector finds an object, or not, with a score
-and a localisation quality that follow its skill, and adds false positives.
-The truth is the difference on 200,000 images.
+An image has a few classes, and objects of a class come in groups. Images and
+objects differ in difficulty, which is the same for both detectors, and
+classes in frequency (1 / rank) and difficulty. A detector finds an object
+with a probability, a score and an IoU that depend on its skill, and adds
+false positives. The true difference is that on 200,000 images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from mmext.evaluation.coco.accumulate import accumulate_weighted
-from mmext.evaluation.coco.matches import ClassMatches, Matches
+from mmext.evaluation.coco.matching import ClassMatches, Matches
 from mmext.evaluation.coco.summary import summarize
 from mmext.evaluation.statistics.intervals import METHODS, estimate
 from mmext.evaluation.statistics.resampling import (
@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parent / 'results'
 
 
 def draw(rng: np.random.Generator, n: int, classes: int) -> list[Matches]:
-    """The three detectors on n images of the population."""
+    """Returns the matches of the three detectors on n images."""
     share = 1 / np.arange(1, classes + 1)
     share /= share.sum()
     ease = np.linspace(-0.5, 0.5, classes)[
@@ -85,8 +85,6 @@ def draw(rng: np.random.Generator, n: int, classes: int) -> list[Matches]:
         )
         found.append(
             Matches(
-                image_ids=np.arange(n),
-                category_ids=np.arange(classes),
                 names=tuple(map(str, range(classes))),
                 areas=('all', 'small'),
                 objects=objects,
@@ -96,7 +94,14 @@ def draw(rng: np.random.Generator, n: int, classes: int) -> list[Matches]:
     return found
 
 
-def _class(k, image, category, area, score, quality) -> ClassMatches:
+def _class(
+    k: int,
+    image: np.ndarray,
+    category: np.ndarray,
+    area: np.ndarray,
+    score: np.ndarray,
+    quality: np.ndarray,
+) -> ClassMatches:
     rows = np.flatnonzero(category == k)
     rows = rows[np.argsort(-score[rows])]
     hit = ((1 << quality[rows]) - 1).astype(np.uint16)
@@ -107,14 +112,13 @@ def _class(k, image, category, area, score, quality) -> ClassMatches:
         rank=np.zeros(rows.size, np.int16),
         hit=np.stack([hit, np.where(small, hit, 0)]),
         ignored=np.stack([0 * hit, np.where(small, 0, ALL_BITS)]),
-        row=np.full(rows.size, -1),
     )
 
 
 def differences(
     rng: np.random.Generator, weights: np.ndarray, classes: int
 ) -> list[dict[str, np.ndarray]]:
-    """(B,) differences to the baseline, of both candidates."""
+    """Returns metric -> (B,) differences, of both candidates."""
     values = [
         summarize(accumulate_weighted(m, weights, threads=1), METRICS)
         for m in draw(rng, weights.shape[1], classes)
@@ -125,7 +129,7 @@ def differences(
 
 
 def truth(classes: int) -> dict[str, float]:
-    """The difference on 200,000 images."""
+    """Returns the differences on 200,000 images."""
     rng = np.random.default_rng(2**20)
     ones = np.ones((1, 50_000), np.int32)
     parts = [differences(rng, ones, classes)[0] for _ in range(4)]
@@ -133,7 +137,7 @@ def truth(classes: int) -> dict[str, float]:
 
 
 def trial(seed: int, n: int, classes: int, resamples: int) -> dict:
-    """One test set: each method's interval, and the null's p-value."""
+    """Returns the intervals of one test set, and the p-value of the null."""
     rng = np.random.default_rng([seed, n, classes])
     weights = np.concatenate(
         [
@@ -163,7 +167,7 @@ def trial(seed: int, n: int, classes: int, resamples: int) -> dict:
 
 
 def run(args: argparse.Namespace, n: int) -> None:
-    """Runs what is missing of the trials; stops and goes on as you like."""
+    """Runs the trials that are missing; it can be interrupted."""
     path = args.results / f'bootstrap_coverage_{args.classes}_{n}.jsonl'
     args.results.mkdir(exist_ok=True)
     done = len(path.read_text().splitlines()) if path.exists() else 0
@@ -183,7 +187,7 @@ def run(args: argparse.Namespace, n: int) -> None:
 
 
 def report(args: argparse.Namespace) -> str:
-    """A Markdown table of all results there are."""
+    """Returns a Markdown table of all results."""
     path = args.results / f'bootstrap_coverage_{args.classes}_truth.json'
     true = json.loads(path.read_text())
     lines = [

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Time and memory of a comparison of COCO val2017's size.
+"""Measures time and memory of a comparison of COCO val2017's size.
 
-5,000 images, 480,000 detections a run, 80 classes, 1,000 resamples: first
-AP, AP50 and AP75, then all twelve numbers and every class. Prints wall-clock
-and processor time; on a busy machine only the second says anything.
+There are 5,000 images, 480,000 detections a run, 80 classes and 1,000
+resamples: first without AP by size, then with all metrics. It prints wall and
+processor time. On a busy machine only processor time can be compared.
 
     python benchmarks/compare_speed.py
 """
@@ -26,12 +26,12 @@ CLASSES = 80
 
 
 def make_truth(images: int, seed: int = 0) -> dict:
-    """About 7 objects an image, classes as uneven as COCO's."""
+    """About 7 objects an image, with class frequencies as in COCO."""
     rng = np.random.default_rng(seed)
     share = rng.dirichlet(np.full(CLASSES, 0.5))
     count = rng.poisson(7.3, images)
     image = np.repeat(np.arange(1, images + 1), count)
-    # An image has few classes (2.9 in COCO): objects repeat the image's.
+    # The objects of an image share few classes (2.9 in COCO).
     favourites = rng.choice(CLASSES, (images + 1, 3), p=share)
     category = favourites[image, rng.integers(0, 3, image.size)] + 1
     size = np.exp(rng.normal(4, 1, (image.size, 2))).clip(4, 600)
@@ -60,7 +60,7 @@ def make_truth(images: int, seed: int = 0) -> dict:
 
 
 def make_detections(truth: dict, an_image: int, seed: int) -> list[dict]:
-    """Half near objects, with a score that follows their fit."""
+    """Half are near objects, with scores that depend on the distance."""
     rng = np.random.default_rng(seed)
     anns = truth['annotations']
     owner = np.array([a['image_id'] for a in anns])
@@ -94,15 +94,17 @@ def make_detections(truth: dict, an_image: int, seed: int) -> list[dict]:
     return [
         {'image_id': i, 'category_id': c, 'bbox': b, 'score': s}
         for i, c, b, s in zip(
-            *(image.tolist(), category.tolist()),
-            *(final.tolist(), score.tolist()),
+            image.tolist(),
+            category.tolist(),
+            final.tolist(),
+            score.tolist(),
             strict=True,
         )
     ]
 
 
 def timed(what: str, work: Callable[[], object]) -> tuple:
-    """Runs it; prints and returns (result, wall seconds, CPU seconds)."""
+    """Runs, prints and returns (result, wall seconds, CPU seconds)."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -121,15 +123,12 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--part', choices=('quick', 'full'))
     args = parser.parse_args()
-    if args.part is None:  # one process each, for its own peak of memory
+    if args.part is None:  # one process each, to measure peak memory
         for part in ('quick', 'full'):
             command = [sys.executable, *sys.argv, '--part', part]
             os.spawnv(os.P_WAIT, sys.executable, command)
         return
-    from mmext.evaluation.coco.ground_truth import read_ground_truth
-    from mmext.evaluation.coco.matches import AREAS
-    from mmext.evaluation.report.content import evaluate
-    from mmext.evaluation.sides import make_side, read_source
+    from mmext.evaluation.compare import compare
 
     with tempfile.TemporaryDirectory() as folder:
         truth = make_truth(args.images)
@@ -143,19 +142,13 @@ def main() -> None:
             f'{args.resamples} resamples, {args.threads} threads'
         )
         del truth, found
-        sides = [
-            make_side([read_source(Path(folder, f'{name}.bbox.json'))])
-            for name in ('a', 'b')
-        ]
-        areas = ('all',) if args.part == 'quick' else tuple(AREAS)
         report, _, _ = timed(
             'read, match, resample, intervals',
-            lambda: evaluate(
-                sides,
-                read_ground_truth(Path(folder, 'gt.json')),
-                'bbox',
+            lambda: compare(
+                [Path(folder, f'{name}.bbox.json') for name in ('a', 'b')],
+                ann=Path(folder, 'gt.json'),
                 resamples=args.resamples,
-                areas=areas,
+                quick=args.part == 'quick',
                 threads=args.threads,
             ),
         )

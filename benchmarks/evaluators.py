@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Evaluators of COCO AP beside each other, on data of COCO val2017's size.
+"""Compares evaluators of COCO AP on data of COCO val2017's size.
 
     python benchmarks/evaluators.py [--images 5000]
 
-faster-coco-eval takes part where it is installed, which no extra of mmext
-does: pip install faster-coco-eval
+faster-coco-eval is included if it is installed; no extra of mmext installs
+it: pip install faster-coco-eval
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmext.evaluation.coco.summary import METRICS, summarize
 
 
 def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:
-    """The reference: twelve numbers, as all of these."""
+    """The twelve metrics of the reference."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -36,21 +36,21 @@ def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:
 
 
 def run_faster(gt: Path, dt: Path) -> np.ndarray:
-    """faster-coco-eval."""
+    """The twelve metrics of faster-coco-eval."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     return _reference(COCO, COCOeval_faster, gt, dt)
 
 
 def run_hotcoco(gt: Path, dt: Path) -> np.ndarray:
-    """hotcoco."""
+    """The twelve metrics of hotcoco."""
     from hotcoco import COCO, COCOeval
 
     return _reference(COCO, COCOeval, gt, dt)
 
 
 def run_mmext(gt: Path, dt: Path) -> np.ndarray:
-    """With everything kept that resampling needs."""
+    """The twelve metrics of mmext, with all that resampling needs."""
     truth = read_ground_truth(gt)
     matches = match(truth, read_predictions(dt, truth))
     ones = np.ones((1, matches.num_images), int)
@@ -58,7 +58,7 @@ def run_mmext(gt: Path, dt: Path) -> np.ndarray:
     return np.array([found[m][0] for m in METRICS])
 
 
-def _reference(coco, evaluator, gt: Path, dt: Path) -> np.ndarray:
+def _reference(coco: type, evaluator: type, gt: Path, dt: Path) -> np.ndarray:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = coco(str(gt))
         found = evaluator(truth, truth.loadRes(str(dt)), 'bbox')

@@ -1,23 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Breaks trainings on purpose and counts what survives.
+"""Breaks trainings on purpose and counts how many recover exactly.
 
     python benchmarks/faults.py [--only kill flipped] [--trials N] [--seed S]
 
-Every trial is a real training by tools/train.py (Faster R-CNN with EMA,
-warm-up and a checkpoint an epoch, on a few drawn images), broken once or
-twice and finished with ``--resume``. It is recovered when that ends well,
-and equal when weights, EMA, optimiser and schedules are, bit for bit, those
-of the undisturbed run, and the last loss and AP too.
+Every trial is a training by tools/train.py (Faster R-CNN with EMA, warm-up
+and a checkpoint after each epoch, on a few drawn images) that is broken once
+or twice and finished with ``--resume``. It has recovered if it ends without
+an error. It is equal if weights, EMA, optimizer and schedules are those of
+the undisturbed run, bit for bit, and so are the last loss and AP.
 
-A training process starts in 8 s, most of them imports. The processes here
+A training process takes 8 s to start, mostly for imports. The processes here
 are forked from a server that has imported the packages and done nothing else
-(``multiprocessing``'s forkserver) and then run tools/train.py itself; SIGKILL
-reaches that process as it would any other. Some trials start a new
-interpreter instead, to show that it makes no difference.
+(the forkserver of ``multiprocessing``), and then run tools/train.py. SIGKILL
+reaches them like any other process. Some trials start a new interpreter
+instead, to show that it makes no difference.
 
-The full disk is a tmpfs, which needs root; without, it is skipped. What is
-finished is not repeated (--work-dir keeps it); when all is, the table goes to
-benchmarks/results/faults.md and docs/reliability.md.
+The full disk is a tmpfs, which needs root; otherwise these trials are
+skipped. Finished trials are kept in --work-dir and not repeated. When all are
+finished, the table is written to benchmarks/results/faults.md and
+docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1)]
 
 
 def run_tool(arguments: list[str], log: Path) -> None:
-    """tools/train.py in this process; what it prints goes to a file."""
+    """Runs tools/train.py in this process and redirects its output."""
     with log.open('ab') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -82,13 +83,14 @@ def run_tool(arguments: list[str], log: Path) -> None:
 
 @dataclass
 class Outcome:
-    """What became of one training.
+    """The result of one trial.
 
     Args:
-        recovered: Whether it came to its end.
-        lost: Iterations that had to be done again.
-        equal: Whether it ended where the undisturbed one did.
-        writing: Whether the fault was inside the writing of a checkpoint.
+        recovered: Whether the training finished.
+        lost: Iterations that were done twice.
+        equal: Whether it ended with the state of the undisturbed run.
+        writing: Whether the fault was while a checkpoint was written.
+            Default: False.
     """
 
     recovered: bool
@@ -98,10 +100,10 @@ class Outcome:
 
 
 class Lab:
-    """Where trainings run.
+    """Starts trainings and compares them with the undisturbed one.
 
     Args:
-        root: A folder; what it has of earlier trials is kept.
+        root: A folder; results of earlier trials in it are used.
     """
 
     def __init__(self, root: Path) -> None:
@@ -111,7 +113,7 @@ class Lab:
         self.random = random.Random()
         self.config = self.root / 'tiny.py'
         self.config.write_text(CONFIG)
-        load_config(self.config).dump(self.config)  # flat: read faster
+        load_config(self.config).dump(self.config)  # without bases: faster
         self.context = multiprocessing.get_context('forkserver')
         self.context.set_forkserver_preload(
             [
@@ -123,18 +125,18 @@ class Lab:
                 'mmdet.visualization',
             ]
         )
-        self.whole = self.root / 'undisturbed'
+        self.reference = self.root / 'undisturbed'
         self.seconds = self.undisturbed()
 
     def folder(self, name: str = 'trial') -> Path:
-        """A new work dir; there is one at a time."""
+        """Creates an empty work dir; the last one is removed."""
         work = self.root / name
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         return work
 
     def start(self, work: Path, *options: str) -> multiprocessing.Process:
-        """Starts a training by a forked process."""
+        """Starts a training in a forked process."""
         arguments = [str(self.config), '--work-dir', str(work), *options]
         process = self.context.Process(
             target=run_tool, args=(arguments, work / 'printed.txt')
@@ -143,12 +145,12 @@ class Lab:
         return process
 
     def undisturbed(self) -> float:
-        """Trains what all others are compared with; returns its seconds."""
-        known = self.whole / 'seconds.json'
+        """Trains without a fault; returns the time in seconds."""
+        known = self.reference / 'seconds.json'
         if known.is_file():
             return json.loads(known.read_text())
         for work in (self.folder(), self.folder('undisturbed')):
-            begun = time.monotonic()  # of the second: the first one warms up
+            begun = time.monotonic()  # the first run warms up
             process = self.start(work)
             process.join()
             seconds = time.monotonic() - begun
@@ -160,7 +162,7 @@ class Lab:
     def finish(
         self, work: Path, before: int = 0, writing: bool = False
     ) -> Outcome:
-        """Resumes a training until its end; the others as for judge."""
+        """Resumes a training until its end; see :meth:`judge`."""
         process = self.start(work, '--resume')
         process.join()
         return self.judge(work, process.exitcode, before, writing)
@@ -172,15 +174,15 @@ class Lab:
 
         Args:
             work: Its work dir.
-            status: Of its last process.
-            before: Iterations that no log in the work dir tells of.
-            writing: For the outcome.
+            status: The exit status of its last process.
+            before: Iterations before the logs of the work dir. Default: 0.
+            writing: See :class:`Outcome`.
         """
         done, needed = (
             sum('loss' in record for record in records(folder))
-            for folder in (work, self.whole)
+            for folder in (work, self.reference)
         )
-        equal = status == 0 and same_end(self.whole, work)
+        equal = status == 0 and same_end(self.reference, work)
         if not equal:
             kept = self.root / f'failed-{time.strftime("%H%M%S")}'
             shutil.copytree(work, kept)
@@ -190,7 +192,7 @@ class Lab:
 
 
 def records(work: Path) -> list[dict]:
-    """What the runs in a work dir logged, oldest first."""
+    """Returns what the runs in a work dir have logged, oldest first."""
     found = []
     for file in sorted(work.glob('*/vis_data/scalars.json')):
         for line in file.read_text(encoding='utf-8').splitlines():
@@ -206,7 +208,7 @@ def _epoch(file: Path) -> int:
 
 
 def same(one: object, other: object) -> bool:
-    """Bit for bit, through all containers of a checkpoint."""
+    """Compares two values of a checkpoint bit for bit."""
     import torch
 
     if type(one) is not type(other):
@@ -223,7 +225,7 @@ def same(one: object, other: object) -> bool:
 
 
 def same_end(one: Path, other: Path) -> bool:
-    """Whether two trainings ended with the same files, state, loss and AP."""
+    """Compares the files, the state, the loss and the AP of two trainings."""
     from mmext.checkpoints.read import load
 
     kept = [{p.name for p in work.glob('*.pth*')} for work in (one, other)]
@@ -232,7 +234,7 @@ def same_end(one: Path, other: Path) -> bool:
         return False
     ends = [load(work / f'epoch_{EPOCHS}.pth') for work in (one, other)]
     for end in ends:
-        # Times, and the log's history with them.
+        # Times, and the history of the log, which contains times.
         end.pop('message_hub')
         end['meta'] = {k: end['meta'][k] for k in ('epoch', 'iter')}
     logged = []
@@ -249,7 +251,7 @@ def kill(lab: Lab, kills: int = 1) -> Outcome:
     """SIGKILL at a random moment, the start included."""
     work = lab.folder()
     for i in range(kills):
-        process = lab.start(work, *['--resume'] * (i > 0))
+        process = lab.start(work, '--resume') if i else lab.start(work)
         process.join(lab.random.uniform(0, lab.seconds))
         if process.exitcode == 0:  # it was faster than the undisturbed run
             return kill(lab, kills)
@@ -306,19 +308,18 @@ def kill_worker(lab: Lab) -> Outcome:
     workers = Path(f'/proc/{process.pid}/task/{process.pid}/children')
     os.kill(int(lab.random.choice(workers.read_text().split())), 9)
     status = process.wait()
-    whole, lab.whole = lab.whole, pair
+    reference, lab.reference = lab.reference, pair
     outcome = lab.judge(work, status)
-    lab.whole = whole
+    lab.reference = reference
     return outcome
 
 
 def _torchrun(lab: Lab, work: Path) -> subprocess.Popen:
-    command = [
-        *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
-        *('--nproc_per_node=2', '--max-restarts=1', TRAIN, lab.config),
-        *('--launcher', 'pytorch', '--resume', '--work-dir', work),
-    ]
-    # Else torch 2.15's restarted processes look for the dead ones' addresses.
+    torchrun = [sys.executable, '-m', 'torch.distributed.run']
+    torchrun += ['--standalone', '--nproc_per_node=2', '--max-restarts=1']
+    options = ['--launcher', 'pytorch', '--resume', '--work-dir', work]
+    command = [*torchrun, TRAIN, lab.config, *options]
+    # Otherwise restarted processes of torch 2.15 look for old addresses.
     environ = {**os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}
     with (work / 'printed.txt').open('ab') as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environ)
@@ -332,7 +333,9 @@ def _wait_for(file: Path, process: subprocess.Popen) -> None:
 def full_disk(lab: Lab) -> Outcome | None:
     """A tmpfs that fills up at a random moment, then made larger."""
     work = lab.folder()
-    used = sum(f.stat().st_size for f in lab.whole.rglob('*') if f.is_file())
+    used = sum(
+        f.stat().st_size for f in lab.reference.rglob('*') if f.is_file()
+    )
     size = int(used * lab.random.uniform(0.05, 0.95))
     mount = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', work]
     if shutil.which('mount') is None or subprocess.call(
@@ -342,7 +345,7 @@ def full_disk(lab: Lab) -> Outcome | None:
     try:
         process = lab.start(work)
         process.join()
-        if process.exitcode != 2:  # it was not told in the user's terms
+        if process.exitcode != 2:  # the error was not reported
             shutil.copytree(work, lab.root / 'failed-full-disk')
             print(f'  the disk was full: status {process.exitcode}')
         grow = ['mount', '-o', 'remount,size=1g', work]
@@ -356,7 +359,7 @@ def _spoil(lab: Lab, change: Callable[[bytearray], bytearray]) -> Outcome:
     """Changes the newest checkpoint of a run that had two or three."""
     work = lab.folder()
     last = lab.random.randint(3, EPOCHS)
-    for file in lab.whole.glob('*.pth'):
+    for file in lab.reference.glob('*.pth'):
         if file.name.startswith('best') or _epoch(file) <= last:
             shutil.copy(file, work)
     newest = work / f'epoch_{last}.pth'
@@ -395,7 +398,7 @@ FAULTS: dict[Callable[[Lab], Outcome | None], int] = {
 
 
 def row(fault: Callable, outcomes: list[Outcome]) -> tuple[str, ...]:
-    """A line of the table."""
+    """Returns a row of the table."""
     name = fault.__doc__.rstrip('.')
     if not outcomes:
         return name, '0', 'skipped: mounting is not allowed', '', ''
@@ -412,7 +415,7 @@ def row(fault: Callable, outcomes: list[Outcome]) -> tuple[str, ...]:
 
 
 def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
-    """The table and how it was made, in Markdown."""
+    """Returns the table and how it was made, in Markdown."""
     from mmext.engine.predictions_hook import versions
     from mmext.evaluation.report.table import Table
 
@@ -425,11 +428,10 @@ def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
     )
     rows = [row(fault, found) for fault, found in outcomes.items()]
     used = ', '.join(f'{k} {v}' for k, v in versions().items())
-    kills = sum(
-        len(found) * (1 + (fault is kill_twice))
-        for fault, found in outcomes.items()
-        if fault.__name__.startswith('kill')
-    )
+    kills = len(outcomes.get(kill_twice, ()))  # these count twice
+    for fault, found in outcomes.items():
+        if fault.__name__.startswith('kill'):
+            kills += len(found)
     return (
         f'{Table(header, rows).markdown()}\n\n'
         f'{kills} processes were killed with SIGKILL. A training is '
@@ -440,7 +442,7 @@ def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
 
 
 def write(text: str, page: Path = PAGE, result: Path = RESULT) -> None:
-    """Puts the table beside the other results and into the page."""
+    """Writes the table to the results and into the page."""
     result.write_text(text, encoding='utf-8')
     before, rest = page.read_text(encoding='utf-8').split(MARKS[0])
     _, after = rest.split(MARKS[1])
@@ -450,12 +452,12 @@ def write(text: str, page: Path = PAGE, result: Path = RESULT) -> None:
 
 
 def trials(wanted: dict[Callable, int], lab: Lab, seed: int) -> dict:
-    """Does what is not done yet, saying how far it is; returns all.
+    """Runs the trials that are missing, prints the progress, returns all.
 
     Args:
-        wanted: How often each fault is to be tried.
-        lab: Where.
-        seed: Of the moments and places of the faults.
+        wanted: Fault -> number of trials.
+        lab: Starts the trainings.
+        seed: Seed of the moments and places of the faults.
     """
     known = lab.root / 'outcomes.json'
     done = json.loads(known.read_text()) if known.is_file() else {}
@@ -501,7 +503,7 @@ def main() -> None:
         if fault.__name__ in args.only
     }
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(args.work_dir / 'lock', timeout=0):  # one at a time
+    with FileLock(args.work_dir / 'lock', timeout=0):  # one run at a time
         lab = Lab(args.work_dir)
         print(f'One undisturbed training takes {lab.seconds:.1f} s')
         text = table(trials(wanted, lab, args.seed), lab)

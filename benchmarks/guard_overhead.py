@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What all guards together add to a training step.
+"""Measures the time that all guards together add to a training step.
 
     python benchmarks/guard_overhead.py [--pairs 12] [--out FILE.json]
 
-Faster R-CNN with ResNet-50 on random images and boxes, run by the host's
-runner with its default hooks; every other step additionally has all hooks
-that ``ReliableRunner`` adds, the numerical guard armed. The two kinds take
-turns in one process, so a slow moment of the machine meets both; the result
-is the median of the ratios of neighbours, with its spread, and, steadier,
-the time that the guards' own calls took. CPU time of one thread where there
-is no GPU; on a GPU, wall-clock time until the device has finished.
+Faster R-CNN with ResNet-50 trains on random images and boxes, with MMEngine's
+default hooks. Every other step also has all hooks that ``ReliableRunner``
+adds. The two kinds alternate in one process, so that a slow moment of the
+machine affects both. The results are the median of the ratios of neighbouring
+steps with its quartiles, and, with less noise, the time of the guards' own
+calls. Times are CPU times of one thread, or on a GPU wall-clock times until
+the device has finished.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GUARDS = (
 
 
 class RandomImages(Dataset):
-    """Images of noise with seven boxes each; nothing is read or decoded."""
+    """Images of noise with seven boxes each; no file is read."""
 
     metainfo = {'classes': ('thing',)}
 
@@ -83,7 +83,7 @@ class RandomImages(Dataset):
 
 @LOOPS.register_module()
 class Turns(EpochBasedTrainLoop):
-    """Steps with the guards and steps without them, in turn."""
+    """Alternates steps with and without the guards."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -118,7 +118,7 @@ class Turns(EpochBasedTrainLoop):
         return timed
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        # Pairs: with, without; without, with; ...
+        # The order alternates: with, without; without, with; ...
         on = (idx % 2 == 0) == (idx // 2 % 2 == 0)
         self.guard.after_train(self.runner)
         if on:
@@ -135,30 +135,39 @@ class Turns(EpochBasedTrainLoop):
 
 
 def now() -> float:
-    """Seconds of this thread's work; on a GPU, of the device's too."""
+    """Returns CPU time in seconds, or on a GPU wall-clock time."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()
 
 
-def measure(args: argparse.Namespace, clip: bool) -> dict:
-    """Trains for a few steps; medians of times and ratios."""
+def measure(
+    pairs: int, batch: int, size: tuple[int, int], clip: bool
+) -> dict[str, Any]:
+    """Trains for a few steps and returns medians of times and ratios.
+
+    Args:
+        pairs: Steps with and without guards; one more pair warms up.
+        batch: Images of a step.
+        size: Height and width of the images in pixels.
+        clip: Whether gradients are clipped.
+    """
     cfg = Config.fromfile(get_config_path())
     init_default_scope('mmdet')
     cfg.model.backbone.init_cfg = None
     cfg.model.roi_head.bbox_head.num_classes = 1
     if clip:
         cfg.optim_wrapper.clip_grad = {'max_norm': 10}
-    length = 2 * (args.pairs + 1) * args.batch
+    length = 2 * (pairs + 1) * batch
     with tempfile.TemporaryDirectory() as folder:
         runner = ReliableRunner(
             model=cfg.model,
             work_dir=folder,
             train_dataloader={
-                'batch_size': args.batch,
+                'batch_size': batch,
                 'num_workers': 0,
-                'dataset': RandomImages(length, tuple(args.size)),
+                'dataset': RandomImages(length, size),
                 'sampler': {'type': 'DefaultSampler', 'shuffle': False},
                 'collate_fn': {'type': 'pseudo_collate'},
             },
@@ -197,7 +206,7 @@ def measure(args: argparse.Namespace, clip: bool) -> dict:
 
 
 def get_config_path() -> Path:
-    """The host's Faster R-CNN config, in the installed package."""
+    """Returns mmdet's Faster R-CNN config in the installed package."""
     import mmdet
 
     return Path(mmdet.__file__).parent.joinpath(
@@ -209,21 +218,22 @@ def get_config_path() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
-    add('--pairs', type=int, default=12, help='of steps; one more warms up')
-    add('--batch', type=int, default=2)
-    add('--size', type=int, nargs=2, default=[320, 480])
-    add('--out', type=Path)
+    add('--pairs', type=int, default=12, help='pairs of steps')
+    add('--batch', type=int, default=2, help='images of a step')
+    add('--size', type=int, nargs=2, default=[320, 480], help='pixels')
+    add('--out', type=Path, help='JSON file for the result')
     args = parser.parse_args()
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
+    step = (args.pairs, args.batch, tuple(args.size))
     result = {
         'mmext': mmext.__version__,
         'torch': torch.__version__,
         'device': torch.cuda.get_device_name() if gpu else platform.machine(),
         'input': [args.batch, 3, *args.size],
         'pairs': args.pairs,
-        'plain': measure(args, clip=False),
-        'clip_grad': measure(args, clip=True),
+        'plain': measure(*step, clip=False),
+        'clip_grad': measure(*step, clip=True),
     }
     text = json.dumps(result, indent=2)
     print(text)

@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The inhomogeneous depth-wise convolution beside one that unfolds its input.
+"""Compares the inhomogeneous convolution with one that unfolds its input.
 
     python benchmarks/inhomogeneous_conv.py [--sizes 96x50x76 ...] [--rounds 5]
 
-Both are timed in turn in one process, so that a busy machine slows both; a
-figure is the median over rounds of the ratio of the same round. Time is of
-the forward pass, and of forward and backward; memory is the peak of a
-training step above its inputs, over input + weights + output. ``--cpu-time``
-takes the process's CPU time instead of the clock, for a machine that others
-share. The result kept in ``benchmarks/results`` says where it was taken.
+Both are timed in turn, see ``timing.py``; a figure is the median over rounds
+of the ratio of the same round. Time is of the forward pass, and of forward and
+backward; memory is the peak of a training step above its inputs, over
+input + weights + output. ``--cpu-time`` takes the CPU time of the process
+instead of the clock, for a machine that others share.
 """
 
 from __future__ import annotations
@@ -17,26 +16,27 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from timing import in_turn, peak_memory, ratio
 from torch import Tensor
 from torch.nn import functional
 
 import mmext  # noqa: F401
 from mmext.models.layers import inhomogeneous_depthwise_conv
 
-# Channels x height x width: a detector's stages at 800x1216, the first ones
-# of which an unfolded copy fills with gigabytes, and ImageNet's first.
+# Channels x height x width: the stages of a detector at 800x1216, where an
+# unfolded copy of the first needs gigabytes, and the first of ImageNet.
 SIZES = ('96x200x304', '192x100x152', '384x50x76', '768x25x38', '96x56x56')
 GROUPS = 32
 TAPS = 49
 
 
 def unfolded(x: Tensor, weight: Tensor) -> Tensor:
-    """The same sum over an unfolded copy of the input."""
+    """Returns the same sum over an unfolded copy of the input."""
     batch, channels, height, width = x.shape
     patches = functional.unfold(x, 7, padding=3).view(
         batch, GROUPS, channels // GROUPS, TAPS, height, width
@@ -70,62 +70,28 @@ def step(conv: Callable, x: Tensor, weight: Tensor) -> None:
     torch.autograd.grad(out, (x, weight), torch.ones_like(out))
 
 
-def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Most bytes allocated at once above what there was before."""
-    if device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(
-        activities=activities, profile_memory=True
-    ) as profile:
-        run()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
 def measure(size: str, args: argparse.Namespace) -> dict:
     x, weight = inputs(size, args.device)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-
-    def seconds(run: Callable[[], object]) -> float:
-        start = clock()
-        run()
-        if args.device != 'cpu':
-            torch.cuda.synchronize()
-        return clock() - start
 
     def forward(conv: Callable) -> None:
         with torch.no_grad():
             conv(x, weight)
 
-    times = {(n, p): [] for n in PEERS for p in ('forward', 'step')}
-    for i in range(args.rounds + 1):
-        for name, conv in PEERS.items():
-            passes = {
-                'forward': seconds(lambda c=conv: forward(c)),
-                'step': seconds(lambda c=conv: step(c, x, weight)),
-            }
-            for kind, taken in passes.items():
-                times[name, kind] += [taken] if i else []
+    work = {}
+    for name, conv in PEERS.items():
+        work[name, 'forward'] = partial(forward, conv)
+        work[name, 'step'] = partial(step, conv, x, weight)
+    times = in_turn(work, args.rounds, args.cpu_time)
     # Input, weights and output: the output is as large as the input.
     total = 2 * x.nbytes + weight.nbytes
     row = {'size': size}
     for kind in ('forward', 'step'):
         ours, theirs = times['mmext', kind], times['unfold', kind]
-        row[f'{kind}_ratio'] = statistics.median(
-            b / a for a, b in zip(ours, theirs, strict=True)
-        )
+        row[f'{kind}_ratio'] = ratio(theirs, ours)
         row[f'{kind}_ms'] = 1000 * statistics.median(ours)
         row[f'{kind}_unfold_ms'] = 1000 * statistics.median(theirs)
-    for name, conv in PEERS.items():
-        held = peak_memory(lambda c=conv: step(c, x, weight), args.device)
+    for name in PEERS:
+        held = peak_memory(work[name, 'step'], args.device)
         row[f'memory_{name}'] = (x.nbytes + weight.nbytes + held) / total
     return row
 

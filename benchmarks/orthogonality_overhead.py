@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What an orthogonality term adds to a training step of ResNet-50.
+"""Measures what an orthogonality term adds to a training step of ResNet-50.
 
     python benchmarks/orthogonality_overhead.py [--out FILE.json]
 
-Forward and backward of the backbone alone, with the hook's default layers,
-the 3x3 convolutions of the last two stages: a detector's neck and heads only
-make the share smaller. Plain and regularised steps run in turn and CPU time
-of one thread is taken; a ratio is the median over rounds.
+A step is forward and backward of the backbone only, with the term on the 3x3
+convolutions of the last two stages; with a neck and heads the share would be
+smaller. Plain and regularised steps run in turn, see ``timing.py``, and their
+CPU time in one thread is taken; a ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import argparse
 import json
 import platform
 import statistics
-import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
+from timing import in_turn
+from torch import Tensor
 
 import mmext
 from mmext.errors import command
@@ -48,24 +51,24 @@ class Backbone(BaseModel):
             {'type': 'ResNet', 'depth': 50, 'norm_eval': True}
         )
 
-    def forward(self, inputs, data_samples=None, mode='loss'):
+    def forward(
+        self, inputs: Tensor, data_samples: Any = None, mode: str = 'loss'
+    ) -> dict[str, Tensor]:
         levels = self.backbone(inputs)
         return {'loss': sum(level.square().mean() for level in levels)}
 
 
-def step_seconds(
-    model: Backbone, images: torch.Tensor, hook: OrthogonalityHook | None
-) -> float:
-    """CPU time of one forward and backward pass."""
+def step(
+    model: Backbone, images: Tensor, hook: OrthogonalityHook | None
+) -> None:
+    """Runs one forward and backward pass."""
     model.zero_grad()
-    start = time.process_time()
     runner = SimpleNamespace(model=model, iter=0, epoch=0)
     if hook:
         hook.before_train_iter(runner, 0)
     sum(model(images, mode='loss').values()).backward()
     if hook:
         hook.after_train_iter(runner, 0)
-    return time.process_time() - start
 
 
 @command
@@ -81,18 +84,17 @@ def main() -> None:
     torch.manual_seed(0)
     model = Backbone().train()
     images = torch.randn(args.batch, 3, *args.size)
-    hooks = {}
+    work = {'plain': partial(step, model, images, None)}
     for term in args.terms:
-        hooks[term] = OrthogonalityHook({'type': term}, LAYERS)
-        hooks[term].before_train(SimpleNamespace(model=model))
-    step_seconds(model, images, None)
-    ratios = {term: [] for term in hooks}
-    plain = []
-    for _ in range(args.rounds):
-        base = step_seconds(model, images, None)
-        plain.append(base)
-        for term, hook in hooks.items():
-            ratios[term].append(step_seconds(model, images, hook) / base)
+        hook = OrthogonalityHook({'type': term}, LAYERS)
+        hook.before_train(SimpleNamespace(model=model))
+        work[term] = partial(step, model, images, hook)
+    times = in_turn(work, args.rounds, cpu_time=True)
+    plain = times.pop('plain')
+    ratios = {
+        term: [a / b for a, b in zip(values, plain, strict=True)]
+        for term, values in times.items()
+    }
     result = {
         'mmext': mmext.__version__,
         'torch': torch.__version__,

@@ -1,16 +1,17 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Does every backbone learn to detect? Faster R-CNN on the drawn shapes.
+"""Trains Faster R-CNN with every backbone on the generated shapes.
 
     python benchmarks/shapes_ap.py [--only DWNet GMLP] [--target 0.3]
 
-Each backbone replaces the demo's ResNet-18, from random weights, with the
-demo's neck (a SimpleFeaturePyramid for those of one resolution), heads and
-schedule, in bf16, until its AP on the validation images passes the target or
-the epochs end. What is finished is not repeated. The table goes to
+Each backbone replaces the ResNet-18 of the demo and starts from random
+weights. The neck (a SimpleFeaturePyramid if the backbone has one resolution),
+heads and schedule are those of the demo. Training is in bf16 and ends when the
+AP on the validation images exceeds the target, or with the last epoch.
+Finished runs are not repeated. The table is written to
 benchmarks/results/shapes_ap.md, the runs to work_dirs/shapes_ap.
 
-This asks whether a backbone trains, not which is better: one seed, one
-learning rate for all, and a few hundred drawn pictures.
+The table shows whether a backbone trains, not which is better: there are one
+seed, one learning rate and a few hundred images.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmext.engine.launch import build_runner, set_amp
 from mmext.evaluation.report.table import Table
+from mmext.models.build import build_model
 from mmext.utils.text import duration
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,8 +47,8 @@ def plugin_resnet(attention: str) -> dict:
     }
 
 
-def dwnet(**kwargs) -> dict:
-    """DWNet-tiny; BN, since SyncBN is for several GPUs."""
+def dwnet(**kwargs: object) -> dict:
+    """DWNet-tiny with BN, because SyncBN needs several GPUs."""
     return {'type': 'DWNet', 'arch': 'tiny', 'norm_cfg': {'type': 'BN'}} | (
         kwargs
     )
@@ -77,13 +80,15 @@ BACKBONES = {
 
 @HOOKS.register_module()
 class StopAtTarget(Hook):
-    """Ends the training once the validation's AP passes a target."""
+    """Ends the training when the validation AP exceeds a target."""
 
     def __init__(self, target: float) -> None:
         self.target = target
         self.history: list[float] = []
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
         ap = next(v for k, v in metrics.items() if k.endswith('bbox_mAP'))
         self.history.append(ap)
         print(f'  epoch {runner.epoch}: AP {100 * ap:.1f}', flush=True)
@@ -91,12 +96,10 @@ class StopAtTarget(Hook):
 
 
 def config(backbone: dict, args: argparse.Namespace) -> Config:
-    """The demo's config with another backbone."""
-    from mmengine.registry import MODELS
-
+    """Returns the config of the demo with another backbone."""
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone = backbone
-    out_channels = MODELS.build(backbone).out_channels
+    out_channels = build_model(backbone).out_channels
     if len(out_channels) == 1:
         cfg.model.neck = {
             'type': 'SimpleFeaturePyramid',
@@ -114,7 +117,7 @@ def config(backbone: dict, args: argparse.Namespace) -> Config:
 
 
 def train(name: str, args: argparse.Namespace) -> dict:
-    """Trains one backbone; its row, from the disk where it is known."""
+    """Trains one backbone, or reads its result if it is finished."""
     work_dir = args.work_dir / name.replace(' ', '-').lower()
     result = work_dir / 'result.json'
     if result.is_file():

@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What a step adaptor costs over plain ResNet, beside SE.
+"""Measures what a step adaptor and SE add to a plain ResNet.
 
     python benchmarks/stepnet_overhead.py [--size 320 480] [--rounds 15]
 
-Models are timed in turn, round after round, in one process; each figure is
-the median over rounds of the ratio to the plain ResNet of the same round, so
-that a busy machine slows both sides alike. ``--cpu-time`` takes the process's
-CPU time, for a machine that others share. The training step is forward,
-backward and SGD with BN in eval mode, as detectors run a backbone;
-``--norm-train`` puts BN in train mode.
+Models are timed in turn, see ``timing.py``; each figure is the median over
+rounds of the ratio to the plain ResNet of the same round. ``--cpu-time`` takes
+the CPU time of the process, for a machine that others share. The training
+step is forward, backward and SGD with BN in evaluation mode, as detectors run
+a backbone; with ``--norm-train`` BN is in training mode.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.registry import MODELS
+from timing import in_turn, ratio
 
 import mmext
 
@@ -49,28 +49,15 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(
-    work: dict[str, Callable[[], object]],
-    rounds: int,
-    clock: Callable[[], float],
-    wait: Callable[[], object],
+    work: dict[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """Median time, and ratio to the first, of functions run in turn."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for i in range(rounds + 2):
-        for name, run in work.items():
-            wait()
-            start = clock()
-            run()
-            wait()
-            if i >= 2:  # the first rounds warm up
-                times[name].append(clock() - start)
+    """Returns median times, and ratios to the first function."""
+    times = in_turn(work, args.rounds, args.cpu_time, warm_up=2)
     base = next(iter(times.values()))
     return {
         name: {
             'ms': 1e3 * statistics.median(values),
-            'ratio': statistics.median(
-                a / b for a, b in zip(values, base, strict=True)
-            ),
+            'ratio': ratio(values, base),
         }
         for name, values in times.items()
     }
@@ -108,8 +95,6 @@ def main() -> None:
         sum(level.mean() for level in model(x)).backward()
         sgd.step()
 
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    wait = torch.cuda.synchronize if cuda else lambda: None
     result = {
         'device': torch.cuda.get_device_name() if cuda else 'cpu',
         'torch': torch.__version__,
@@ -118,15 +103,15 @@ def main() -> None:
     }
     for model in models.values():
         model.eval()
-    work = {name: lambda m=m: infer(m) for name, m in models.items()}
-    result['inference'] = measure(work, args.rounds, clock, wait)
+    work = {name: partial(infer, m) for name, m in models.items()}
+    result['inference'] = measure(work, args)
     report('inference', result['inference'])
     work = {}
     for name, model in models.items():
         model.train()  # mmdet's ResNet returns None from it
         sgd = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-        work[name] = lambda m=model, o=sgd: train(m, o)
-    result['training step'] = measure(work, args.rounds, clock, wait)
+        work[name] = partial(train, model, sgd)
+    result['training step'] = measure(work, args)
     report('training step', result['training step'])
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + '\n')

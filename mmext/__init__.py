@@ -15,15 +15,19 @@ from importlib import import_module
 from typing import Any
 
 from mmext import hosts
-from mmext.errors import UserError
+from mmext.errors import MissingPackagesError, UserError
 from mmext.version import __version__
 
 hosts.install()
 
 #: Function -> the module that defines it, imported on first use.
 _FUNCTIONS = {
-    'train': 'mmext.engine.launch',
+    'check_data': 'mmext.checks.data',
+    'compare': 'mmext.evaluation.compare',
+    'predict': 'mmext.engine.predict',
+    'publish': 'mmext.checkpoints.publish',
     'test': 'mmext.engine.launch',
+    'train': 'mmext.engine.launch',
 }
 
 __all__ = ['UserError', '__version__', *_FUNCTIONS]
@@ -31,5 +35,10 @@ __all__ = ['UserError', '__version__', *_FUNCTIONS]
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
-        return getattr(import_module(_FUNCTIONS[name]), name)
+        try:
+            return getattr(import_module(_FUNCTIONS[name]), name)
+        except ModuleNotFoundError as error:
+            if MissingPackagesError.explains(error):
+                raise MissingPackagesError from error
+            raise
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -107,20 +107,19 @@ def overview() -> str:
 
 
 @command
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs a sub-command.
 
     Args:
-        arguments: The command and its options. Default: ``sys.argv[1:]``.
+        argv: The command and its options. Default: ``sys.argv[1:]``.
 
     Raises:
         UserError: There is no such command.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ('-h', '--help', 'help'):
+    name, *options = (sys.argv[1:] if argv is None else argv) or ['--help']
+    if name in ('-h', '--help', 'help'):
         print(overview())
         return
-    name, *rest = arguments
     if name == '--version':
         print(__version__)
         return
@@ -130,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             did_you_mean(name, COMMANDS) or 'mmext --help lists them.',
         )
     script = packaged('tools') / COMMANDS[name][0]
-    sys.argv = [f'mmext {name}', *rest]
+    # argparse names the program by sys.argv[0].
+    sys.argv = [f'mmext {name}', *options]
     spec = spec_from_file_location(script.stem, script)
     tool = module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar('T')
 HOSTS = ('mmengine', 'mmcv', 'mmdet')
@@ -46,6 +46,12 @@ class UserError(Exception):
 
 class MissingPackagesError(UserError, ImportError):
     """MMDetection, or a package that it needs, is not installed."""
+
+    @staticmethod
+    def explains(error: ModuleNotFoundError) -> bool:
+        """Whether an import failed because such a package is missing."""
+        package = str(error.name).partition('.')[0]
+        return package in HOSTS and find_spec(package) is None
 
     def __init__(self) -> None:
         missing = [name for name in HOSTS if find_spec(name) is None]
@@ -80,10 +86,10 @@ def nearest(
     """
     word = str(word).lower()
     by_lower = {str(c).lower(): str(c) for c in choices}
-    alike = difflib.get_close_matches(
+    similar = difflib.get_close_matches(
         word, by_lower, max(len(by_lower), 1), cutoff
     )
-    best = min(alike, key=lambda other: _edits(word, other), default=None)
+    best = min(similar, key=lambda other: _edits(word, other), default=None)
     return None if best is None else by_lower[best]
 
 
@@ -116,14 +122,14 @@ def _debugging() -> bool:
 
 
 def command(main: Callable[..., T]) -> Callable[..., T]:
-    """Wraps the ``main`` of a tool: an error of the user is one message.
+    """Wraps the ``main`` of a tool: errors of the user become one message.
 
-    These are ``UserError``, ``PermissionError``, a missing MMDetection and
-    Ctrl-C.
+    These errors are ``UserError``, ``PermissionError``, a missing MMDetection
+    and Ctrl-C.
     """
 
     @functools.wraps(main)
-    def run(*args, **kwargs) -> T:
+    def run(*args: Any, **kwargs: Any) -> T:
         try:
             return main(*args, **kwargs)
         except UserError as error:
@@ -135,8 +141,7 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
                 raise
             fail(f'{error}\n  -> Ask its owner for access, or use another.')
         except ModuleNotFoundError as error:
-            package = str(error.name).partition('.')[0]
-            if _debugging() or package not in HOSTS:
+            if _debugging() or not MissingPackagesError.explains(error):
                 raise
             fail(MissingPackagesError())
         except KeyboardInterrupt:

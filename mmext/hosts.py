@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """What ``import mmext`` changes in the packages that it plugs into.
 
-Importing mmext imports none of these packages. Each change waits for the
-import of the module that it concerns, and takes effect at once if that module
-is loaded already. docs/architecture.md lists the changes with their reasons.
+``import mmext`` imports none of these packages. Each change is made right
+after the import of the module that it concerns, or at once if that module is
+loaded already. docs/architecture.md lists the changes and their reasons.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import io
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -21,8 +20,8 @@ from types import ModuleType
 
 from mmext import mmcv_ext
 
-#: Registry name -> modules that register their classes there. MMEngine
-#: imports a registry's locations on the first look-up of any name in it.
+#: Name of a root registry -> modules that register classes in it. MMEngine
+#: imports the locations of a registry on the first look-up in it.
 LOCATIONS = {
     'dataset': ['mmext.datasets.shapes.dataset'],
     'function': ['mmext.engine'],
@@ -36,101 +35,47 @@ LOCATIONS = {
     'optim_wrapper': ['mmext.engine'],
     'runner': ['mmext.engine'],
 }
-#: A child registry does not import the locations of its parent, so that the
-#: root registries alone are not enough.
-REGISTRIES = (
-    'mmengine.registry',
-    'mmdet.registry',
-    'mmseg.registry',
-    'mmpretrain.registry',
-)
-#: Modules of the OneDL builds that print or warn about optional packages.
-NOISY = (
-    'mmdet.datasets',
-    'mmdet.datasets.transforms',
-    'mmdet.evaluation.metrics.faster_coco_metric',
-    'mmpretrain.datasets',
-    'mmseg.datasets',
-    'mmseg.datasets.transforms',
-)
-
-
-class HostImports(MetaPathFinder):
-    """Runs functions after the import of other packages' modules."""
-
-    def __init__(self) -> None:
-        self._after: dict[str, list[Callable]] = defaultdict(list)
-        self._searching: set[str] = set()
-
-    def after(self, name: str, action: Callable[[ModuleType], None]) -> None:
-        """Calls ``action(module)`` once the module is imported.
-
-        Args:
-            name: Full name of the module.
-            action: Called at once if the module is imported already.
-        """
-        if name in sys.modules:
-            action(sys.modules[name])
-        else:
-            self._after[name].append(action)
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None = None,
-        target: ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        """Returns the spec that the other finders give, with our actions."""
-        quiet = fullname in NOISY
-        if not quiet and fullname not in self._after:
-            return None
-        if fullname in self._searching:
-            return None
-        self._searching.add(fullname)
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._searching.remove(fullname)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            with _silence() if quiet else contextlib.nullcontext():
-                execute(module)
-            for action in self._after.pop(fullname, ()):
-                action(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-@contextlib.contextmanager
-def _silence():
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter('ignore')
-        yield
+#: Packages of the OneDL builds that print :data:`NOISE` if the optional
+#: package onedl is not installed.
+NOISY = ('mmdet.datasets', 'mmpretrain.datasets', 'mmseg.datasets')
+NOISE = 'Could not import OneDL'
+#: Beginnings of warnings that every import of the packages gives.
+WARNINGS = ('faster_coco_eval is not installed', 'pkg_resources is deprecated')
 
 
 def add_locations(module: ModuleType) -> None:
-    """Adds our modules to the locations of a package's registries.
+    """Adds our modules to the locations of MMEngine's root registries.
+
+    A look-up in a child registry (mmdet's, for example) searches the root
+    registry too, but MMEngine imports the locations of the child alone. The
+    wrapper imports those of the root as well.
 
     Args:
-        module: A module that holds registries, such as ``mmdet.registry``.
+        module: ``mmengine.registry``.
     """
     for registry in vars(module).values():
-        ours = LOCATIONS.get(getattr(registry, 'name', None), ())
-        if hasattr(registry, '_locations'):
-            # A new list: registries without locations share their default.
-            registry._locations = [*registry._locations, *ours]
-            registry._imported = registry._imported and not ours
+        if isinstance(registry, module.Registry):
+            # A new list: registries without locations share one default.
+            registry._locations = [
+                *registry._locations,
+                *LOCATIONS.get(registry.name, ()),
+            ]
+            registry._imported = False
+    import_own_locations = module.Registry.import_from_location
+
+    def import_from_location(self) -> None:
+        import_own_locations(self)
+        if self.root is not self:
+            import_own_locations(self.root)
+
+    module.Registry.import_from_location = import_from_location
 
 
 def name_scopes_by_module(module: ModuleType) -> None:
-    """Makes ``mmseg::`` a config base of the OneDL builds.
+    """Makes ``mmseg::`` a valid config base with the OneDL builds.
 
     MMEngine looks for a distribution ``mmsegmentation``; OneDL's is called
-    ``onedl-mmsegmentation``. The module is ``mmseg`` in both.
+    ``onedl-mmsegmentation``. The module is called ``mmseg`` in both.
 
     Args:
         module: ``mmengine.config.utils``.
@@ -138,11 +83,7 @@ def name_scopes_by_module(module: ModuleType) -> None:
     from mmengine.utils import is_installed
 
     for name, package in module.MODULE2PACKAGE.items():
-        if (
-            name != package
-            and find_spec(name) is not None
-            and not is_installed(package)
-        ):
+        if find_spec(name) is not None and not is_installed(package):
             module.MODULE2PACKAGE[name] = name
 
 
@@ -155,12 +96,69 @@ def read_checkpoints_safely(module: ModuleType) -> None:
     import mmext.checkpoints.read  # noqa: F401
 
 
+CHANGES: dict[str, Callable[[ModuleType], None]] = {
+    'mmengine.registry': add_locations,
+    'mmengine.config.utils': name_scopes_by_module,
+    'mmengine.runner.checkpoint': read_checkpoints_safely,
+}
+
+
+class HostFinder(MetaPathFinder):
+    """Finds the modules of :data:`CHANGES` and :data:`NOISY`.
+
+    The spec is the one that the other finders return, with a loader that
+    makes the change or removes the noise.
+    """
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Returns the spec of a module, or None if we change nothing."""
+        if fullname not in CHANGES and fullname not in NOISY:
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                break
+        else:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            with _without_noise():
+                execute(module)
+            if fullname in CHANGES:
+                CHANGES[fullname](module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+@contextlib.contextmanager
+def _without_noise():
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines(keepends=True):
+            if NOISE not in line:
+                sys.stdout.write(line)
+
+
 def install() -> None:
-    """Applies the changes; called by ``import mmext``."""
+    """Makes the changes, now or later. Repeated calls do nothing."""
+    if any(isinstance(finder, HostFinder) for finder in sys.meta_path):
+        return
     mmcv_ext.install()
-    imports = HostImports()
-    sys.meta_path.insert(0, imports)
-    for name in REGISTRIES:
-        imports.after(name, add_locations)
-    imports.after('mmengine.config.utils', name_scopes_by_module)
-    imports.after('mmengine.runner.checkpoint', read_checkpoints_safely)
+    for warning in WARNINGS:
+        warnings.filterwarnings('ignore', warning)
+    sys.meta_path.insert(0, HostFinder())
+    for name, change in CHANGES.items():
+        if name in sys.modules:
+            change(sys.modules[name])

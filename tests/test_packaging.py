@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What a wheel carries, and what the metadata promises."""
+"""The content of the wheel, its command, and the metafiles."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -28,28 +30,63 @@ def tree(folder: Path, *patterns: str) -> set[str]:
 
 
 @pytest.fixture(scope='module')
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `pip install .` would put into site-packages."""
-    out = tmp_path_factory.mktemp('build')
-    subprocess.run(
-        [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', out],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    return out / 'mmext'
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which `pip install .` has installed a copy."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    for name in ('mmext', 'configs', 'tools'):
+        shutil.copytree(
+            ROOT / name,
+            source / name,
+            ignore=shutil.ignore_patterns('__pycache__'),
+        )
+    for pattern in ('*.py', '*.toml', '*.yml', '*.md', 'MANIFEST.in'):
+        for file in ROOT.glob(pattern):
+            shutil.copy(file, source)
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps']
+    pip += ['--no-build-isolation', '--disable-pip-version-check']
+    target = folder / 'installed'
+    subprocess.run([*pip, '--target', target, source], check=True)
+    return target
 
 
 @pytest.mark.parametrize('name', ['configs', 'tools'])
-def test_wheel_carries_mim_files(built: Path, name: str) -> None:
+def test_wheel_contains_the_files_of_mim(installed: Path, name: str) -> None:
     patterns = ('*.py', '*.sh', '*.yml')
     want = tree(ROOT / name, *patterns)
-    assert want and tree(built / '.mim' / name, *patterns) == want
+    mim = installed / 'mmext' / '.mim'
+    assert want and tree(mim / name, *patterns) == want
+    assert (mim / 'model-index.yml').is_file()
 
 
-def test_wheel_carries_every_module_and_data_file(built: Path) -> None:
+def test_wheel_contains_all_modules_and_data_files(installed: Path) -> None:
     patterns = ('*.py', '*.json', '*.html', '*.j2', '*.pth')
-    assert tree(ROOT / 'mmext', *patterns) <= tree(built, *patterns)
+    content = tree(installed / 'mmext', *patterns)
+    assert tree(ROOT / 'mmext', *patterns) <= content
+
+
+def run_installed(installed: Path, *command: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=installed,
+        env={**os.environ, 'PYTHONPATH': str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_of_the_wheel_runs_its_tools(installed: Path) -> None:
+    script = installed / 'bin' / 'mmext'
+    assert 'Train and compare' in run_installed(installed, script)
+    for command in ('train', 'compare', 'check-data'):
+        out = run_installed(installed, script, command, '--help')
+        assert out.startswith(f'usage: mmext {command} ')
+    code = 'import mmext.cli as m; print(m.__file__, m.packaged("configs"))'
+    cli, configs = run_installed(installed, '-c', code).split()
+    assert Path(cli) == installed / 'mmext' / 'cli.py'
+    assert Path(configs) == installed / 'mmext' / '.mim' / 'configs'
 
 
 def test_model_index_lists_every_metafile() -> None:
@@ -68,6 +105,6 @@ def test_config_base_names_are_unique() -> None:
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
 def test_leaf_opens_with_its_command(path: Path) -> None:
-    head = path.read_text().split('_base_')[0]
+    head = path.read_text().split('\n_base_')[0]
     assert head.startswith('# ')
     assert path.name in head, 'the header names the command that runs it'

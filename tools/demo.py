@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Trains Faster R-CNN with a plain ResNet and with StepNet, and compares.
+"""Train Faster R-CNN with a ResNet and with StepNet, and compare them.
 
 python tools/demo.py [--data DIR]
 
-Some minutes for both on two CPU cores, less on a GPU, which is used where
-there is one.
+Both together take a few minutes on two CPU cores, and less on a GPU, which is
+used if there is one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ import contextlib
 import io
 import os
 import warnings
+from collections.abc import Sequence
 
-# Threads that wait without spinning: where something else needs a core too,
-# spinning makes an iteration take ten times as long. Read when torch loads.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+from mmext.errors import command
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add(
         '--data',
         metavar='DIR',
         help='folder in COCO format: annotations/instances_{train,val}.json '
-        'and the images in train/ and val/; default: drawn shapes',
+        'and the images in train/ and val/; default: generated shapes',
     )
     add('--work-dir', default='work_dirs/demo', help='folder of the results')
     add('--epochs', type=int, help='passes over the training images')
@@ -36,20 +35,30 @@ def parse_args() -> argparse.Namespace:
     add(
         '--restart',
         action='store_true',
-        help='train anew where results or an interrupted run are there',
+        help='train from the beginning even if there are results',
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    # Idle threads of OpenMP must not spin: if another process needs a core,
+    # spinning makes an iteration ten times slower. torch reads it on import.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     print('Loading MMDetection...', flush=True)
     warnings.simplefilter('ignore')
-    # What the packages miss for features that nobody asked for here.
+    # Some packages print that optional features are missing.
     with contextlib.redirect_stdout(io.StringIO()):
         from mmext.demo.run import run_demo
-        from mmext.errors import command
-    command(run_demo)(args)
+    run_demo(
+        args.work_dir,
+        data=args.data,
+        epochs=args.epochs,
+        images=args.images,
+        seed=args.seed,
+        restart=args.restart,
+    )
 
 
 if __name__ == '__main__':

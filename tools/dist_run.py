@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What dist_train.sh and dist_test.sh share: torchrun, quietly.
+"""Runs torchrun for dist_train.sh and dist_test.sh, without its log.
 
     python tools/dist_run.py PROCESSES SCRIPT ARGUMENTS...
 
 ``NNODES``, ``NODE_RANK``, ``MASTER_ADDR`` and ``PORT`` are for several
-machines; one machine takes a free port unless ``PORT`` is set.
+machines. One machine uses a free port unless ``PORT`` is set.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-EXPLAINED = 2  # exit status of a tool that has told the user what is wrong
+#: Exit status of a tool that has printed what is wrong.
+EXPLAINED = 2
 
 
 def run(processes: int, arguments: list[str]) -> int:
-    """Runs a script in several processes; returns its exit status."""
+    """Runs a script in several processes and returns its exit status."""
     environ = os.environ
-    # torchrun would give each process one thread; without a GPU that is slow.
+    # torchrun gives each process one thread, which is slow without a GPU.
     share = max(1, (os.cpu_count() or 1) // processes)
     environ.setdefault('OMP_NUM_THREADS', str(share))
     if environ.get('NNODES', '1') == '1' and 'PORT' not in environ:
@@ -43,7 +44,7 @@ def run(processes: int, arguments: list[str]) -> int:
         if EXPLAINED not in (f.exitcode for f in error.failures.values()):
             raise
         return EXPLAINED
-    except SignalException as stop:  # the tool has told the user how to go on
+    except SignalException as stop:  # the tool says how to continue
         return 128 + stop.sigval
     return 0
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains in several processes of this machine, one a GPU; over gloo without.
+# Trains with one process for each GPU, or with gloo on the CPU.
 #   tools/dist_train.sh CONFIG PROCESSES [any option of tools/train.py]
 # Several machines: NNODES=2 NODE_RANK=0|1 MASTER_ADDR=first PORT=29500
 set -eu

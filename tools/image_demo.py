@@ -1,22 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Detects in images: pictures with boxes and masks, and a COCO result file.
+"""Detects objects in images; writes pictures and COCO result files.
 
 python tools/image_demo.py CONFIG CHECKPOINT IMAGE_OR_FOLDER ... --out shown
 
-OUT/pictures has the images with what was found, OUT/bbox.json (segm.json) the
-detections as COCO results, OUT/images.json the meaning of their ids.
+OUT/pictures has the images with boxes and masks, OUT/bbox.json (segm.json)
+the detections as COCO results, OUT/images.json the meaning of their ids.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+from collections.abc import Sequence
 
 from mmext.errors import command
 from mmext.utils.options import add_cfg_options, add_sha256, add_trust
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='config file')
@@ -27,43 +27,40 @@ def parse_args() -> argparse.Namespace:
         '--score-thr',
         type=float,
         default=0.3,
-        help='least score of a detection that is drawn; the JSON has all',
+        help='lowest score of a detection that is drawn; the JSON has all',
     )
-    add('--device', help='default: the first GPU, the CPU where there is none')
+    add('--device', help='default: the first GPU, or the CPU')
     add('--ann', metavar='FILE', help='COCO file whose ids the results use')
     add_sha256(parser)
     add_cfg_options(parser)
     add_trust(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr {args.score_thr} is not between 0 and 1')
     return args
 
 
 @command
-def main() -> None:
-    args = parse_args()
-    import torch
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    from mmext.engine.predict import predict
 
-    from mmext.checkpoints.read import require_sha256
-    from mmext.checkpoints.untrusted import TRUST
-    from mmext.engine.predict import detect, find_images, load_detector
-    from mmext.utils.config import load_config
-
-    if args.trust_checkpoint:
-        os.environ[TRUST] = '1'
-    images = find_images(args.images)
-    cfg = load_config(args.config, args.cfg_options)
-    if args.sha256:
-        require_sha256(args.checkpoint, args.sha256)
-    device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    model = load_detector(cfg, args.checkpoint, device)
-    print(f'{len(images)} images on {device}', flush=True)
-    found = detect(model, images, args.out, args.score_thr, args.ann)
+    found = predict(
+        args.config,
+        args.checkpoint,
+        args.images,
+        out=args.out,
+        score_thr=args.score_thr,
+        device=args.device,
+        ann_file=args.ann,
+        sha256=args.sha256,
+        cfg_options=args.cfg_options,
+        trust_checkpoint=args.trust_checkpoint,
+    )
     drawn = sum(r['score'] >= args.score_thr for r in found['bbox'])
     print(
-        f'{drawn} detections of score {args.score_thr:g} or more drawn in '
-        f'{args.out}/pictures; all {len(found["bbox"])} in '
+        f'{drawn} detections with a score of at least {args.score_thr:g} are '
+        f'drawn in {args.out}/pictures; all {len(found["bbox"])} are in '
         + ' and '.join(f'{args.out}/{kind}.json' for kind in found)
     )
 

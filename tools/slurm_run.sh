@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What slurm_train.sh and slurm_test.sh share:
+# Runs a script for slurm_train.sh and slurm_test.sh:
 #   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS= \
 #     slurm_run.sh PARTITION JOB SCRIPT ARGUMENTS...
 set -eu
@@ -8,7 +8,7 @@ JOB=$2
 shift 2
 GPUS=${GPUS:-8}
 PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
-# One process that fails ends the job: the others would wait for it.
+# A process that fails ends the job; the others would wait for it.
 # shellcheck disable=SC2086
 exec srun -p "$PARTITION" --job-name="$JOB" --gres="gpu:$PER_NODE" \
   --ntasks="$GPUS" --ntasks-per-node="$PER_NODE" \

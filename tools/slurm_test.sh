@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests under Slurm, one process a GPU.
+# Tests under Slurm with one process for each GPU.
 #   GPUS=8 tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [options]
 set -eu
 if [ $# -lt 4 ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains under Slurm, one process a GPU.
+# Trains under Slurm with one process for each GPU.
 #   GPUS=8 tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [options]
 set -eu
 if [ $# -lt 4 ]; then

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Trains a detector: mmdet's options, on GPUs or on none.
+"""Trains a detector, with mmdet's options, on GPUs or on the CPU.
 
 python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [FILE]]
 tools/dist_train.sh CONFIG PROCESSES [any option of this tool]
@@ -8,12 +8,13 @@ tools/dist_train.sh CONFIG PROCESSES [any option of this tool]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
 from mmext.utils.options import add_run_options, parse_run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='config file')
@@ -26,24 +27,38 @@ def parse_args() -> argparse.Namespace:
     add(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the total batch',
+        help='scale the learning rate to the total batch size',
     )
     add(
         '--resume',
         nargs='?',
-        const='auto',
+        const=True,
+        default=False,
         help='continue from this checkpoint; without a name, from the newest '
-        'whole one in the work dir',
+        'complete one in the work dir',
     )
     add_run_options(parser)
-    return parse_run(parser)
+    return parse_run(parser, argv)
 
 
 @command
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     from mmext.engine.launch import train
 
-    train(parse_args())
+    train(
+        args.config,
+        data=args.data,
+        classes=args.classes,
+        work_dir=args.work_dir,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+        resume=args.resume,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+        trust_checkpoint=args.trust_checkpoint,
+        check_data=not args.skip_data_checks,
+    )
 
 
 if __name__ == '__main__':

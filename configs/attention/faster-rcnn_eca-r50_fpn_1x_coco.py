@@ -1,16 +1,9 @@
 # tools/dist_train.sh configs/attention/faster-rcnn_eca-r50_fpn_1x_coco.py 8
 # Not trained. Published: 38.0 AP (ECA-Net, Table 5), from ImageNet
-# weights with the attention; here from those of the plain ResNet.
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+# weights with the attention. This config starts from plain ResNet weights.
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    '../_base_/backbones/attention.py',
+]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        type='PluginResNet',
-        plugins=[
-            dict(
-                cfg=dict(type='ECAAttention'),
-                position='after_conv3',
-            )
-        ],
-    ),
-)
+model = dict(backbone=_base_.pop('attention').eca)

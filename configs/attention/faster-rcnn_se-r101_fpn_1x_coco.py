@@ -1,10 +1,9 @@
 # tools/dist_train.sh configs/attention/faster-rcnn_se-r101_fpn_1x_coco.py 8
 # Not trained. Published: 39.6 AP (ECA-Net, Table 5), from ImageNet
-# weights with the attention; here from those of the plain ResNet.
+# weights with the attention. This config starts from plain ResNet weights.
 _base_ = './faster-rcnn_se-r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
-        depth=101,
-        init_cfg=dict(checkpoint='torchvision://resnet101'),
-    ),
+        depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')
+    )
 )

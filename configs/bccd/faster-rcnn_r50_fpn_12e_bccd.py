@@ -12,7 +12,7 @@ custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
     backbone=dict(frozen_stages=-1, norm_eval=False, init_cfg=None),
     roi_head=dict(bbox_head=dict(num_classes=3)),
-    # mmdet's default of 512 RoIs an image is for a GPU.
+    # mmdet's default of 512 RoIs per image is for a GPU.
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
         rcnn=dict(sampler=dict(num=64)),

@@ -1,4 +1,4 @@
-# StepNet-ResNet-50 on blood cells; all but the backbone is the baseline's.
+# StepNet-ResNet-50 on blood cells: the baseline with another backbone.
 # MMEXT_DATA=data python tools/train.py \
 #     configs/bccd/faster-rcnn_stepnet-r50_fpn_12e_bccd.py
 # Result: docs/results.md.

@@ -1,4 +1,4 @@
-# A classifier on one folder of images a class (see docs/pretraining.md).
+# A classifier on one folder of images per class (see docs/pretraining.md).
 # MMEXT_DATA=data python tools/train.py \
 #     configs/classification/starnet-s050_5e_imagefolder.py
 # Result: docs/results.md.

@@ -1,15 +1,10 @@
-# StarNet-S1 on ImageNet, the authors' command: 8 GPUs x 256 images, AdamW
-# 3e-3, weight decay .025, light augmentation; mixup, erasing, smoothing and
-# warm-up by its script's defaults.
+# StarNet-s1 on ImageNet with the authors' command: 8 GPUs x 256 images, AdamW
+# 3e-3, weight decay 0.025, light augmentation. Mixup, erasing, smoothing and
+# warm-up are their script's defaults.
 # bash tools/dist_train.sh \
 #     configs/classification/starnet-s1_8xb256-300e_in1k.py 8
 # Published: 73.5 top-1 (StarNet paper, Table 6). Not trained here.
-_base_ = [
-    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    'mmpretrain::_base_/default_runtime.py',
-    '../_base_/schedules/imagenet_bs2048_adamw_starnet.py',
-    '../_base_/datasets/imagenet_bs256_starnet_224.py',
-]
+_base_ = '../_base_/recipes/imagenet_starnet_light.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
     backbone=dict(

@@ -1,7 +1,7 @@
 # The same from the same weights with StepNet, which starts as a plain ResNet.
 # Not trained here.
-# MMEXT_DATA=my_data python tools/train.py \
-#     configs/custom/faster-rcnn_stepnet-r50_fpn_12e_custom.py
+# python tools/train.py \
+#     configs/custom/faster-rcnn_stepnet-r50_fpn_12e_custom.py --data my_data
 _base_ = './faster-rcnn_r50_fpn_12e_custom.py'
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
-# Fine-tunes mmdet's Mask R-CNN on one's own masks. Not trained here.
-# MMEXT_DATA=my_data python tools/train.py \
-#     configs/custom/mask-rcnn_r50_fpn_12e_custom.py
+# Fine-tunes mmdet's Mask R-CNN on own masks. Not trained here.
+# python tools/train.py \
+#     configs/custom/mask-rcnn_r50_fpn_12e_custom.py --data my_data
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/default_runtime.py',

@@ -1,4 +1,4 @@
-# The demo's detector with ResNet-50: the baseline of a comparison of seeds.
+# The demo's detector with ResNet-50, the baseline for comparing seeds.
 # python tools/train.py configs/demo/faster-rcnn_r50_fpn_demo_shapes.py
 # Not trained for its nine epochs.
 _base_ = './faster-rcnn_r18_fpn_demo_shapes.py'

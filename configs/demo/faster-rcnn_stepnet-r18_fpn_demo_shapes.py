@@ -1,5 +1,6 @@
-# The demo's StepNet: the baseline with a learned step in every block.
+# The demo's StepNet: the baseline with a learned step size in every block.
 # python tools/train.py configs/demo/faster-rcnn_stepnet-r18_fpn_demo_shapes.py
+# Result: docs/results.md.
 _base_ = './faster-rcnn_r18_fpn_demo_shapes.py'
 model = dict(
     backbone=dict(

@@ -1,7 +1,7 @@
 # tools/dist_train.sh \
 #     configs/demonet/faster-rcnn_demonet-d12-w192-star_sfp_1x_coco.py 8
-# Not trained. No weights were released: this starts from random ones, and
-# is for comparing operations, not for a good AP.
+# Not trained. No weights were released, so this config starts from random
+# weights: it compares operations and does not reach a good AP.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(

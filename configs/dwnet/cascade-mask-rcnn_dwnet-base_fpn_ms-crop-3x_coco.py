@@ -2,14 +2,8 @@
 # cascade-mask-rcnn_dwnet-base_fpn_ms-crop-3x_coco.py 8
 # Published: 51.0 box AP, 44.1 mask AP (README of
 # Atten4Vis/DemystifyLocalViT, downstreams/detection). Not trained here.
-_base_ = './cascade-mask-rcnn_dwnet-tiny_fpn_ms-crop-3x_coco.py'
-model = dict(
-    backbone=dict(
-        arch='base',
-        init_cfg=dict(
-            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
-            'releases/download/prerelease/dwnet_base_224.pth',
-        ),
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
-)
+_base_ = [
+    './cascade-mask-rcnn_dwnet-tiny_fpn_ms-crop-3x_coco.py',
+    '../_base_/backbones/dwnet.py',
+]
+model = _base_.pop('dwnet').base

@@ -2,25 +2,13 @@
 # cascade-mask-rcnn_dwnet-tiny_fpn_ms-crop-3x_coco.py 8
 # Published: 49.9 box AP, 43.4 mask AP (README of
 # Atten4Vis/DemystifyLocalViT, downstreams/detection). Not trained here.
-_base_ = (
+_base_ = [
     'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_'
-    'amp-ms-crop-3x_coco.py'
-)
+    'amp-ms-crop-3x_coco.py',
+    '../_base_/backbones/dwnet.py',
+]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='DWNet',
-        arch='tiny',
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
-            'releases/download/prerelease/dwnet_tiny_224.pth',
-            allow_missing=['norm'],  # of the levels: new
-        ),
-    ),
-)
+model = _base_.pop('dwnet').tiny
 optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',

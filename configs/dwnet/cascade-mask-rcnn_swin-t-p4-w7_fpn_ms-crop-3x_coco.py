@@ -1,7 +1,7 @@
 # tools/dist_train.sh configs/dwnet/\
 # cascade-mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py 8
-# Published: 50.4 box AP, 43.7 mask AP (Swin's detection repository; the DWNet
-# paper's comparison). Not trained here.
+# Published: 50.4 box AP, 43.7 mask AP (Swin's detection repository). The DWNet
+# paper compares with it. Not trained here.
 _base_ = './cascade-mask-rcnn_dwnet-tiny_fpn_ms-crop-3x_coco.py'
 model = dict(
     backbone=dict(

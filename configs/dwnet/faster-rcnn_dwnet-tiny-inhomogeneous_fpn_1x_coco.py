@@ -1,10 +1,8 @@
 # tools/dist_train.sh configs/dwnet/\
 # faster-rcnn_dwnet-tiny-inhomogeneous_fpn_1x_coco.py 8
 # Not trained.
-_base_ = './faster-rcnn_dwnet-tiny_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        dynamic='inhomogeneous',
-        init_cfg=None,  # no ImageNet weights were released
-    ),
-)
+_base_ = [
+    './faster-rcnn_dwnet-tiny_fpn_1x_coco.py',
+    '../_base_/backbones/dwnet.py',
+]
+model = _base_.pop('dwnet').inhomogeneous

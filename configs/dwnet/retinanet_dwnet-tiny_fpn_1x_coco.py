@@ -1,22 +1,13 @@
 # tools/dist_train.sh configs/dwnet/\
 # retinanet_dwnet-tiny_fpn_1x_coco.py 8
-# Not trained. Optimiser of the DWNet authors, schedule of mmdet.
-_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+# Not trained. The optimizer is the DWNet authors', the schedule is mmdet's.
+_base_ = [
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    '../_base_/backbones/dwnet.py',
+]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='DWNet',
-        arch='tiny',
-        norm_cfg=dict(type='SyncBN'),
-        out_indices=(1, 2, 3),
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
-            'releases/download/prerelease/dwnet_tiny_224.pth',
-            allow_missing=['norm'],  # of the levels: new
-        ),
-    ),
+    backbone=dict(_base_.pop('dwnet').tiny.backbone, out_indices=(1, 2, 3)),
     neck=dict(in_channels=[192, 384, 768], start_level=0),
 )
 optim_wrapper = dict(

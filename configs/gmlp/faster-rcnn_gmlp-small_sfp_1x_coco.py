@@ -3,7 +3,7 @@
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
-    # timm trained these weights on pixels scaled to -1 .. 1.
+    # timm trained these weights on pixels scaled to [-1, 1].
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         _delete_=True,

@@ -1,4 +1,4 @@
-# StarNet-s1 on cell nuclei; all but the backbone is the baseline's.
+# StarNet-s1 on cell nuclei: the baseline with another backbone.
 # MMEXT_DATA=data python tools/train.py \
 #     configs/nuclei/mask-rcnn_starnet-s1_fpn_12e_nuclei.py --amp
 # Result: docs/results.md.

@@ -1,4 +1,4 @@
-# StepNet-ResNet-50 on cell nuclei; all but the backbone is the baseline's.
+# StepNet-ResNet-50 on cell nuclei: the baseline with another backbone.
 # MMEXT_DATA=data python tools/train.py \
 #     configs/nuclei/mask-rcnn_stepnet-r50_fpn_12e_nuclei.py --amp
 # Result: docs/results.md.

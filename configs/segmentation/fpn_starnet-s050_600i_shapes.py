@@ -1,4 +1,4 @@
-# Semantic FPN on drawn shapes: the whole road in minutes on a CPU.
+# Semantic FPN on drawn shapes: training and testing take minutes on a CPU.
 # python tools/train.py configs/segmentation/fpn_starnet-s050_600i_shapes.py
 # Result: docs/results.md.
 _base_ = [

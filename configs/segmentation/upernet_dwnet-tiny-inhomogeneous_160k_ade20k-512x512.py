@@ -1,10 +1,8 @@
 # bash tools/dist_train.sh configs/segmentation/\
 # upernet_dwnet-tiny-inhomogeneous_160k_ade20k-512x512.py 8
-# Not trained; nothing is published for this form.
-_base_ = './upernet_dwnet-tiny_160k_ade20k-512x512.py'
-model = dict(
-    backbone=dict(
-        dynamic='inhomogeneous',
-        init_cfg=None,  # no ImageNet weights were released
-    ),
-)
+# Not trained. Nothing is published for this form.
+_base_ = [
+    './upernet_dwnet-tiny_160k_ade20k-512x512.py',
+    '../_base_/backbones/dwnet.py',
+]
+model = _base_.pop('dwnet').inhomogeneous

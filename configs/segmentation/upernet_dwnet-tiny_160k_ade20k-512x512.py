@@ -7,23 +7,12 @@ _base_ = [
     'mmseg::_base_/datasets/ade20k.py',
     'mmseg::_base_/default_runtime.py',
     '../_base_/schedules/upernet_adamw_160k.py',
+    '../_base_/backbones/dwnet.py',
 ]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(
-        _delete_=True,
-        type='DWNet',
-        arch='tiny',
-        drop_path_rate=0.3,
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/Atten4Vis/DemystifyLocalViT/'
-            'releases/download/prerelease/dwnet_tiny_224.pth',
-            allow_missing=['norm'],  # of the levels: new
-        ),
-    ),
+    backbone=dict(_base_.pop('dwnet').tiny.backbone, drop_path_rate=0.3),
     decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
     auxiliary_head=dict(in_channels=384, num_classes=150),
 )

@@ -1,13 +1,7 @@
 # tools/dist_train.sh configs/starnet/retinanet_starnet-s3_fpn_1x_coco.py 8
 # Not trained.
-_base_ = './retinanet_starnet-s1_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        arch='s3',
-        init_cfg=dict(
-            checkpoint='https://github.com/ma-xu/Rewrite-the-Stars/releases/'
-            'download/checkpoints_v1/starnet_s3.pth.tar',
-        ),
-    ),
-    neck=dict(in_channels=[32, 64, 128, 256]),
-)
+_base_ = [
+    './retinanet_starnet-s1_fpn_1x_coco.py',
+    '../_base_/backbones/starnet.py',
+]
+model = _base_.pop('starnet').s3

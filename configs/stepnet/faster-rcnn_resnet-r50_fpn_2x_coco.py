@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/stepnet/faster-rcnn_resnet-r50_fpn_2x_coco.py 8
-# Not trained here. mmdet's own run of this config: 38.4 AP. The baseline of
+# Not trained here. mmdet publishes 38.4 AP. This is the baseline of
 # faster-rcnn_stepnet-r50_fpn_2x_coco.py.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)

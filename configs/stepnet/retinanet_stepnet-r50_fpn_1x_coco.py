@@ -1,14 +1,9 @@
 # tools/dist_train.sh configs/stepnet/retinanet_stepnet-r50_fpn_1x_coco.py 8
-# Not trained; nothing is published. mmdet's ResNet-50: 36.5 AP.
-_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+# Not trained, and nothing is published. With ResNet-50, mmdet publishes 36.5
+# AP.
+_base_ = [
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    '../_base_/backbones/stepnet.py',
+]
 custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='StepNetResNet',
-        depth=50,
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
-)
+model = dict(backbone=_base_.pop('stepnet').r50)

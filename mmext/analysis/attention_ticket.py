@@ -1,19 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Which blocks need their attention: the lottery ticket of a trained model.
+"""Finds the blocks of a trained model that need their attention.
 
 The paper (see :mod:`mmext.analysis.stiffness`) argues that attention in a few
-blocks is enough, because few blocks are stiff. Two scores rank the blocks:
-their NSI, and an *ablation*: the block's step is fixed to its mean over the
-images, channel by channel, and the change of the backbone's outputs is
-measured. A fixed step can be folded into the norm before it, so what the
-ablation removes is exactly what only attention can do.
+blocks is enough, because few blocks are stiff; it calls them a lottery
+ticket. Two scores rank the blocks: their NSI, and an *ablation*, which fixes
+a block's step to its mean over the images, channel by channel, and measures
+how the backbone's outputs change. A fixed step can be folded into the norm
+before it, so the ablation removes exactly what only attention can do.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from mmext.analysis.loading import image_inputs, load_model
+from mmext.analysis.residual import removed, watch_input
+from mmext.analysis.stiffness import measure
 from mmext.errors import UserError
+from mmext.evaluation.report.table import Table
 from mmext.models.layers import StepAdaptor
-
-from .residual import removed
-from .stiffness import Trajectories, measure
+from mmext.utils.images import find_images
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class RankedBlock:
         name: Name within the backbone, such as ``layer3.2``.
         nsi: Mean NSI; NaN for the first block of a stage.
         effect: Relative change of the backbone's outputs, ``||y' - y|| /
-            ||y||``, when its step is fixed to its mean; the mean over images
+            ||y||``, if its step is fixed to its mean; the mean over images
             and levels.
     """
 
@@ -47,47 +51,100 @@ class RankedBlock:
     effect: float
 
 
+def write_ticket(
+    config: str | Path,
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    out: str | Path,
+    keep: int | None = None,
+    limit: int = 20,
+    device: str = 'cpu',
+) -> Table:
+    """Ranks the blocks of a model and writes a config with the best ones.
+
+    Args:
+        config: Config of the trained model.
+        checkpoint: Its weights.
+        images: Image files or folders.
+        out: The config to write.
+        keep: Number of blocks that keep their attention. Default: those with
+            90 % of the effect.
+        limit: Number of images at most. Default: 20.
+        device: Default: ``'cpu'``.
+
+    Returns:
+        The ranking.
+
+    Raises:
+        UserError: See :func:`rank_blocks`, :func:`propose` and
+            :func:`ticket_config`; or ``keep`` is out of range.
+    """
+    files = find_images(images, limit)
+    cfg, model = load_model(config, checkpoint, device)
+    ranked = rank_blocks(model.backbone, image_inputs(cfg, model, files))
+    keep = propose(ranked) if keep is None else keep
+    if not 0 < keep <= len(ranked):
+        raise UserError(
+            f'--keep {keep}: the model has {len(ranked)} blocks with '
+            'attention.',
+            f'Choose 1 to {len(ranked)}.',
+        )
+    names = sorted(b.name for b in ranked[:keep])
+    text = ticket_config(config, cfg, names, out)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(text)
+    total = sum(b.effect for b in ranked) or 1.0
+    rows = [
+        (
+            block.name,
+            'first' if math.isnan(block.nsi) else f'{block.nsi:.3f}',
+            f'{block.effect:.5f}',
+            f'{block.effect / total:.1%}',
+            'keep' if i < keep else '',
+        )
+        for i, block in enumerate(ranked)
+    ]
+    note = f'wrote {out}: attention in {keep} of {len(ranked)} blocks'
+    return Table(('block', 'NSI', 'effect', 'share', ''), rows, notes=[note])
+
+
 def rank_blocks(
-    backbone: nn.Module,
-    images: Iterable[Any],
-    run: Callable[[nn.Module, Any], Any] = lambda model, x: model(x),
-) -> tuple[list[RankedBlock], Trajectories]:
+    backbone: nn.Module, images: Iterable[Tensor]
+) -> list[RankedBlock]:
     """Ranks the blocks with attention by the effect of their step.
 
-    Costs one forward pass an image and block, beside the first two.
+    Needs two forward passes per image, and one more per block with attention.
 
     Args:
         backbone: A trained backbone.
-        images: What ``run`` takes, at least two.
-        run: Runs the backbone on one of them. Default: calls it.
+        images: Inputs of the backbone, at least two.
 
     Raises:
-        UserError: Where no block has attention, or with fewer than two
-            images, whose mean step is each image's own.
+        UserError: No block has attention, or there are fewer than two images.
     """
     images = list(images)
     if len(images) < 2:
         raise UserError(
             f'{len(images)} image is too few: the ablation fixes a step to '
             'its mean over images.',
-            'Name at least two, better 50.',
+            'Name at least 2, better 50.',
         )
-    found = measure(backbone, images, run)
+    found = measure(backbone, images)
     gates = {b: g for stage in found.stages for b, g in stage.gates.items()}
     if not gates:
         raise UserError(
             f'No block of {type(backbone).__name__} has a step: neither a '
             'StepAdaptor nor channel attention at the end of the branch.',
-            'Take a StepNet config, or one with attention plugins.',
+            'Use a StepNet config, or one with attention plugins.',
         )
     effects: dict[str, list[float]] = {block: [] for block in gates}
     with torch.no_grad():
         for image in images:
-            normal = _levels(run(backbone, image))
+            normal = _levels(backbone(image))
             for block, gate in gates.items():
                 mean = torch.from_numpy(_mean_step(found.steps[block]))
                 with removed(_fix(backbone.get_submodule(gate), mean)):
-                    fixed = _levels(run(backbone, image))
+                    fixed = _levels(backbone(image))
                 effects[block].append(_change(normal, fixed))
     column = {block: i for i, block in enumerate(found.blocks)}
     ranked = [
@@ -100,15 +157,15 @@ def rank_blocks(
         )
         for block, values in effects.items()
     ]
-    return sorted(ranked, key=lambda b: -b.effect), found
+    return sorted(ranked, key=lambda b: -b.effect)
 
 
 def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
-    """The fewest blocks whose effects add up to ``share`` of the total.
+    """Returns how many blocks have ``share`` of the total effect.
 
     Args:
-        ranked: Blocks, the largest effect first, of :func:`rank_blocks`.
-        share: Of the sum of all effects, in 0..1. Default: 0.9.
+        ranked: Blocks of :func:`rank_blocks`, the largest effect first.
+        share: Share of the sum of all effects, 0 to 1. Default: 0.9.
 
     Raises:
         UserError: No block has an effect.
@@ -116,9 +173,9 @@ def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
     effects = np.array([b.effect for b in ranked])
     if not effects.sum():
         raise UserError(
-            'Fixing any step changes nothing: all steps are the same for all '
+            'Fixing a step changes nothing: each step is the same for all '
             'images.',
-            'Train the attention first; a fresh StepNet has step 1.',
+            'Train the attention first; an untrained StepNet has step 1.',
         )
     reached = np.cumsum(effects) / effects.sum()
     return int(np.searchsorted(reached, share - 1e-12) + 1)
@@ -127,27 +184,27 @@ def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
 def ticket_config(
     config: str | Path, cfg: Config, keep: list[str], out: str | Path
 ) -> str:
-    """Text of a config whose attention is active in ``keep`` only.
+    """Returns the text of a config with attention in some blocks only.
 
-    StepNet is told block by block (``step_blocks``). mmdet's ``plugins`` know
-    only whole stages: one stays if any of its blocks is kept.
+    StepNet has an option for blocks (``step_blocks``). mmdet's ``plugins``
+    are active in complete stages, so a stage with a kept block stays.
 
     Args:
         config: The config to inherit from.
-        cfg: The same, loaded.
-        keep: Names of blocks in an mmdet ResNet, such as ``layer3.2``.
-        out: Where the text will be, for the relative ``_base_``.
+        cfg: The same config, loaded.
+        keep: Names of the blocks in an mmdet ResNet, such as ``layer3.2``.
+        out: Where the text will be written, for the relative ``_base_``.
 
     Raises:
-        UserError: For a backbone that has neither of the two.
+        UserError: The backbone has neither ``step_blocks`` nor plugins.
     """
     backbone = cfg.model.backbone
     places = [re.fullmatch(r'layer(\d)\.(\d+)', name) for name in keep]
     has_steps = 'StepNet' in backbone.type
     if not all(places) or not (has_steps or backbone.get('plugins')):
         raise UserError(
-            f'{backbone.type} has no setting for attention in chosen blocks.',
-            'This is written for StepNetResNet and for plugins of ResNet.',
+            f'{backbone.type} has no setting for attention in some blocks.',
+            'StepNetResNet and the plugins of ResNet have one.',
         )
     stages = backbone.get('num_stages', 4)
     blocks = [
@@ -159,59 +216,39 @@ def ticket_config(
     if has_steps:
         setting = f'step_blocks={blocks}'
     else:
-        active = [bool(b) for b in blocks]
-        plugins = [
-            {
-                **plugin,
-                'stages': [
-                    a and s for a, s in zip(active, _on(plugin), strict=False)
-                ],
-            }
-            for plugin in ConfigDict(plugins=backbone.plugins).to_dict()[
-                'plugins'
+        plugins = ConfigDict(plugins=backbone.plugins).to_dict()['plugins']
+        for plugin in plugins:
+            before = plugin.get('stages') or [True] * stages
+            plugin['stages'] = [
+                bool(kept) and active
+                for kept, active in zip(blocks, before, strict=False)
             ]
-        ]
-        head += '# Plugins are active in whole stages.\n'
+        head += '# Plugins are active in complete stages.\n'
         setting = f'plugins={plugins}'
     return f'{head}model = dict(backbone=dict({setting}))\n'
 
 
-def _on(plugin: dict) -> list[bool]:
-    return list(plugin.get('stages') or [True] * 4)
-
-
 def _mean_step(steps: np.ndarray) -> np.ndarray:
-    """Mean over images, (channels,); 0 where no image knows it."""
+    """Returns the mean over images, (channels,); 0 if it is unknown."""
     known = np.isfinite(steps)
     return np.where(known, steps, 0).sum(0) / known.sum(0).clip(1)
 
 
-def _fix(gate: nn.Module, step: Tensor) -> list:
-    """Hooks that make a gate scale by ``step`` whatever it sees."""
+def _fix(gate: nn.Module, step: Tensor) -> list[RemovableHandle]:
+    """Adds hooks with which a gate always scales by ``step``."""
+
+    def constant(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        fixed = step.to(output).expand(len(output), -1)
+        return fixed.reshape(output.shape)
+
     if isinstance(gate, StepAdaptor):
-        return [
-            gate.register_forward_hook(
-                lambda module, args, out: (
-                    step.to(out).expand(len(out), -1).reshape(out.shape)
-                )
-            )
-        ]
-    step = step.view(1, -1, 1, 1)
-    before: list[Tensor] = []
-
-    def save(module, args):
-        before[:] = [args[0].clone()]
-
-    return [
-        gate.register_forward_pre_hook(save),
-        gate.register_forward_hook(
-            lambda module, args, out: before.pop() * step.to(out)
-        ),
-    ]
+        return [gate.register_forward_hook(constant)]
+    factor = step.view(1, -1, 1, 1)
+    return watch_input(gate, lambda x, output: x * factor.to(output))
 
 
 def _levels(output: Any) -> list[Tensor]:
-    levels = output if isinstance(output, (tuple, list)) else [output]
+    levels = output if isinstance(output, tuple | list) else [output]
     return [level.double() for level in levels]
 
 

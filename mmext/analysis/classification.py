@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -12,12 +14,27 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from .optional import sklearn
+from mmext.errors import UserError
+
+
+def sklearn(module: str) -> ModuleType:
+    """Returns a module of scikit-learn, such as ``'svm'``.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    try:
+        return import_module(f'sklearn.{module}')
+    except ImportError as error:
+        raise UserError(
+            f'This experiment needs scikit-learn: {error}.',
+            'pip install scikit-learn',
+        ) from error
 
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8, ten classes.
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels, ten classes.
 
     Attributes:
         x: Images (N, 1, 8 scale, 8 scale), of mean 0 and deviation 1.
@@ -31,7 +48,13 @@ class Digits:
     def split(
         train: int, seed: int = 0, scale: int = 1
     ) -> tuple[Digits, Digits]:
-        """That many images to train on, the rest to test, enlarged."""
+        """Splits the images at random.
+
+        Args:
+            train: Number of training images; the others are test images.
+            seed: Seed of the split. Default: 0.
+            scale: Factor by which the images are enlarged. Default: 1.
+        """
         data = sklearn('datasets').load_digits()
         x = torch.from_numpy(data.images).float()[:, None]
         x = (x - x.mean()) / x.std()
@@ -40,18 +63,16 @@ class Digits:
         order = torch.from_numpy(
             np.random.default_rng(seed).permutation(len(y))
         )
-        return (
-            Digits(x[order[:train]], y[order[:train]]),
-            Digits(x[order[train:]], y[order[train:]]),
-        )
+        first, rest = order[:train], order[train:]
+        return Digits(x[first], y[first]), Digits(x[rest], y[rest])
 
 
 class Classifier(BaseModel):
-    """Backbone, global average of its last map, one linear layer.
+    """A backbone, the mean of its last level, and one linear layer.
 
     Args:
-        backbone: Config of a backbone.
-        channels: Channels of its last map.
+        backbone: Config of the backbone.
+        channels: Channels of its last level.
         num_classes: Default: 10.
     """
 
@@ -65,7 +86,8 @@ class Classifier(BaseModel):
 
     def forward(
         self, inputs: Tensor, data_samples: Tensor, mode: str = 'loss'
-    ) -> dict | Tensor:
+    ) -> dict[str, Tensor] | Tensor:
+        """Returns the loss, or the classes (N,) in mode ``'predict'``."""
         level = self.backbone(inputs)[-1]
         if level.dim() == 4:
             level = level.mean((2, 3))
@@ -85,47 +107,54 @@ def train_classifier(
     seed: int = 0,
     around_step: Callable[[int, Callable[[], None]], None] | None = None,
 ) -> None:
-    """AdamW with a cosine schedule, images shifted by up to a pixel.
+    """Trains with AdamW, a cosine schedule and shifts by up to one pixel.
 
     Args:
-        around_step: Called with the step's number and the step itself, to
-            put hooks around it.
+        model: Trained in place.
+        data: The training images.
+        epochs: Number of epochs.
+        batch_size: Default: 64.
+        lr: The highest learning rate. Default: 2e-3.
+        weight_decay: Default: 0.05.
+        seed: Seed of the batches and shifts. Default: 0.
+        around_step: Called with the number of each step and the step itself,
+            to run hooks around it. Default: runs the step.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr, weight_decay=weight_decay
     )
-    steps = epochs * (len(data.y) // batch_size)
+    steps_per_epoch = len(data.y) // batch_size
+    steps = epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=max(0.1, 3 / steps)
     )
     model.train()
-    count = 0
-    for _ in range(epochs):
-        order = torch.randperm(len(data.y), generator=generator)
-        for i in range(len(data.y) // batch_size):
-            pick = order[i * batch_size : (i + 1) * batch_size]
-            shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
-            x, y = data.x[pick].roll(shift, (2, 3)), data.y[pick]
+    for number in range(steps):
+        i = number % steps_per_epoch
+        if i == 0:
+            order = torch.randperm(len(data.y), generator=generator)
+        pick = order[i * batch_size : (i + 1) * batch_size]
+        shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
+        x, y = data.x[pick].roll(shift, (2, 3)), data.y[pick]
 
-            def step(x: Tensor = x, y: Tensor = y) -> None:
-                optimizer.zero_grad()
-                losses = model(x, y, mode='loss')
-                sum(losses.values()).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 5)
-                optimizer.step()
-                schedule.step()
+        def step(x: Tensor = x, y: Tensor = y) -> None:
+            optimizer.zero_grad()
+            losses = model(x, y, mode='loss')
+            sum(losses.values()).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5)
+            optimizer.step()
+            schedule.step()
 
-            if around_step is None:
-                step()
-            else:
-                around_step(count, step)
-            count += 1
+        if around_step is None:
+            step()
+        else:
+            around_step(number, step)
 
 
 @torch.no_grad()
 def accuracy(model: Classifier, data: Digits) -> float:
-    """Share of images classified right."""
+    """Returns the share of images that are classified correctly."""
     model.eval()
-    right = model(data.x, data.y, mode='predict') == data.y
-    return float(right.float().mean())
+    correct = model(data.x, data.y, mode='predict') == data.y
+    return float(correct.float().mean())

@@ -2,9 +2,9 @@
 """Decision boundaries of star and sum networks and of kernel machines.
 
 "Rewrite the Stars" (Ma et al., CVPR 2024), section 3.4.3 and Fig. 3, with the
-settings of the official 2-D experiment. The paper compares pictures; here
-the agreement of two classifiers is a number, the share of the plane on which
-they decide alike.
+settings of the official 2-D experiment. The paper compares pictures; here the
+agreement of two classifiers is the share of the plane on which they decide
+the same.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmext.analysis.classification import sklearn
+from mmext.analysis.figures import COLORS, new_figure, save
+from mmext.evaluation.report.table import Table
 from mmext.models.layers.star_operation import StarOperation
-
-from .figures import COLORS, new_figure, save
-from .optional import sklearn
 
 NETWORKS = ('star', 'sum')
 KERNELS = ('polynomial SVM', 'RBF SVM')
@@ -45,7 +45,7 @@ class StarBlock(nn.Module):
 
 
 def star_mlp(operation: str, depth: int = 4, width: int = 100) -> nn.Module:
-    """The official 2-D DemoNet: (N, 2) points to (N, 2) class scores."""
+    """Builds the official 2-D DemoNet, (N, 2) points to (N, 2) scores."""
     blocks = [StarBlock(width, operation) for _ in range(depth)]
     model = nn.Sequential(
         nn.Linear(2, width), *blocks, nn.LayerNorm(width), nn.Linear(width, 2)
@@ -60,7 +60,7 @@ def star_mlp(operation: str, depth: int = 4, width: int = 100) -> nn.Module:
 def two_moons(
     samples: int = 100, noise: float = 0.4, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (samples, 2) and their classes (samples,)."""
+    """Returns points (samples, 2) and their classes (samples,)."""
     return sklearn('datasets').make_moons(
         samples, noise=noise, random_state=seed
     )
@@ -73,20 +73,20 @@ def train_network(
     seed: int = 0,
     epochs: int = 30,
 ) -> Classifier:
-    """Trains a network in the official setting; its last epoch.
+    """Trains a network in the official setting.
 
-    SGD .1 -> .005 (cosine), momentum .9, weight decay 2e-4, batch 32, label
-    smoothing .1, gradients clipped at 1.
+    SGD with a learning rate from 0.1 to 0.005 (cosine), momentum 0.9, weight
+    decay 2e-4, batches of 32, label smoothing 0.1, gradients clipped at 1.
 
     Args:
         points: Shape (N, 2).
         classes: Shape (N,), 0 or 1.
         operation: ``'star'`` or ``'sum'``.
-        seed: Of the weights and batches. Default: 0.
+        seed: Seed of the weights and batches. Default: 0.
         epochs: Default: 30.
 
     Returns:
-        From points (M, 2) to their classes (M,).
+        A function from points (M, 2) to their classes (M,).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -119,7 +119,7 @@ def train_network(
 def train_kernel(
     points: np.ndarray, classes: np.ndarray, name: str
 ) -> Classifier:
-    """A support vector machine with one of :data:`KERNELS`."""
+    """Trains a support vector machine with one of :data:`KERNELS`."""
     settings = {
         'polynomial SVM': {'kernel': 'poly', 'degree': 4, 'coef0': 4},
         'RBF SVM': {'kernel': 'rbf', 'gamma': 4},
@@ -128,7 +128,7 @@ def train_kernel(
 
 
 def plane(steps: int = 200) -> np.ndarray:
-    """Points of a grid over the official experiment's plane."""
+    """Returns the points of a grid over :data:`PLANE`."""
     left, right, bottom, top = PLANE
     x, y = np.linspace(left, right, steps), np.linspace(bottom, top, steps)
     return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
@@ -136,11 +136,13 @@ def plane(steps: int = 200) -> np.ndarray:
 
 @dataclass
 class Boundaries:
-    """One seed's experiment.
+    """The experiment of one seed.
 
     Attributes:
-        regions: By classifier, the class of each cell, (steps, steps).
-        accuracy: By classifier, on the training points.
+        points: The training points, (N, 2).
+        classes: Their classes, (N,).
+        regions: Classifier -> class of each cell, (steps, steps).
+        accuracy: Classifier -> accuracy on the training points.
     """
 
     points: np.ndarray
@@ -149,7 +151,7 @@ class Boundaries:
     accuracy: dict[str, float] = field(default_factory=dict)
 
     def agreement(self, one: str, other: str) -> float:
-        """Share of the plane on which two classifiers decide alike."""
+        """Returns the share of the plane on which two classifiers agree."""
         return float((self.regions[one] == self.regions[other]).mean())
 
 
@@ -157,8 +159,8 @@ def experiment(seed: int = 0, data_seed: int = 0) -> Boundaries:
     """Trains both networks and both kernel machines on two moons.
 
     Args:
-        seed: Of the networks' weights and batches.
-        data_seed: Of the points. Default: 0, the paper's.
+        seed: Seed of the networks' weights and batches. Default: 0.
+        data_seed: Seed of the points. Default: 0, as in the paper.
     """
     points, classes = two_moons(seed=data_seed)
     grid = plane()
@@ -173,37 +175,34 @@ def experiment(seed: int = 0, data_seed: int = 0) -> Boundaries:
     return found
 
 
-def agreement_table(runs: Sequence[Boundaries]) -> str:
-    """Accuracy and agreement of each network, mean and spread over seeds."""
-    lines = [
-        '| network | training accuracy | agrees with polynomial SVM | with '
-        'RBF SVM | difference | polynomial closer |',
-        '|---|---|---|---|---|---|',
-    ]
+def agreement_table(runs: Sequence[Boundaries]) -> Table:
+    """Returns accuracy and agreement, with mean and spread over seeds."""
+    header = (
+        'network',
+        'training accuracy',
+        'agrees with polynomial SVM',
+        'with RBF SVM',
+        'difference',
+        'polynomial closer',
+    )
+    rows = []
     for name in NETWORKS:
-        right = np.array([r.accuracy[name] for r in runs])
+        accuracy = np.array([r.accuracy[name] for r in runs])
         poly, rbf = (
             np.array([r.agreement(name, kernel) for r in runs])
             for kernel in KERNELS
         )
-        cells = [right, poly, rbf, poly - rbf]
-        lines.append(
-            f'| {name} | '
-            + ' | '.join(f'{c.mean():.3f} ± {c.std():.3f}' for c in cells)
-            + f' | {(poly > rbf).sum()} of {len(runs)} seeds |'
-        )
-    return '\n'.join(lines)
+        columns = (accuracy, poly, rbf, poly - rbf)
+        cells = [f'{c.mean():.3f} ± {c.std():.3f}' for c in columns]
+        closer = f'{(poly > rbf).sum()} of {len(runs)} seeds'
+        rows.append((name, *cells, closer))
+    return Table(header, rows)
 
 
 def draw(run: Boundaries, path: str | Path) -> Path:
-    """The plane as each classifier divides it, with the points."""
+    """Draws the plane as each classifier divides it, with the points."""
     from matplotlib.colors import ListedColormap
 
-    names = {
-        'star': 'star network',
-        'sum': 'sum network',
-        **{k: k for k in KERNELS},
-    }
     figure = new_figure(10.4, 3.0)
     order = ('star', 'polynomial SVM', 'sum', 'RBF SVM')
     for ax, name in zip(figure.subplots(1, 4), order, strict=True):
@@ -229,12 +228,12 @@ def draw(run: Boundaries, path: str | Path) -> Path:
             )
         ax.set_xticks([])
         ax.set_yticks([])
-        title = f'{names[name]}\ntraining accuracy {run.accuracy[name]:.2f}'
+        accuracy = f'training accuracy {run.accuracy[name]:.2f}'
         if name in NETWORKS:
-            title += '\nagrees: poly {:.2f}, RBF {:.2f}'.format(
-                *(run.agreement(name, k) for k in KERNELS)
-            )
+            poly, rbf = (run.agreement(name, k) for k in KERNELS)
+            agrees = f'agrees: poly {poly:.2f}, RBF {rbf:.2f}'
+            title = f'{name} network\n{accuracy}\n{agrees}'
         else:
-            title += '\n'
+            title = f'{name}\n{accuracy}\n'
         ax.set_title(title, fontsize=9)
     return save(figure, path)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""How the figures of the analysis tools look."""
+"""The common style of the figures of the analysis tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito: told apart with any colour vision.
+# Okabe and Ito: distinct with any colour vision.
 COLORS = (
     '#0072B2',
     '#D55E00',
@@ -21,19 +21,24 @@ COLORS = (
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that many inches that lays itself out."""
+    """Returns an empty figure; sizes in inches."""
     return Figure(figsize=(width, height), layout='constrained')
 
 
+def color(number: int) -> str:
+    """Returns a color; they repeat after seven."""
+    return COLORS[number % len(COLORS)]
+
+
 def tidy(ax: Axes) -> None:
-    """Removes the frame's right and top, and draws a faint grid."""
+    """Removes the right and top of the frame, and draws a light grid."""
     ax.spines[['top', 'right']].set_visible(False)
     ax.grid(True, color='#dddddd', linewidth=0.6)
     ax.set_axisbelow(True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a PNG of 110 dots per inch and gives its path back."""
+    """Writes a PNG with 110 dots per inch and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Angles between the filters of a layer.
 
-What the orthogonality terms of :mod:`mmext.regularizers` act on. The paper of
-the Self-Orthogonality Module (WACV 2020) judges a network by the histogram of
-these angles: its mean at 90 degrees, its spread small.
+The orthogonality terms of :mod:`mmext.regularizers` act on these angles. The
+paper of the Self-Orthogonality Module (WACV 2020) judges a network by their
+histogram: the mean should be 90 degrees, and the spread small.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmext.analysis.figures import color, new_figure, save, tidy
+from mmext.analysis.loading import load_model
+from mmext.evaluation.report.table import Table
 from mmext.regularizers.base import filter_matrix
 from mmext.regularizers.hook import select_layers
 
-from .figures import COLORS, new_figure, save, tidy
+#: Model -> layer -> angles.
+Models = Mapping[str, Mapping[str, 'Angles']]
 
 
 @dataclass(frozen=True)
 class Angles:
-    """Pairwise angles of one layer's filters.
+    """Angles between the filters of one layer.
 
     Attributes:
-        degrees: One a pair within a group; filters of norm 0 have none.
-        dead: Filters of norm 0.
-        limit: Whether all filters could be orthogonal: not more filters in
-            a group than numbers in a filter.
+        degrees: One angle per pair within a group, without filters of norm 0.
+        dead: Number of filters of norm 0.
+        limit: Whether all filters can be orthogonal: a group has no more
+            filters than a filter has weights.
     """
 
     degrees: np.ndarray
@@ -39,24 +43,55 @@ class Angles:
 
     @property
     def mean(self) -> float:
-        """In degrees; 90 where a layer has no pair of living filters."""
+        """Mean in degrees; 90 without a pair of filters."""
         return float(self.degrees.mean()) if len(self.degrees) else 90.0
 
     @property
     def spread(self) -> float:
-        """Standard deviation in degrees; 0 where a layer has no pair."""
+        """Standard deviation in degrees; 0 without a pair of filters."""
         return float(self.degrees.std()) if len(self.degrees) else 0.0
 
     @property
     def coherence(self) -> float:
-        """The largest ``|cos|`` of any pair."""
+        """The largest ``|cos|`` of all pairs; 0 without a pair."""
         if not len(self.degrees):
             return 0.0
         return float(np.abs(np.cos(np.radians(self.degrees))).max())
 
 
+def compare_angles(
+    config: str | Path,
+    checkpoint: str | Path,
+    layers: str | Sequence[str],
+    before: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, Angles]]:
+    """Measures the filters of a model, and optionally of its earlier state.
+
+    Args:
+        config: Config file of the model.
+        checkpoint: Weights; see :func:`mmext.analysis.loading.load_model`.
+        layers: Regular expressions of layer names.
+        before: Weights to compare with: a checkpoint, or ``'init'`` for
+            those that the training started from. Default: none.
+        seed: Seed of the random weights of ``'init'``. Default: 0.
+
+    Returns:
+        Angles by layer; by ``'before'`` and ``'after'``, or by the name of
+        the checkpoint if there is no ``before``.
+    """
+    states = {Path(checkpoint).stem: checkpoint}
+    if before is not None:
+        states = {'before': before, 'after': checkpoint}
+    found = {}
+    for name, weights in states.items():
+        _, model = load_model(config, weights, seed=seed)
+        found[name] = model_angles(model, layers)
+    return found
+
+
 def layer_angles(layer: nn.Module) -> Angles:
-    """Angles of all pairs of filters within a group, in degrees."""
+    """Measures the angles of all pairs of filters within a group."""
     filters = filter_matrix(layer).detach().double()
     norms = filters.norm(dim=-1, keepdim=True)
     alive = norms[..., 0] > 0
@@ -75,12 +110,15 @@ def layer_angles(layer: nn.Module) -> Angles:
 def model_angles(
     model: nn.Module, patterns: str | Sequence[str]
 ) -> dict[str, Angles]:
-    """Angles of each layer whose name matches, see ``OrthogonalityHook``.
+    """Measures each layer whose name matches, including frozen layers.
 
-    Frozen layers have angles too.
+    Args:
+        model: Any model.
+        patterns: Regular expressions of layer names, as for
+            ``OrthogonalityHook``.
 
     Raises:
-        UserError: Where a pattern matches no layer.
+        UserError: A pattern matches no layer.
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     frozen = [p for p in model.parameters() if not p.requires_grad]
@@ -93,37 +131,40 @@ def model_angles(
     return {name: layer_angles(layer) for name, layer in layers.items()}
 
 
-def angle_table(models: Mapping[str, Mapping[str, Angles]]) -> str:
-    """Markdown: each layer's mean, spread and coherence, model by model."""
-    head = ['layer', 'pairs']
+def _layers(models: Models) -> list[str]:
+    """Returns the names of the layers of all models."""
+    return list(dict.fromkeys(n for found in models.values() for n in found))
+
+
+def angle_table(models: Models) -> Table:
+    """Returns mean, spread and coherence of each layer and model."""
+    header = ['layer', 'pairs']
     for name in models:
-        head += [f'{name}: mean', 'spread', 'max cos']
-    lines = [f'| {" | ".join(head)} |', '|' + '---|' * len(head)]
-    for layer in dict.fromkeys(n for found in models.values() for n in found):
-        cells, note, pairs = [], '', 0
+        header += [f'{name}: mean', 'spread', 'max cos']
+    rows, notes = [], []
+    for layer in _layers(models):
+        cells, mark, pairs = [], '', 0
         for found in models.values():
             if layer not in found:
                 cells += ['', '', '']
                 continue
             a = found[layer]
             pairs = max(pairs, len(a.degrees))
-            note = '' if a.limit else ' *'
+            if not a.limit:
+                mark = ' *'
+                notes = ['* more filters than weights: not all can be at 90°.']
             cells += [
                 f'{a.mean:.2f}',
                 f'{a.spread:.2f}',
                 f'{a.coherence:.3f}',
             ]
-        lines.append(f'| {layer}{note} | {pairs} | {" | ".join(cells)} |')
-    if any(not a.limit for found in models.values() for a in found.values()):
-        lines.append('\n\\* more filters than inputs: not all can be at 90°.')
-    return '\n'.join(lines)
+        rows.append([f'{layer}{mark}', str(pairs), *cells])
+    return Table(header, rows, notes=notes)
 
 
-def draw_angles(
-    models: Mapping[str, Mapping[str, Angles]], path: str | Path
-) -> Path:
-    """A histogram of angles a layer, the models on top of each other."""
-    layers = list(dict.fromkeys(n for f in models.values() for n in f))
+def draw_angles(models: Models, path: str | Path) -> Path:
+    """Draws a histogram of the angles of each layer, one line per model."""
+    layers = _layers(models)
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
     figure = new_figure(max(5.0, 2.6 * columns), 2.0 * rows + 0.9)
@@ -135,23 +176,27 @@ def draw_angles(
         )
         bins = np.linspace(90 - reach, 90 + reach, 61)
         for i, (name, degrees) in enumerate(shown.items()):
-            color = COLORS[i % len(COLORS)]
             ax.hist(
-                degrees, bins, color=color, histtype='step', lw=1.3, label=name
+                degrees,
+                bins,
+                color=color(i),
+                histtype='step',
+                lw=1.3,
+                label=name,
             )
             if len(degrees):
                 ax.text(
                     0.02,
                     0.95 - 0.1 * i,
                     f'{degrees.mean():.1f} ± {degrees.std():.1f}°',
-                    color=color,
+                    color=color(i),
                     fontsize=7,
                     va='top',
                     transform=ax.transAxes,
                 )
         ax.axvline(90, color='black', lw=0.8, ls=':')
         tidy(ax)
-        # A narrow peak would hide the other models on a linear scale.
+        # On a linear scale, a narrow peak would hide the other models.
         ax.set_yscale('log')
         ax.set_title(layer, fontsize=8)
         ax.tick_params(labelsize=8)

@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A model and its input images from a config, for the analysis tools."""
+"""Loads models and images for the analysis tools."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
@@ -15,41 +16,60 @@ from torch import Tensor, nn
 
 from mmext.checkpoints.match import require_match
 from mmext.checkpoints.read import load
+from mmext.checkpoints.released import pretrained_configs
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
+from mmext.utils.devices import require_device
+from mmext.utils.random_state import random_state_kept, seed_everything
 
-IMAGE_TYPES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+#: Names for the weights that a training starts from.
+INITIAL = ('init', 'none')
 
 
 def load_model(
-    config: str | Path, checkpoint: str | Path, device: str = 'cpu'
+    config: str | Path,
+    checkpoint: str | Path,
+    device: str = 'cpu',
+    seed: int = 0,
 ) -> tuple[Config, nn.Module]:
-    """Builds a config's model and fills it, in evaluation mode.
+    """Builds the model of a config and loads its weights.
 
     Args:
-        config: An mmdet or mmpretrain config.
-        checkpoint: Its weights; ``'none'`` keeps the initial ones.
-        device: Where to put the model. Default: 'cpu'.
+        config: Config file of mmdet or mmpretrain.
+        checkpoint: File of the weights. ``'init'`` (or ``'none'``) keeps
+            those that a training starts from: the pre-trained weights that
+            the config names, and random ones for the other layers.
+        device: Device of the model. Default: ``'cpu'``.
+        seed: Seed of the random weights. Default: 0.
+
+    Returns:
+        The config, and the model in evaluation mode.
 
     Raises:
-        UserError: A wrong config, or a checkpoint that does not fit it.
+        UserError: The config is wrong, the checkpoint does not fit it, the
+            device is not available, or the model has no backbone.
     """
+    require_device(device)
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    if str(checkpoint) != 'none':  # or building would fetch other weights
+    initial = str(checkpoint) in INITIAL
+    if not initial:
         _drop_pretrained(cfg.model)
-    model = build_model(cfg.model)
-    if str(checkpoint) == 'none':
-        _init_quietly(model)
-    else:
+    with random_state_kept():
+        seed_everything(seed)
+        model = build_model(cfg.model)
+        if initial:
+            with quiet():
+                model.init_weights()
+    if not initial:
         weights = load(checkpoint)
         require_match(model, weights, str(checkpoint))
         model.load_state_dict(weights.get('state_dict', weights), False)
     if not hasattr(model, 'backbone'):
         raise UserError(
-            f'{type(model).__name__} of {config} has no `backbone` to look '
-            'into.'
+            f'the {type(model).__name__} of {config} has no `backbone`',
+            'The analysis tools measure the backbone of a model.',
         )
     return cfg, model.to(device).eval()
 
@@ -57,13 +77,13 @@ def load_model(
 def image_inputs(
     cfg: Config, model: nn.Module, files: Sequence[Path]
 ) -> Iterator[Tensor]:
-    """Each image as the backbone sees it, (1, C, H, W), one at a time.
+    """Yields the backbone's input for each image, (1, C, H, W).
 
-    Runs the config's test pipeline and the model's own preprocessor, so that
-    sizes may differ from one image to the next.
+    Runs the config's test pipeline and the model's preprocessor, so sizes can
+    differ between images.
 
     Raises:
-        UserError: A file that cannot be read as an image.
+        UserError: A file cannot be read as an image.
     """
     data = cfg.get('test_dataloader') or cfg.val_dataloader
     dataset = data.dataset
@@ -75,76 +95,29 @@ def image_inputs(
     for file in files:
         sample = pipeline({'img_path': str(file), 'img_id': 0, 'gt_label': []})
         if sample is None:
-            raise UserError(f'{file} cannot be read as an image.')
+            raise UserError(f'{file} cannot be read as an image')
         batch = model.data_preprocessor(pseudo_collate([sample]), False)
         yield batch['inputs']
 
 
-def find_images(places: Sequence[str], limit: int | None = None) -> list[Path]:
-    """Image files named one by one or by their folder, in order.
-
-    Args:
-        places: Files and folders.
-        limit: Take that many, evenly spaced. Default: all.
-
-    Raises:
-        UserError: A place that does not exist or holds no image.
-    """
-    files: list[Path] = []
-    for place in map(Path, places):
-        if place.is_dir():
-            here = sorted(
-                p for p in place.iterdir() if p.suffix.lower() in IMAGE_TYPES
-            )
-            if not here:
-                raise UserError(
-                    f'{place} holds no image.',
-                    f'Endings that are read: {", ".join(IMAGE_TYPES)}.',
-                )
-            files += here
-        elif place.is_file():
-            files.append(place)
-        else:
-            raise UserError(
-                f'{place} does not exist.',
-                'Name image files or folders after --images.',
-            )
-    if limit is not None and limit < len(files):
-        files = [files[i * len(files) // limit] for i in range(limit)]
-    return files
-
-
-def _init_quietly(model: nn.Module) -> None:
-    """Without MMEngine's line for each parameter."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides the lines that MMEngine logs for each initialised parameter."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        model.init_weights()
+        yield
     finally:
         logging.disable(before)
 
 
-def _drop_pretrained(node: object) -> None:
-    """Removes every ``init_cfg`` that would load a checkpoint."""
+def _drop_pretrained(node: Any) -> None:
+    """Removes each ``init_cfg`` that would load a checkpoint."""
     if isinstance(node, dict):
-        init = node.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+        if pretrained_configs(node.get('init_cfg')):
             node['init_cfg'] = None
         for value in node.values():
             _drop_pretrained(value)
-    elif isinstance(node, (list, tuple)):
+    elif isinstance(node, list | tuple):
         for value in node:
             _drop_pretrained(value)
-
-
-def device_of(name: str) -> str:
-    """The device asked for.
-
-    Raises:
-        UserError: A GPU, where PyTorch sees none.
-    """
-    if name.startswith('cuda') and not torch.cuda.is_available():
-        raise UserError(
-            f'--device {name}: PyTorch sees no GPU here.', 'Use --device cpu.'
-        )
-    return name

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What an orthogonality term does to a network trained from scratch."""
+"""The effect of orthogonality terms on a network trained from scratch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmext.analysis.classification import (
+    Classifier,
+    Digits,
+    accuracy,
+    train_classifier,
+)
+from mmext.analysis.filter_angles import Angles, model_angles
+from mmext.analysis.loading import quiet
+from mmext.evaluation.report.table import Table
 from mmext.regularizers import OrthogonalityHook
-
-from .classification import Classifier, Digits, accuracy, train_classifier
-from .filter_angles import Angles, model_angles
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training run.
+    """The outcome of one training run.
 
     Attributes:
-        accuracy: On the test images, in per cent.
-        angles: Of the regularised layers, after training.
+        accuracy: Accuracy on the test images in per cent.
+        angles: Angles of the regularised layers after training.
     """
 
     accuracy: float
@@ -32,22 +38,26 @@ class Outcome:
 
     @property
     def pooled(self) -> np.ndarray:
-        """The angles of all layers in one array, in degrees."""
+        """The angles of all layers in degrees."""
         return np.concatenate([a.degrees for a in self.angles.values()])
+
+    @property
+    def coherence(self) -> float:
+        """The largest ``|cos|`` of all layers."""
+        return max(a.coherence for a in self.angles.values())
 
 
 def run_experiment(
-    cfg: Config, tell: Callable[[str], None] = lambda line: None
+    cfg: Config, log: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[Outcome]]:
-    """Trains the network plain and with each term, from each seed.
+    """Trains the network without and with each term, from each seed.
 
     Args:
-        cfg: As ``configs/theory/orthogonality_resnet_digits.py``.
-        tell: Called with a line a training run.
+        cfg: Such as ``configs/theory/orthogonality_resnet_digits.py``.
+        log: Called with one line per training run. Default: nothing.
 
     Returns:
-        By name of the term, ``initial`` and ``none`` first, one
-        outcome a seed.
+        Outcomes, one per seed, by term; ``initial`` and ``none`` are first.
     """
     terms = {'none': None, **cfg.terms}
     results: dict[str, list[Outcome]] = {n: [] for n in ('initial', *terms)}
@@ -56,11 +66,11 @@ def run_experiment(
         for name, term in terms.items():
             torch.manual_seed(seed)
             model = Classifier(copy.deepcopy(cfg.backbone), cfg.channels)
-            model.init_weights()
+            with quiet():
+                model.init_weights()
             if term is None:
-                results['initial'].append(
-                    Outcome(0.0, model_angles(model, cfg.layers))
-                )
+                angles = model_angles(model, cfg.layers)
+                results['initial'].append(Outcome(0.0, angles))
             train_classifier(
                 model,
                 train,
@@ -74,7 +84,7 @@ def run_experiment(
                 100 * accuracy(model, test), model_angles(model, cfg.layers)
             )
             results[name].append(outcome)
-            tell(
+            log(
                 f'seed {seed}, {name}: accuracy {outcome.accuracy:.2f} %, '
                 f'angles {outcome.pooled.mean():.2f} '
                 f'± {outcome.pooled.std():.2f} degrees'
@@ -85,7 +95,7 @@ def run_experiment(
 def _hooked(
     model: Classifier, layers: str, term: dict
 ) -> Callable[[int, Callable[[], None]], None]:
-    """Puts the hook around each step, as a runner does."""
+    """Returns a function that runs the hook around a step."""
     hook = OrthogonalityHook(layers=layers, **copy.deepcopy(term))
     runner = SimpleNamespace(model=model, iter=0, epoch=0)
     hook.before_train(runner)
@@ -99,31 +109,23 @@ def _hooked(
     return around
 
 
-def outcome_table(results: dict[str, list[Outcome]]) -> str:
-    """Markdown: angles and accuracy, mean and spread over seeds."""
-    lines = [
-        '| term | mean angle (°) | spread (°) | max cos | accuracy (%) |',
-        '|---|---|---|---|---|',
-    ]
+def outcome_table(results: dict[str, list[Outcome]]) -> Table:
+    """Returns mean and spread over seeds of the angles and the accuracy."""
+    columns: dict[str, tuple[Callable[[Outcome], float], int]] = {
+        'mean angle (°)': (lambda o: o.pooled.mean(), 2),
+        'spread (°)': (lambda o: o.pooled.std(), 2),
+        'max cos': (lambda o: o.coherence, 3),
+        'accuracy (%)': (lambda o: o.accuracy, 2),
+    }
+    rows = []
     for name, outcomes in results.items():
-        values = np.array(
-            [
-                (
-                    o.pooled.mean(),
-                    o.pooled.std(),
-                    max(a.coherence for a in o.angles.values()),
-                    o.accuracy,
-                )
-                for o in outcomes
-            ]
-        )
-        cells = [
-            f'{mean:.{digits}f} ± {std:.{digits}f}'
-            for mean, std, digits in zip(
-                values.mean(0), values.std(0), (2, 2, 3, 2), strict=True
+        row = [name]
+        for measure, digits in columns.values():
+            values = [measure(outcome) for outcome in outcomes]
+            row.append(
+                f'{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}'
             )
-        ]
         if name == 'initial':
-            cells[-1] = ''
-        lines.append(f'| {name} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
+            row[-1] = ''
+        rows.append(row)
+    return Table(('term', *columns), rows)

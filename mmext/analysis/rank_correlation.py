@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Kendall's tau and Spearman's rho between two scores of some models."""
+"""Kendall's tau and Spearman's rho between two scores of models."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ class Correlation:
 
     Attributes:
         value: The coefficient, in [-1, 1].
-        low: Lower end of the interval; None with fewer than four models.
-        high: Upper end.
+        low: Lower end of the interval; None for fewer than four models.
+        high: Upper end of the interval.
     """
 
     value: float
@@ -34,19 +34,22 @@ class Correlation:
 
 
 def correlate(
-    x: np.ndarray, y: np.ndarray, resamples: int = 2000, seed: int = 0
+    x: Sequence[float],
+    y: Sequence[float],
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[Correlation, Correlation]:
-    """Kendall's tau and Spearman's rho with intervals.
+    """Computes Kendall's tau and Spearman's rho with intervals.
 
     Args:
         x: One score of each model, such as its TNS.
-        y: The other, such as its AP.
+        y: The other score, such as its AP.
         resamples: Bootstrap resamples of the models. Default: 2000.
-        seed: Of the resampling. Default: 0.
+        seed: Seed of the resampling. Default: 0.
 
     Raises:
-        UserError: Fewer than two models, a score that is no number, or one
-            that is the same for all.
+        UserError: There are fewer than two models, a score is not finite, or
+            all scores are equal.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     known = np.isfinite(x).all() and np.isfinite(y).all()
@@ -74,7 +77,7 @@ def _with_interval(
     if len(x) < 4:
         return Correlation(value, None, None)
     with warnings.catch_warnings():
-        # Resamples of one score, which the percentiles leave out.
+        # A resample of equal scores gives NaN, which is left out below.
         warnings.simplefilter('ignore', ConstantInputWarning)
         drawn = np.array([measure(x[p], y[p])[0] for p in picks])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Finds the residual stages of any model, and the gates in their blocks.
 
-Nothing is asked of a block but behaviour. A block is *residual* if it
-returns its input when all its parameters are zero: what is left of
-``x + f(x)`` is x. A module inside it is a *gate* if its output is a multiple
-of its input, one factor a channel and image (SE, ECA, ...), or if it is a
+Blocks are found by their behaviour. A block is *residual* if it returns its
+input when all its parameters are zero, because that leaves x of ``x + f(x)``.
+A module inside of a block is a *gate* if its output is a multiple of its
+input, with one factor per channel and image (SE, ECA, ...), or if it is a
 :class:`~mmext.models.StepAdaptor`, whose output is the factor.
 """
 
@@ -19,26 +19,28 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.hooks import RemovableHandle
 
 from mmext.errors import UserError
 from mmext.models.layers import StepAdaptor
 
 TOLERANCE = 1e-3
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class NotFiniteError(UserError):
-    """The model gave infinity or NaN."""
+    """The model computed infinity or NaN."""
 
 
 @dataclass
 class Stage:
-    """Blocks of one stage in the order in which they run.
+    """The blocks of one stage in the order in which they run.
 
     Attributes:
         name: Name of the container, such as ``layer3``.
-        blocks: Full names of the blocks; the first may have a projection
-            for its shortcut.
-        gates: For blocks with attention, the full name of the gate.
+        blocks: Full names of the blocks. The first one can have a projection
+            in its shortcut.
+        gates: Full name of the gate of each block with attention.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Stage:
 
 @dataclass
 class _Call:
-    """One call of a numbered module while the model was watched."""
+    """One call of a numbered module."""
 
     name: str
     module: nn.Module
@@ -57,253 +59,256 @@ class _Call:
     residual: bool
 
 
-def residual_stages(
-    model: nn.Module, run: Callable[[], Any], scope: str = ''
-) -> list[Stage]:
-    """The residual stages of a model, found by running it once.
+def residual_stages(model: nn.Module, image: Tensor) -> list[Stage]:
+    """Finds the residual stages of a model by running it.
 
     Args:
         model: A model in evaluation mode; it is not changed.
-        run: Runs the model on one image.
-        scope: Look only below this module name. Default: everywhere.
+        image: An input of the model.
 
     Raises:
-        NotFiniteError: Where a state is not finite, which hides the blocks.
-        UserError: Where no residual block is found.
+        NotFiniteError: A state is not finite, which hides the blocks.
+        UserError: The model has no residual block.
     """
-    calls = _watch(model, run, scope)
+    calls = _watch(model, image)
     for call in calls:
         if not (call.x.isfinite().all() and call.y.isfinite().all()):
             raise NotFiniteError(
                 f'{type(model).__name__}: the state in {call.name} is '
                 'infinite or NaN.',
-                'In half precision features overflow: measure in float32.',
+                'Features overflow in half precision: measure in float32.',
             )
-    blocks = _outermost(c for c in calls if c.residual)
     stages: dict[str, Stage] = {}
-    for call in calls:
+    for call in _outermost([c for c in calls if c.residual]):
         parent = call.name.rpartition('.')[0]
-        if any(call is b for b in blocks):
-            stage = stages.setdefault(parent, Stage(parent, []))
-            if call.name not in stage.blocks:
-                stage.blocks.append(call.name)
-    for call in calls:  # first blocks, whose shortcut is a projection
+        stage = stages.setdefault(parent, Stage(parent, []))
+        if call.name not in stage.blocks:
+            stage.blocks.append(call.name)
+    for call in calls:  # first blocks, which have a projection
         stage = stages.get(call.name.rpartition('.')[0])
-        if stage and call.name not in stage.blocks:
+        if stage is not None and call.name not in stage.blocks:
             following = model.get_submodule(stage.blocks[0])
             if type(call.module) is type(following):
                 stage.blocks.insert(0, call.name)
     if not stages:
         raise UserError(
-            f'No residual block in {type(model).__name__}'
-            + (f' below {scope!r}' if scope else '')
-            + f': none of its {len({c.name for c in calls})} numbered '
-            'modules returns its input when its parameters are zero.',
-            'Stiffness is defined for stages of x + f(x); check the scope.',
+            f'No residual block in {type(model).__name__}: none of its '
+            f'{len({c.name for c in calls})} numbered modules returns its '
+            'input when its parameters are zero.',
+            'Stiffness is defined for stages of x + f(x).',
         )
     found = list(stages.values())
-    _find_gates(model, run, found)
+    _find_gates(model, image, found)
     return found
 
 
-def _watch(
-    model: nn.Module, run: Callable[[], Any], scope: str
-) -> list[_Call]:
+def _watch(model: nn.Module, image: Tensor) -> list[_Call]:
+    """Runs a model and records the calls of its numbered modules."""
     calls: list[_Call] = []
     probing = False
 
-    def watch(name: str) -> Callable:
-        def hook(module, args, kwargs, output):
+    def watch(name: str) -> Callable[..., None]:
+        def hook(
+            module: nn.Module, args: tuple, kwargs: dict, output: Any
+        ) -> None:
             nonlocal probing
-            x, y = (
-                _first_tensor((*args, *kwargs.values())),
-                _first_tensor((output,)),
-            )
+            x = first_tensor((*args, *kwargs.values()))
+            y = first_tensor(output)
             if probing or x is None or y is None:
                 return
             probing = True
-            same = x.shape == y.shape and _returns_input(
+            residual = x.shape == y.shape and _returns_input(
                 module, args, kwargs, x
             )
             probing = False
-            calls.append(_Call(name, module, x, y, same))
+            calls.append(_Call(name, module, x, y, residual))
 
         return hook
 
     handles = [
         module.register_forward_hook(watch(name), with_kwargs=True)
         for name, module in model.named_modules()
-        if name.startswith(scope)
-        and name.rpartition('.')[2].isdigit()
-        and not isinstance(module, (nn.Sequential, nn.ModuleList))
-        and len(list(module.children()))
+        if name.rpartition('.')[2].isdigit()
+        and not isinstance(module, nn.Sequential | nn.ModuleList)
+        and any(True for _ in module.children())
         and any(True for _ in module.parameters())
     ]
     with removed(handles), torch.no_grad():
-        run()
+        model(image)
     return calls
 
 
 def _returns_input(
     module: nn.Module, args: tuple, kwargs: dict, x: Tensor
 ) -> bool:
+    """Whether a module returns its input if its parameters are zero."""
     zeros = {n: torch.zeros_like(p) for n, p in module.named_parameters()}
     before = x.clone()
     try:
-        y = _first_tensor((functional_call(module, zeros, args, kwargs),))
+        y = first_tensor(functional_call(module, zeros, args, kwargs))
     finally:
-        # A module that works in place must not disturb the run.
-        changed = not torch.equal(x, before)
-        if changed:
+        # A module that works in place must not change the run.
+        if not torch.equal(x, before):
             x.copy_(before)
     if y is None or y.shape != x.shape:
         return False
-    size = before.abs().max()
+    tolerance = TOLERANCE * before.abs().max()
     return any(
-        bool((y - like).abs().max() <= TOLERANCE * size)
-        for like in (before, before.relu())
+        bool((y - expected).abs().max() <= tolerance)
+        for expected in (before, before.relu())
     )
 
 
-def _outermost(candidates: Iterator[_Call]) -> list[_Call]:
+def _outermost(calls: list[_Call]) -> list[_Call]:
     """Drops modules that only run blocks in a row, and parts of blocks."""
-    calls = list(candidates)
-    kept = []
+    blocks = []
     for outer in calls:
-        inner = [c for c in calls if c.name.startswith(outer.name + '.')]
-        rows = [c for c in inner if c.x is outer.x]
-        ends = [c for c in inner if c.y is outer.y]
-        if not (rows and ends):
-            kept.append(outer)
+        inner = [c for c in calls if c.name.startswith(f'{outer.name}.')]
+        starts = any(c.x is outer.x for c in inner)
+        ends = any(c.y is outer.y for c in inner)
+        if not (starts and ends):
+            blocks.append(outer)
     return [
         c
-        for c in kept
-        if not any(c.name.startswith(other.name + '.') for other in kept)
+        for c in blocks
+        if not any(c.name.startswith(f'{b.name}.') for b in blocks)
     ]
 
 
-def _find_gates(
-    model: nn.Module, run: Callable[[], Any], stages: list[Stage]
-) -> None:
+def _find_gates(model: nn.Module, image: Tensor, stages: list[Stage]) -> None:
     """Fills in ``Stage.gates``: what scales f last, before the addition."""
-    handles, finders = [], []
+    handles: list[RemovableHandle] = []
+    # Gates of blocks with a projection, which hides the addition of x.
+    unproven: list[tuple[Stage, str, str]] = []
     for stage in stages:
-        for name in stage.blocks:
-            finder = _GateFinder(stage, name, model.get_submodule(name))
-            finders.append(finder)
-            handles += finder.handles
+        for block in stage.blocks:
+            module = model.get_submodule(block)
+            handles += _watch_gates(stage, block, module, unproven)
     with removed(handles), torch.no_grad():
-        run()
-    for finder in finders:  # a projected shortcut: as in the other blocks
-        stage, block = finder.stage, finder.block
-        known = {gate.removeprefix(b + '.') for b, gate in stage.gates.items()}
-        for gate in finder.unproven:
-            if not known or gate.removeprefix(block + '.') in known:
-                stage.gates.setdefault(block, gate)
+        model(image)
+    for stage, block, gate in unproven:
+        known = {g.removeprefix(f'{b}.') for b, g in stage.gates.items()}
+        if not known or gate.removeprefix(f'{block}.') in known:
+            stage.gates.setdefault(block, gate)
 
 
-class _GateFinder:
-    """Watches one block for the gate whose output is added to x."""
+def _watch_gates(
+    stage: Stage,
+    block: str,
+    module: nn.Module,
+    unproven: list[tuple[Stage, str, str]],
+) -> list[RemovableHandle]:
+    """Watches a block for the gate whose output is added to x."""
+    outputs: dict[str, Tensor] = {}
 
-    def __init__(self, stage: Stage, block: str, module: nn.Module) -> None:
-        self.stage, self.block = stage, block
-        self.outputs: dict[str, Tensor] = {}
-        self.unproven: list[str] = []
-        self.handles = [
-            module.register_forward_hook(self._prove, with_kwargs=True)
-        ]
-        for name, part in module.named_modules():
-            full = f'{block}.{name}'
-            if isinstance(part, StepAdaptor):
-                self.handles.append(
-                    part.register_forward_hook(self._adaptor(full))
-                )
-            elif name and len(list(part.children())) and not _is_norm(part):
-                self.handles += self._multiplier(full, part)
-
-    def _adaptor(self, name: str) -> Callable:
-        def hook(module, args, output):
-            self.stage.gates[self.block] = name
+    def is_step(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            stage.gates[block] = name
 
         return hook
 
-    def _multiplier(self, name: str, module: nn.Module) -> list:
-        before: list[Tensor] = []
-
-        def save(module, args):
-            if len(args) == 1 and isinstance(args[0], Tensor):
-                before[:] = [args[0].clone()]  # it may work in place
-
-        def compare(module, args, y):
-            x = before.pop() if before else None
+    def compare(name: str) -> Callable[[Tensor, Any], None]:
+        def hook(x: Tensor, y: Any) -> None:
             if (
                 isinstance(y, Tensor)
-                and x is not None
                 and x.shape == y.shape
                 and x.dim() == 4
                 and x[0, 0].numel() > 1
-                and (y - x).norm() > _rounding(y) * y.norm()
+                and not _same(x, y)
+                and _same(channel_ratio(x, y).nan_to_num() * x, y)
             ):
-                ratio = channel_ratio(x, y).nan_to_num()
-                if (y - ratio * x).norm() <= _rounding(y) * y.norm():
-                    self.outputs[name] = y.clone()
+                outputs[name] = y.clone()
 
-        return [
-            module.register_forward_pre_hook(save),
-            module.register_forward_hook(compare),
-        ]
+        return hook
 
-    def _prove(self, module, args, kwargs, output) -> None:
-        x = _first_tensor((*args, *kwargs.values()))
-        y = _first_tensor((output,))
-        for name, f in self.outputs.items():
+    def prove(
+        module: nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> None:
+        x = first_tensor((*args, *kwargs.values()))
+        y = first_tensor(output)
+        for name, f in outputs.items():
             if f.shape != y.shape:
                 continue
             if x.shape != y.shape:
-                self.unproven.append(name)
-            elif any(
-                bool((y - like).norm() <= _rounding(y) * y.norm())
-                for like in (x + f, (x + f).relu())
-            ):
-                self.stage.gates[self.block] = name
+                unproven.append((stage, block, name))
+            elif _same(x + f, y) or _same((x + f).relu(), y):
+                stage.gates[block] = name
+
+    handles = [module.register_forward_hook(prove, with_kwargs=True)]
+    for name, part in module.named_modules():
+        full = f'{block}.{name}'
+        if isinstance(part, StepAdaptor):
+            handles.append(part.register_forward_hook(is_step(full)))
+        elif (
+            name
+            and any(True for _ in part.children())
+            and not isinstance(part, NORMS)
+        ):
+            handles += watch_input(part, compare(full))
+    return handles
 
 
-def _rounding(x: Tensor) -> float:
-    """How far the same number may be off after a few operations."""
-    return min(1e-2, 50 * torch.finfo(x.dtype).eps)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal up to the error of a few operations."""
+    tolerance = min(1e-2, 50 * torch.finfo(b.dtype).eps)
+    return bool((b - a).norm() <= tolerance * b.norm())
 
 
 def channel_ratio(x: Tensor, y: Tensor) -> Tensor:
-    """The factor of each channel, y = factor * x, by least squares.
+    """Computes the factor of each channel in y = factor * x.
 
     Args:
         x: Shape (N, C, H, W).
         y: The same shape.
 
     Returns:
-        Shape (N, C, 1, 1); NaN where x is 0, which tells nothing.
+        Shape (N, C, 1, 1), the least-squares solution; NaN where x is 0.
     """
     x, y = x.double(), y.double()
     square = x.square().sum((2, 3), keepdim=True)
     return (x * y).sum((2, 3), keepdim=True) / square
 
 
-def _first_tensor(values: tuple) -> Tensor | None:
-    for value in values:
-        if isinstance(value, Tensor):
-            return value
-        if isinstance(value, (tuple, list)) and value:
-            return _first_tensor(tuple(value[:1]))
+def first_tensor(value: Any) -> Tensor | None:
+    """Returns the first tensor in nested tuples and lists, or None."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, tuple | list):
+        for item in value:
+            found = first_tensor(item)
+            if found is not None:
+                return found
     return None
 
 
+def watch_input(
+    module: nn.Module, hook: Callable[[Tensor, Any], Tensor | None]
+) -> list[RemovableHandle]:
+    """Calls ``hook(input, output)`` after each call of a module.
+
+    The input is a copy from before the call, as modules can work in place.
+    Calls with other arguments than one tensor are ignored. If the hook
+    returns a tensor, it replaces the output.
+    """
+    inputs: list[Tensor] = []
+
+    def before(module: nn.Module, args: tuple) -> None:
+        inputs.clear()
+        if len(args) == 1 and isinstance(args[0], Tensor):
+            inputs.append(args[0].clone())
+
+    def after(module: nn.Module, args: tuple, output: Any) -> Any:
+        return hook(inputs.pop(), output) if inputs else None
+
+    return [
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after),
+    ]
+
+
 @contextmanager
-def removed(handles: list) -> Iterator[None]:
-    """Takes hooks off again at the end, whatever happens."""
+def removed(handles: list[RemovableHandle]) -> Iterator[None]:
+    """Removes hooks at the end of the block."""
     try:
         yield
     finally:

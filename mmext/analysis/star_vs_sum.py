@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Star against sum, with and without activation, on a small data set.
 
-The experiment of "Rewrite the Stars" (CVPR 2024), Table 4, scaled down: a
+The experiment of "Rewrite the Stars" (CVPR 2024), Table 4, at small scale: a
 DemoNet for each of the four combinations, trained from the same seeds on
 scikit-learn's digits.
 """
@@ -16,11 +16,18 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmext.analysis.classification import (
+    Classifier,
+    Digits,
+    accuracy,
+    train_classifier,
+)
+from mmext.analysis.loading import quiet
 from mmext.errors import UserError
+from mmext.evaluation.report.table import Table
 
-from .classification import Classifier, Digits, accuracy, train_classifier
-
-#: DemoNet depth 12, width 192 on ImageNet-1k, top-1 (the paper's Table 4).
+#: (operation, activation) -> top-1 accuracy in per cent of a DemoNet of depth
+#: 12 and width 192 on ImageNet-1k (Table 4 of the paper).
 PUBLISHED = {
     ('sum', True): 66.2,
     ('sum', False): 32.4,
@@ -33,24 +40,24 @@ Results = dict[tuple[str, bool], list[float]]
 
 
 def run_experiment(
-    cfg: Config, tell: Callable[[str], None] = lambda line: None
+    cfg: Config, log: Callable[[str], None] = lambda line: None
 ) -> Results:
-    """Trains every combination of operation and activation from each seed.
+    """Trains each combination of operation and activation from each seed.
 
     Args:
-        cfg: As ``configs/theory/demonet_star-vs-sum_digits.py``.
-        tell: Called with a line a training run.
+        cfg: Such as ``configs/theory/demonet_star-vs-sum_digits.py``.
+        log: Called with one line per training run. Default: nothing.
 
     Returns:
-        Test accuracy in per cent, one a seed, by (operation, activation).
+        Test accuracies in per cent, one per seed, by (operation, activation).
 
     Raises:
-        UserError: Where the config lacks a setting.
+        UserError: The config misses a setting.
     """
     missing = [key for key in NEEDED if key not in cfg]
     if missing:
         raise UserError(
-            f'{cfg.filename or "the config"} lacks {", ".join(missing)}.',
+            f'{cfg.filename or "the config"} has no {", ".join(missing)}.',
             'Start from configs/theory/demonet_star-vs-sum_digits.py.',
         )
     results: Results = {key: [] for key in PUBLISHED}
@@ -62,39 +69,37 @@ def run_experiment(
             backbone['act_cfg'] = None
         torch.manual_seed(seed)
         model = Classifier(backbone, backbone['embed_dims'])
-        model.init_weights()
+        with quiet():
+            model.init_weights()
         train_classifier(
             model, train, cfg.epochs, cfg.batch_size, cfg.lr, seed=seed
         )
         value = 100 * accuracy(model, test)
         results[operation, active].append(value)
-        tell(f'seed {seed}, {_words(operation, active)}: {value:.2f} %')
+        log(f'seed {seed}, {_words(operation, active)}: {value:.2f} %')
     return results
 
 
-def result_table(results: Results) -> str:
-    """Markdown: measured here, beside what the paper reports."""
-    lines = [
-        '| block | digits, measured (%) | ImageNet-1k, published (%) |',
-        '|---|---|---|',
+def result_table(results: Results) -> Table:
+    """Returns the measured accuracies beside the published ones."""
+    rows = [
+        (_words(*key), _mean_sd(results[key]), f'{published}')
+        for key, published in PUBLISHED.items()
     ]
-    for key, published in PUBLISHED.items():
-        values = np.array(results[key])
-        lines.append(
-            f'| {_words(*key)} | {values.mean():.2f} ± {values.std():.2f} '
-            f'| {published} |'
-        )
     for name, one, other in (
         ('star - sum', ('star', True), ('sum', True)),
         ('cost of no activation, sum', ('sum', True), ('sum', False)),
         ('cost of no activation, star', ('star', True), ('star', False)),
     ):
         differences = np.subtract(results[one], results[other])
-        lines.append(
-            f'| {name} | {differences.mean():+.2f} ± {differences.std():.2f} '
-            f'| {PUBLISHED[one] - PUBLISHED[other]:+.1f} |'
-        )
-    return '\n'.join(lines)
+        published = PUBLISHED[one] - PUBLISHED[other]
+        rows.append((name, _mean_sd(differences, '+'), f'{published:+.1f}'))
+    header = ('block', 'digits, measured (%)', 'ImageNet-1k, published (%)')
+    return Table(header, rows)
+
+
+def _mean_sd(values: list[float] | np.ndarray, sign: str = '') -> str:
+    return f'{np.mean(values):{sign}.2f} ± {np.std(values):.2f}'
 
 
 def _words(operation: str, active: bool) -> str:

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Stiffness of a network's feature trajectories.
 
-Residual blocks of a stage are forward-Euler steps of an ODE; stiffness says
-how unevenly the state moves along them. "Understanding Self-attention
-Mechanism via Dynamical System Perspective" (Huang et al., ICCV 2023),
-definitions 1 and 2 and equations 5 and 6. The paper prints no closed form:
-:func:`total_stiffness` derives one from its reading of equation 5 as an
+"Understanding Self-attention Mechanism via Dynamical System Perspective"
+(Huang et al., ICCV 2023), definitions 1 and 2 and equations 5 and 6. The
+residual blocks of a stage are forward-Euler steps of an ODE; stiffness
+measures how unevenly the state moves along them. The paper gives no closed
+form of equation 5: :func:`total_stiffness` derives one by reading it as an
 expectation over inputs.
 """
 
@@ -18,32 +18,34 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from mmext.errors import UserError
-from mmext.models.layers import StepAdaptor
-
-from .residual import (
+from mmext.analysis.residual import (
     NotFiniteError,
     Stage,
     channel_ratio,
+    first_tensor,
     removed,
     residual_stages,
+    watch_input,
 )
+from mmext.errors import UserError
+from mmext.models.layers import StepAdaptor
 
 
 def neural_stiffness_index(
     x: Tensor, following: Tensor, step: Tensor | float = 1.0
 ) -> Tensor:
-    """NSI: ``||(x_{t+1} - x_t) / dt|| / ||x_t||`` of each image.
+    """Computes the NSI, ``||(x_{t+1} - x_t) / dt|| / ||x_t||``.
 
-    Sums run in float64, so that half precision does not overflow. Where a
-    step is 0, or unknown because f is 0, the state did not move, and 0 / 0
-    counts as 0; so it does where the state is zero and stays zero. Where a
-    zero state moves, or a state is not finite, the index is NaN or infinite.
+    Sums use float64, so half precision does not overflow. If a step is 0, or
+    unknown because f is 0, the state does not move, and 0 / 0 counts as 0;
+    so it does if a zero state stays zero. If a zero state moves, or a state
+    is not finite, the index is NaN or infinite.
 
     Args:
         x: The state before the block, shape (N, ...).
-        following: The state after it.
+        following: The state after the block.
         step: dt, broadcast over the state. Default: 1, no attention.
 
     Returns:
@@ -56,21 +58,23 @@ def neural_stiffness_index(
         moved = torch.where(known, moved / step, 0.0)
     else:
         moved = moved / step
-    far, size = moved.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1)
-    return torch.where((far == 0) & (size == 0), 0.0, far / size)
+    distance, size = moved.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1)
+    still = (distance == 0) & (size == 0)
+    return torch.where(still, 0.0, distance / size)
 
 
 def total_stiffness(nsi: np.ndarray) -> np.ndarray:
-    """TNS of each image: the integral of its indicator over M1, M2 > 0.
+    """Computes the TNS of each image.
 
-    The trajectory is stiff at (M1, M2) where ``zmax >= mu (1 + M1)`` and
-    ``zmax >= M2``: a rectangle of sides ``zmax / mu - 1`` and ``zmax``.
+    It is the integral of the indicator of stiffness over M1, M2 > 0. The
+    trajectory is stiff if ``zmax >= mu (1 + M1)`` and ``zmax >= M2``, which is
+    a rectangle of sides ``zmax / mu - 1`` and ``zmax``.
 
     Args:
-        nsi: Shape (images, blocks), the first block of each stage left out.
+        nsi: Shape (images, blocks), without the first block of each stage.
 
     Returns:
-        Shape (images,); 0 where nothing moves.
+        Shape (images,); 0 if nothing moves.
     """
     highest, mean = nsi.max(1), nsi.mean(1)
     moving = mean > 0
@@ -80,7 +84,7 @@ def total_stiffness(nsi: np.ndarray) -> np.ndarray:
 def stiffness_surface(
     nsi: np.ndarray, m1: np.ndarray, m2: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """delta(M) and the stiff ratio p(M) over a grid of thresholds.
+    """Computes delta(M) and the stiff ratio p(M) over a grid of thresholds.
 
     Args:
         nsi: Shape (images, blocks).
@@ -102,16 +106,16 @@ def stiffness_surface(
 
 @dataclass
 class Trajectories:
-    """What was measured of one model.
+    """Measurements of one model.
 
     Attributes:
         stages: The model's residual stages.
-        blocks: Names of the columns of ``nsi``: every block but the first
+        blocks: Names of the columns of ``nsi``: every block except the first
             of its stage.
         nsi: Shape (images, blocks), finite.
-        steps: By block with attention (first blocks too), the step sizes,
-            shape (images, channels); NaN where f is 0 throughout a channel.
-        left_out: Numbers of images whose index was not finite.
+        steps: Step sizes of each block with attention (also of first
+            blocks), shape (images, channels); NaN if f is 0 in a channel.
+        left_out: Indices of the images whose NSI was not finite.
     """
 
     stages: list[Stage]
@@ -122,57 +126,53 @@ class Trajectories:
 
     @property
     def tns(self) -> float:
-        """Total neural stiffness, the mean over images."""
+        """Total neural stiffness: the mean over images."""
         return float(total_stiffness(self.nsi).mean())
 
     @property
     def tns_error(self) -> float:
-        """Standard error of :attr:`tns` over images; 0 for one image."""
+        """Standard error of :attr:`tns`; 0 for one image."""
         values = total_stiffness(self.nsi)
         if len(values) < 2:
             return 0.0
         return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
-def measure(
-    model: nn.Module,
-    images: Iterable[Any],
-    run: Callable[[nn.Module, Any], Any] = lambda model, x: model(x),
-    scope: str = '',
-) -> Trajectories:
-    """Runs a model over images and gathers its trajectories by hooks.
+def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
+    """Runs a model on images and records its trajectories.
 
     Args:
-        model: Any model; put into evaluation mode, otherwise unchanged.
-        images: What ``run`` takes; sizes may differ from one to the next.
-        run: Runs the model on one of them. Default: calls it.
-        scope: See :func:`residual_stages`.
+        model: Any model. It is set to evaluation mode and not changed
+            otherwise.
+        images: Inputs of the model; their sizes can differ.
 
     Raises:
-        UserError: Without images, where no stage has two residual blocks, or
-            where no image gives finite numbers.
+        UserError: There are no images, no stage has two residual blocks, or
+            no image gives finite numbers.
     """
     images = list(images)
     if not images:
         raise UserError('There are no images to measure stiffness on.')
     model.eval()
-    stages = _first_finite(model, images, run, scope)
+    stages = _first_finite(model, images)
     blocks = [b for stage in stages for b in stage.blocks[1:]]
     if not blocks:
         raise UserError(
             f'Every residual stage of {type(model).__name__} has one block '
-            f'({", ".join(s.blocks[0] for s in stages)}), and the first of a '
-            'stage does not count, so there is no stiffness to measure.',
+            f'({", ".join(s.blocks[0] for s in stages)}). The first block of '
+            'a stage does not count, so there is no stiffness to measure.',
             'Use a deeper variant.',
         )
-    recorder = _Recorder(model, stages)
+    current, current_steps = {}, {}
     rows, steps = [], {block: [] for s in stages for block in s.gates}
-    with recorder, torch.no_grad():
+    handles = _record(model, stages, current, current_steps)
+    with removed(handles), torch.no_grad():
         for image in images:
-            recorder.clear()
-            run(model, image)
-            rows.append(torch.stack([recorder.nsi[b] for b in blocks], 1))
-            for block, value in recorder.steps.items():
+            current.clear()
+            current_steps.clear()
+            model(image)
+            rows.append(torch.stack([current[b] for b in blocks], 1))
+            for block, value in current_steps.items():
                 steps[block].append(value.flatten(1).double().cpu())
     nsi = torch.cat(rows).cpu().numpy()
     finite = np.isfinite(nsi).all(1)
@@ -180,9 +180,9 @@ def measure(
         image, block = np.argwhere(~np.isfinite(nsi))[0]
         raise UserError(
             f'None of {len(nsi)} images gives a finite stiffness; the first '
-            f'fails in {blocks[block]}, which moves from a state of zero or '
+            f'fails in {blocks[block]}, which moves from a state of zero, or '
             'to one that is infinite or NaN.',
-            'In half precision features overflow: measure in float32.',
+            'Features overflow in half precision: measure in float32.',
         )
     return Trajectories(
         stages,
@@ -193,74 +193,59 @@ def measure(
     )
 
 
-def _first_finite(
-    model: nn.Module, images: list, run: Callable, scope: str
-) -> list[Stage]:
-    """The stages, found on the first image that gives finite numbers."""
+def _first_finite(model: nn.Module, images: list[Tensor]) -> list[Stage]:
+    """Finds the stages on the first image that gives finite numbers."""
     for image in images:
         try:
-            return residual_stages(model, lambda i=image: run(model, i), scope)
+            return residual_stages(model, image)
         except NotFiniteError as error:
             problem = error
     raise problem
 
 
-class _Recorder:
-    """Hooks on blocks and gates while a model runs."""
+def _record(
+    model: nn.Module,
+    stages: list[Stage],
+    nsi: dict[str, Tensor],
+    steps: dict[str, Tensor],
+) -> list[RemovableHandle]:
+    """Adds hooks that write the NSI and steps of each block into dicts."""
 
-    def __init__(self, model: nn.Module, stages: list[Stage]) -> None:
-        self.model, self.stages = model, stages
-        self.nsi: dict[str, Tensor] = {}
-        self.steps: dict[str, Tensor] = {}
-
-    def clear(self) -> None:
-        self.nsi, self.steps = {}, {}
-
-    def __enter__(self) -> None:
-        handles = []
-        for stage in self.stages:
-            for i, name in enumerate(stage.blocks):
-                block = self.model.get_submodule(name)
-                if gate := stage.gates.get(name):
-                    handles += self._watch_gate(name, gate)
-                if i:
-                    handles.append(
-                        block.register_forward_hook(
-                            self._watch_block(name), with_kwargs=True
-                        )
-                    )
-        self._until = removed(handles)
-        self._until.__enter__()
-
-    def __exit__(self, *error) -> None:
-        self._until.__exit__(*error)
-
-    def _watch_block(self, name: str) -> Callable:
-        def hook(module, args, kwargs, output):
-            x = args[0] if args else next(iter(kwargs.values()))
-            y = output[0] if isinstance(output, (tuple, list)) else output
-            step = self.steps.get(name, 1.0)
-            self.nsi[name] = neural_stiffness_index(x, y, step)
+    def watch_block(name: str) -> Callable[..., None]:
+        def hook(
+            module: nn.Module, args: tuple, kwargs: dict, output: Any
+        ) -> None:
+            x = first_tensor((*args, *kwargs.values()))
+            step = steps.get(name, 1.0)
+            nsi[name] = neural_stiffness_index(x, first_tensor(output), step)
 
         return hook
 
-    def _watch_gate(self, block: str, gate: str) -> list:
-        module = self.model.get_submodule(gate)
-        if isinstance(module, StepAdaptor):
+    def watch_adaptor(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            steps[name] = output.flatten(1)[..., None, None]
 
-            def keep(module, args, output):
-                self.steps[block] = output.flatten(1)[..., None, None]
+        return hook
 
-            return [module.register_forward_hook(keep)]
-        before: list[Tensor] = []
+    def watch_gate(name: str) -> Callable[[Tensor, Tensor], None]:
+        def hook(x: Tensor, y: Tensor) -> None:
+            steps[name] = channel_ratio(x, y)
 
-        def save(module, args):
-            before[:] = [args[0].clone()]
+        return hook
 
-        def divide(module, args, output):
-            self.steps[block] = channel_ratio(before.pop(), output)
-
-        return [
-            module.register_forward_pre_hook(save),
-            module.register_forward_hook(divide),
-        ]
+    handles = []
+    for stage in stages:
+        for block, gate in stage.gates.items():
+            module = model.get_submodule(gate)
+            if isinstance(module, StepAdaptor):
+                hook = watch_adaptor(block)
+                handles.append(module.register_forward_hook(hook))
+            else:
+                handles += watch_input(module, watch_gate(block))
+        for block in stage.blocks[1:]:
+            module = model.get_submodule(block)
+            hook = watch_block(block)
+            handles.append(
+                module.register_forward_hook(hook, with_kwargs=True)
+            )
+    return handles

@@ -4,8 +4,8 @@
 "On the Connection between Local Attention and Dynamic Depth-wise Convolution"
 (Han et al., ICLR 2022) compares ways to mix the positions of a feature map by
 connectivity, sharing of weights and whether the weights depend on the input
-(its Table 1). Here each is measured as the block that stands in a network:
-with the 1x1 layers before and after it.
+(Table 1). Here each is measured as the block of a network: with the 1x1
+layers before and after it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from mmdet.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmext.analysis.figures import color, new_figure, save, tidy
+from mmext.errors import UserError
+from mmext.evaluation.report.table import Table
 from mmext.models.backbones.dwnet import ConvMixer
 from mmext.models.layers.dynamic_depthwise_conv import (
     HomogeneousDynamicConv,
@@ -28,15 +31,13 @@ from mmext.models.layers.dynamic_depthwise_conv import (
 )
 from mmext.models.layers.local_mlp import LocalMLP
 
-from .figures import COLORS, new_figure, save, tidy
-
 WINDOW = 7
 GROUP = 32  # channels of a head or of a group that shares weights
 BN = {'type': 'BN'}
 
 
 class WindowAttention(nn.Module):
-    """mmdet's window attention on maps (B, C, H, W)."""
+    """mmdet's window attention on maps (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -50,22 +51,22 @@ class WindowAttention(nn.Module):
 
 
 def depthwise(channels: int) -> nn.Module:
-    """The static 7x7 depth-wise convolution of DWNet."""
+    """Builds the static 7x7 depth-wise convolution of DWNet."""
     pad = WINDOW // 2
     return nn.Conv2d(channels, channels, WINDOW, padding=pad, groups=channels)
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """One way to mix positions, and what the paper's Table 1 says of it.
+    """A way to mix positions, with its properties in the paper's Table 1.
 
     Attributes:
-        build: From the channels to the block's module.
-        shared: What shares its weights.
-        dynamic: What the weights are computed from; '' where learned.
-        weights: Mixing weights of one image of n positions, C channels.
-        uncounted: Multiply-adds a position and channel of an own op that
-            PyTorch's counter does not see.
+        build: Builds the block for a number of channels.
+        shared: What shares the same weights.
+        dynamic: What the weights are computed from; '' if they are learned.
+        weights: Number of mixing weights for n positions and C channels.
+        uncounted: Multiply-adds per position and channel of an op that
+            PyTorch's counter does not know.
     """
 
     build: Callable[[int], nn.Module]
@@ -111,13 +112,13 @@ MIXERS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one mixer costs at one resolution.
+    """The cost of one mixer at one resolution.
 
     Attributes:
-        side: Of the square map, in positions.
-        params: Learned numbers.
+        side: Side of the square map, in positions.
+        params: Number of parameters.
         flops: Multiply-adds of one map.
-        saved: Bytes kept for the backward pass, parameters not counted.
+        saved: Bytes kept for the backward pass, without parameters.
         milliseconds: CPU time of a forward pass, median over rounds.
     """
 
@@ -132,38 +133,48 @@ def measure(
     channels: int = 96,
     sides: Sequence[int] = (14, 28, 56, 112),
     rounds: int = 7,
-    batch: int = 1,
 ) -> dict[str, list[Cost]]:
-    """Measures every mixer at every resolution.
+    """Measures each mixer at each resolution.
 
-    Mixers run in turn, round after round, and CPU time is taken instead of
-    the clock, so that other work on the machine slows all alike.
+    The mixers take turns in each round, and CPU time is measured, so that
+    other work on the machine affects all of them equally.
 
     Args:
-        channels: C, a multiple of 32. Default: 96, Swin-T's first stage.
-        sides: Of the square maps.
-        rounds: Timed passes of each.
-        batch: Maps in a pass.
+        channels: C, a multiple of 32. Default: 96, as in Swin-T's first
+            stage.
+        sides: Sides of the square maps, in positions.
+        rounds: Timed passes of each mixer. Default: 7.
+
+    Raises:
+        UserError: A number is out of range.
     """
+    if channels < 1 or channels % GROUP:
+        raise UserError(
+            f'--channels {channels} is not a multiple of {GROUP}, the '
+            'channels of a head or group.',
+            'Use 96, 192, ...',
+        )
+    if min(sides) < 1 or rounds < 1:
+        raise UserError('--sides and --rounds must be 1 or more.')
     torch.manual_seed(0)
     models = {
         name: mixer.build(channels).eval() for name, mixer in MIXERS.items()
     }
     costs: dict[str, list[Cost]] = {name: [] for name in MIXERS}
     for side in sides:
-        x = torch.randn(batch, channels, side, side)
+        x = torch.randn(1, channels, side, side)
         seconds = _times(models, x, rounds)
         for name, model in models.items():
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                model(x[:1])
+                model(x)
             own = MIXERS[name].uncounted * channels * side**2
             costs[name].append(
                 Cost(
                     side,
                     sum(p.numel() for p in model.parameters()),
                     counter.get_total_flops() // 2 + own,
-                    saved_bytes(model, x) // batch,
-                    1e3 * statistics.median(seconds[name]) / batch,
+                    saved_bytes(model, x),
+                    1e3 * statistics.median(seconds[name]),
                 )
             )
     return costs
@@ -184,7 +195,7 @@ def _times(
 
 
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
-    """Bytes that a forward pass keeps for the backward pass."""
+    """Returns the bytes that a forward pass keeps for the backward pass."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -195,19 +206,19 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        # The result keeps the graph, and so the storages, alive.
+        # The result keeps the graph alive, and with it the storages.
         result = model(x.clone().requires_grad_())
     del result
     return sum(kept.values())
 
 
-def cost_table(costs: dict[str, list[Cost]], channels: int) -> str:
-    """Markdown: what each mixer is, and its costs at each resolution."""
+def cost_table(costs: dict[str, list[Cost]], channels: int) -> Table:
+    """Returns the properties of each mixer and its costs."""
     sides = [cost.side for cost in next(iter(costs.values()))]
-    head = ['mixer', 'weights shared by', 'weights from', 'mixing weights']
-    head += [f'params, C = {channels}']
-    head += [f'{s}²: MFLOPs / MB / ms' for s in sides]
-    lines = [f'| {" | ".join(head)} |', '|' + '---|' * len(head)]
+    header = ['mixer', 'weights shared by', 'weights from', 'mixing weights']
+    header.append(f'params, C = {channels}')
+    header += [f'{s}²: MFLOPs / MB / ms' for s in sides]
+    rows = []
     for name, found in costs.items():
         mixer = MIXERS[name]
         cells = [
@@ -221,26 +232,26 @@ def cost_table(costs: dict[str, list[Cost]], channels: int) -> str:
             f'{c.flops / 1e6:.1f} / {c.saved / 1e6:.1f} / {c.milliseconds:.1f}'
             for c in found
         ]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append(cells)
+    return Table(header, rows)
 
 
 def draw(costs: dict[str, list[Cost]], path: str | Path) -> Path:
-    """FLOPs, memory and latency a position, against resolution."""
+    """Draws FLOPs, memory and latency per position against resolution."""
     figure = new_figure(10.4, 3.6)
     panels = figure.subplots(1, 3)
     quantities = (
-        ('multiply-adds a position (thousands)', lambda c: c.flops / 1e3),
-        ('kept for backward, bytes a position', lambda c: c.saved),
-        ('CPU time a position (µs)', lambda c: 1e3 * c.milliseconds),
+        ('multiply-adds per position (thousands)', lambda c: c.flops / 1e3),
+        ('kept for backward, bytes per position', lambda c: c.saved),
+        ('CPU time per position (µs)', lambda c: 1e3 * c.milliseconds),
     )
     for ax, (label, value) in zip(panels, quantities, strict=True):
         tidy(ax)
-        for color, (name, found) in zip(COLORS, costs.items(), strict=False):
+        for i, (name, found) in enumerate(costs.items()):
             ax.plot(
                 [c.side for c in found],
                 [value(c) / c.side**2 for c in found],
-                color=color,
+                color=color(i),
                 marker='o',
                 markersize=4,
                 label=name,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checkpoint files that are whole: writing them, telling them, the newest."""
+"""Complete checkpoint files: writes them and finds the newest one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmext.checkpoints.read import UntrustedCheckpointError, load
 from mmext.errors import UserError
+from mmext.utils.files import replacing
 
 STEP = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 
 
 def defect(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file; None where it is whole.
+    """Returns what is wrong with a checkpoint file, or None.
 
-    Reads it all and compares the checksums that ``torch.save`` stores with
-    every tensor: a torn file and a flipped bit are both found.
+    Reads the file to its end and compares the checksums that ``torch.save``
+    stores with every tensor, so that it finds truncated files and flipped
+    bits.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -28,57 +30,66 @@ def defect(path: str | Path) -> str | None:
                 return 'no data.pkl in it'
             bad = archive.testzip()
             return f'checksum of {bad} is wrong' if bad else None
-    except Exception as error:  # torn bytes end zipfile in any of them
+    except Exception as error:  # zipfile raises many kinds on damaged files
         return str(error) or type(error).__name__
 
 
-def _unloadable(path: Path) -> str | None:
-    """Damage in the few bytes that no checksum covers."""
-    try:
-        load(path)
-    except UntrustedCheckpointError:
-        return None  # whole: whoever resumes from it is told what to do
-    except UserError as error:
-        return error.problem
+def newest_complete(
+    work_dir: str | Path, log: Callable[[str], object] = print
+) -> tuple[Path, dict] | None:
+    """Finds and reads the newest complete checkpoint of a run.
+
+    If ``last_checkpoint`` points to another folder, the checkpoints there
+    count too. A checkpoint that is older than the one that
+    ``last_checkpoint`` names, but from a later step, belongs to an earlier
+    run in the same folder and does not count.
+
+    Args:
+        work_dir: The folder of the run.
+        log: Called with one line for every checkpoint that is skipped.
+            Default: ``print``.
+
+    Returns:
+        The file and what :func:`mmext.checkpoints.read.load` returns for it;
+        None if there is no complete checkpoint.
+
+    Raises:
+        UntrustedCheckpointError: If the newest complete checkpoint needs
+            more than plain data; the message says how to trust it.
+    """
+    for path in reversed(_by_age(Path(work_dir).resolve())):
+        why = defect(path)
+        if why is None:
+            try:
+                return path, load(path)
+            except UntrustedCheckpointError:
+                raise
+            except UserError as error:  # damage that no checksum covers
+                why = error.problem
+        log(f'checkpoint {path.name} is skipped: {why}')
     return None
 
 
-def newest_valid(
-    work_dir: str | Path, tell: Callable[[str], None] = print
-) -> Path | None:
-    """The newest whole checkpoint of a run; None where there is none.
-
-    Args:
-        work_dir: The run's folder; where ``last_checkpoint`` points elsewhere,
-            that folder counts too. What is older than the checkpoint that it
-            names, and yet further on, is an earlier run's and does not count.
-        tell: Called with a line for every checkpoint passed over.
-    """
-    folders = {folder := Path(work_dir).resolve()}
-    last = None
+def _by_age(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run, the newest last."""
+    folders, last = {folder}, None
     pointer = folder / 'last_checkpoint'
     if pointer.is_file() and (text := pointer.read_text().strip()):
-        last = folder / Path(text).name  # of a folder that was copied, too
+        last = folder / Path(text).name  # the folder may be a copy
         if not last.is_file():
             last = Path(text)
             folders.add(last.parent.resolve())
     found = [p for f in folders for p in f.glob('*.pth') if p.is_file()]
     steps = [p for p in found if STEP.match(p.name)]
-    if len({STEP.match(p.name)[1] for p in steps}) == 1:
-        steps.sort(key=_step)
-        if last in steps:
-            steps = [
-                p
-                for p in steps
-                if _step(p) <= _step(last) or _time(p) > _time(last)
-            ]
-    else:
-        steps.sort(key=_time)
-    for path in reversed(steps):
-        if (why := defect(path) or _unloadable(path)) is None:
-            return path
-        tell(f'checkpoint {path.name} is passed over: {why}')
-    return None
+    if len({STEP.match(p.name)[1] for p in steps}) != 1:
+        return sorted(steps, key=_time)  # epochs and iterations, or nothing
+    if last in steps:
+        steps = [
+            p
+            for p in steps
+            if _step(p) <= _step(last) or _time(p) > _time(last)
+        ]
+    return sorted(steps, key=_step)
 
 
 def _step(path: Path) -> int:
@@ -89,20 +100,32 @@ def _time(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def replace_durably(temporary: Path, final: Path) -> None:
-    """Puts a checkpoint in place once it is whole on the disk.
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path that becomes the checkpoint ``path``.
+
+    When the block ends, the temporary file is flushed to the disk, read back
+    and renamed. Until then an older file at ``path`` stays as it is, even if
+    the process is killed.
+
+    Args:
+        path: The checkpoint to write. The temporary file is
+            ``<path>.tmp``: the next run overwrites what a killed one left.
 
     Raises:
-        OSError: What was read back is not what was written.
+        OSError: If the file cannot be written, or what is read back is not
+            what was written.
     """
-    with open(temporary, 'rb+') as file:
-        os.fsync(file.fileno())
-    if why := defect(temporary):
-        raise OSError(f'{temporary} was not written whole: {why}')
-    os.replace(temporary, final)
-    folder = os.open(final.parent, os.O_RDONLY)
+    path = Path(path)
+    with replacing(path, path.with_name(f'{path.name}.tmp')) as part:
+        yield part
+        with open(part, 'rb+') as file:
+            os.fsync(file.fileno())
+        if why := defect(part):
+            raise OSError(f'{part} was not written completely: {why}')
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # Some network file systems refuse that of a folder (EINVAL).
+        # Some network file systems refuse to flush a folder (EINVAL).
         with contextlib.suppress(OSError):
             os.fsync(folder)
     finally:

@@ -1,33 +1,46 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""How a checkpoint's tensors fit a model, and what to do where they do not."""
+"""Compares the tensors of a checkpoint with those of a model."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from mmext.errors import UserError
+from mmext.utils.modules import unwrap
+from mmext.utils.text import some
 
 
 @dataclass
 class Match:
-    """How a checkpoint's tensors fit a model's."""
+    """How the tensors of a checkpoint fit a model.
 
-    loaded: int = 0
+    Attributes:
+        loaded: Tensors of the model that the checkpoint has, in their shape.
+        missing: Tensors of the model that the checkpoint does not have.
+        reshaped: Tensors with another shape, as ``'NAME is (2, 3), expected
+            (4, 3)'``.
+        new: Tensors of the model that a checkpoint need not have.
+        unused: Tensors of the checkpoint that the model does not take.
+        renamed: Names in the checkpoint and, if they differ, in the model.
+    """
+
+    loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
-        """Tensors of the model."""
-        return self.loaded + len(self.missing) + len(self.reshaped)
+        """Tensors of the model, without the new ones."""
+        return len(self.loaded) + len(self.missing) + len(self.reshaped)
 
     @property
     def exact(self) -> bool:
@@ -35,46 +48,82 @@ class Match:
         return not (self.missing or self.unused or self.reshaped)
 
     def __str__(self) -> str:
-        text = f'{self.loaded} of {self.total} tensors fit'
+        rest = self._rest(some)
+        return f'{len(self.loaded)} of {self.total} tensors fit{rest}'
+
+    def describe(self, part: str, source: str) -> str:
+        """Returns ``'loaded 318 of 318 backbone tensors from SOURCE'``."""
+        return (
+            f'loaded {len(self.loaded)} of {self.total} {part} tensors from '
+            f'{source}{self._rest(_by_kind)}'
+        )
+
+    def _rest(self, join: Callable[[list[str]], str]) -> str:
+        """Returns the counts and names of the tensors that do not match."""
+        text = ''
         for what, names in (
+            ('missing', self.missing),
             ('of another shape', self.reshaped),
-            ('missing from the checkpoint', self.missing),
-            ('unknown to the model', self.unused),
+            ('new, not in it', self.new),
+            ('not used', self.unused),
         ):
             if names:
-                more = ', ...' if len(names) > 3 else ''
-                text += f'; {len(names)} {what}: {", ".join(names[:3])}{more}'
+                listed = some(names) if names is self.reshaped else join(names)
+                text += f'; {len(names)} {what}: {listed}'
+        if self.renamed:
+            text += f'; {len(self.renamed)} renamed'
         return text
 
 
+def kind(name: str) -> str:
+    """Returns a name with its numbers replaced: ``layer#.#.conv1.weight``."""
+    return re.sub(r'\d+', '#', name)
+
+
+def _by_kind(names: list[str], most: int = 12) -> str:
+    """Joins names; those that differ only in their numbers are one."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(kind(name), []).append(name)
+    words = [
+        same[0] if len(same) == 1 else f'{key} ({len(same)})'
+        for key, same in kinds.items()
+    ]
+    return ', '.join(words[:most]) + (', ...' if words[most:] else '')
+
+
+def compare(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Match:
+    """Compares the state dict of a model with that of a checkpoint."""
+    found = Match(unused=[name for name in theirs if name not in own])
+    for name, value in own.items():
+        other = theirs.get(name)
+        if other is None:
+            # The counter of BatchNorm is younger than many weights.
+            if not name.endswith('num_batches_tracked'):
+                found.missing.append(name)
+        elif not hasattr(value, 'shape') or value.shape == other.shape:
+            found.loaded.append(name)
+        else:
+            found.reshaped.append(
+                f'{name} is {tuple(other.shape)}, expected '
+                f'{tuple(value.shape)}'
+            )
+    return found
+
+
 def match(model: nn.Module, checkpoint: Mapping[str, Any]) -> Match:
-    """Compares names and shapes; changes neither side.
+    """Compares a checkpoint with a model; changes neither.
 
     Args:
-        model: A model, wrapped (DDP, test-time augmentation) or not.
-        checkpoint: What :func:`load` returned, or a plain state dict.
+        model: A model, with or without its wrappers.
+        checkpoint: What :func:`mmext.checkpoints.read.load` returned, or a
+            state dict.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
     theirs = {
         re.sub(r'^module\.', '', key): value
         for key, value in checkpoint.get('state_dict', checkpoint).items()
     }
-    result = Match()
-    for key, value in model.state_dict().items():
-        other = theirs.pop(key, None)
-        if other is None:
-            # BatchNorm's counter is younger than many published weights.
-            if not key.endswith('num_batches_tracked'):
-                result.missing.append(key)
-        elif not hasattr(value, 'shape') or value.shape == other.shape:
-            result.loaded += 1
-        else:
-            result.reshaped.append(
-                f'{key} {tuple(other.shape)} for {tuple(value.shape)}'
-            )
-    result.unused = list(theirs)
-    return result
+    return compare(unwrap(model).state_dict(), theirs)
 
 
 def require_match(
@@ -83,20 +132,20 @@ def require_match(
     name: str,
     least: float = 1.0,
 ) -> Match:
-    """Stops where too few tensors of a checkpoint fit the model.
+    """Raises an error if too few tensors of a checkpoint fit a model.
 
     Args:
-        model: The model to be loaded.
-        checkpoint: What :func:`load` returned.
-        name: The checkpoint's name, for the message.
-        least: Fraction of the model's tensors that must fit. 1, the default,
+        model: The model that will load the checkpoint.
+        checkpoint: What :func:`mmext.checkpoints.read.load` returned.
+        name: The name of the checkpoint, for the message.
+        least: Fraction of the model's tensors that must fit. The default, 1,
             also forbids tensors that the model does not have.
 
     Raises:
-        UserError: With the first few that do not fit.
+        UserError: With the names of tensors that do not fit.
     """
     found = match(model, checkpoint)
-    if found.exact or (least < 1 and found.loaded >= least * found.total):
+    if found.exact or (least < 1 and len(found.loaded) >= least * found.total):
         return found
     meta = checkpoint.get('meta', {})
     made_by = meta.get('experiment_name') if isinstance(meta, dict) else None
@@ -114,50 +163,53 @@ def require_match(
 
 
 def naming_hint(own: list[str], theirs: list[str]) -> str:
-    """What to change where names differ by a prefix; empty elsewhere.
+    """Returns what to change if all names differ by one prefix, or ''.
 
     Args:
         own: Names of the model's tensors.
-        theirs: Names of the checkpoint's.
+        theirs: Names of the checkpoint's tensors.
     """
-    for longer, shorter in ((theirs, own), (own, theirs)):
-        prefixes = Counter(
-            name.removesuffix(end)
-            for end in shorter[:: max(len(shorter) // 20, 1)]
-            for name in longer
-            if name.endswith(f'.{end}')
+    if prefix := _prefix(theirs, own):
+        return (
+            f'Its names begin with {prefix!r}: '
+            f"init_cfg=dict(type='Pretrained', prefix={prefix!r}, ...)."
         )
-        if not prefixes:
-            continue
-        prefix = prefixes.most_common(1)[0][0]
-        there = set(longer)
-        shared = sum(f'{prefix}{name}' in there for name in shorter)
-        # One name in common, such as 'weight', says nothing.
-        if shared < max(len(shorter) / 2, 4):
-            continue
-        if longer is theirs:
-            return (
-                f'Its names begin with {prefix!r}: '
-                f"init_cfg=dict(type='Pretrained', prefix={prefix!r}, ...)."
-            )
+    if prefix := _prefix(own, theirs):
         part = prefix.removesuffix('.')
         return (
-            f'It holds the {part} alone: model.{part}.init_cfg='
-            "dict(type='Pretrained', checkpoint=...) takes it, load_from and "
-            'a prefix do not.'
+            f'It holds only the {part}: load it with model.{part}.init_cfg='
+            "dict(type='Pretrained', checkpoint=...), not with load_from or "
+            'a prefix.'
         )
     return ''
 
 
+def _prefix(longer: list[str], shorter: list[str]) -> str:
+    """Returns what to put before most of the shorter names, or ''."""
+    prefixes = Counter(
+        name.removesuffix(end)
+        for end in shorter[:: max(len(shorter) // 20, 1)]
+        for name in longer
+        if name.endswith(f'.{end}')
+    )
+    if not prefixes:
+        return ''
+    prefix = prefixes.most_common(1)[0][0]
+    there = set(longer)
+    shared = sum(f'{prefix}{name}' in there for name in shorter)
+    # One common name, such as 'weight', does not prove a prefix.
+    return prefix if shared >= max(len(shorter) / 2, 4) else ''
+
+
 def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Stops where a checkpoint holds weights and no training.
+    """Raises an error if a checkpoint holds weights only.
 
     Args:
-        checkpoint: What :func:`load` returned.
-        name: The checkpoint's name, for the message.
+        checkpoint: What :func:`mmext.checkpoints.read.load` returned.
+        name: The name of the checkpoint, for the message.
 
     Raises:
-        UserError: With what ``Runner.resume`` would miss.
+        UserError: With the entries that ``Runner.resume`` would need.
     """
     meta = checkpoint.get('meta') or {}
     missing = [k for k in ('optimizer', 'message_hub') if k not in checkpoint]
@@ -165,6 +217,6 @@ def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
     if missing:
         raise UserError(
             f'--resume: checkpoint {name} has no {", ".join(missing)}: it '
-            'holds weights, not a training that can go on',
+            'holds only weights, and a training cannot be resumed from them',
             f'To start from its weights: --cfg-options load_from={name}',
         )

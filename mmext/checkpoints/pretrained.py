@@ -1,144 +1,100 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Says what pre-trained weights filled, and stops where it was too little.
+"""Checks and logs what pre-trained weights fill in any model.
 
 MMEngine loads ``init_cfg=dict(type='Pretrained', ...)`` of any backbone with
-``strict=False``: with a wrong prefix nothing is loaded, and one warning among
-hundreds of log lines says so. Here every module that asks for a checkpoint is
-watched while it loads, however its class goes about it.
+``strict=False``. With a wrong prefix nothing is loaded, and one warning among
+hundreds of log lines says so. :func:`watch_pretrained` compares the weights
+with every module that asks for a checkpoint, while it loads.
 
-Two limits, for the backbones whose classes do not check for themselves
-(mmext's own are strict, see :mod:`mmext.checkpoints.released`):
+There are two limits. They are for backbones of other packages; those of
+mmext are strict, see :class:`mmext.checkpoints.released.StrictInit`.
 
 - Of the tensors whose *kind* the checkpoint knows, 75 % must be filled. A
-  kind is a name without its numbers: ``layer3.22.conv1.weight`` lacks in a
-  ResNet-50's weights for a ResNet-101 (51 % are filled), but a plugin's
-  ``layer3.0.gcb.conv_mask.weight`` is new, and no fault. Most that was seen
-  to lack rightly: 13 % (the two last layers of SSD's VGG).
-- Only where half of all tensors are filled can others be new.
+  kind is a name without its numbers. ``layer3.22.conv1.weight`` is missing if
+  a ResNet-101 loads the weights of a ResNet-50 (51 % are filled), but
+  ``layer3.0.gcb.conv_mask.weight`` of a plugin is new, which is no error. The
+  largest correct share that is missing is 13 %: the last two layers of SSD's
+  VGG.
+- Only if half of all tensors are filled can the others be new.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mmext.checkpoints.match import Match, match, naming_hint
+from mmext.checkpoints.match import Match, kind, match, naming_hint
+from mmext.checkpoints.released import StrictInit, pretrained_configs
 from mmext.errors import UserError
+from mmext.utils.modules import unwrap
 
 LEAST_OF_KNOWN = 0.75
 LEAST_OF_ALL = 0.5
 
 
-def new_and_lacking(found: Match, names: list[str]) -> tuple[list, list]:
-    """What a module has and a checkpoint has not, in two lists.
+def match_with_new(
+    model: nn.Module, checkpoint: Mapping[str, Any]
+) -> tuple[Match, bool]:
+    """Compares a checkpoint with a model that may have new layers.
 
     Args:
-        found: How they match.
-        names: All names of the module's state dict.
+        model: The model, with or without its wrappers.
+        checkpoint: A checkpoint or a state dict.
 
     Returns:
-        Names of kinds that the checkpoint does not know, and names of kinds
-        that it does; all of them are lacking where it filled less than half.
+        How they match, with tensors of kinds that the checkpoint does not
+        know as ``new``; and whether it fills enough of the model.
     """
-    if found.loaded < LEAST_OF_ALL * found.total:
-        return [], found.missing
-    absent = {*found.missing, *(text.split()[0] for text in found.reshaped)}
-    known = {_kind(name) for name in names if name not in absent}
-    new = [name for name in found.missing if _kind(name) not in known]
-    return new, [name for name in found.missing if _kind(name) in known]
-
-
-def enough(found: Match, names: list[str]) -> bool:
-    """Whether a checkpoint filled what could be expected of it.
-
-    Args:
-        found: How it matches.
-        names: All names of the module's state dict.
-    """
-    new, _ = new_and_lacking(found, names)
-    expected = found.total - len(new)
-    return 0 < found.loaded >= LEAST_OF_KNOWN * expected
-
-
-def _kind(name: str) -> str:
-    return re.sub(r'\d+', '#', name)
-
-
-def describe(found: Match, names: list[str], part: str, source: str) -> str:
-    """'loaded 318 of 318 backbone tensors from ...', and the rest."""
-    new, lacking = new_and_lacking(found, names)
-    expected = found.total - len(new)
-    text = f'loaded {found.loaded} of {expected} {part} tensors from {source}'
-    for what, listed in (
-        ('missing', lacking),
-        ('of another shape', found.reshaped),
-        ('new, not in it', new),
-        ('not used', found.unused),
-    ):
-        if listed:
-            text += f'; {len(listed)} {what}: {_listed(listed)}'
-    return text
-
-
-def _listed(names: list[str], most: int = 12) -> str:
-    """Names, those that differ in their numbers alone taken together."""
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-        kinds.setdefault(_kind(name), []).append(name)
-    words = [
-        same[0] if len(same) == 1 else f'{kind} ({len(same)})'
-        for kind, same in kinds.items()
-    ]
-    return ', '.join(words[:most]) + (', ...' if words[most:] else '')
+    found = match(model, checkpoint)
+    if len(found.loaded) >= LEAST_OF_ALL * found.total:
+        known = {kind(name) for name in found.loaded}
+        found.new = [n for n in found.missing if kind(n) not in known]
+        found.missing = [n for n in found.missing if kind(n) in known]
+    return found, 0 < len(found.loaded) >= LEAST_OF_KNOWN * found.total
 
 
 @contextmanager
 def watch_pretrained(model: nn.Module) -> Iterator[None]:
-    """Watches what is loaded by ``init_weights``; one log line a module.
+    """Checks what ``init_weights`` loads; logs one line for each module.
 
     Args:
-        model: The model, wrapped or not.
+        model: The model, with or without its wrappers.
 
     Raises:
-        UserError: A checkpoint filled too little; nothing was loaded.
+        UserError: If a checkpoint fills too little; nothing was loaded.
     """
-    while is_model_wrapper(model):
-        model = model.module
-    told: set[str] = set()
+    seen: set[str] = set()
     asked: dict[str, tuple[str, RemovableHandle]] = {}
-    for name, module in model.named_modules():
-        source = _source(module)
-        if source and not getattr(module, 'reports_pretrained', False):
-            hook = partial(_look, told, name or 'model', source)
-            asked[name or 'model'] = (
-                source,
-                module.register_load_state_dict_pre_hook(hook),
-            )
+    for name, module in unwrap(model).named_modules():
+        configs = pretrained_configs(getattr(module, 'init_cfg', None))
+        if not configs or isinstance(module, StrictInit):
+            continue
+        name, source = name or 'model', configs[0].get('checkpoint')
+        hook = partial(_check, seen, name, source)
+        handle = module.register_load_state_dict_pre_hook(hook)
+        asked[name] = source, handle
     try:
         yield
     except AssertionError as error:
-        # What MMEngine says of a prefix that no name begins with.
+        # MMEngine's message if no name begins with the prefix.
         if 'is not in the pretrained model' not in str(error):
             raise
         raise UserError(
             f'init_cfg: {error}',
-            'Give the prefix that its names do begin with; for a checkpoint '
-            "of a whole detector prefix='backbone.', for one of a backbone "
-            'none.',
+            'Give the prefix that its names begin with: prefix='
+            "'backbone.' for the checkpoint of a detector, none for the "
+            'checkpoint of a backbone.',
         ) from error
     finally:
         for _, handle in asked.values():
             handle.remove()
-    for name in asked.keys() - told:
+    for name in asked.keys() - seen:
         print_log(
             f'{name}: nothing was loaded from {asked[name][0]}, which its '
             'init_cfg names',
@@ -147,18 +103,8 @@ def watch_pretrained(model: nn.Module) -> Iterator[None]:
         )
 
 
-def _source(module: nn.Module) -> str | None:
-    """The checkpoint that a module's ``init_cfg`` names."""
-    cfgs = getattr(module, 'init_cfg', None) or ()
-    for cfg in [cfgs] if isinstance(cfgs, Mapping) else cfgs:
-        kind = cfg.get('type')
-        if kind is PretrainedInit or str(kind).split('.')[-1] == 'Pretrained':
-            return cfg.get('checkpoint')
-    return None
-
-
-def _look(
-    told: set[str],
+def _check(
+    seen: set[str],
     name: str,
     source: str,
     module: nn.Module,
@@ -166,79 +112,64 @@ def _look(
     prefix: str,
     *_: Any,
 ) -> None:
-    """Compares a state dict with the module it is about to fill."""
-    if prefix or name in told:
+    """Compares a state dict with the module that is about to load it."""
+    if prefix or name in seen:
         return
-    told.add(name)
-    require_enough(module, state, source, name)
-
-
-def require_enough(
-    module: nn.Module, state: Mapping[str, Any], source: str, name: str
-) -> Match:
-    """Logs what a state dict fills of a module; stops if too little.
-
-    Args:
-        module: The module, before it is filled.
-        state: The state dict, prefixes removed.
-        source: The checkpoint's name, for the message.
-        name: The module's name in the model, for the message.
-
-    Raises:
-        UserError: With what to change.
-    """
-    found = match(module, state)
-    names = list(module.state_dict())
-    line = describe(found, names, name, source)
-    if not enough(found, names):
+    seen.add(name)
+    found, enough = match_with_new(module, state)
+    line = found.describe(name, source)
+    if not enough:
         raise UserError(
             f'{line}. That is too little to be the weights of this '
-            f'{type(module).__name__}; nothing was kept',
-            naming_hint(names, list(state))
+            f'{type(module).__name__}; nothing was loaded',
+            naming_hint(list(module.state_dict()), list(state))
             or 'Is it of another depth or width? Otherwise convert its names '
-            "(tools/model_converters), or leave init_cfg's checkpoint out to "
+            '(tools/model_converters), or remove checkpoint from init_cfg to '
             'start from random weights.',
         )
     print_log(line, logger='current')
-    return found
 
 
 def require_start(
     model: nn.Module, checkpoint: Mapping[str, Any], source: str
 ) -> str:
-    """What ``load_from`` fills, part by part; stops if the backbone lacks.
+    """Checks what ``load_from`` fills in each part of a model.
 
     Args:
-        model: The model, wrapped or not.
+        model: The model, with or without its wrappers.
         checkpoint: What :func:`mmext.checkpoints.read.load` returned.
-        source: The checkpoint's name, for the message.
+        source: The name of the checkpoint, for the message.
 
     Returns:
         ``'backbone 318 of 318, neck 16 of 16, rpn_head 6 of 6, ...'``
 
     Raises:
-        UserError: Heads may be new, the backbone may not.
+        UserError: If the backbone is not in the checkpoint. Heads may be
+            new.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    state = checkpoint.get('state_dict', checkpoint)
+    state = {
+        key.removeprefix('module.'): value
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+    }
+    model = unwrap(model)
     counts = []
     for name, child in model.named_children():
-        own = list(child.state_dict())
-        if not own:
+        if not child.state_dict():
             continue
         part = {
-            key.removeprefix('module.')[len(name) + 1 :]: value
+            key.removeprefix(f'{name}.'): value
             for key, value in state.items()
-            if key.removeprefix('module.').startswith(f'{name}.')
+            if key.startswith(f'{name}.')
         }
-        found = match(child, part)
-        if name == 'backbone' and not enough(found, own):
+        found, enough = match_with_new(child, part)
+        if name == 'backbone' and not enough:
             raise UserError(
-                f'load_from: {describe(found, own, name, source)}',
+                f'load_from: {found.describe(name, source)}',
                 naming_hint(list(model.state_dict()), list(state))
                 or 'Use a checkpoint with this backbone, or convert its '
                 'names (tools/model_converters).',
             )
-        counts.append(f'{name} {found.loaded} of {found.total}')
+        counts.append(
+            f'{name} {len(found.loaded)} of {found.total + len(found.new)}'
+        )
     return ', '.join(counts)

@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A training's checkpoint as a file for others: weights, and nothing else.
+"""Writes the weights of a training's checkpoint as a file for others.
 
-What is left out: optimiser, schedules, log, config text, paths, and the raw
-weights where the run kept an average (EMA). What stays beside the weights
-says what they are: class names, palette, epoch, and the SHA-256 of the
-checkpoint they were taken from.
+The file does not have the optimiser, schedules, log, config text and paths,
+nor the raw weights if the run kept an average (EMA). It has class names,
+palette, epoch, and the SHA-256 of the checkpoint beside the weights.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mmext.checkpoints.read import load
+from mmext.checkpoints.read import load, require_sha256
+from mmext.checkpoints.untrusted import trusting
 from mmext.errors import UserError
-from mmext.utils.files import sha256
+from mmext.utils import files
 from mmext.version import __version__
 
 FORMATS = ('safetensors', 'pth')
@@ -30,12 +30,12 @@ FORMATS = ('safetensors', 'pth')
 
 @dataclass(frozen=True)
 class Published:
-    """What was written.
+    """What :func:`publish` wrote.
 
-    Args:
+    Attributes:
         path: The file, named ``<stem>-<first 8 digits of its SHA-256>``.
         digest: Its SHA-256.
-        tensors: How many it holds.
+        tensors: The number of tensors in it.
         averaged: Whether they are the run's average (EMA).
         dropped: Parts of the checkpoint that were left out.
     """
@@ -48,26 +48,41 @@ class Published:
 
 
 def publish(
-    source: str | Path, target: str | Path, file_format: str = 'safetensors'
+    checkpoint: str | Path,
+    target: str | Path,
+    *,
+    file_format: str = 'safetensors',
+    sha256: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> Published:
-    """Writes the weights of a checkpoint, whole or not at all.
+    """Writes the weights of a checkpoint completely or not at all.
 
     Args:
-        source: A checkpoint of a training; it is not changed.
+        checkpoint: A checkpoint of a training; it is not changed.
         target: Folder and stem of the file to write: ``out/faster-rcnn_r50``.
         file_format: ``safetensors`` or ``pth``. Default: ``safetensors``.
+        sha256: The first digits, 8 or more, of the SHA-256 that the
+            checkpoint must have. Default: not checked.
+        trust_checkpoint: Whether to unpickle whatever the checkpoint holds,
+            which can run any code. Default: False.
 
     Raises:
-        UserError: The checkpoint is not whole, not trusted or without
-            weights, or the file cannot be written.
+        UserError: If the checkpoint is not complete, not trusted, has
+            another hash or no weights, or if the file cannot be written.
     """
     if file_format not in FORMATS:
         raise UserError(
             f'format {file_format!r} is unknown', f'Use one of {FORMATS}.'
         )
-    checkpoint = load(source)
-    weights, dropped = _weights(checkpoint, source)
-    meta = _meta(checkpoint.get('meta'), sha256(Path(source).expanduser()))
+    source_sha256 = None
+    if sha256 is not None:
+        source_sha256 = require_sha256(checkpoint, sha256)
+    with trusting(trust_checkpoint):
+        content = load(checkpoint)
+    weights, dropped = _weights(content, checkpoint)
+    if source_sha256 is None:
+        source_sha256 = files.sha256(Path(checkpoint).expanduser())
+    meta = _meta(content.get('meta'), source_sha256)
     target = Path(target).expanduser()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +92,7 @@ def publish(
             written = Path(folder, f'weights.{file_format}')
             _write(written, weights, meta)
             _read_back(written, weights)
-            digest = sha256(written)
+            digest = files.sha256(written)
             final = target.with_name(
                 f'{target.name}-{digest[:8]}.{file_format}'
             )
@@ -87,16 +102,16 @@ def publish(
     except OSError as error:
         raise UserError(
             f'{target} could not be written: {error}',
-            'Name a folder with room that you may write to.',
+            'Name a folder that you may write to, with enough space.',
         ) from error
-    averaged = 'ema_state_dict' in checkpoint
+    averaged = 'ema_state_dict' in content
     return Published(final, digest, len(weights), averaged, dropped)
 
 
 def _weights(
     checkpoint: Mapping, source: str | Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors to publish, and what else there was.
+    """Returns the tensors to publish, and the names of everything else.
 
     MMEngine's EMAHook puts the average into ``state_dict`` and the raw
     weights into ``ema_state_dict`` when it saves.
@@ -150,15 +165,15 @@ def _meta(meta: Mapping | None, source_sha256: str) -> dict:
 
 def _write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
     if path.suffix == '.safetensors':
-        # One entry: safetensors writes several in any order. Its save_file
-        # would let nobody else read the file.
+        # One entry: safetensors writes several in any order. With its
+        # save_file, other users could not read the file.
         path.write_bytes(save(weights, {'mmext': json.dumps(meta)}))
     else:
         torch.save({'meta': meta, 'state_dict': weights}, path)
 
 
 def _read_back(path: Path, weights: dict[str, Tensor]) -> None:
-    """Raises OSError where a file does not hold what was written."""
+    """Raises OSError if a file does not hold what was written."""
     found = load(path)['state_dict']
     if found.keys() != weights.keys() or not all(
         torch.equal(found[key], value) for key, value in weights.items()

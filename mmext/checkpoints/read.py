@@ -1,15 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reading checkpoints without running what is in them.
+"""Reads checkpoints without running the code in them.
 
 Importing this module makes MMEngine read every checkpoint with
-``weights_only``: local files, URLs and the ``torchvision://`` family, whoever
-asks (``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``,
-``DetInferencer``), on both stacks. The maintained builds would otherwise fall
-back to unpickling anything; the official ones would refuse the checkpoints
-they wrote themselves.
+``weights_only``: local files, URLs and ``torchvision://`` names, for
+``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and
+``DetInferencer``, on both stacks. The maintained builds would otherwise
+unpickle anything; the official ones would refuse the checkpoints that they
+wrote themselves.
 
-A pickle that wants more than tensors and plain containers is refused.
-``MMEXT_TRUST_CHECKPOINT=1`` (``--trust-checkpoint``) overrides that.
+A pickle that needs more than tensors and plain containers is refused, except
+inside :func:`mmext.checkpoints.untrusted.trusting` (``--trust-checkpoint``)
+or if the user has set ``MMEXT_TRUST_CHECKPOINT=1``.
 
 A file whose name ends in ``-<8 or more digits of its SHA-256>``, as published
 weights do, must have that hash.
@@ -45,21 +46,25 @@ MapLocation = str | torch.device | Callable | None
 
 
 class UntrustedCheckpointError(UserError):
-    """The file is whole, and reading it would call unknown code."""
+    """The file is complete, but reading it would call unknown code."""
 
 
 def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
-    """Reads a checkpoint, running nothing that is in it.
+    """Reads a checkpoint without running the code in it.
 
     Args:
         filename: A ``.pth`` file written by ``torch.save``, or
             ``.safetensors``; or a URL of a scheme that MMEngine knows.
-        map_location: As for :func:`torch.load`. Default: the CPU.
+        map_location: As for :func:`torch.load`. Default: ``'cpu'``.
+
+    Returns:
+        The content of the file; of ``.safetensors``, ``meta`` and
+        ``state_dict``.
 
     Raises:
-        UserError: No such file, not a whole checkpoint, not the one whose
-            hash is in its name, or a pickle that wants to call what is not on
-            the allowlist.
+        UserError: If the file does not exist, is not a complete checkpoint,
+            does not have the hash in its name, or is a pickle that would
+            call something that is not on the allowlist.
     """
     return CheckpointLoader.load_checkpoint(
         str(filename), map_location, logger='silent'
@@ -90,17 +95,17 @@ def load_from_local(
             f'checkpoint {path} was refused: loading it would call '
             f'{", ".join(wanted)}, which can run any code (SHA-256 '
             f'{sha256(path)})',
-            'Ask its author for the weights alone (a plain state_dict or '
-            '.safetensors). If you trust whoever made this file: '
+            'Ask its author for only the weights (a plain state_dict or '
+            '.safetensors). If you trust the author of this file: '
             f'--trust-checkpoint, or {TRUST}=1.',
         ) from error
     except MemoryError as error:
         raise UserError(
             f'checkpoint {path} ({path.stat().st_size} bytes) was refused: it '
-            'asks for more memory than there is',
-            'No checkpoint of this size does. Get it from its author again.',
+            'needs more memory than there is',
+            'No correct file of this size does. Get it from its author again.',
         ) from error
-    except Exception as error:  # torn bytes end a pickle in any of them
+    except Exception as error:  # pickle raises many kinds on damaged files
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise UserError(
@@ -114,15 +119,18 @@ def load_from_local(
     return checkpoint
 
 
-def require_sha256(path: str | Path, digest: str) -> None:
-    """Stops where a file is not the one that was meant.
+def require_sha256(path: str | Path, digest: str) -> str:
+    """Raises an error if a file does not have the expected hash.
 
     Args:
         path: The file.
-        digest: The first digits of its SHA-256, or all 64.
+        digest: The first digits of its SHA-256, 8 to 64.
+
+    Returns:
+        All 64 digits of its SHA-256.
 
     Raises:
-        UserError: The file's hash is another, or ``digest`` cannot be one.
+        UserError: If the file has another hash, or ``digest`` is not one.
     """
     digest = digest.lower()
     if not re.fullmatch('[0-9a-f]{8,64}', digest):
@@ -134,8 +142,9 @@ def require_sha256(path: str | Path, digest: str) -> None:
     if not found.startswith(digest):
         raise UserError(
             f'{path} has the SHA-256 {found}, and {digest} was expected',
-            'It is another file, or was changed on its way: get it again.',
+            'It is another file or was changed: download it again.',
         )
+    return found
 
 
 def _existing(filename: str | Path) -> Path:
@@ -178,7 +187,7 @@ def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    # torch explains weights_only at length before it says what is wrong.
+    # torch explains weights_only at length before the actual message.
     text = str(error).split('WeightsUnpickler error:')[-1]
     first = text.strip().splitlines() or [type(error).__name__]
     with path.open('rb') as file:
@@ -188,10 +197,10 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     elif begin.isascii() and begin.decode().isprintable():
         first = [f'it is a text file that begins with {begin.decode()!r}']
     return UserError(
-        f'checkpoint {path} ({path.stat().st_size} bytes) is not a whole '
+        f'checkpoint {path} ({path.stat().st_size} bytes) is not a complete '
         f'checkpoint: {first[0][:200]}',
-        'It was cut off or changed. Use an older one; --resume without a '
-        'file name finds the newest whole checkpoint by itself.',
+        'It was truncated or changed. Use an older one; --resume without a '
+        'file name finds the newest complete checkpoint.',
     )
 
 
@@ -201,9 +210,9 @@ def load_from_http(
     model_dir: str | None = None,
     progress: bool = True,
 ) -> dict:
-    """Downloads once a machine into torch's cache, then :func:`load`.
+    """Downloads to torch's cache, once for each machine, then reads.
 
-    A hash in the file's name (``resnet50-0676ba61.pth``) is checked.
+    A hash in the name of the file (``resnet50-0676ba61.pth``) is checked.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
     path = folder / Path(urlparse(filename).path).name

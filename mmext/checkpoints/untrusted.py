@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What keeps a checkpoint of unknown origin from doing harm.
+"""Checks of checkpoint files from unknown sources.
 
-A ``.pth`` file is a pickle in a zip file: reading one could run code, fill
-the memory, or load something else than what was meant. The checks are used by
-:mod:`mmext.checkpoints.read`, which reads.
+A ``.pth`` file is a pickle in a zip file. Reading it could run code, fill the
+memory, or load another file than expected. :mod:`mmext.checkpoints.read` uses
+these checks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from mmengine.logging import HistoryBuffer
 from mmext.errors import UserError
 from mmext.utils.files import sha256
 
+#: The environment variable with which a user trusts every checkpoint.
 TRUST = 'MMEXT_TRUST_CHECKPOINT'
-#: As torch.hub names files; a date (-20261231.pth) is none.
+_trusting = ContextVar('trusting', default=False)
+#: As torch.hub names files; a date (-20261231.pth) is not a hash.
 NAMED_HASH = re.compile(
     r'-(?!(?:19|20)\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.\w+$'
 )
@@ -34,13 +37,13 @@ _reconstruct = np.zeros(0).__reduce__()[0]
 
 
 def _history_method(owner: type, name: str) -> Callable:
-    """What a checkpoint may use ``getattr`` for: the log's statistics."""
+    """Replaces ``getattr``: gives only the statistics of the log."""
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(owner, name)
     raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r}')
 
 
-#: What an MMEngine checkpoint holds beside tensors: the history of the log.
+#: What an MMEngine checkpoint has beside tensors: the history of the log.
 SAFE_GLOBALS = [
     (_history_method, 'builtins.getattr'),
     HistoryBuffer,
@@ -53,40 +56,51 @@ SAFE_GLOBALS = [
 
 
 def trusted() -> bool:
-    """Whether the user asked to unpickle whatever a checkpoint holds."""
-    return os.environ.get(TRUST, '0') not in ('', '0')
+    """Returns whether any code in a checkpoint may run.
+
+    True inside :func:`trusting`, and if the user has set
+    ``MMEXT_TRUST_CHECKPOINT=1``.
+    """
+    return _trusting.get() or os.environ.get(TRUST, '0') not in ('', '0')
+
+
+@contextlib.contextmanager
+def trusting(trust: bool = True) -> Iterator[None]:
+    """Unpickles whatever a checkpoint holds inside of the block.
+
+    Args:
+        trust: Whether to do so; False changes nothing. Default: True.
+    """
+    token = _trusting.set(trust or _trusting.get())
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
 
 
 def require_named_hash(path: Path) -> None:
-    """Stops where the hash in a file's name is not the file's.
-
-    Raises:
-        UserError: They differ.
-    """
+    """Raises ``UserError`` if a file does not have the hash in its name."""
     named = NAMED_HASH.search(path.name)
     if named and not (found := sha256(path)).startswith(named[1]):
         raise UserError(
             f'checkpoint {path} was refused: its name says SHA-256 '
             f'{named[1]}, its content has {found[:16]}...',
-            'It was cut off or changed: get it again. If that part of the '
-            'name is no hash, rename the file.',
+            'It was truncated or changed: download it again. If that part of '
+            'the name is not a hash, rename the file.',
         )
 
 
 def refuse_bomb(path: Path) -> None:
-    """Stops where a file would take more memory than it is long.
+    """Raises ``UserError`` if a file would need more memory than its size.
 
-    torch.save stores every member as it is, once. Compressed members and
-    members that share their bytes are how a small file becomes a large one.
-
-    Raises:
-        UserError: It would.
+    ``torch.save`` stores every member uncompressed, once. Compressed members
+    and members that share their bytes let a small file fill the memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception:  # not a zip file; torn bytes end in any of them
-        return  # torch.load says what is wrong
+    except Exception:  # not a zip file, or damaged
+        return  # torch.load raises the error
     size, grown = path.stat().st_size, sum(m.file_size for m in members)
     packed = sum(bool(m.compress_type) for m in members)
     if packed or grown > size:
@@ -95,15 +109,15 @@ def refuse_bomb(path: Path) -> None:
             f'{grown} ({packed} of {len(members)} members are compressed); '
             'torch.save never compresses',
             'Ask its author for the file that torch.save wrote. If you trust '
-            'whoever made this one: --trust-checkpoint.',
+            'the author of this one: --trust-checkpoint.',
         )
 
 
 def globals_wanted(path: Path, message: str) -> list[str]:
-    """Names a pickle would call, for the message that refuses it."""
+    """Returns the names that a pickle would call, for the error message."""
     names: list[str] = []
     inspect = torch.serialization.get_unsafe_globals_in_checkpoint
     allowed = torch.serialization.safe_globals(SAFE_GLOBALS)
-    with contextlib.suppress(Exception), allowed:  # torn, or not a zip file
+    with contextlib.suppress(Exception), allowed:  # damaged, or not a zip file
         names = inspect(path)
     return names or re.findall(r'\bGLOBAL ([\w.]+\.[\w.]+)', message)

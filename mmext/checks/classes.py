@@ -1,26 +1,27 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checks that the categories of a file are the classes of a detector."""
+"""Checks of class names against the categories of a file."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from mmext.checks.findings import ERROR, NOTE, WARNING, Finding, Split
+from mmext.checks.findings import NOTE, WARNING, Finding, Split
 from mmext.errors import did_you_mean
 from mmext.utils.text import some
 
 
-def check_classes(content: dict, split: Split) -> Iterator[Finding]:
-    """Whether annotations can train or judge a detector of these classes.
+def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
+    """Checks that a detector of the split's classes can use the annotations.
 
-    mmdet numbers labels by the order of the categories *in the file*: a
-    ``metainfo['classes']`` in another order trains and evaluates as well,
-    but every picture and every later prediction shows the wrong name.
+    mmdet numbers labels by the order of the categories *in the file*. A
+    detector whose ``metainfo['classes']`` has another order trains and
+    evaluates, but every image and every prediction shows the wrong names.
 
     Args:
-        content: Of the split's annotation file, see :func:`read_coco`.
-        split: What it is used for.
+        content: The parsed annotation file of the split.
+        split: The split.
     """
     file = split.ann_file
     names = {c['id']: c['name'] for c in content['categories']}
@@ -28,8 +29,7 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
     classes = split.classes or tuple(have)
     unknown = [name for name in classes if name not in have]
     if len(unknown) == len(classes):
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'class names',
             f'none of the classes {some(classes)} is among the categories of '
             f'{file}: {some(have)}',
@@ -40,18 +40,16 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
         return
     if unknown:
         near = [f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]]
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'class names',
             f'class {unknown[0]!r} is not a category of {file}'
-            + (f', and {len(unknown) - 1} others' if near else ''),
+            + (f', nor are {len(unknown) - 1} others' if near else ''),
             f'{did_you_mean(unknown[0], have)} {" ".join(near)} It has: '
             f'{some(have, 20)}'.strip(),
             count=len(unknown),
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'class names',
             f'class {repeated[0]!r} is named twice in metainfo',
             'Name each class once.',
@@ -60,12 +58,11 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
     wanted = [name for name in classes if name in have]
     if not repeated and in_file != wanted:
         at = next(i for i, n in enumerate(wanted) if n != in_file[i])
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'class order',
-            f'classes are in another order than the categories of {file}: '
+            f'classes and the categories of {file} differ in order: '
             f'label {at} is {in_file[at]!r} there and {wanted[at]!r} in '
-            'metainfo. mmdet numbers labels by the file, so every picture '
+            'metainfo. mmdet numbers labels by the file, so every image '
             'would show wrong names',
             f'metainfo=dict(classes={tuple(in_file)!r}), or the categories '
             'of the file in the order of metainfo.',
@@ -77,8 +74,7 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
     absent = [name for name in in_file if not counts[name]]
     if not found and (split.training or content['annotations']):
         seen = ', '.join(f'{n} ({c})' for n, c in counts.most_common(10))
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'class names',
             f'{file} has no annotation of any chosen class '
             f'({some(classes, 10)})',
@@ -89,24 +85,26 @@ def check_classes(content: dict, split: Split) -> Iterator[Finding]:
             WARNING if split.training else NOTE,
             'class names',
             f'{len(absent)} of {len(in_file)} classes have no annotation '
-            f'and {"cannot be learnt" if split.training else "get no AP"}: '
+            f'and {"cannot be learned" if split.training else "get no AP"}: '
             f'{some(absent)}',
             count=len(absent),
         )
     if left := {n: c for n, c in counts.items() if n and n not in classes}:
-        yield split.finding(
-            NOTE,
+        yield split.note(
             'class names',
             f'{sum(left.values())} annotations of other categories are left '
             f'out: {some(left)}',
             count=sum(left.values()),
         )
     if split.masks:
-        yield from _check_bare(content, split, names, classes)
+        yield from _check_boxes_only(content, split, names, classes)
 
 
-def _check_bare(
-    content: dict, split: Split, names: dict, classes: Sequence[str]
+def _check_boxes_only(
+    content: dict[str, Any],
+    split: Split,
+    names: dict[int, str],
+    classes: Sequence[str],
 ) -> Iterator[Finding]:
     chosen = [
         a
@@ -115,8 +113,7 @@ def _check_bare(
     ]
     bare = [a for a in chosen if not a.get('segmentation')]
     if bare:
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'masks',
             f'{split.ann_file}: {len(bare)} of {len(chosen)} annotations '
             f'have a box and no mask (the first: id {bare[0]["id"]}), and '

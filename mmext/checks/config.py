@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Whether the parts of a config fit together: data, heads, evaluators."""
+"""Checks of a config's data against its heads and evaluators."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmext.checks.findings import ERROR, WARNING, Finding, Split
+from mmext.checks.findings import Finding, Split
 from mmext.datasets.coco import read_coco
 from mmext.errors import UserError, did_you_mean
+from mmext.utils.config import evaluates_masks, evaluators
 from mmext.utils.registries import registered
 from mmext.utils.text import some
 
 
-def find_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
-    """The COCO annotations and image folders that a run reads.
+def find_config_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
+    """Finds the COCO annotations and image folders that a run reads.
 
     Args:
         cfg: A config.
         stages: Of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: An unknown data set, or a file or folder that is not there.
+        UserError: A data set is not registered, or a file or folder does not
+            exist.
     """
     splits = []
     for stage in stages:
         if cfg.get(f'{stage}_dataloader'):
             splits += _loader_splits(cfg, stage)
-        for evaluator in _evaluators(cfg, stage):
+        for evaluator in evaluators(cfg, stage):
             file = evaluator.get('ann_file')
             if file and '://' not in file and not Path(file).is_file():
                 raise _no_file(
@@ -45,13 +47,10 @@ def find_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
 def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
     place = f'{stage}_dataloader.dataset'
     scope = cfg.get('default_scope', 'mmdet')
-    segm = any(
-        'segm' in evaluator.get('metric', ())
-        for evaluator in _evaluators(cfg, stage)
-    )
+    segm = evaluates_masks(cfg, stage)
     for where, dataset in _leaves(cfg[f'{stage}_dataloader'].dataset, place):
         kind = dataset.get('type')
-        # mmseg's and mmpretrain's configs bring their own data sets.
+        # Configs of mmseg and mmpretrain use data sets of their own scope.
         with DATASETS.switch_scope_and_registry(scope) as registry:
             cls = registry.get(kind) if isinstance(kind, str) else kind
         if cls is None:
@@ -60,7 +59,7 @@ def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
                 did_you_mean(str(kind), registered(DATASETS))
                 or 'Is the module that defines it in custom_imports?',
             )
-        # Ours make or check their own files; others' may lie anywhere.
+        # Those of mmext make their own files; those of others may read any.
         if cls.__module__.startswith('mmdet.') and not dataset.get(
             'backend_args'
         ):
@@ -69,13 +68,8 @@ def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
                 yield split
 
 
-def _evaluators(cfg: Config, stage: str) -> list[Mapping]:
-    evaluators = cfg.get(f'{stage}_evaluator') or []
-    return [evaluators] if isinstance(evaluators, Mapping) else evaluators
-
-
 def _leaves(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset."""
+    """Finds the data sets inside wrappers such as RepeatDataset."""
     if isinstance(dataset.get('dataset'), Mapping):
         yield from _leaves(dataset['dataset'], f'{place}.dataset')
     elif isinstance(dataset.get('datasets'), list):
@@ -124,7 +118,7 @@ def _find_split(
 
 
 def _reads_coco(cls: type) -> bool:
-    """Whether the class reads boxes as CocoDataset does; LVIS does not."""
+    """Returns whether a class reads boxes as CocoDataset; LVIS does not."""
     from mmdet.datasets import CocoDataset
 
     return issubclass(cls, CocoDataset) and (
@@ -166,10 +160,10 @@ def _no_file(where: str, path: Path, what: str) -> UserError:
 def check_heads(
     cfg: Config, model: nn.Module, splits: list[Split]
 ) -> Iterator[Finding]:
-    """Whether every head has as many classes as the data.
+    """Checks that every head has as many classes as the data.
 
-    The rule is that of mmdet's ``NumClassCheckHook``: every module with a
-    ``num_classes`` counts, but the RPN and what is not a head.
+    As in mmdet's ``NumClassCheckHook``, heads are all modules with
+    ``num_classes`` except those of the backbone and the RPN.
     """
     from mmdet.models.roi_heads.mask_heads import FusedSemanticHead
 
@@ -185,37 +179,36 @@ def check_heads(
     }
     for split in splits:
         wrong = [n for n, k in heads.items() if k != len(split.classes)]
-        # Said once of splits with the same classes.
+        # Reported once for splits with the same classes.
         first = next(s for s in splits if s.classes == split.classes)
         if wrong and split is first and not _is_open_vocabulary(cfg, split):
-            said = ', '.join(f'{n} has {heads[n]}' for n in wrong)
+            found = ', '.join(f'{n} has {heads[n]}' for n in wrong)
             fix = ' '.join(
                 f'model.{n}.num_classes={len(split.classes)}' for n in wrong
             )
-            yield split.finding(
-                ERROR,
+            yield split.error(
                 'num_classes',
                 f'{len(split.classes)} classes ({some(split.classes)}), but '
-                f'{said}',
+                f'{found}',
                 f'--cfg-options {fix}',
                 count=len(wrong),
             )
-        # One-stage models such as BoxInst may learn masks from boxes.
+        # Only of two-stage models: BoxInst, with one stage, learns masks from
+        # boxes.
         roi_head = getattr(model, 'roi_head', None)
         if getattr(roi_head, 'with_mask', False) and (
             split.training and not split.masks
         ):
-            yield split.finding(
-                ERROR,
+            yield split.error(
                 'masks',
-                'the model predicts masks and the pipeline loads none',
+                'the model predicts masks and the pipeline does not load any',
                 "In the pipeline: dict(type='LoadAnnotations', "
                 'with_bbox=True, with_mask=True).',
             )
 
 
 def _is_open_vocabulary(cfg: Config, split: Split) -> bool:
-    """Whether the classes are given to the model as text."""
+    """Returns whether the model gets the classes as text."""
     node: Any = cfg
     for key in split.name.split('.'):
         node = node[int(key) if key.isdigit() else key]
@@ -223,16 +216,12 @@ def _is_open_vocabulary(cfg: Config, split: Split) -> bool:
 
 
 def check_evaluators(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
-    """Whether an evaluator judges by the annotations that are loaded."""
+    """Checks that an evaluator uses the annotations that are loaded."""
     for stage in ('val', 'test'):
         own = [s for s in splits if s.name.startswith(f'{stage}_dataloader')]
-        files = {
-            evaluator['ann_file']
-            for evaluator in _evaluators(cfg, stage)
-            if '://' not in (evaluator.get('ann_file') or '://')
-        }
-        if len(own) == 1:
-            for file in files:
+        files = {e.get('ann_file') for e in evaluators(cfg, stage)}
+        for file in files:
+            if len(own) == 1 and file and '://' not in file:
                 yield from _check_evaluator(stage, Path(file), own[0])
 
 
@@ -259,7 +248,7 @@ def _check_evaluator(
         problem = (
             f'{len(ids[0])} images, and the detector is run on the '
             f'{len(ids[1])} of {split.ann_file}; {len(ids[0] - ids[1])} '
-            'would count as nothing found'
+            'would count as images without detections'
         )
     elif names[0] != names[1]:
         problem = (
@@ -269,24 +258,23 @@ def _check_evaluator(
     else:
         problem = ''
     if problem:
-        yield split.finding(
-            ERROR, 'evaluator', f'{place} ({file}) has {problem}', remedy
+        yield split.error(
+            'evaluator', f'{place} ({file}) has {problem}', remedy
         )
     else:
-        yield split.finding(
-            WARNING,
+        yield split.warning(
             'evaluator',
-            f'{place} ({file}) has the same images, and other annotations '
-            f'than {split.ann_file}',
+            f'{place} ({file}) has the same images as {split.ann_file}, but '
+            'other annotations',
             remedy,
         )
 
 
 def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
-    """Whether validation and test look at the same images in the same way.
+    """Checks that validation and test process the same images equally.
 
-    In most configs the test loader is a copy of the validation loader, which
-    an option changes without changing the copy.
+    In most configs the test loader is a copy of the validation loader, and an
+    option that changes one of them does not change the other.
     """
     loaders = [cfg.get(f'{stage}_dataloader') for stage in ('val', 'test')]
     val, test = (dict(loader.dataset) if loader else {} for loader in loaders)
@@ -299,11 +287,10 @@ def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
         for key in sorted(step.keys() | copy.keys()):
             if step.get(key) != copy.get(key):
                 where = f'test_dataloader.dataset.pipeline.{i}.{key}'
-                yield split.finding(
-                    WARNING,
+                yield split.warning(
                     'pipeline',
                     f'{where} is {copy.get(key)}, and {step.get(key)} for '
-                    'validation on the same images: tools/test.py will not '
-                    'give the AP that training logs',
+                    'validation on the same images, so that tools/test.py '
+                    'does not give the AP of the training log',
                     f"--cfg-options '{where}={step.get(key)}'",
                 )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What can be wrong with image files, and whether they fit their entries."""
+"""Checks of image files, and of their entries in the annotations."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 from PIL import Image
 
-from mmext.checks.findings import ERROR, NOTE, WARNING, Finding, Split
+from mmext.checks.findings import Finding, Split
 from mmext.errors import did_you_mean
+from mmext.utils.exif import SWAPPING, stored_size, turned_size
 from mmext.utils.text import some
-
-ORIENTATION = 0x0112  # the EXIF tag
-SWAPPING = (5, 6, 7, 8)  # its values that swap width and height
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one file is.
+    """What is known of an image file that was decoded.
 
     Args:
-        width: Of the stored pixels; 0 where it cannot be read.
-        height: Of the stored pixels.
-        orientation: EXIF's where OpenCV heeds it, 1 for as stored.
-        digest: Of the decoded RGB pixels: equal for equal pictures, whatever
-            the names and lossless formats of the files.
-        problem: Why training cannot use it, empty where it can.
+        width: Width of the stored pixels; 0 if the file cannot be read.
+        height: Height of the stored pixels.
+        orientation: The EXIF orientation if OpenCV applies it, else 1.
+        digest: Hash of the decoded RGB pixels. Equal images have equal
+            digests, whatever the names and lossless formats of the files.
+        problem: Why training cannot use the file; empty if it can.
     """
 
     width: int = 0
@@ -43,50 +40,36 @@ class ImageFacts:
     problem: str = ''
 
     def size(self, turned: bool) -> tuple[int, int]:
-        """Width and height, as stored or turned as EXIF says."""
-        if turned and self.orientation in SWAPPING:
-            return self.height, self.width
+        """Returns width and height, as stored or turned by EXIF."""
+        if turned:
+            return turned_size(self.width, self.height, self.orientation)
         return self.width, self.height
 
 
 def read_image(path: Path) -> ImageFacts:
     """Decodes a file to its end.
 
-    OpenCV, with which mmcv reads, fills the rest of a truncated picture with
-    grey and says nothing, so Pillow is asked.
+    Pillow decodes it, because OpenCV, with which mmcv reads images, fills the
+    rest of a truncated image with grey without an error.
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ORIENTATION, 1)
+            width, height, orientation = stored_size(path, image)
             image.load()
             pixels = image.convert('RGB').tobytes()
-    except Exception as error:  # what is raised is up to the format
-        kind = 'is empty' if _is_empty(path) else str(error) or repr(error)
-        return ImageFacts(problem=kind.replace(str(path), 'the file'))
+    except Exception as error:  # its type depends on the format
+        if path.is_file() and path.stat().st_size == 0:
+            return ImageFacts(problem='is empty')
+        problem = str(error) or repr(error)
+        return ImageFacts(problem=problem.replace(str(path), 'the file'))
     if not cv2.haveImageReader(str(path)):
         kind = Image.MIME.get(image.format or '', image.format)
         return ImageFacts(
             problem=f'is {kind}, which OpenCV and so mmcv cannot read'
         )
-    if orientation not in (0, 1):  # heeded or not: OpenCV's choice by format
-        data = np.fromfile(path, np.uint8)
-        stored, shown = (
-            cv2.imdecode(data, cv2.IMREAD_COLOR | flag)
-            for flag in (cv2.IMREAD_IGNORE_ORIENTATION, 0)
-        )
-        if stored is None:
-            return ImageFacts(problem='cannot be decoded by OpenCV')
-        height, width = stored.shape[:2]
-        if np.array_equal(stored, shown):
-            orientation = 1
     digest = hashlib.blake2b(pixels, digest_size=16)
     digest.update(f'{width} {orientation}'.encode())
     return ImageFacts(width, height, orientation, digest.hexdigest())
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size == 0
 
 
 def read_images(
@@ -94,12 +77,15 @@ def read_images(
     workers: int = 1,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[Path, ImageFacts]:
-    """Reads files in several threads; decoding leaves Python's lock.
+    """Decodes files in several threads; decoding releases Python's lock.
 
     Args:
-        paths: What to read; each is read once.
+        paths: The files; each is read once.
         workers: Threads. Default: 1.
-        advance: Called after each file.
+        advance: Called after each file. Default: nothing is called.
+
+    Returns:
+        Path -> its facts.
     """
     pool = ThreadPoolExecutor(max(1, workers))
     try:
@@ -114,7 +100,7 @@ def read_images(
 
 
 def image_paths(content: dict, split: Split) -> dict[Path, dict]:
-    """Path and entry of every image that stays in the split's root."""
+    """Returns path -> entry of every image that stays in the split's root."""
     return {
         split.img_dir / image['file_name']: image
         for image in content['images']
@@ -125,7 +111,7 @@ def image_paths(content: dict, split: Split) -> dict[Path, dict]:
 def check_presence(
     paths: Mapping[Path, dict], split: Split
 ) -> tuple[list[Finding], set[Path]]:
-    """Whether the files are there.
+    """Checks that the files exist.
 
     Returns:
         Findings, and the paths of missing files.
@@ -153,13 +139,12 @@ def check_presence(
             f'not in {split.img_dir}; the first: {name}'
         )
         remedy = f'{near} Put the files there, or remove their entries.'
-    finding = split.finding(
-        ERROR,
+    finding = split.error(
         'images missing',
         problem,
         remedy.strip(),
         count=len(missing),
-        mended=len(missing) < len(paths),
+        fixable=len(missing) < len(paths),
     )
     return [finding], set(missing)
 
@@ -169,40 +154,38 @@ def check_images(
     paths: Mapping[Path, dict],
     split: Split,
 ) -> Iterator[Finding]:
-    """Whether the files that were read can be trained on.
+    """Checks that the files that were decoded can be trained on.
 
     Args:
-        facts: Of the files that were read, see :func:`read_images`.
-        paths: Of all images of the split, see :func:`image_paths`.
-        split: What they are used for.
+        facts: See :func:`read_images`.
+        paths: All images of the split, see :func:`image_paths`.
+        split: The split.
     """
     here = {path: facts[path] for path in paths if path in facts}
     broken = [path for path, fact in here.items() if fact.problem]
     if broken:
         first = broken[0]
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'images unreadable',
             f'{len(broken)} of {len(here)} images cannot be read to their '
-            'end; the first: '
-            f'{first} ({here[first].problem})',
+            f'end; the first: {first} ({here[first].problem})',
             'Copy or download them again, or remove their entries.',
             count=len(broken),
-            mended=len(broken) < len(paths),
+            fixable=len(broken) < len(paths),
         )
     good = {path: fact for path, fact in here.items() if not fact.problem}
     yield from _check_sizes(good, paths, split)
     yield from _check_orientation(good, paths, split)
-    yield from _check_twins(good, split)
+    yield from _check_copies(good, split)
 
 
 def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
-    """How an entry's size differs from its file's.
+    """Returns how the size in an entry differs from that of the file.
 
     Returns:
-        Empty where it does not, ``unturned`` for the size before a turn by
-        EXIF (or after, where none is made), ``none`` for an entry without
-        one, ``exchanged``, ``scaled`` or ``other``.
+        Empty if it does not. ``'unturned'``: it is the size before the turn
+        by EXIF, or after it if images are not turned. ``'none'``: the entry
+        has no size. Otherwise ``'exchanged'``, ``'scaled'`` or ``'other'``.
     """
     size, said = fact.size(turned), (entry['width'], entry['height'])
     if said == size:
@@ -220,9 +203,9 @@ def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
 
 GUESSES = {
     'exchanged': 'width and height are exchanged',
-    'scaled': 'the pictures may have been resized after they were annotated: '
-    'boxes and masks would then be on other places',
-    'other': 'the file may be another picture',
+    'scaled': 'the images may have been resized after they were annotated, so '
+    'that boxes and masks are misplaced',
+    'other': 'the file may be another image',
 }
 
 
@@ -242,16 +225,15 @@ def _check_sizes(
         first = differ[0]
         width, height = facts[first].size(split.turned)
         entry = paths[first]
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'image sizes',
-            f'{len(differ)} of {len(facts)} images have another size than '
-            f'their entry: {first} is {width} x {height} and '
+            f'{len(differ)} of {len(facts)} images differ in size from their '
+            f'entry: {first} is {width} x {height} and '
             f'{entry["width"]:g} x {entry["height"]:g} in {split.ann_file}; '
             f'{guess}',
             'Look at them: tools/analysis_tools/browse_dataset.py.',
             count=len(differ),
-            mended=kind == 'exchanged',
+            fixable=kind == 'exchanged',
         )
 
 
@@ -260,7 +242,7 @@ def _check_orientation(
     paths: Mapping[Path, dict],
     split: Split,
 ) -> Iterator[Finding]:
-    turns = [p for p, fact in facts.items() if fact.orientation not in (0, 1)]
+    turns = [p for p, fact in facts.items() if fact.orientation != 1]
     wrong = [
         p
         for p in turns
@@ -270,27 +252,23 @@ def _check_orientation(
         first = wrong[0]
         kind = '' if split.turned else 'not '
         other = 'color_ignore_orientation' if split.turned else 'color'
-        yield split.finding(
-            ERROR,
+        yield split.error(
             'EXIF rotation',
             f'{len(wrong)} of {len(facts)} images are {kind}turned by their '
-            'EXIF tag when '
-            f'they are read, and were annotated the other way: {first} '
-            f'(orientation {facts[first].orientation})',
+            'EXIF tag when they are read, and were annotated the other way: '
+            f'{first} (orientation {facts[first].orientation})',
             f"In the pipeline: dict(type='LoadImageFromFile', "
             f"color_type='{other}').",
             count=len(wrong),
         )
-    # A half turn or a mirror keeps the size: the entry cannot tell.
+    # A half turn or a mirror keeps the size, so that entries do not show it.
     unknown = [p for p in turns if facts[p].orientation not in SWAPPING]
     if unknown and split.turned:
         first = unknown[0]
-        yield split.finding(
-            WARNING,
+        yield split.warning(
             'EXIF rotation',
             f'{len(unknown)} of {len(facts)} images are turned or mirrored '
-            'by their EXIF tag '
-            f'when they are read: {first} (orientation '
+            f'by their EXIF tag when they are read: {first} (orientation '
             f'{facts[first].orientation}). Were they annotated as shown?',
             'Look at them: tools/analysis_tools/browse_dataset.py. If not: '
             "color_type='color_ignore_orientation' in LoadImageFromFile.",
@@ -298,16 +276,15 @@ def _check_orientation(
         )
     fine = len(turns) - len(wrong) - len(unknown)
     if fine:
-        yield split.finding(
-            NOTE,
+        yield split.note(
             'EXIF rotation',
-            f'{fine} of {len(facts)} images carry an EXIF rotation that '
-            'fits their entry',
+            f'{fine} of {len(facts)} images have an EXIF rotation that '
+            'agrees with their entry',
             count=fine,
         )
 
 
-def _check_twins(
+def _check_copies(
     facts: Mapping[Path, ImageFacts], split: Split
 ) -> Iterator[Finding]:
     same = defaultdict(list)
@@ -316,12 +293,11 @@ def _check_twins(
     groups = [group for group in same.values() if len(group) > 1]
     if groups:
         first, second = groups[0][:2]
-        yield split.finding(
-            WARNING,
+        copies = sum(len(group) - 1 for group in groups)
+        yield split.warning(
             'images twice',
-            f'{sum(len(g) - 1 for g in groups)} of {len(facts)} images are '
-            'copies of others '
-            f'of the same split: {second.name} of {first.name}',
+            f'{copies} of {len(facts)} images are copies of others of the '
+            f'same split: {second.name} of {first.name}',
             'Keep one of each, with all its annotations.',
-            count=sum(len(g) - 1 for g in groups),
+            count=copies,
         )

@@ -1,34 +1,74 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Finds annotations and images in a folder as people have them.
+"""Finds annotations and images in a folder in COCO format.
 
-Expected are annotations of two splits and their images::
+A folder has annotations of two splits and their images::
 
     annotations/instances_train.json    train/*.jpg
     annotations/instances_val.json      val/*.jpg
 
 Names may continue after ``train`` and ``val`` (``instances_train2017.json``),
-the annotation files may lie in the folder itself, and the images in
+the annotation files may be in the folder itself, and the images in
 ``images/``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmext.checks.annotations import check_files
 from mmext.checks.classes import check_classes
-from mmext.checks.data import check_order
 from mmext.checks.findings import Split, require
 from mmext.checks.images import check_presence, image_paths
+from mmext.checks.splits import check_order
 from mmext.datasets.coco import read_coco
-from mmext.datasets.coco_folder import CocoFolder
-from mmext.datasets.shapes.generate import cached_shapes
+from mmext.datasets.coco_folder import (
+    CocoFolder,
+    needs_masks,
+    use_coco_folder,
+)
 from mmext.errors import UserError
+from mmext.utils.text import some
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 SPLITS = ('train', 'val')
+
+
+def use_data_folder(
+    cfg: Config,
+    data: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: bool | None = None,
+) -> None:
+    """Makes a detection config train and evaluate on a folder, in place.
+
+    Paths, class names and every ``num_classes`` come from the folder; see
+    :func:`~mmext.datasets.coco_folder.use_coco_folder`.
+
+    Args:
+        cfg: A detection config with train and val loaders.
+        data: A folder in COCO format.
+        classes: Categories to use, in any order. Default: all.
+        masks: Whether every annotation must have a mask. Default: whether the
+            config loads or evaluates masks.
+
+    Raises:
+        UserError: The folder, a file in it or its content is not what
+            training needs, or a loader has several data sets.
+    """
+    if cfg.get('default_scope', 'mmdet') != 'mmdet':
+        raise UserError(
+            'only detection configs can be trained on a folder in COCO '
+            f'format, and this one is for {cfg.default_scope}',
+            'Set the paths and class names in the config.',
+        )
+    if masks is None:
+        masks = needs_masks(cfg)
+    use_coco_folder(cfg, find_coco_folder(data, classes, masks))
 
 
 def find_coco_folder(
@@ -36,18 +76,18 @@ def find_coco_folder(
     classes: Sequence[str] | None = None,
     masks: bool = False,
 ) -> CocoFolder:
-    """Finds and checks a data set.
+    """Finds the files of a data set and checks the annotations.
 
     Args:
         root: The folder.
-        classes: Categories to use, in any order. Default: all of the JSON.
+        classes: Categories to use, in any order. Default: all.
         masks: Whether every annotation must have a mask. Default: False.
 
     Raises:
-        UserError: If the folder, a file in it or its content is not what
+        UserError: The folder, a file in it or its content is not what
             training needs.
     """
-    splits, contents = find_splits(root, masks)
+    splits, contents = find_folder_splits(root, masks)
     chosen = in_file_order(classes, contents['train'])
     splits = [replace(split, classes=chosen) for split in splits]
     findings = list(check_order(*splits, contents))
@@ -66,24 +106,26 @@ def find_coco_folder(
 
 
 def in_file_order(
-    classes: Sequence[str] | None, content: dict
+    classes: Sequence[str] | None, content: dict[str, Any]
 ) -> tuple[str, ...]:
-    """Class names as mmdet numbers them; unknown ones last.
+    """Returns class names in the order of their labels; unknown ones last.
 
     Args:
         classes: Names in any order. Default: all of the file.
-        content: Of an annotation file.
+        content: A parsed annotation file.
     """
     names = [c['name'] for c in content['categories']]
-    wanted = names if classes is None else classes
-    unknown = [name for name in wanted if name not in names]
-    return (*(name for name in names if name in wanted), *unknown)
+    if classes is None:
+        return tuple(names)
+    known = [name for name in names if name in classes]
+    unknown = [name for name in classes if name not in names]
+    return (*known, *unknown)
 
 
-def find_splits(
+def find_folder_splits(
     root: str | Path, masks: bool = False
-) -> tuple[list[Split], dict[str, dict]]:
-    """Finds the files of a folder, without judging what is in them.
+) -> tuple[list[Split], dict[str, dict[str, Any]]]:
+    """Finds the files of a folder without checking their content.
 
     Args:
         root: The folder.
@@ -93,55 +135,37 @@ def find_splits(
         Training and validation, and their annotations by name.
 
     Raises:
-        UserError: If annotations or images are not found, an annotation
-            file cannot be read, or both splits have the same.
+        UserError: Annotations or images are not found, an annotation file
+            cannot be read, or both splits have the same file.
     """
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise UserError(
             f'data folder {root} '
             + ('is a file' if root.exists() else 'does not exist'),
-            'name the folder that holds annotations/ and the images',
+            'Give the folder that holds annotations/ and the images.',
         )
     files = {name: _find_annotations(root, name) for name in SPLITS}
     if files['train'] == files['val']:
         raise UserError(
-            f'{files["val"]} is all there is for both train and val',
-            'write two files, of images to train and of others to validate',
+            f'{files["val"]} is the only annotation file for both train and '
+            'val',
+            'Write two files, of images to train and of others to validate.',
         )
     splits, contents = [], {}
     for name, ann_file in files.items():
         contents[name] = read_coco(ann_file)
-        splits.append(
-            Split(
-                name=name,
-                ann_file=ann_file,
-                img_dir=_find_images(root, ann_file, name, contents[name]),
-                masks=masks,
-                training=name == 'train',
-                filter_empty=True,
-                root=root,
-            )
+        split = Split(
+            name=name,
+            ann_file=ann_file,
+            img_dir=_find_img_dir(root, ann_file, name, contents[name]),
+            masks=masks,
+            training=name == 'train',
+            filter_empty=True,
+            root=root,
         )
+        splits.append(split)
     return splits, contents
-
-
-def data_of_environment(masks: bool = False) -> dict:
-    """For configs: the folder that ``$MMEXT_DATA`` names.
-
-    Where it names none, a few generated shapes stand in. ``$MMEXT_CLASSES``
-    chooses categories, separated by commas.
-
-    Args:
-        masks: Whether every annotation must have a mask. Default: False.
-
-    Returns:
-        The fields of :class:`CocoFolder`, which a config can dump.
-    """
-    root = os.environ.get('MMEXT_DATA') or cached_shapes(16, 8)
-    classes = os.environ.get('MMEXT_CLASSES', '').split(',')
-    names = [name.strip() for name in classes if name.strip()]
-    return asdict(find_coco_folder(root, names or None, masks))
 
 
 def _find_annotations(root: Path, split: str) -> Path:
@@ -150,21 +174,22 @@ def _find_annotations(root: Path, split: str) -> Path:
             found = sorted(folder.glob(f'{pattern}.json'))
             if found:
                 return min(found, key=lambda p: len(p.name))
-    here = sorted(
+    inside = sorted(
         str(p.relative_to(root))
         for p in [*root.glob('*'), *root.glob('annotations/*')]
     )
     raise UserError(
         f'{root} has no annotations/instances_{split}.json; it holds '
-        + (', '.join(here[:8]) + ', ...' * (len(here) > 8) or 'nothing'),
-        'name a folder in COCO format; tools/dataset_converters writes one '
-        'from VOC or YOLO files',
+        + (some(inside, 8) or 'nothing'),
+        'Give a folder in COCO format; tools/dataset_converters writes one '
+        'from VOC or YOLO files.',
     )
 
 
-def _find_images(
-    root: Path, ann_file: Path, split: str, content: dict
+def _find_img_dir(
+    root: Path, ann_file: Path, split: str, content: dict[str, Any]
 ) -> Path:
+    """Returns the folder that has most of the first images."""
     stem = ann_file.stem.removeprefix('instances_')
     names = dict.fromkeys([stem, split])
     places = [
@@ -174,12 +199,12 @@ def _find_images(
         root / 'images',
         root,
     ]
-    names = [image['file_name'] for image in content['images'][:20]]
-    found = [sum((place / n).is_file() for n in names) for place in places]
+    files = [image['file_name'] for image in content['images'][:20]]
+    found = [sum((place / f).is_file() for f in files) for place in places]
     if any(found):
         return places[found.index(max(found))]
-    tried = ', '.join(str(p.relative_to(root)) + '/' for p in places)
+    tried = ', '.join(f'{p.relative_to(root)}/' for p in places)
     raise UserError(
-        f'image {names[0]} of {ann_file} is not in {root} ({tried})',
-        f'put the images in {root / stem}/',
+        f'image {files[0]} of {ann_file} is not in {root} ({tried})',
+        f'Put the images in {root / stem}/.',
     )

@@ -1,9 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Whether a model's parts fit each other and what it is judged by."""
+"""Checks that the parts of a model fit each other, its hooks and metrics."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
@@ -12,23 +10,25 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmext.errors import UserError
+from mmext.utils.config import evaluates_masks
 
-SIDE = 128  # pixels: every stage of a backbone sees a map
+SIDE = 128  # pixels: every stage of a backbone gets a feature map
 
 
 def check_model(
     cfg: Config, model: nn.Module, stages: tuple[str, ...]
 ) -> None:
-    """Stops where a model cannot run, or cannot be judged as is asked.
+    """Checks that a model can be run and evaluated.
 
     Args:
         cfg: The config that the model was built from.
-        model: Its model; left in evaluation mode.
+        model: The model; left in evaluation mode.
         stages: Of ``train``, ``val``, ``test``: those that are run.
 
     Raises:
-        UserError: A part takes other channels than it gets, masks are judged
-            that nothing predicts, or a hook looks for layers in vain.
+        UserError: A part takes other channels than it gets, masks are
+            evaluated that the model does not predict, or a hook does not find
+            its layers.
     """
     for stage in stages:
         check_masks_are_predicted(cfg, model, stage)
@@ -40,16 +40,22 @@ def check_model(
 def check_masks_are_predicted(
     cfg: Config, model: nn.Module, stage: str
 ) -> None:
-    """mmdet would stop at the end of the first validation."""
-    evaluators = cfg.get(f'{stage}_evaluator') or []
-    if isinstance(evaluators, Mapping):
-        evaluators = [evaluators]
-    if not any('segm' in e.get('metric', ()) for e in evaluators):
+    """Checks that a model predicts masks if they are evaluated.
+
+    mmdet would stop at the end of the first validation.
+
+    Raises:
+        UserError: It predicts boxes only.
+    """
+    if not evaluates_masks(cfg, stage):
         return
-    parts = (f'{name} {type(m).__name__}' for name, m in model.named_modules())
-    if not any('mask' in p.lower() or 'panoptic' in p.lower() for p in parts):
+    parts = ' '.join(
+        f'{name} {type(module).__name__}'
+        for name, module in model.named_modules()
+    ).lower()
+    if 'mask' not in parts and 'panoptic' not in parts:
         raise UserError(
-            f"{stage}_evaluator judges masks (metric 'segm'), and "
+            f"{stage}_evaluator evaluates masks (metric 'segm'), and "
             f'{type(model).__name__} predicts boxes only',
             f'--cfg-options {stage}_evaluator.metric=bbox, or a detector '
             'with a mask head such as Mask R-CNN.',
@@ -57,9 +63,9 @@ def check_masks_are_predicted(
 
 
 def check_hooks(cfg: Config, model: nn.Module) -> None:
-    """Asks the hooks that have a ``check_model`` whether the model suits them.
+    """Calls ``check_model`` of the hooks that have such a method.
 
-    The run would ask when its work dir, config and log are written.
+    The run would call it after it has written its work dir, config and log.
     """
     for hook in cfg.get('custom_hooks') or ():
         options = {k: v for k, v in hook.items() if k != 'priority'}
@@ -70,9 +76,9 @@ def check_hooks(cfg: Config, model: nn.Module) -> None:
 
 
 def check_channels(model: nn.Module) -> None:
-    """Runs one small empty image as far as it goes.
+    """Runs one small empty image through the model.
 
-    Whatever else goes wrong with such an image is no fault of the config.
+    All other errors are ignored: they come from the image, not the config.
 
     Raises:
         UserError: The neck, or a layer, takes other channels than it gets.
@@ -89,7 +95,7 @@ def check_channels(model: nn.Module) -> None:
                 f'model.{names[layer]} takes {takes} channels and gets {gets}'
             )
 
-    def see(neck: nn.Module, args: tuple) -> None:
+    def record(neck: nn.Module, args: tuple) -> None:
         levels.extend(level.shape[1] for level in args[0])
 
     names = {layer: name for name, layer in model.named_modules()}
@@ -100,17 +106,17 @@ def check_channels(model: nn.Module) -> None:
     ]
     neck = getattr(model, 'neck', None)
     if neck is not None:
-        hooks.append(neck.register_forward_pre_hook(see))
+        hooks.append(neck.register_forward_pre_hook(record))
     try:
         with torch.no_grad():
             _run(model.eval())
-    except Exception as error:  # of any model; only ours are told
+    except Exception as error:  # of any model
         takes = getattr(neck, 'in_channels', None)
-        # Sorted: YOLOv3's neck counts from the smallest map.
+        # Sorted, because YOLOv3's neck counts from the smallest map.
         if (
             isinstance(takes, list | tuple)
             and levels
-            and (sorted(takes) != sorted(levels))
+            and sorted(takes) != sorted(levels)
         ):
             raise UserError(
                 f'model.neck.in_channels is {list(takes)}, and the backbone '
@@ -121,8 +127,8 @@ def check_channels(model: nn.Module) -> None:
         if wrong:
             raise UserError(
                 wrong[0],
-                'Make the in_channels and out_channels of both ends '
-                'equal. MMEXT_DEBUG=1 shows where.',
+                'Make the out_channels of one part and the in_channels of '
+                'the next equal. MMEXT_DEBUG=1 shows the traceback.',
             ) from error
     finally:
         for hook in hooks:
@@ -130,7 +136,7 @@ def check_channels(model: nn.Module) -> None:
 
 
 def _run(model: nn.Module) -> None:
-    """The parts of an OpenMMLab model, one after the other."""
+    """Runs the parts of an OpenMMLab model, one after the other."""
     image = torch.zeros(1, 3, SIDE, SIDE)
     features = model.extract_feat(image)
     for name in ('rpn_head', 'bbox_head', 'decode_head'):

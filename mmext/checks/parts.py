@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Whether the parts of a config can be built: names, arguments, numbers.
+"""Checks names, arguments and numbers in the parts of a config.
 
-The runner builds most of them after it has made the work dir, some after the
-first epoch. Here nothing is built: names are looked up in MMEngine's
-registries and arguments in the signatures of what they name.
+The runner builds most parts after it has made the work dir, some after the
+first epoch. The checks build nothing: they look names up in MMEngine's
+registries and arguments in the signatures of the classes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmext.errors import UserError, did_you_mean
 from mmext.utils.registries import registered
 
 STAGES = ('train', 'val', 'test')
-#: Whole numbers, and the least that works.
+#: Whole numbers -> the least that works.
 COUNTS = {
     'train_cfg.max_epochs': 1,
     'train_cfg.max_iters': 1,
@@ -43,7 +43,7 @@ COUNTS = {
 }
 #: Finite numbers that are not negative.
 RATES = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay')
-# What the runner takes out of a part before it builds it.
+# Keys that the runner removes from a part before it builds it.
 TAKEN = (
     'type',
     'constructor',
@@ -54,15 +54,15 @@ TAKEN = (
 
 
 def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Stops at the first part that cannot be built.
+    """Checks that the parts of a config can be built.
 
     Args:
         cfg: A config.
         stages: Of ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: An unknown name or argument, with the nearest known one,
-            or a number that cannot be used.
+        UserError: A name or argument is unknown (the message gives the
+            nearest known one), or a number cannot be used.
     """
     for place, part, registry in _parts(cfg, stages):
         _check_part(place, part, registry, cfg.get('default_scope', 'mmdet'))
@@ -89,8 +89,8 @@ def _parts(
 ) -> Iterator[tuple[str, Mapping, Registry]]:
     if 'train' in stages:
         wrapper = cfg.get('optim_wrapper') or {}
-        # Without a type the runner takes its default, and several wrappers
-        # (of a GAN) stand side by side.
+        # It has no type if the runner uses its default, or if it holds several
+        # wrappers, as for a GAN.
         yield 'optim_wrapper', wrapper, OPTIM_WRAPPERS
         yield from _each(wrapper, 'optimizer', OPTIMIZERS, 'optim_wrapper.')
         yield from _each(cfg, 'param_scheduler', PARAM_SCHEDULERS)
@@ -115,7 +115,7 @@ def _parts(
 def _each(
     owner: Mapping, key: str, registry: Registry, prefix: str = ''
 ) -> Iterator[tuple[str, Mapping, Registry]]:
-    """A part, or each of a list of parts."""
+    """Finds a part, or each of a list of parts."""
     value = owner.get(key)
     if isinstance(value, list | tuple):
         for i, part in enumerate(value):
@@ -127,7 +127,7 @@ def _each(
 def _pipelines(
     dataset: Any, place: str
 ) -> Iterator[tuple[str, Mapping, Registry]]:
-    """The transforms of a data set and of those that it wraps."""
+    """Finds the transforms of a data set and of those that it wraps."""
     if isinstance(dataset, list | tuple):
         for i, inner in enumerate(dataset):
             yield from _pipelines(inner, f'{place}.{i}')

@@ -1,96 +1,142 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What can be known to be wrong before anything is written.
-
-Runs on the first process before the runner exists: the model is built and
-thrown away and compared with the checkpoint and with the data, whose
-annotations are read and whose images are looked for and sampled.
-"""
+"""Checks everything that can be checked before a run writes anything."""
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import (
-    init_default_scope,
-)
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
 from torch import nn
 
-from mmext.checkpoints.files import newest_valid
+from mmext.checkpoints.files import newest_complete
 from mmext.checkpoints.match import require_match, require_resumable
 from mmext.checkpoints.read import load
 from mmext.checks.config import (
     check_evaluators,
     check_heads,
     check_pipelines,
-    find_splits,
+    find_config_splits,
 )
-from mmext.checks.data import check_data, remembered, verdict
 from mmext.checks.findings import WARNING, Finding, Split, require
 from mmext.checks.large_files import check_large, is_large
 from mmext.checks.model import check_model
 from mmext.checks.parts import check_parts
+from mmext.checks.report import recall, verdict
+from mmext.checks.splits import check_splits
 from mmext.models.build import build_model
-
-#: What was looked at before the runner exists, or was not to be.
-CHECKED: set[tuple[Split, ...]] = set()
+from mmext.utils.random_state import random_state, random_state_kept
 
 
-def preflight(cfg: Config, stages: tuple[str, ...], data: bool = True) -> None:
-    """Stops where a run of ``cfg`` cannot work, before it leaves a trace.
+@dataclass(frozen=True)
+class Preflight:
+    """What the checks built and read, so that a run need not do it again.
+
+    Args:
+        model: The config's model, built after the config's seed was set, in
+            evaluation mode.
+        random_state: Of the generators after the model was built.
+        checkpoint_path: The checkpoint that the run starts from, as the
+            config or the work dir names it; None if there is none.
+        checkpoint: Its content, on the CPU.
+        resume: Whether the run resumes it, and does not only load weights.
+        skipped: One line for every checkpoint of the work dir that was
+            skipped because it is damaged.
+    """
+
+    model: nn.Module
+    random_state: dict[str, Any]
+    checkpoint_path: str | None = None
+    checkpoint: dict[str, Any] | None = None
+    resume: bool = False
+    skipped: tuple[str, ...] = ()
+
+
+@random_state_kept()
+def preflight(
+    cfg: Config, stages: tuple[str, ...], data: bool = True
+) -> Preflight:
+    """Checks a config, its model, its data and its checkpoint.
+
+    Nothing is written, and the generators of random numbers are left as they
+    were. Call it on the first process, before the runner is built.
 
     Args:
         cfg: The config as the runner would get it.
         stages: Of ``train``, ``val``, ``test``: the loaders that are used.
-        data: Whether to look into annotations and images. Default: True.
+        data: Whether to check annotations and images. Default: True.
 
     Raises:
-        UserError: What was found.
+        UserError: The run cannot work.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     check_parts(cfg, stages)
-    splits = find_splits(cfg, stages)
-    model = build_model(cfg.model)
+    splits = find_config_splits(cfg, stages)
+    model, state = _build_as_the_runner(cfg)
     check_model(cfg, model, stages)
     if data:
         require_fit(cfg, model, splits)
-    CHECKED.add(tuple(splits))
-    checkpoint, resume = cfg.get('load_from'), cfg.get('resume')
-    if resume and checkpoint is None:
-        checkpoint = newest_valid(cfg.work_dir, lambda line: None)
-        if checkpoint is None:
-            checkpoint, resume = cfg.get('start_from'), False
-    if checkpoint is not None:
-        content = load(checkpoint)
-        if resume:
-            require_resumable(content, str(checkpoint))
-        least = 1.0 if resume or 'test' in stages else 0.5
-        require_match(model, content, str(checkpoint), least)
+    path, resume = cfg.get('load_from'), bool(cfg.get('resume'))
+    content: dict[str, Any] | None = None
+    skipped: list[str] = []
+    if resume and path is None:
+        newest = newest_complete(cfg.work_dir, skipped.append)
+        if newest is None:
+            path, resume = cfg.get('start_from'), False
+        else:
+            path, content = newest
+    if path is None:
+        return Preflight(model, state, skipped=tuple(skipped))
+    if content is None:
+        content = load(path)
+    if resume:
+        require_resumable(content, str(path))
+    least = 1.0 if resume or 'test' in stages else 0.5
+    require_match(model, content, str(path), least)
+    return Preflight(model, state, str(path), content, resume, tuple(skipped))
+
+
+def _build_as_the_runner(cfg: Config) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the model and returns the state of the generators after it.
+
+    The weights are those that ``Runner.__init__`` would draw.
+    """
+    set_random_seed(**cfg.get('randomness', {}))
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = build_model(model_cfg)
+    return model, random_state()
 
 
 def require_fit(
     cfg: Config,
     model: nn.Module,
     splits: list[Split],
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> None:
-    """Stops where the data, the model and the evaluators do not fit.
+    """Checks that the data, the model and the evaluators fit each other.
 
     Args:
         cfg: The config.
         model: Built from it.
-        splits: Of :func:`~mmext.checks.config.find_splits`.
-        say: Takes each warning. Default: prints it, as there is no log yet.
+        splits: See :func:`~mmext.checks.config.find_config_splits`.
+        log: Called with each warning. Default: ``print``, because there is no
+            log yet.
 
     Raises:
         UserError: With all errors.
     """
-    found = check_run_data(cfg, model, splits, say)
+    found = check_run_data(cfg, model, splits, log)
     for finding in found:
         if finding.level == WARNING:
             text = f'{finding.split}: {finding.problem}. {finding.remedy}'
-            say(f'warning: {text.strip()}')
+            log(f'warning: {text.strip()}')
     require(found)
 
 
@@ -98,12 +144,12 @@ def check_run_data(
     cfg: Config,
     model: nn.Module,
     splits: list[Split],
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> list[Finding]:
-    """What is wrong between the data, the model and the evaluators.
+    """Returns what is wrong between the data, the model and the evaluators.
 
-    A full check that tools/misc/check_data.py has made of the same files is
-    taken over.
+    The result of a full check of the same files, which
+    ``tools/misc/check_data.py`` keeps, is used instead of a new check.
     """
     found = [
         *check_heads(cfg, model, splits),
@@ -111,19 +157,21 @@ def check_run_data(
         *check_pipelines(cfg, splits),
     ]
     start = time.perf_counter()
-    known = remembered(splits) if splits else []
+    known = recall(splits) if splits else []
     if known is not None:
         return found + known
-    small = [split for split in splits if not is_large(split)]
+    small = []
     for split in splits:
-        if split not in small:
+        if is_large(split):
             found += check_large(split)
-    report = check_data(small)
+        else:
+            small.append(split)
+    report = check_splits(small)
     found += report.findings
     seconds = time.perf_counter() - start
-    say(
-        f'Data checked in {seconds:.1f} s: {verdict(found)}. '
-        f'{len(report.facts)} images were read: tools/misc/check_data.py '
-        'reads all and prints what was found.'
+    log(
+        f'Checked the data in {seconds:.1f} s: {verdict(found)}. '
+        f'{len(report.facts)} images were read; tools/misc/check_data.py '
+        'reads all of them and prints all findings.'
     )
     return found

@@ -1,28 +1,37 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reads COCO annotation files and refuses those of another format."""
+"""The one reader of COCO annotation files."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmext.errors import UserError
 from mmext.utils.text import short, some
 
+SECTIONS = ('images', 'categories', 'annotations')
+
+
+class Field(NamedTuple):
+    """What a field of an entry may hold.
+
+    Attributes:
+        test: Returns whether a value can be used.
+        kind: The values that can be used, in words.
+        needed: Whether every entry must have the field. Default: True.
+    """
+
+    test: Callable[[Any], bool]
+    kind: str
+    needed: bool = True
+
 
 def is_number(value: object) -> bool:
-    """A finite number that is no bool and no string."""
+    """Returns whether a value is a finite number, not a bool or a string."""
     return type(value) in (int, float) and -1e15 < value < 1e15
-
-
-def _is_id(value: object) -> bool:
-    return type(value) is int and abs(value) < 2**63
-
-
-def _is_name(value: object) -> bool:
-    return type(value) is str and value != '' and '\0' not in value
 
 
 def _is_box(value: object) -> bool:
@@ -31,109 +40,209 @@ def _is_box(value: object) -> bool:
     )
 
 
-# Field -> what makes a value of it usable, and that in words.
-Test = tuple[Callable[[object], bool], str]
+def _id(bits: int) -> Field:
+    return Field(
+        lambda v: type(v) is int and abs(v) < 2**bits,
+        f'a whole number up to 2^{bits}',
+    )
 
 
-ID: Test = (_is_id, 'a whole number')
-
-
-NUMBER: Test = (is_number, 'a number')
-
-
-NAME: Test = (_is_name, 'a name')
-
-
-NEEDED: dict[str, dict[str, Test]] = {
-    'images': {'id': ID, 'file_name': NAME, 'width': NUMBER, 'height': NUMBER},
-    'categories': {'id': ID, 'name': NAME},
+_NUMBER = Field(is_number, 'a number')
+_NAME = Field(lambda v: type(v) is str and v != '' and '\0' not in v, 'a name')
+_CROWD = Field(lambda v: v in (0, 1), '0 or 1', needed=False)
+_Table = Mapping[str, Mapping[str, Field]]
+#: Section -> field, for training.
+TRAINING: _Table = {
+    'images': {
+        'id': _id(63),
+        'file_name': _NAME,
+        'width': _NUMBER,
+        'height': _NUMBER,
+    },
+    'categories': {'id': _id(63), 'name': _NAME},
     'annotations': {
-        'id': ID,
-        'image_id': ID,
-        'category_id': ID,
-        'bbox': (_is_box, '[x, y, width, height] in pixels'),
+        'id': _id(63),
+        'image_id': _id(63),
+        'category_id': _id(63),
+        'bbox': Field(_is_box, '[x, y, width, height] in pixels'),
+        'area': Field(is_number, 'a number', needed=False),
+        'iscrowd': _CROWD,
+        'segmentation': Field(
+            lambda v: v is None or isinstance(v, list | dict),
+            'polygons or RLE',
+            needed=False,
+        ),
+    },
+}
+#: Section -> field, for evaluation. JSON carries whole numbers up to 2^53.
+EVALUATION: _Table = {
+    'images': {'id': _id(53)},
+    'categories': {'id': _id(53)},
+    'annotations': {
+        'id': _id(53),
+        'bbox': Field(
+            lambda v: _is_box(v) and min(v[2:]) >= 0,
+            '[x, y, width, height] in pixels with sizes of 0 or more',
+        ),
+        'area': Field(
+            lambda v: is_number(v) and v >= 0,
+            "the object's number of pixels, by which COCO decides small, "
+            'medium and large',
+        ),
+        'iscrowd': _CROWD,
     },
 }
 
 
-OPTIONAL: dict[str, Test] = {
-    'area': NUMBER,
-    'iscrowd': (lambda v: v in (0, 1) and type(v) in (int, bool), '0 or 1'),
-    'segmentation': (
-        lambda v: v is None or isinstance(v, list | dict),
-        'polygons or RLE',
-    ),
-}
+def read_coco(path: str | Path) -> dict[str, Any]:
+    """Reads an annotation file such as COCO's ``instances_*.json``.
 
-
-def read_coco(file: Path) -> dict:
-    """Reads an annotation file.
-
-    Args:
-        file: COCO's ``instances_*.json``.
+    Returns:
+        The parsed file, with ``annotations`` even if it has none.
 
     Raises:
-        UserError: If it is not JSON, JSON of another format, or has an entry
-            without a needed field or with a value of another kind.
+        UserError: The file cannot be read, or see :func:`parse_coco`.
+    """
+    return parse_coco(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Reads a file for :func:`parse_coco`.
+
+    Raises:
+        UserError: It does not exist or cannot be read.
     """
     try:
-        content = json.loads(file.read_text(encoding='utf-8'))
+        return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f'{file} cannot be read: {error}') from error
+        raise UserError(
+            f'annotation file {path} cannot be read: {error.strerror}',
+            'Check the path (of tools/compare.py: --ann).',
+        ) from error
+
+
+def parse_coco(
+    data: bytes, path: str | Path, *, strict: bool = False
+) -> dict[str, Any]:
+    """Parses the bytes of an annotation file and checks their format.
+
+    Args:
+        data: The bytes.
+        path: The file that they are from, for messages.
+        strict: Whether the file must be usable as ground truth, with unique
+            ids, references to images and categories that exist, and an area
+            for every object. Otherwise it must have what a training needs;
+            :func:`~mmext.checks.annotations.check_annotations` finds errors
+            in the values. Default: False.
+
+    Returns:
+        The parsed file, with ``annotations`` even if it has none. A strict
+        file must have them.
+
+    Raises:
+        UserError: The file is not JSON, is of another format, or has an
+            entry without a needed field or with a value of another kind.
+    """
+    try:
+        content = json.loads(data.decode('utf-8'))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f'{file} is not JSON: {error}',
-            'Is the file whole? Write or download it again.',
+            f'{path} is not JSON: {error}',
+            'Is the file complete? Write or download it again.',
         ) from error
-    if isinstance(content, dict) and {'images', 'categories'} <= {*content}:
+    if (
+        not strict
+        and isinstance(content, dict)
+        and {'images', 'categories'} <= {*content}
+    ):
         content.setdefault('annotations', [])  # as COCO's test-dev
-    if problem := _not_coco(content):
-        raise UserError(
-            f'{file} is not a COCO annotation file: {problem}',
-            'It must hold images (id, file_name, width, height), annotations '
-            '(id, image_id, category_id, bbox) and categories (id, name). '
-            'tools/dataset_converters writes one from VOC or YOLO files.',
-        )
+    _require(path, _format_problem(content))
+    _require(path, _entry_problem(content, EVALUATION if strict else TRAINING))
+    if strict:
+        require_references(content, path)
+    else:
+        _require(path, _name_problem(content))
     return content
 
 
-def _not_coco(content: object) -> str | None:
+def _require(path: str | Path, problem: str | None) -> None:
+    if problem is not None:
+        raise UserError(
+            f'{path} is not a COCO annotation file: {problem}',
+            'It must hold images (id, file_name, width, height), annotations '
+            '(id, image_id, category_id, bbox, area) and categories (id, '
+            'name). tools/dataset_converters writes one from VOC or YOLO '
+            'files.',
+        )
+
+
+def _format_problem(content: Any) -> str | None:
     if isinstance(content, list):
         first = content[0] if content else None
-        return 'it is a list' + (
-            ' of detections (a result file)'
-            if isinstance(first, dict) and 'score' in first
-            else ''
-        )
+        if isinstance(first, dict) and 'score' in first:
+            return 'it is a list of detections (a result file)'
+        return 'it is a list'
     if not isinstance(content, dict):
         return f'it is a {type(content).__name__}'
     if 'shapes' in content and 'imagePath' in content:
         return 'it is a LabelMe file'
-    for key, needed in NEEDED.items():
-        if not isinstance(content.get(key), list):
-            return f'no list {key!r}; its keys are {some(content)}'
-        if not content[key] and key != 'annotations':
-            return f'{key!r} is empty'
-        tests = {**needed, **(OPTIONAL if key == 'annotations' else {})}
-        for i, entry in enumerate(content[key]):
-            if not isinstance(entry, dict):
-                return f'{key}[{i}] is {short(entry)}'
-            for field, (test, kind) in tests.items():
-                if field not in entry:
-                    if field in needed:
-                        return (
-                            f'{key}[{i}] has no {field!r}; it holds '
-                            f'{some(entry)}'
-                        )
-                elif not test(entry[field]):
-                    return (
-                        f'{key}[{i}] has {field} {short(entry[field])}, not '
-                        f'{kind}'
-                    )
-    names = [c['name'] for c in content['categories']]
-    if twice := [n for n, count in Counter(names).items() if count > 1]:
-        return (
-            f'category name {twice[0]!r} is given to '
-            f'{names.count(twice[0])} ids'
-        )
+    for section in SECTIONS:
+        if not isinstance(content.get(section), list):
+            return f'no list {section!r}; its keys are {some(content)}'
+        if not content[section] and section != 'annotations':
+            return f'{section!r} is empty'
     return None
+
+
+def _entry_problem(content: dict[str, Any], table: _Table) -> str | None:
+    for section, fields in table.items():
+        for i, entry in enumerate(content[section]):
+            where = f'{section}[{i}]'
+            if not isinstance(entry, dict):
+                return f'{where} is {short(entry)}'
+            for name, field in fields.items():
+                if name not in entry:
+                    if field.needed:
+                        return f'{where} has no {name!r}; it holds ' + some(
+                            entry
+                        )
+                elif not field.test(entry[name]):
+                    value = short(entry[name])
+                    return f'{where} has {name} {value}, not {field.kind}'
+    return None
+
+
+def _name_problem(content: dict[str, Any]) -> str | None:
+    counts = Counter(c['name'] for c in content['categories'])
+    for name, count in counts.items():
+        if count > 1:
+            return f'category name {name!r} is given to {count} ids'
+    return None
+
+
+def require_references(content: dict[str, Any], path: str | Path) -> None:
+    """Checks that ids are unique and that annotations refer to entries.
+
+    Raises:
+        UserError: An id occurs twice, or an ``image_id`` or ``category_id``
+            is not listed.
+    """
+    known: dict[str, set[int]] = {}
+    for section in SECTIONS:
+        counts = Counter(entry['id'] for entry in content[section])
+        known[section] = set(counts)
+        if len(counts) < len(content[section]):
+            twice, _ = counts.most_common(1)[0]
+            _require(path, f'id {twice} occurs twice in {section}')
+    for i, annotation in enumerate(content['annotations']):
+        for name, section in (
+            ('image_id', 'images'),
+            ('category_id', 'categories'),
+        ):
+            value = annotation.get(name)
+            if type(value) not in (int, float) or value not in known[section]:
+                _require(
+                    path,
+                    f'annotations[{i}] (id {annotation["id"]}) has {name} '
+                    f'{short(value)}, which "{section}" does not list',
+                )

@@ -1,20 +1,21 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Points a config to the data in a folder in COCO format."""
+"""Makes a config use the data in a folder in COCO format."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mmext.errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
-from mmext.errors import UserError
-
 
 @dataclass(frozen=True)
 class CocoFolder:
-    """What was found in a folder; paths are absolute.
+    """The files and classes of a data set; paths are absolute.
 
     Args:
         classes: Names in the order of the JSON, which is the order of labels.
@@ -30,7 +31,7 @@ class CocoFolder:
 
 
 def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
-    """Turns a config to a user's data, in place.
+    """Makes a detection config train and evaluate on a folder, in place.
 
     The data sets become mmdet's ``CocoDataset`` with the pipelines and the
     wrappers (``RepeatDataset``, ...) that they had, the evaluators read the
@@ -39,12 +40,14 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
 
     Args:
         cfg: A detection config with train and val loaders.
-        folder: See :func:`find_coco_folder`.
+        folder: See :func:`~mmext.checks.layouts.find_coco_folder`.
 
     Raises:
-        UserError: If a loader's data set is several.
+        UserError: A loader has several data sets.
     """
     from mmengine.config import ConfigDict
+
+    from mmext.utils.config import evaluators
 
     for key, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         new = ConfigDict(
@@ -58,17 +61,18 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
             new.filter_cfg = ConfigDict(filter_empty_gt=True, min_size=1)
         loader = cfg[f'{key}_dataloader']
         loader.dataset = _replaced(loader.dataset, new)
-    for key in ('val_evaluator', 'test_evaluator'):
-        cfg[key] = ConfigDict(
+    for stage in ('val', 'test'):
+        metrics = evaluators(cfg, stage)[0]
+        cfg[f'{stage}_evaluator'] = ConfigDict(
             type='CocoMetric',
             ann_file=folder.ann_files['val'],
-            metric=cfg[key].get('metric', 'bbox'),
+            metric=metrics.get('metric', 'bbox'),
         )
     set_num_classes(cfg.model, len(folder.classes))
 
 
 def _replaced(old: ConfigDict, new: ConfigDict) -> ConfigDict:
-    """``new`` with the pipeline and in the wrappers of ``old``."""
+    """Returns ``new`` with the pipeline and in the wrappers of ``old``."""
     from mmengine.config import ConfigDict
 
     if 'dataset' in old:
@@ -76,17 +80,31 @@ def _replaced(old: ConfigDict, new: ConfigDict) -> ConfigDict:
     if 'pipeline' not in old:
         raise UserError(
             f'a data set of type {old.type} has no pipeline of its own',
-            'use_coco_folder needs a config with one data set a loader',
+            'Use a config with one data set in each loader.',
         )
-    return ConfigDict({**new, 'pipeline': old.pipeline})
+    kept = {k: old[k] for k in ('pipeline', 'indices') if k in old}
+    return ConfigDict({**new, **kept})
 
 
-def set_num_classes(model: dict | list, num_classes: int) -> None:
-    """Sets every ``num_classes`` in a model's config but the RPN's."""
+def needs_masks(cfg: Config) -> bool:
+    """Returns whether a config loads masks for training or evaluates them."""
+    from mmext.utils.config import evaluates_masks
+
+    dataset = cfg.train_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    steps = dataset.get('pipeline', ())
+    return evaluates_masks(cfg, 'val') or any(
+        step.get('with_mask') for step in steps
+    )
+
+
+def set_num_classes(model: Any, num_classes: int) -> None:
+    """Sets every ``num_classes`` of a model's config except the RPN's."""
     if isinstance(model, list | tuple):
         for part in model:
             set_num_classes(part, num_classes)
-    elif isinstance(model, dict):
+    elif isinstance(model, Mapping):
         for key, value in model.items():
             if key == 'num_classes':
                 model[key] = num_classes

@@ -1,22 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""From boxes to a classification set: one crop an object.
+"""Cuts the objects of a detection data set out for classification.
 
-The crops lie in one folder a class (``out/<class>/<annotation id>.png``), as
-torchvision's ``ImageFolder`` and MMPretrain's ``CustomDataset`` read them: a
-way to pre-train a backbone on the very objects a detector is to find.
+The crops are in one folder a class (``out/<class>/<annotation id>.png``), as
+torchvision's ``ImageFolder`` and MMPretrain's ``CustomDataset`` read them, so
+that a backbone can be pre-trained on the objects that it will detect.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 from rich.progress import track
 
+from mmext.datasets.coco import read_coco, require_references
 from mmext.errors import UserError
 
 
@@ -27,68 +29,60 @@ def write_crops(
     margin: float = 0.1,
     min_size: int = 8,
 ) -> dict[str, int]:
-    """Cuts every object out of a COCO-format data set.
+    """Writes one image for every object of a COCO-format data set.
 
     Args:
-        ann_file: COCO JSON with ``images``, ``annotations`` and
-            ``categories``. Crowds are left out.
+        ann_file: A COCO annotation file. Crowds are left out.
         img_dir: Folder that ``file_name`` is relative to.
-        out: Folder to make; appears whole or not at all.
-        margin: Context on each side, a fraction of the box's side.
-        min_size: Objects with a shorter side in pixels are left out.
+        out: A new folder, written completely or not at all.
+        margin: Context on each side, as a fraction of the box's side.
+            Default: 0.1.
+        min_size: Objects with a shorter side are left out, in pixels.
+            Default: 8.
 
     Returns:
-        Crops written of each class.
+        Class name -> number of crops.
 
     Raises:
-        UserError: If ``ann_file`` is not COCO, an image cannot be read,
-            ``out`` exists, or two classes would share a folder.
+        UserError: ``ann_file`` is not COCO, an image cannot be read, ``out``
+            exists, or two classes would have the same folder.
     """
     out = Path(out)
     if out.exists():
         raise UserError(f'{out} exists already.', 'Name a new folder.')
-    try:
-        coco = json.loads(Path(ann_file).read_text())
-        names = {c['id']: str(c['name']) for c in coco['categories']}
-        files = {i['id']: i['file_name'] for i in coco['images']}
-        boxes: dict[int, list[dict]] = {i: [] for i in files}
-        for ann in coco['annotations']:
-            if ann['category_id'] not in names:
-                raise LookupError(f'no category {ann["category_id"]!r}')
-            if not ann.get('iscrowd') and min(ann['bbox'][2:]) >= min_size:
-                boxes[ann['image_id']].append(ann)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f'{ann_file} is not a COCO annotation file: {error!r}',
-            'It needs images, annotations and categories.',
-        ) from error
-    counts = dict.fromkeys(names.values(), 0)
+    coco = read_coco(ann_file)
+    require_references(coco, ann_file)
+    names = {c['id']: c['name'] for c in coco['categories']}
+    objects: dict[int, list[dict[str, Any]]] = {}
+    for ann in coco['annotations']:
+        if not ann.get('iscrowd') and min(ann['bbox'][2:]) >= min_size:
+            objects.setdefault(ann['image_id'], []).append(ann)
     folders: dict[str, str] = {}
-    for name in counts:
+    for name in names.values():
         if (other := folders.setdefault(_folder(name), name)) != name:
             raise UserError(
-                f'Classes {other!r} and {name!r} of {ann_file} would share '
-                f'the folder {_folder(name)}.',
+                f'Classes {other!r} and {name!r} of {ann_file} would have '
+                f'the same folder {_folder(name)}.',
                 'Rename one of them in the annotation file.',
             )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f'{out.name}.', dir=out.parent))
+    counts = dict.fromkeys(names.values(), 0)
     try:
-        for name in counts:
-            (part / _folder(name)).mkdir()
-        for image_id, anns in track(boxes.items(), 'Cropping'):
-            path = Path(img_dir, files[image_id])
+        for folder in folders:
+            (part / folder).mkdir()
+        for record in track(coco['images'], 'Cropping'):
+            path = Path(img_dir, record['file_name'])
             image = cv2.imread(str(path))
             if image is None:
                 raise UserError(
                     f'{path} of {ann_file} cannot be read.',
                     'Check the image folder.',
                 )
-            for ann in anns:
+            for ann in objects.get(record['id'], ()):
                 name = names[ann['category_id']]
                 crop = _crop(image, ann['bbox'], margin)
-                file = _folder(str(ann['id']).zfill(6))
-                target = part / _folder(name) / f'{file}.png'
+                target = part / _folder(name) / f'{ann["id"]:06d}.png'
                 if crop.size and cv2.imwrite(str(target), crop):
                     counts[name] += 1
         os.rename(part, out)
@@ -99,13 +93,11 @@ def write_crops(
 
 
 def _folder(name: str) -> str:
-    """A name cannot lead out of the folder, nor be the folder itself."""
-    return (
-        ''.join(c if c.isalnum() or c in ' -_' else '_' for c in name) or '_'
-    )
+    """Returns a name that cannot lead out of the output folder."""
+    return ''.join(c if c.isalnum() or c in ' -_' else '_' for c in name)
 
 
-def _crop(image, box: list[float], margin: float):
+def _crop(image: np.ndarray, box: list[float], margin: float) -> np.ndarray:
     x, y, w, h = box
     left, top = int(x - margin * w), int(y - margin * h)
     right, bottom = int(x + w * (1 + margin)), int(y + h * (1 + margin))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What the demo trains: two configs, the same data, budget and seed."""
+"""The two configs of the demo, with the same data, budget and seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = packaged('configs') / 'demo'
 
 @dataclass(frozen=True)
 class Plan:
-    """Configs ready to run, and where their data lies.
+    """Configs that are ready to run, and their data.
 
     Args:
         configs: The baseline, then the candidate.
@@ -42,19 +42,20 @@ def make_plan(
     images: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Reads the demo's configs and fits them to the data and the budget.
+    """Reads the configs of the demo and adapts them to data and budget.
 
     Args:
-        work_dir: Folder of the demo; each model gets one below it.
+        work_dir: Folder of the demo; each model gets a folder in it.
         data: A folder in COCO format. Default: the generated shapes.
-        epochs: Passes over the training images. Default: the configs'; on
-            one's own data as many as take the same number of iterations.
-        images: Training images to use, a quarter as many of the generated
-            ones for validation. Default: all that fit the budget.
-        seed: Of the weights and of the order of the images. Default: 0.
+        epochs: Passes over the training images. Default: those of the
+            configs; with ``data``, as many as take the same number of
+            iterations.
+        images: Number of training images; a quarter as many shapes are
+            generated for validation. Default: all that the budget allows.
+        seed: Seed of the weights and of the order of images. Default: 0.
 
     Raises:
-        UserError: For a number below 1, or data that cannot be used.
+        UserError: A number is below 1, or the data cannot be used.
     """
     for name, value in (('epochs', epochs), ('images', images)):
         if value is not None and value < 1:
@@ -65,7 +66,7 @@ def make_plan(
         cfg.work_dir = str(Path(work_dir) / name)
         cfg.randomness = {'seed': seed}
         cfg.resume = True
-        # By name mmengine would give the second run the first one's log.
+        # With a name, MMEngine would give both runs the same log.
         cfg.visualizer.pop('name', None)
         shapes = _shapes(cfg)
         budget = cfg.train_cfg.max_epochs * shapes['num_train']
@@ -81,12 +82,12 @@ def make_plan(
             cfg.train_dataloader.dataset.indices = used
             epochs = epochs or max(1, round(budget / used))
         set_epochs(cfg, epochs)
-        # About ten a run: few images mean many short epochs.
+        # About ten checkpoints a run, even with many short epochs.
         interval = -(-cfg.train_cfg.max_epochs // 10)
         cfg.default_hooks.checkpoint.update(
             interval=interval, max_keep_ckpts=1
         )
-        # The picture and the table are made from what validation writes.
+        # The picture is drawn from the predictions of the validation.
         cfg.val_evaluator.outfile_prefix = str(
             Path(cfg.work_dir, 'predictions', 'val')
         )
@@ -97,18 +98,18 @@ def make_plan(
 
 
 def _shapes(cfg: Config) -> dict:
-    """The arguments that say which generated data set a config uses."""
+    """The arguments of the generated data set that a config uses."""
     keys = ('num_train', 'num_val', 'seed', 'size')
     dataset = cfg.train_dataloader.dataset
     return {k: dataset[k] for k in keys if k in dataset}
 
 
 def set_epochs(cfg: Config, epochs: int | None) -> None:
-    """Stretches the schedule to ``epochs``; validates at the end.
+    """Sets the length of the schedule, with one validation at its end.
 
     Args:
         cfg: A config whose schedulers by epoch end with the training.
-        epochs: None leaves the config as it is.
+        epochs: Number of epochs; None does not change the config.
     """
     if epochs is None:
         return
@@ -119,9 +120,15 @@ def set_epochs(cfg: Config, epochs: int | None) -> None:
 
 
 def work_units(cfg: Config, folder: CocoFolder) -> tuple[int, int, int]:
-    """Iterations an epoch, work of an iteration, work of validation.
+    """Returns the iterations of an epoch, and the work of a step.
 
-    The unit is the forward pass of one image; a backward pass takes two.
+    Args:
+        cfg: The config.
+        folder: Its data.
+
+    Returns:
+        Iterations an epoch, work of an iteration, work of the validation. The
+        unit is the forward pass of one image; a backward pass takes two.
     """
     loader: ConfigDict = cfg.train_dataloader
     used = loader.dataset.get('indices') or folder.num_images['train']

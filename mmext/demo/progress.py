@@ -1,51 +1,66 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Progress and time left of several runs, on a terminal or in a log."""
+"""Shows progress and time left of several runs, in a terminal or a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
 from rich.table import Column
+from rich.text import Text
 
 from mmext.utils.text import duration
 
-LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
-@dataclass
-class _Clock:
-    """Estimates what is left from the speed so far."""
+def seconds_left(task: Task) -> float | None:
+    """Estimates the time left from the mean speed since the start.
 
-    total: float
-    begun: float | None = None
-    before: float = 0.0
-    done: float = 0.0
+    rich's estimate would count what an earlier session did as speed.
 
-    def start(self, now: float, done: float = 0.0) -> None:
-        if self.begun is None:
-            self.begun, self.before, self.done = now, done, done
+    Returns:
+        None if nothing has been done.
+    """
+    worked = task.completed - task.fields['before']
+    if not task.elapsed or worked <= 0:
+        return None
+    return task.remaining * task.elapsed / worked
 
-    def left(self, now: float) -> float | None:
-        """Seconds; None where nothing was done yet."""
-        worked = self.done - self.before
-        if self.begun is None or worked <= 0:
-            return None
-        return (self.total - self.done) * (now - self.begun) / worked
+
+def _time(task: Task) -> str:
+    if task.finished:
+        return f'took {duration(task.finished_time)}'
+    left = seconds_left(task)
+    return '' if left is None else f'{duration(left)} left'
+
+
+class _TimeColumn(ProgressColumn):
+    """The time that is left or that was taken."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_time(task))
 
 
 class DemoProgress:
-    """One bar for everything and one for each run.
+    """Shows one bar for each run and one for all runs.
 
     Without a terminal it prints a line every 15 seconds.
 
     Args:
-        names: Of the runs.
-        totals: Work of each run, in any unit common to all.
+        names: Names of the runs.
+        totals: Amount of work of each run, in any unit.
         console: Where to show it.
         now: Clock in seconds. Default: ``time.monotonic``.
     """
@@ -57,9 +72,7 @@ class DemoProgress:
         console: Console,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.names, self.console, self.now = names, console, now
-        self.runs = [_Clock(total) for total in totals]
-        self.overall = _Clock(sum(totals))
+        self.console, self.now = console, now
         self._printed = float('-inf')
         self._bars = Progress(
             TextColumn(
@@ -67,82 +80,74 @@ class DemoProgress:
             ),
             BarColumn(bar_width=28),
             TextColumn('{task.percentage:>3.0f}%'),
-            TextColumn(
-                '{task.fields[left]}', table_column=Column(min_width=16)
-            ),
+            _TimeColumn(table_column=Column(min_width=16)),
             TextColumn('{task.fields[status]}', style='dim'),
             console=console,
             auto_refresh=False,
+            get_time=now,
         )
-        self._tasks = [
-            self._bars.add_task(name, total=clock.total, left='', status='')
-            for name, clock in zip(
-                [*names, '[bold]both'], [*self.runs, self.overall], strict=True
+        for name, total in zip(
+            [*names, '[bold]both'], [*totals, sum(totals)], strict=True
+        ):
+            self._bars.add_task(
+                name, start=False, total=total, before=0.0, status=''
             )
-        ]
+        *self.runs, self.overall = self._bars.tasks
 
     def __enter__(self) -> DemoProgress:
         if self.console.is_terminal:
             self._bars.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def start(self, run: int, done: float = 0.0) -> None:
-        """Begins a run of which ``done`` was finished before."""
-        now = self.now()
-        self.runs[run].start(now, done)
-        self.overall.start(now)
-        self.overall.before += done
+        """Starts a run.
+
+        Args:
+            run: Index of the run.
+            done: Work that an earlier session did. Default: 0.
+        """
+        for task in (self.runs[run], self.overall):
+            self._bars.start_task(task.id)
+            task.fields['before'] += done
         self.update(run, done, 'starting')
 
     def update(self, run: int, done: float, status: str) -> None:
-        """Says how much of a run is done, and what it is doing."""
-        now, clock = self.now(), self.runs[run]
-        clock.done = min(done, clock.total)
-        self.overall.done = sum(c.done for c in self.runs)
-        if not self.console.is_terminal:
-            self._line(run, now, status)
-            return
-        for task, c, text in (
-            (self._tasks[run], clock, status),
-            (self._tasks[-1], self.overall, ''),
-        ):
-            self._bars.update(
-                task, completed=c.done, left=_left(c, now), status=text
+        """Shows the progress of a run.
+
+        Args:
+            run: Index of the run.
+            done: Work that is done.
+            status: What the run is doing.
+        """
+        task = self.runs[run]
+        done = min(done, task.total)
+        self._bars.update(task.id, completed=done, status=status)
+        everything = sum(t.completed for t in self.runs)
+        self._bars.update(self.overall.id, completed=everything)
+        if self.console.is_terminal:
+            self._bars.refresh()
+        elif task.finished or self.now() - self._printed >= LINE_EVERY:
+            self._printed = self.now()
+            self.console.print(
+                f'{self.overall.percentage:3.0f}%  {task.description}: '
+                f'{status}  '
+                f'({_time(self.overall) or "time left: unknown yet"})',
+                highlight=False,
+                soft_wrap=True,
             )
-        self._bars.refresh()
-
-    def _line(self, run: int, now: float, status: str) -> None:
-        ended = self.runs[run].done >= self.runs[run].total
-        if now - self._printed < LINE_EVERY and not ended:
-            return
-        self._printed = now
-        part = self.overall.done / self.overall.total
-        self.console.print(
-            f'{part:4.0%}  {self.names[run]}: {status}  '
-            f'({_left(self.overall, now) or "time left: unknown yet"})',
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _left(clock: _Clock, now: float) -> str:
-    if clock.done >= clock.total and clock.begun is not None:
-        return f'took {duration(now - clock.begun)}'
-    left = clock.left(now)
-    return '' if left is None else f'{duration(left)} left'
 
 
 class ProgressHook(Hook):
-    """Tells a :class:`DemoProgress` where a runner is.
+    """Reports the progress of a runner.
 
     Args:
-        progress: What to tell.
-        run: The runner's number in it.
-        iteration: Work of one training iteration, all images of it.
-        validation: Work of one validation, in images.
+        progress: Where to report.
+        run: Index of the run there.
+        iteration: Work of a training iteration.
+        validation: Number of images of a validation.
     """
 
     priority = 'VERY_LOW'
@@ -158,14 +163,18 @@ class ProgressHook(Hook):
         self.iteration, self.validation = iteration, validation
         self._loss: float | None = None
 
-    def before_train(self, runner) -> None:
-        """Counts what a resumed run has behind it as done."""
+    def before_train(self, runner: Runner) -> None:
+        """Counts the iterations of earlier sessions as done."""
         self.progress.start(self.run, runner.iter * self.iteration)
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Advances by one iteration; shows the mean of recent losses."""
+        """Advances by one iteration; shows the running mean of the loss."""
         loss = float(outputs['loss'])
         old = loss if self._loss is None else self._loss
         self._loss = 0.95 * old + 0.05 * loss
@@ -177,7 +186,11 @@ class ProgressHook(Hook):
         )
 
     def after_val_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
     ) -> None:
         """Advances by one image."""
         self.progress.update(
@@ -186,8 +199,10 @@ class ProgressHook(Hook):
             f'validating {batch_idx + 1}/{self.validation}',
         )
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Shows the AP at the end."""
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Shows the AP after the last epoch."""
         if runner.epoch >= runner.max_epochs:
             ap = next(v for k, v in metrics.items() if k.endswith('_mAP'))
             self.progress.update(self.run, float('inf'), f'AP {100 * ap:.1f}')

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Runs the plan: trains both models, prints the table, draws the picture."""
+"""Runs the demo: trains both models, prints the table, draws a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import io
 import shutil
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,78 +16,91 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 
-from mmext.checks.config import find_splits
+from mmext.checks.config import find_config_splits
 from mmext.checks.preflight import require_fit
 from mmext.demo.picture import draw_picture
 from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
 from mmext.engine.launch import build_runner
-from mmext.evaluation.report.logged import (
-    comparison_table,
-    run_costs,
-    run_labels,
-)
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.report.logged import logged_table, run_costs, run_labels
 from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.models.build import build_model
-from mmext.utils.text import duration
+from mmext.utils.text import count, duration, some
 
 FINGERPRINT = 'demo.sha256'
 
 
-def run_demo(args: Namespace, console: Console | None = None) -> list[Run]:
-    """Does what ``tools/demo.py``'s arguments say; returns the runs.
+def run_demo(
+    work_dir: str | Path = 'work_dirs/demo',
+    *,
+    data: str | Path | None = None,
+    epochs: int | None = None,
+    images: int | None = None,
+    seed: int = 0,
+    restart: bool = False,
+    console: Console | None = None,
+) -> list[Run]:
+    """Trains two small detectors and compares them.
 
     Args:
-        args: ``data``, ``work_dir``, ``epochs``, ``images``, ``seed``,
-            ``restart``; see ``tools/demo.py``.
+        work_dir: Folder of the results. An interrupted demo continues there,
+            and a finished one is only shown.
+        data: A folder in COCO format. Default: the generated shapes.
+        epochs: Passes over the training images. Default: those of the
+            configs; with ``data``, as many as take the same number of
+            iterations.
+        images: Number of training images. Default: all that the budget of
+            the configs allows.
+        seed: Seed of the weights and of the order of images. Default: 0.
+        restart: Train from the beginning even if there are results.
+            Default: False.
         console: Where to print. Default: the terminal.
 
+    Returns:
+        The run of the baseline, then of the candidate.
+
     Raises:
-        UserError: What the user can mend.
+        UserError: A number or the data cannot be used.
     """
-    # Bound to the terminal of now, or _quiet would silence it too.
+    # The stream is bound here, because _quiet redirects sys.stdout.
     console = console or Console(file=sys.stdout)
     begun = time.monotonic()
-    work_dir = Path(args.work_dir)
+    work_dir = Path(work_dir)
     log = work_dir / 'demo.log'
-    with _quiet():  # no file yet: the arguments may be wrong
-        plan = make_plan(
-            work_dir, args.data, args.epochs, args.images, args.seed
-        )
+    with _quiet():  # without a log file: the arguments may be wrong
+        plan = make_plan(work_dir, data, epochs, images, seed)
         cfg = plan.configs[0]
-        splits = find_splits(cfg, ('train', 'val'))
+        splits = find_config_splits(cfg, ('train', 'val'))
         require_fit(cfg, build_model(cfg.model), splits)
-    _announce(console, plan, args.data, log)
+        truth = read_ground_truth(plan.data.ann_files['val'])
+    _announce(console, plan, data, log)
     try:
-        train_all(plan, console, log, args.restart)
+        train_all(plan, console, log, restart)
     except KeyboardInterrupt:
         console.print(
-            '\nInterrupted. The same command continues from the last '
-            'checkpoint; with --restart it begins anew.'
+            '\nInterrupted. The same command resumes from the last '
+            'checkpoint; with --restart it trains from the beginning.'
         )
         raise
+    picture = work_dir / 'detections.png'
     with _quiet(log):
         runs = [read_run(cfg.work_dir) for cfg in plan.configs]
-        table = comparison_table(runs, costs=run_costs(runs))
-        picture = work_dir / 'detections.png'
-        draw_picture(
-            picture,
-            plan.data.ann_files['val'],
-            plan.data.img_dirs['val'],
-            {
-                f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}': Path(
-                    cfg.work_dir, 'predictions', 'val.bbox.json'
-                )
-                for label, run, cfg in zip(
-                    run_labels(runs), runs, plan.configs, strict=True
-                )
-            },
-        )
+        table = logged_table(runs, costs=run_costs(runs))
+        detections = {
+            f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}': (
+                _predictions(cfg)
+            )
+            for label, run, cfg in zip(
+                run_labels(runs), runs, plan.configs, strict=True
+            )
+        }
+        draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
     (work_dir / 'table.md').write_text(table.markdown(), encoding='utf-8')
-    console.print(f'\n{table.text()}\n', highlight=False, soft_wrap=True)
     took = duration(time.monotonic() - begun)
     console.print(
-        f'{took} in all. Detections drawn: {picture}\n'
+        f'\n{table.text()}\n\n'
+        f'{took} in all. Detections: {picture}\n'
         f'Table: {work_dir / "table.md"}   Log: {log}',
         highlight=False,
         soft_wrap=True,
@@ -97,22 +109,19 @@ def run_demo(args: Namespace, console: Console | None = None) -> list[Run]:
 
 
 def _announce(
-    console: Console, plan: Plan, data: str | None, log: Path
+    console: Console, plan: Plan, data: str | Path | None, log: Path
 ) -> None:
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f'the CPU ({torch.get_num_threads()} threads)'
-    )
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f'the CPU ({count(torch.get_num_threads(), "thread")})'
     cfg, images = plan.configs[0], plan.data.num_images
     used = cfg.train_dataloader.dataset.get('indices') or images['train']
-    classes = ', '.join(plan.data.classes[:6])
-    more = len(plan.data.classes) - 6
     console.print(
         f'Faster R-CNN with two backbones on {device}\n'
         f'Data: {data or "generated shapes"}: {used} images to train, '
         f'{images["val"]} to validate, {cfg.train_cfg.max_epochs} epochs\n'
-        f'Classes: {classes}{f" and {more} more" if more > 0 else ""}\n'
+        f'Classes ({len(plan.data.classes)}): {some(plan.data.classes, 6)}\n'
         f'Log: {log}\n',
         highlight=False,
         soft_wrap=True,
@@ -122,21 +131,21 @@ def _announce(
 def train_all(
     plan: Plan, console: Console, log: Path, restart: bool = False
 ) -> None:
-    """Trains and validates each config that is not finished yet.
+    """Trains and validates each config that is not finished.
 
     Args:
         plan: What to train.
-        console: Where progress is shown.
-        log: File that takes what the libraries print.
-        restart: Train anew what is finished or begun. Default: False.
+        console: Where to show the progress.
+        log: File for the output of the libraries.
+        restart: Train finished and interrupted runs from the beginning.
+            Default: False.
     """
     names = [describe_backbone(cfg.model.backbone) for cfg in plan.configs]
     totals, units = [], []
     for cfg in plan.configs:
         iterations, work, images = work_units(cfg, plan.data)
-        epochs = cfg.train_cfg.max_epochs
         units.append((work, images))
-        totals.append(epochs * iterations * work + images)
+        totals.append(cfg.train_cfg.max_epochs * iterations * work + images)
     with DemoProgress(names, totals, console) as progress:
         for i, cfg in enumerate(plan.configs):
             _prepare_work_dir(cfg, restart)
@@ -151,16 +160,19 @@ def train_all(
 
 
 def is_finished(cfg: Config) -> bool:
-    """Whether the run of this config has been validated after its end."""
-    predictions = Path(cfg.work_dir, 'predictions', 'val.bbox.json')
+    """Returns whether a config was trained and validated to its end."""
     return (
-        predictions.is_file()
+        _predictions(cfg).is_file()
         and read_run(cfg.work_dir).step == cfg.train_cfg.max_epochs
     )
 
 
+def _predictions(cfg: Config) -> Path:
+    return Path(cfg.work_dir, 'predictions', 'val.bbox.json')
+
+
 def _prepare_work_dir(cfg: Config, restart: bool) -> None:
-    """Empties the folder of a run that was not this config's."""
+    """Empties the folder if it is of a run with another config."""
     folder = Path(cfg.work_dir)
     mark = folder / FINGERPRINT
     wanted = hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
@@ -172,13 +184,11 @@ def _prepare_work_dir(cfg: Config, restart: bool) -> None:
 
 @contextlib.contextmanager
 def _quiet(log: Path | None = None) -> Iterator[None]:
-    """Sends what the libraries print to a file, or nowhere."""
+    """Redirects the output of the libraries to a file, or drops it."""
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        (
-            io.StringIO() if log is None else log.open('a', encoding='utf-8')
-        ) as stream,
+        log.open('a', encoding='utf-8') if log else io.StringIO() as stream,
         contextlib.redirect_stdout(stream),
         contextlib.redirect_stderr(stream),
     ):

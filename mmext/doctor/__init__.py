@@ -1,28 +1,30 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What is installed, whether it works, and what mends it.
+"""Checks what is installed, and whether it works.
 
-People run this when something is broken, so it needs nothing but the standard
-library: ``tools/misc/doctor.py`` loads the package by its path, without
-importing ``mmext``, and everything that may crash runs in another process.
+The doctor runs where packages are missing or broken, so it needs the standard
+library alone, and everything that can crash runs in another process.
 """
 
-from .findings import OK, PROBLEM, Finding, as_text
-from .machine import examine_machine
-from .packages import examine_packages
-from .processes import examine_imports, examine_self_test
+from __future__ import annotations
 
-__all__ = ['PROBLEM', 'Finding', 'as_text', 'examine']
+from mmext.doctor.machine import check_machine
+from mmext.doctor.packages import check_packages
+from mmext.doctor.processes import check_imports, run_self_test
+from mmext.doctor.result import PROBLEM, Result, as_text
+
+__all__ = ['PROBLEM', 'Result', 'as_text', 'examine']
 
 
-def examine(self_test: bool = True) -> list[Finding]:
-    """All that can be said about this environment.
+def examine(self_test: bool = True) -> list[Result]:
+    """Checks the machine, the packages, their imports and mmcv's ops.
 
     Args:
-        self_test: Whether to run ops and a training step. Default: True.
+        self_test: Also run ops and a training step, if all packages can be
+            imported. Default: True.
     """
-    imports = examine_imports()
-    found = [*examine_machine(), *examine_packages(), *imports]
-    works = any(f.name == 'mmext' and f.state == OK for f in imports)
-    if self_test and works:
-        found += examine_self_test()
-    return found
+    imports = check_imports()
+    results = [*check_machine(), *check_packages(), *imports]
+    broken = any(r.part == 'Imports' and r.state == PROBLEM for r in imports)
+    if self_test and not broken:
+        results += run_self_test()
+    return results

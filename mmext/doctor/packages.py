@@ -1,26 +1,27 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Which packages are installed, by their metadata alone.
+"""Checks which packages are installed, by their metadata alone.
 
-The OneDL builds and OpenMMLab's own install the same modules: an environment
-has one or the other. The versions that mmext asks for are those in its own
-metadata; those it was tried with stand in ``TRIED``.
+The OneDL builds and OpenMMLab's own install the same modules, so an
+environment can have one or the other. The versions that mmext requires are
+read from its metadata; :data:`TESTED` lists those that it was tested with.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 
-from .findings import NOTE, OK, PROBLEM, Finding
+from mmext.doctor.result import NOTE, OK, PROBLEM, Result
 
 PART = 'Packages'
 STACKS = {
     'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
     'openmmlab': ('mmengine', 'mmcv', 'mmcv-lite', 'mmdet'),
 }
-# Tried together on Python 3.11; what else works, nobody has seen yet.
-TRIED = {
+# Tested together on Python 3.11.
+TESTED = {
     'onedl-mmengine': ('0.10.12',),
     'onedl-mmcv': ('2.3.6',),
     'onedl-mmdetection': ('3.5.1',),
@@ -35,7 +36,7 @@ OTHERS = ('mmext', 'torch', 'torchvision', 'numpy', 'pycocotools', 'hotcoco')
 
 
 def installed() -> dict[str, str]:
-    """Versions of all distributions, by normalised name."""
+    """Returns the versions of all distributions by normalised name."""
     return {
         re.sub(r'[-_.]+', '-', d.metadata['Name']).lower(): d.version
         for d in metadata.distributions()
@@ -43,39 +44,44 @@ def installed() -> dict[str, str]:
     }
 
 
+def _stacks(have: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the installed packages of each stack that has any."""
+    present = {
+        s: [n for n in names if n in have] for s, names in STACKS.items()
+    }
+    return {stack: names for stack, names in present.items() if names}
+
+
 def install_line() -> str:
-    """What brings everything, in the stack that is there already."""
-    have = installed()
-    stack = 'onedl'
-    if any(n in have for n in STACKS['openmmlab']) and not any(
-        n in have for n in STACKS['onedl']
-    ):
-        stack = 'openmmlab'
+    """Returns the command that installs the stack that is in use."""
+    stack = (
+        'openmmlab' if list(_stacks(installed())) == ['openmmlab'] else 'onedl'
+    )
     return f"In mmext's checkout: pip install -e '.[{stack}]'"
 
 
-def examine_packages() -> Iterator[Finding]:
-    """Versions, and sets of them that do not go together."""
+def check_packages() -> Iterator[Result]:
+    """Checks versions, and combinations of packages."""
     have = installed()
-    ours = {s: [n for n in names if n in have] for s, names in STACKS.items()}
-    used = [stack for stack, names in ours.items() if names]
-    yield _stack(used, ours)
-    wanted = _requirements(used[0]) if len(used) == 1 else {}
-    names = [*OTHERS, *(n for stack in used for n in ours[stack])]
-    for name in names:
+    stacks = _stacks(have)
+    yield _stack(stacks)
+    wanted = {}
+    if len(stacks) == 1:
+        wanted = _requirements(next(iter(stacks)))
+    for name in [*OTHERS, *itertools.chain(*stacks.values())]:
         yield _version(name, have.get(name), wanted.get(name))
-    if used == ['openmmlab'] and _number(have.get('setuptools', '0')) >= 82:
-        yield Finding(
+    setuptools = have.get('setuptools', '0')
+    if list(stacks) == ['openmmlab'] and _major(setuptools) >= 82:
+        yield Result(
             PART,
             'setuptools',
             PROBLEM,
-            f'{have["setuptools"]} has no pkg_resources, which mmengine '
-            'imports',
+            f'{setuptools} has no pkg_resources, which mmengine imports',
             "pip install 'setuptools<82'",
         )
     yield from _torchvision(have)
     if {'mmcv', 'mmcv-lite'} <= have.keys():
-        yield Finding(
+        yield Result(
             PART,
             'mmcv',
             PROBLEM,
@@ -85,19 +91,19 @@ def examine_packages() -> Iterator[Finding]:
         )
 
 
-def _stack(used: list[str], ours: dict[str, list[str]]) -> Finding:
-    if len(used) == 1:
-        return Finding(PART, 'stack', OK, used[0])
-    if not used:
-        return Finding(
+def _stack(stacks: dict[str, list[str]]) -> Result:
+    if len(stacks) == 1:
+        return Result(PART, 'stack', OK, next(iter(stacks)))
+    if not stacks:
+        return Result(
             PART,
             'stack',
             PROBLEM,
             'neither the OneDL builds nor OpenMMLab',
             install_line(),
         )
-    both = [name for names in ours.values() for name in names]
-    return Finding(
+    both = list(itertools.chain(*stacks.values()))
+    return Result(
         PART,
         'stack',
         PROBLEM,
@@ -108,7 +114,7 @@ def _stack(used: list[str], ours: dict[str, list[str]]) -> Finding:
 
 
 def _requirements(stack: str) -> dict[str, str]:
-    """What mmext's metadata asks for: name -> the requirement."""
+    """Returns mmext's requirements in its metadata by package name."""
     try:
         lines = metadata.requires('mmext') or []
     except metadata.PackageNotFoundError:
@@ -122,23 +128,22 @@ def _requirements(stack: str) -> dict[str, str]:
     return wanted
 
 
-def _version(name: str, version: str | None, wanted: str | None) -> Finding:
+def _version(name: str, version: str | None, wanted: str | None) -> Result:
     if version is None:
-        return Finding(PART, name, PROBLEM, 'not installed', install_line())
+        return Result(PART, name, PROBLEM, 'not installed', install_line())
     if wanted and not _satisfies(version, wanted):
-        return Finding(
+        return Result(
             PART,
             name,
             PROBLEM,
             f'{version}, but mmext needs {wanted}',
             f"pip install '{wanted}'",
         )
-    tried = TRIED.get(name, ())
-    if tried and not any(_starts(version, t) for t in tried):
-        return Finding(
-            PART, name, NOTE, f'{version}; tried: {", ".join(tried)}'
-        )
-    return Finding(PART, name, OK, version)
+    tested = TESTED.get(name, ())
+    if tested and not any(f'{version}.'.startswith(f'{t}.') for t in tested):
+        value = f'{version}; tested: {", ".join(tested)}'
+        return Result(PART, name, NOTE, value)
+    return Result(PART, name, OK, version)
 
 
 def _satisfies(version: str, requirement: str) -> bool:
@@ -153,16 +158,12 @@ def _satisfies(version: str, requirement: str) -> bool:
     return specifier.contains(version, prereleases=True)
 
 
-def _starts(version: str, prefix: str) -> bool:
-    return version == prefix or version.startswith(prefix + '.')
-
-
-def _number(version: str) -> int:
+def _major(version: str) -> int:
     return int(re.match(r'\d+', version)[0])
 
 
-def _torchvision(have: dict[str, str]) -> Iterator[Finding]:
-    """torchvision's ops are built for some versions of torch only."""
+def _torchvision(have: dict[str, str]) -> Iterator[Result]:
+    """Checks torchvision, whose ops are built for one version of torch."""
     if not {'torch', 'torchvision'} <= have.keys():
         return
     for line in metadata.requires('torchvision') or []:
@@ -170,7 +171,7 @@ def _torchvision(have: dict[str, str]) -> Iterator[Finding]:
         if re.match(r'torch\b(?!vision)', wanted) and not _satisfies(
             have['torch'], wanted
         ):
-            yield Finding(
+            yield Result(
                 PART,
                 'torchvision',
                 PROBLEM,

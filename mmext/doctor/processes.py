@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Imports and the self-test, in processes of their own.
+"""Runs the import checks and the self-test in processes of their own.
 
-A package that is built for another version can end the whole process; what
-was said before remains, and what was being tried is known.
+A package that was compiled for another version can crash the process. The
+results that were reported before the crash remain, and the check that was
+running is known.
 """
 
 from __future__ import annotations
@@ -13,36 +14,34 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from .findings import OK, PROBLEM, Finding
-from .packages import install_line
+from mmext.doctor.packages import install_line
+from mmext.doctor.result import OK, PROBLEM, Result
 
-FOLDER = Path(__file__).resolve().parent
 SECONDS = 600
 TRACE = 'MMEXT_DEBUG=1 python tools/misc/doctor.py shows all of the error.'
-
-# A part of an error's text -> what mends it; the first that fits.
+_OPENCV = 'pip install --force-reinstall --no-deps opencv-python-headless'
+_TORCH = 'pip install --force-reinstall torch torchvision'
+_OTHER_TORCH = (
+    'It was built for another torch. Reinstall the two together: '
+    f'{_TORCH}; a compiled mmcv must be rebuilt.'
+)
+#: Part of an error's message -> remedy. The first one that matches is used.
 REMEDIES = {
-    'libGL.so': 'pip install --force-reinstall --no-deps '
-    'opencv-python-headless',
-    'libgthread': 'pip install --force-reinstall --no-deps '
-    'opencv-python-headless',
+    'libGL.so': _OPENCV,
+    'libgthread': _OPENCV,
     "No module named 'pkg_resources'": "pip install 'setuptools<82'",
-    'undefined symbol': 'It was built for another torch. Reinstall the two '
-    'together: pip install --force-reinstall torch torchvision; a compiled '
-    'mmcv must be built anew.',
-    'operator torchvision::nms does not exist': 'pip install '
-    '--force-reinstall torch torchvision',
+    'undefined symbol': _OTHER_TORCH,
+    'operator torchvision::nms does not exist': _TORCH,
     'numpy.core.multiarray failed to import': "pip install 'numpy<2'",
     'compiled using NumPy 1.x': "pip install 'numpy<2'",
-    'out of memory': 'Another process has the GPU: nvidia-smi shows it.',
+    'out of memory': 'Another process uses the GPU: nvidia-smi shows it.',
     'no kernel image is available': 'Install a torch that is built for this '
     'GPU: https://pytorch.org/get-started/locally',
 }
-# Modules that come with mmext's requirements.
-REQUIRED = {
+#: Modules that are installed with mmext's requirements.
+REQUIRED = (
     'cv2',
     'mmcv',
     'mmdet',
@@ -51,29 +50,31 @@ REQUIRED = {
     'numpy',
     'torch',
     'torchvision',
-}
+)
+_MARK = 'doctor: '
+# Unlike `python FILE`, this does not put the file's folder on the path.
+_CODE = 'import runpy, sys; runpy.run_path(sys.argv[1], run_name="__main__")'
 
 
-def examine_imports() -> Iterator[Finding]:
-    """Whether the packages import, which ops are used, and the GPUs."""
+def check_imports() -> list[Result]:
+    """Checks that the packages can be imported, mmcv's ops and the GPUs."""
     return _run('imports')
 
 
-def examine_self_test() -> Iterator[Finding]:
-    """Ops against exact numbers and one step of training."""
+def run_self_test() -> list[Result]:
+    """Runs ops with known results, and one training step."""
     return _run('self_test')
 
 
-def _run(script: str) -> list[Finding]:
-    """Runs a script of this package and reads what it says.
+def _run(script: str) -> list[Result]:
+    """Runs a script of this package and reads its results.
 
-    It writes JSON lines: ``{"start": [part, name]}`` before something that
-    may end the process, and the fields of a finding after it.
+    The script prints lines of JSON: ``{"start": [part, name]}`` before a
+    check that can crash the process, and the fields of a result after it.
     """
-    file = FOLDER / f'{script}.py'
+    file = Path(__file__).resolve().with_name(f'{script}.py')
     try:
         done = subprocess.run(
-            # Without the script's folder on the path, which -c leaves out.
             [sys.executable, '-c', _CODE, str(file)],
             capture_output=True,
             text=True,
@@ -86,44 +87,39 @@ def _run(script: str) -> list[Finding]:
         err, status = f'no answer in {SECONDS} s', 1
     if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
         sys.stderr.write(err)
-    found, started = [], None
+    results, running = [], None
     for line in out.splitlines():
         if not line.startswith(_MARK):
             continue
-        event = json.loads(line[len(_MARK) :])
-        if 'start' in event:
-            started = event['start']
+        event = json.loads(line.removeprefix(_MARK))
+        running = event.pop('start', None)
+        if running is not None:
             continue
-        started = None
         error = event.pop('error', None)
-        if error:
+        if error is not None:
             event.update(state=PROBLEM, value=error, remedy=_remedy(error))
-        found.append(Finding(**{'state': OK, **event}))
-    if started or status:
-        part, name = started or ('Self-test', script)
+        results.append(Result(**{'state': OK, **event}))
+    if running is not None or status:
+        part, name = running or ('Self-test', script)
+        results.append(_crash(part, name, status, err))
+    return results
+
+
+def _crash(part: str, name: str, status: int, err: str) -> Result:
+    """Describes the end of a process during a check."""
+    if status >= 0:
         last = err.strip().splitlines()[-1:] or ['']
-        what = f'ended by {_name(-status)}' if status < 0 else last[0]
-        remedy = _remedy(err)
-        if status < 0 and name == 'mmcv._ext':
-            remedy = REMEDIES['undefined symbol']
-        elif status < 0 and part == 'Imports':
-            remedy = f'pip install --force-reinstall {name}'
-        found.append(Finding(part, name, PROBLEM, what, remedy))
-    return found
-
-
-_MARK = 'doctor: '
-_CODE = (
-    'import runpy, sys; sys.argv = sys.argv[1:]; '
-    'runpy.run_path(sys.argv[0], run_name="__main__")'
-)
-
-
-def _name(number: int) -> str:
+        return Result(part, name, PROBLEM, last[0], _remedy(err))
     try:
-        return signal.Signals(number).name
+        ended_by = signal.Signals(-status).name
     except ValueError:
-        return f'signal {number}'
+        ended_by = f'signal {-status}'
+    remedy = _remedy(err)
+    if name == 'mmcv._ext':
+        remedy = _OTHER_TORCH
+    elif part == 'Imports':
+        remedy = f'pip install --force-reinstall {name}'
+    return Result(part, name, PROBLEM, f'ended by {ended_by}', remedy)
 
 
 def _remedy(error: str) -> str:
@@ -133,8 +129,7 @@ def _remedy(error: str) -> str:
     if 'mmext needs' in error or 'is incompatible' in error:
         return install_line()
     if found := re.search(r"No module named '(\w+)", error):
-        package = found[1]
-        return (
-            install_line() if package in REQUIRED else f'pip install {package}'
-        )
+        if found[1] in REQUIRED:
+            return install_line()
+        return f'pip install {found[1]}'
     return TRACE

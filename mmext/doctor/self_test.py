@@ -1,69 +1,63 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A script: ops against numbers known by hand, and one step of training.
+"""A script that compares ops with known results and runs a training step.
 
-Each line that starts with ``doctor:`` is JSON, see ``processes.py``.
+Lines that start with ``doctor:`` contain JSON, see ``processes.py``.
 """
 
+from __future__ import annotations
+
 import contextlib
-import io
-import json
 import math
-import os
-import sys
 import time
-import traceback
 import warnings
-from importlib import import_module
+from collections.abc import Callable, Sequence
 
-warnings.simplefilter('ignore')
-# What packages print on import is no result.
-with contextlib.redirect_stdout(io.StringIO()):
-    # As a user does: the doctor itself works without mmext.
-    import_module('mmext')
-    import torch
-    from mmcv import ops
-    from mmengine.hub import get_config
-    from mmengine.optim import OptimWrapper
-    from mmengine.registry import MODELS, init_default_scope
-    from mmengine.structures import InstanceData
-    from torch.nn import functional
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
+from mmext.doctor.imports import one_line, report
+
+# isort: split
+from mmcv import ops
+from mmengine.hub import get_config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
 
 TOLERANCE = 1e-4
+#: An op's result and the right one.
+Results = tuple[Tensor, Tensor | Sequence]
 
 
-def say(**event):
-    print('\ndoctor: ' + json.dumps(event), flush=True)
-
-
-def plane(size, device):
-    """(1, 1, size, size): the pixel's number in reading order."""
+def plane(size: int, device: str) -> Tensor:
+    """Returns (1, 1, size, size): pixels numbered row by row."""
     values = torch.arange(size * size, dtype=torch.float32, device=device)
     return values.view(1, 1, size, size)
 
 
-def test_nms(device):
-    """Boxes 0 and 1 overlap by 81 / 119 = 0.68."""
-    boxes = torch.tensor(
-        [[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], device=device
-    )
+def boxes_and_scores(device: str) -> tuple[Tensor, Tensor]:
+    """Returns three boxes; the first two overlap by 81 / 119 = 0.68."""
+    boxes = [[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]]
     scores = torch.tensor([0.9, 0.8, 0.7], device=device)
-    _, kept = ops.nms(boxes, scores, 0.5)
+    return torch.tensor(boxes, device=device), scores
+
+
+def test_nms(device: str) -> Results:
+    """The first box removes the second."""
+    _, kept = ops.nms(*boxes_and_scores(device), 0.5)
     return kept, [0, 2]
 
 
-def test_soft_nms(device):
-    """The second score falls by the factor 1 - 81 / 119."""
-    boxes = torch.tensor(
-        [[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], device=device
-    )
-    scores = torch.tensor([0.9, 0.8, 0.7], device=device)
+def test_soft_nms(device: str) -> Results:
+    """The second score is multiplied by 1 - 81 / 119."""
+    boxes, scores = boxes_and_scores(device)
     found, _ = ops.soft_nms(boxes, scores, 0.3, method='linear')
     return found[:, 4], [0.9, 0.7, 0.8 * 38 / 119]
 
 
-def test_roi_align(device):
-    """Every bin of a linear plane has the value at its centre."""
+def test_roi_align(device: str) -> Results:
+    """Each bin of a linear plane has the value at the bin's centre."""
     feature = plane(4, device).requires_grad_()
     rois = torch.tensor([[0.0, 0, 0, 4, 4]], device=device)
     out = ops.roi_align(feature, rois, 2, 1.0, 2, 'avg', True)
@@ -74,13 +68,13 @@ def test_roi_align(device):
     )
 
 
-def test_roi_pool(device):
+def test_roi_pool(device: str) -> Results:
     """The largest value of each quarter."""
     rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
     return ops.roi_pool(plane(4, device), rois, 2), [[[[5, 7], [13, 15]]]]
 
 
-def test_sigmoid_focal_loss(device):
+def test_sigmoid_focal_loss(device: str) -> Results:
     """At a probability of 1/2: alpha / 4 ln 2, (1 - alpha) / 4 ln 2."""
     logits = torch.zeros(1, 2, device=device)
     target = torch.zeros(1, dtype=torch.long, device=device)
@@ -88,8 +82,8 @@ def test_sigmoid_focal_loss(device):
     return loss, math.log(2) / 4
 
 
-def test_deform_conv2d(device):
-    """Offsets of one pixel to the right: convolution of the image moved."""
+def test_deform_conv2d(device: str) -> Results:
+    """Offsets of one pixel to the right: convolution of the moved image."""
     weight = plane(3, device)
     image = plane(6, device)
     offset = torch.zeros(1, 18, 4, 4, device=device)
@@ -99,7 +93,7 @@ def test_deform_conv2d(device):
     return out, functional.conv2d(moved, weight)
 
 
-def test_modulated_deform_conv2d(device):
+def test_modulated_deform_conv2d(device: str) -> Results:
     """Masks of 1/2 halve the convolution."""
     weight = plane(3, device)
     image = plane(6, device)
@@ -111,7 +105,7 @@ def test_modulated_deform_conv2d(device):
     return out, functional.conv2d(image, weight) / 2
 
 
-def test_ms_deform_attn(device):
+def test_ms_deform_attn(device: str) -> Results:
     """The middle of pixel (row 2, column 1) of a 4 x 4 plane is 9."""
     value = plane(4, device).view(1, 16, 1, 1)
     shapes = torch.tensor([[4, 4]], device=device)
@@ -140,8 +134,8 @@ OPS = (
 )
 
 
-def tiny_detector():
-    """mmdet's Faster R-CNN with a narrow ResNet-18."""
+def tiny_detector() -> nn.Module:
+    """Builds mmdet's Faster R-CNN with a narrow ResNet-18."""
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)
@@ -165,8 +159,8 @@ def tiny_detector():
     return MODELS.build(cfg)
 
 
-def train_step(device):
-    """Losses are finite, and the step moves the weights."""
+def train_step(device: str) -> str:
+    """Checks that losses are finite and that a step changes the weights."""
     from mmdet.structures import DetDataSample
 
     torch.manual_seed(0)
@@ -194,57 +188,62 @@ def train_step(device):
     bad = [n for n, v in losses.items() if not torch.isfinite(v).all()]
     if bad:
         raise ArithmeticError(f'{", ".join(bad)} not finite')
-    moved = sum(
+    changed = sum(
         not torch.equal(p, before[n]) for n, p in model.named_parameters()
     )
-    if moved < 0.9 * len(before):
-        raise ArithmeticError(f'only {moved} of {len(before)} weights moved')
+    if changed < 0.9 * len(before):
+        raise ArithmeticError(f'only {changed} of {len(before)} changed')
     return f'loss {losses["loss"].item():.3f}, {seconds:.2f} s'
 
 
-def examine(part, name, call):
-    say(start=[part, name])
+def compare(test: Callable[[str], Results], device: str) -> str:
+    """Compares an op's result with the right one.
+
+    Raises:
+        ArithmeticError: They differ by more than :data:`TOLERANCE`.
+    """
+    result, expected = test(device)
+    expected = torch.as_tensor(expected, dtype=torch.float32, device=device)
+    error = (result.detach().float() - expected).abs().max().item()
+    if not error <= TOLERANCE:
+        raise ArithmeticError(
+            f'result is off by {error:g}: {result.flatten()[:8].tolist()} '
+            f'instead of {expected.flatten()[:8].tolist()}'
+        )
+    return f'right to {error:.0e}' if error else 'exact'
+
+
+def run(
+    part: str, name: str, check: Callable[..., str], *args: object
+) -> None:
+    """Runs a check and reports what it returns or raises."""
+    report(start=[part, name])
     try:
-        value = call()
+        event = {'value': check(*args)}
     except NotImplementedError as error:
         text = str(error).split('. ')[0]
-        say(part=part, name=name, state='note', value=f'not there: {text}')
+        event = {'state': 'note', 'value': f'not implemented: {text}'}
     except Exception as error:
-        if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
-            traceback.print_exception(error, file=sys.stderr)
-        text = ' '.join(str(error).split())
-        if 'is not compiled with' in text or 'implementation for device' in (
-            text
-        ):
-            # Compiled builds leave some ops out on the CPU.
-            value = 'the compiled ops lack it on this device'
-            say(part=part, name=name, state='note', value=value)
-            return
-        say(part=part, name=name, error=f'{type(error).__name__}: {text}')
-    else:
-        say(part=part, name=name, value=value)
+        event = {'error': one_line(error)}
+        # Compiled builds leave some ops out on the CPU.
+        missing = ('is not compiled with', 'implementation for device')
+        if any(text in event['error'] for text in missing):
+            value = 'not among the compiled ops for this device'
+            event = {'state': 'note', 'value': value}
+    report(part=part, name=name, **event)
 
 
-def exact(test, device):
-    got, want = test(device)
-    want = torch.as_tensor(want, dtype=torch.float32, device=device)
-    off = (got.detach().float() - want).abs().max().item()
-    if not off <= TOLERANCE:
-        raise ArithmeticError(
-            f'result is off by {off:g}: {got.flatten()[:8].tolist()}, and '
-            f'{want.flatten()[:8].tolist()} is right'
-        )
-    return f'right to {off:.0e}' if off else 'exact'
-
-
-def main():
-    devices = ['cpu'] + (['cuda'] if torch.cuda.is_available() else [])
-    for device in devices:
-        part = f'Self-test on the {"GPU" if device == "cuda" else "CPU"}'
+def main() -> None:
+    warnings.simplefilter('ignore')
+    devices = {'cpu': 'CPU'}
+    if torch.cuda.is_available():
+        devices['cuda'] = 'GPU'
+    for device, title in devices.items():
+        part = f'Self-test on the {title}'
         for test in OPS:
             name = test.__name__.removeprefix('test_')
-            examine(part, name, lambda t=test, d=device: exact(t, d))
-        examine(part, 'training step', lambda d=device: train_step(d))
+            run(part, name, compare, test, device)
+        run(part, 'training step', train_step, device)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Mixed precision without a GPU.
+"""Mixed precision on the CPU.
 
-MMEngine's ``AmpOptimWrapper`` asks for an accelerator. On the CPU the type
-for it is bfloat16: it has float32's range, so no loss scaling is needed, and
-float16 convolutions are not implemented there.
+MMEngine's ``AmpOptimWrapper`` needs an accelerator. On the CPU, the type is
+bfloat16: it has the range of float32, so that the loss need not be scaled.
+PyTorch implements no float16 convolutions there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import nn
 class CPUAmpOptimWrapper(OptimWrapper):
     """An ``OptimWrapper`` whose forward pass runs in bfloat16 on the CPU.
 
-    Weights, gradients and the optimiser's state stay in float32.
+    Weights, gradients and the state of the optimizer stay in float32.
 
     Args:
-        optimizer: As for ``OptimWrapper``.
-        accumulative_counts: Batches a step. Default: 1.
+        optimizer: See ``OptimWrapper``.
+        accumulative_counts: Batches of one step. Default: 1.
         clip_grad: Arguments of gradient clipping. Default: none.
     """
 
@@ -39,12 +39,12 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocasts the forward pass."""
+        """Runs the forward pass under autocast."""
         cast = torch.autocast('cpu', dtype=torch.bfloat16)
         with super().optim_context(model), cast:
             yield
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Also takes the state of a run with loss scaling (a GPU's)."""
+        """Loads a state, also that of a run with loss scaling (on a GPU)."""
         state_dict.pop('loss_scaler', None)
         super().load_state_dict(state_dict)

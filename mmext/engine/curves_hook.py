@@ -1,122 +1,153 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Curves in the work folder while a run trains, and a table when it ends."""
+"""Draws curves while a run trains and prints a table when it ends."""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmext.errors import UserError
+from mmext.evaluation.runs import (
+    Run,
+    logged_curves,
+    other_metrics,
+    parse_metrics,
+    read_run,
+)
 
-#: Seconds between two drawings, the last one apart.
+#: Seconds between two drawings during the training.
 PAUSE = 60.0
-#: Rows of the final table; of a longer run the last ones, and the best.
+#: Rows of the final table: the last ones and the best one.
 ROWS = 24
 
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Writes ``WORK_DIR/curves``: a CSV of all that was logged, PNGs.
+    """Writes ``WORK_DIR/curves``: everything logged as CSV, curves as PNG.
 
-    Drawn are the loss, the learning rate and the main metrics, after a
-    validation but no more than once a minute, and at the end. A table of the
-    validations with the best one marked then closes the log. The best is
-    chosen on the data it is reported on, which flatters it.
+    The loss, the learning rate and the main metrics are drawn after a
+    validation, at most once a minute, and at the end of the training. A table
+    of the validations then ends the log and marks the best one. The best one
+    is chosen on the data that it is reported on, so that it looks better than
+    it is.
     """
 
-    priority = 'LOWEST'  # after what is logged
+    priority = 'LOWEST'  # after everything that is logged
 
     def __init__(self) -> None:
         self._drawn = -PAUSE
 
     @master_only
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Draws, in training, if the last time is a minute ago."""
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Draws during the training, at most once a minute."""
         training = runner._train_loop is not None and runner.iter > 0
         if training and time.monotonic() - self._drawn >= PAUSE:
-            draw(runner)
+            _draw(runner)
             self._drawn = time.monotonic()
 
     @master_only
-    def after_train(self, runner) -> None:
-        """Draws for the last time and prints the table."""
-        if folder := draw(runner):
-            table = summary(runner)
-            runner.logger.info(f'{table}\nCurves: {folder}')
+    def after_train(self, runner: Runner) -> None:
+        """Draws for the last time and logs the table."""
+        run = _draw(runner)
+        if run is not None:
+            runner.logger.info(
+                f'{summary(runner, run)}\nCurves: {_folder(runner)}'
+            )
 
 
-def draw(runner) -> Path | None:
-    """Draws what was logged; None where nothing was."""
-    # matplotlib takes a second, which only a run that trains should pay.
-    from mmext.evaluation.report.plots import logged_curves, plot_curves
-    from mmext.evaluation.runs import other_metrics, read_run
+def _folder(runner: Runner) -> Path:
+    return Path(runner.work_dir, 'curves')
+
+
+def _draw(runner: Runner) -> Run | None:
+    """Draws what was logged; returns None if nothing was drawn."""
+    # matplotlib takes a second to import, and only training needs it.
+    from mmext.evaluation.report.plots import plot_curves
 
     try:
         run = read_run(runner.work_dir)
-    except UserError:  # no LocalVisBackend: somebody else keeps the numbers
+    except UserError:  # the config logs to another place
         return None
-    folder = Path(runner.work_dir, 'curves')
-    others = {key for record in run.val_log for key in other_metrics(record)}
+    main = {'loss', 'lr', 'val_loss'}
+    for record in run.val_log:
+        main |= other_metrics(record).keys()
     keys = [
         key
         for key, points in logged_curves(run).items()
-        if len(points) > 1
-        and (
-            key in {'loss', 'lr', 'val_loss'} | others or key.endswith('_mAP')
-        )
+        if len(points) > 1 and (key in main or key.endswith('_mAP'))
     ]
     try:
-        plot_curves([run], folder, keys)
+        plot_curves([run], _folder(runner), keys)
     except OSError as error:
-        runner.logger.warning(f'{folder} could not be written: {error}')
+        runner.logger.warning(
+            f'{_folder(runner)} could not be written: {error}'
+        )
         return None
-    return folder
+    return run
 
 
-def summary(runner) -> str:
-    """A table of the validations; the best has an asterisk."""
+def summary(runner: Runner, run: Run) -> str:
+    """Returns a table of the validations; the best one has an asterisk.
+
+    COCO metrics are shown from 0 to 100, others as they were logged.
+
+    Args:
+        runner: The runner after its training.
+        run: What it logged.
+    """
     from mmext.evaluation.report.table import Table
-    from mmext.evaluation.runs import other_metrics, parse_metrics, read_run
 
-    log = read_run(runner.work_dir).val_log
+    log = run.val_log
     if not log:
         return 'Nothing was validated.'
-    if kinds := [*parse_metrics(log[0])]:
-        found = [
-            {
-                f'{kind} {name}' if len(kinds) > 1 else name: 100 * value
-                for kind, values in parse_metrics(record).items()
-                for name, value in values.items()
-                if name in ('AP', 'AP50', 'AP75')
-            }
-            for record in log
-        ]
-    else:
-        found = [other_metrics(record) for record in log]
+    is_coco = bool(parse_metrics(log[0]))
+    found = [
+        _coco(record) if is_coco else other_metrics(record) for record in log
+    ]
     names = sorted(found[0], key=lambda name: name.split('/')[-1] != 'mIoU')
-    values = [[f.get(name, float('nan')) for name in names] for f in found]
+    values = [[f.get(name, math.nan) for name in names] for f in found]
     best = max(
         range(len(log)),
-        key=lambda i: (values[i][0] == values[i][0], values[i][0]),
+        key=lambda i: -math.inf if math.isnan(values[i][0]) else values[i][0],
     )
-    shown = [i for i in range(len(log)) if i >= len(log) - ROWS or i == best]
-    losses = any('val_loss' in record for record in log)
+    has_loss = any('val_loss' in record for record in log)
     rows = []
-    for i in shown:
-        row = [f'{log[i]["step"]}{" *" if i == best else ""}']
-        row += [f'{v:.1f}' if kinds else f'{v:.4g}' for v in values[i]]
-        if losses:
-            row.append(f'{log[i].get("val_loss", float("nan")):.4f}')
+    for i, record in enumerate(log):
+        if i < len(log) - ROWS and i != best:
+            continue
+        step = f'{record["step"]} *' if i == best else f'{record["step"]}'
+        row = [
+            step,
+            *(f'{v:.1f}' if is_coco else f'{v:.4g}' for v in values[i]),
+        ]
+        if has_loss:
+            row.append(f'{record.get("val_loss", math.nan):.4f}')
         rows.append(row)
-    by_epoch = runner.train_loop.max_epochs > 1 or not hasattr(
-        runner.train_loop, 'dataloader_iterator'
-    )
-    header = ['epoch' if by_epoch else 'iteration', *names]
-    header += ['val loss'] * losses
-    table = Table(header, rows, title=f'Best: {header[0]} {log[best]["step"]}')
+    loop = runner.train_loop
+    by_epoch = loop.max_epochs > 1 or not hasattr(loop, 'dataloader_iterator')
+    unit = 'epoch' if by_epoch else 'iteration'
+    header = [unit, *names]
+    if has_loss:
+        header.append('val loss')
+    table = Table(header, rows, title=f'Best: {unit} {log[best]["step"]}')
     saved = runner.message_hub.runtime_info.get('best_ckpt')
     return table.text() + (f'\nsave_best kept {saved}' if saved else '')
+
+
+def _coco(record: dict) -> dict[str, float]:
+    """Returns AP, AP50 and AP75 of each IoU type, from 0 to 100."""
+    metrics = parse_metrics(record)
+    return {
+        f'{kind} {name}' if len(metrics) > 1 else name: 100 * value
+        for kind, values in metrics.items()
+        for name, value in values.items()
+        if name in ('AP', 'AP50', 'AP75')
+    }

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Several processes, on GPUs or on none.
+"""Runs of several processes, with or without GPUs.
 
-MMEngine's launchers assume a GPU a process. On a machine without one the
-same launchers (``torchrun``, ``srun``, ``mpirun``) work here over gloo.
+MMEngine's launchers assume one GPU for each process. On a machine without
+GPUs, this module makes the same launchers (``torchrun``, ``srun``,
+``mpirun``) work over gloo.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import atexit
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -21,7 +23,7 @@ from torch import nn
 
 from mmext.errors import UserError
 
-#: Variables each launcher sets for its processes.
+#: Launcher -> the environment variables that it sets for its processes.
 NEEDED = {
     'pytorch': (
         'RANK',
@@ -38,6 +40,7 @@ NEEDED = {
         'MASTER_ADDR',
     ),
 }
+#: Launcher -> how to start it.
 COMMANDS = {
     'pytorch': 'torchrun --nproc_per_node=2 tools/train.py CONFIG '
     '--launcher pytorch (or: tools/dist_train.sh CONFIG 2)',
@@ -50,15 +53,15 @@ COMMANDS = {
 def check_launcher(
     launcher: str, environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Stops where a launcher's variables are absent or ask too much.
+    """Checks that a launcher has started this process, with a GPU if any.
 
     Args:
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        environ: The environment. Default: this process's.
+        environ: The environment. Default: that of this process.
 
     Raises:
-        UserError: A variable is missing, or a machine runs more processes
-            than it has GPUs (and has any).
+        UserError: A variable of the launcher is missing, or the machine has
+            GPUs, but fewer than processes.
     """
     if launcher == 'none':
         return
@@ -71,10 +74,10 @@ def check_launcher(
     if missing:
         raise UserError(
             f'--launcher {launcher} needs {", ".join(missing)} in the '
-            'environment; nobody set them, so the launcher did not start '
-            'this process',
-            f'Start it with: {COMMANDS[launcher]}. For one process leave '
-            '--launcher out.',
+            'environment. They are not set: the launcher did not start this '
+            'process',
+            f'Start it with: {COMMANDS[launcher]}. Omit --launcher to run '
+            'one process.',
         )
     gpus = torch.cuda.device_count()
     local = local_rank(launcher, environ)
@@ -82,37 +85,59 @@ def check_launcher(
         raise UserError(
             f'process {local} of this machine has no GPU: {gpus} visible '
             f'(CUDA_VISIBLE_DEVICES={environ.get("CUDA_VISIBLE_DEVICES")})',
-            f'Start {gpus} processes a machine, or '
+            f'Start {gpus} processes on each machine, or set '
             'CUDA_VISIBLE_DEVICES=-1 to train on the CPU.',
         )
 
 
 def local_rank(launcher: str, environ: Mapping[str, str] = os.environ) -> int:
-    """Which process of this machine this is, by its launcher's variables."""
-    name = {
-        'slurm': 'SLURM_LOCALID',
-        'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
-    }.get(launcher, 'LOCAL_RANK')
-    return int(environ.get(name, 0))
+    """Returns the number of this process on its machine, from 0."""
+    if launcher == 'none':
+        return 0
+    names = {'slurm': 'SLURM_LOCALID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
+    return int(environ.get(names.get(launcher, 'LOCAL_RANK'), 0))
 
 
 def is_first_process(
     launcher: str, environ: Mapping[str, str] = os.environ
 ) -> bool:
-    """Whether this is rank 0, asked before the processes have met."""
-    name = {'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-    return (
-        launcher == 'none'
-        or int(environ.get(name.get(launcher, 'RANK'), 0)) == 0
-    )
+    """Whether this is rank 0, before there is a process group."""
+    if launcher == 'none':
+        return True
+    names = {'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(environ.get(names.get(launcher, 'RANK'), 0)) == 0
+
+
+class SharedError(UserError):
+    """An error that all processes raise at the same step."""
+
+
+@contextmanager
+def reported_once(launcher: str) -> Iterator[None]:
+    """Lets one process of a machine report what all of them meet.
+
+    Wrap what every process does alone with the same files and arguments,
+    such as reading the config. The first process of the machine raises its
+    ``UserError``. The others exit with status 0: if they failed, the launcher
+    could end the first process before it has printed the message.
+
+    Args:
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+    """
+    try:
+        yield
+    except UserError:
+        if local_rank(launcher) > 0:
+            raise SystemExit(0) from None
+        raise
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Joins the other processes over gloo; the CPU's ``init_dist``.
+    """Joins the process group over gloo: ``init_dist`` for the CPU.
 
     Args:
         launcher: ``pytorch``, ``slurm`` or ``mpi``.
-        timeout: Seconds that a collective may take. Default: torch's.
+        timeout: Limit of a collective, in seconds. Default: PyTorch's.
     """
     if launcher == 'slurm':
         nodes = os.environ['SLURM_NODELIST']
@@ -129,35 +154,29 @@ def init_gloo(launcher: str, timeout: float | None = None) -> None:
     os.environ['LOCAL_RANK'] = str(local_rank(launcher))
     wait = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
     dist.init_process_group('gloo', **wait)
-    atexit.register(_let_go)
-
-
-def _let_go() -> None:
-    """Gives gloo's threads time to release the tensors they sent last.
-
-    That takes Python's lock; a thread that asks for it while the interpreter
-    ends aborts the process (3 of 16 runs that ended right after a collective).
-    """
-    time.sleep(0.5)
+    # Gloo's threads need Python's lock to release the tensors that they sent
+    # last. A thread that asks for it while the interpreter ends aborts the
+    # process: 3 of 16 runs that ended right after a collective.
+    atexit.register(time.sleep, 0.5)
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Returns how many processor cores this process may use."""
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def replace_torch_sync_bn(model: nn.Module) -> None:
-    """Puts mmcv's SyncBN where PyTorch's, which needs a GPU, stands."""
+    """Replaces PyTorch's SyncBN, which needs a GPU, with mmcv's."""
     for module in model.modules():
         for name, child in list(module.named_children()):
             if isinstance(child, nn.SyncBatchNorm):
                 setattr(module, name, convert_sync_batchnorm(child, 'mmcv'))
 
 
-def mend_sync_bn(model: nn.Module) -> None:
-    """Lets mmcv's SyncBN take what autocast gives it on a CPU, bfloat16."""
+def allow_bfloat16_sync_bn(model: nn.Module) -> None:
+    """Makes mmcv's SyncBN accept bfloat16, which autocast gives on the CPU."""
     from mmcv.ops import SyncBatchNorm
 
     class Float32SyncBatchNorm(SyncBatchNorm):

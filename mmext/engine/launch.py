@@ -1,138 +1,304 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""From parsed arguments to a finished run; what the tools call."""
+"""Trains and tests a detector: what ``tools/train.py`` and ``test.py`` call.
+
+Both check the config, the data and the checkpoint before they write anything.
+They stop with a ``UserError`` that says what to change.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
-from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmdet.registry import RUNNERS
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import MODELS, RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from mmext.checkpoints.read import require_sha256
-from mmext.checkpoints.untrusted import TRUST
-from mmext.checks.preflight import preflight
-from mmext.engine.distributed import check_launcher, is_first_process
+from mmext.checkpoints.untrusted import trusting
+from mmext.checks.layouts import use_data_folder
+from mmext.checks.preflight import Preflight, preflight
+from mmext.engine.distributed import (
+    SharedError,
+    check_launcher,
+    is_first_process,
+    reported_once,
+)
+from mmext.engine.guards.check_data_hook import CheckDataHook
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
+from mmext.engine.runner import ReliableRunner
 from mmext.errors import UserError
-from mmext.utils.config import load_config
+from mmext.utils.config import load_config, merge_options, parse_options
+
+Options = Mapping[str, Any] | Sequence[str]
 
 
-def train(args: Namespace) -> Runner:
-    """Trains as ``tools/train.py``'s arguments say.
+def train(
+    config: str | Path | Config,
+    *,
+    data: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    work_dir: str | Path | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: bool | str | Path = False,
+    cfg_options: Options | None = None,
+    launcher: str = 'none',
+    trust_checkpoint: bool = False,
+    check_data: bool = True,
+) -> Runner:
+    """Trains a detector.
+
+    Args:
+        config: A config file, or an MMEngine config, which is not changed.
+        data: A folder in COCO format to use instead of the config's data; see
+            :func:`~mmext.checks.layouts.use_data_folder`. Default: none.
+        classes: Categories of ``data`` to use. Default: all.
+        work_dir: Folder of logs and checkpoints. Default: the config's, or
+            ``work_dirs/<name of the config>``.
+        amp: Whether to use mixed precision: float16 on a GPU, bfloat16 on
+            the CPU. Default: False.
+        auto_scale_lr: Whether to scale the learning rate to the total batch
+            size. Default: False.
+        resume: A checkpoint to continue from, or True for the newest complete
+            one in the work dir, if there is one. Default: False.
+        cfg_options: Changes of the config: dotted keys with their values, or
+            ``KEY=VALUE`` strings. Default: none.
+        launcher: What started the processes: ``none``, ``pytorch``, ``slurm``
+            or ``mpi``. Default: ``none``.
+        trust_checkpoint: Whether to unpickle anything that a checkpoint
+            holds, which can run any code. Default: False.
+        check_data: Whether to check annotations and images before the run.
+            Default: True.
+
+    Returns:
+        The runner after its last epoch.
 
     Raises:
-        UserError: What the user can mend, before anything is written.
+        UserError: The run cannot work, and nothing was written; or it was
+            stopped by Ctrl-C, by a loss that is not finite or by a full disk.
+
+    Example:
+        >>> runner = mmext.train('my_config.py', work_dir='work_dirs/first')
+        >>> runner.epoch
+        12
     """
-    cfg = _config(args)
-    if args.amp:
-        set_amp(cfg)
-    if args.auto_scale_lr:
-        set_auto_scale_lr(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        # What a run begins with that has nothing to resume yet.
-        cfg.start_from = cfg.get('load_from')
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if is_first_process(args.launcher):
-        preflight(cfg, ('train', 'val'), not args.skip_data_checks)
-    runner = build_runner(cfg)
-    try:
-        runner.train()
-    except KeyboardInterrupt as stop:
-        if isinstance(stop, Interrupted) and runner.rank:
-            raise SystemExit(0) from None  # the first saves and tells it
-        where = (
-            f'from {stop}, with the batch that is next'
-            if isinstance(stop, Interrupted)
-            else f'from the last checkpoint in {runner.work_dir}'
-        )
-        raise UserError(
-            f'interrupted in epoch {runner.epoch + 1}, iteration '
-            f'{runner.iter + 1}',
-            f'The same command with --resume continues {where}.',
-        ) from None
+    check_launcher(launcher)
+    with trusting(trust_checkpoint):
+        with reported_once(launcher):
+            cfg = _read_config(config, cfg_options, work_dir, launcher)
+            if data is not None:
+                use_data_folder(cfg, data, classes)
+            if amp:
+                set_amp(cfg)
+            if auto_scale_lr:
+                set_auto_scale_lr(cfg)
+        if resume:
+            cfg.resume = True
+            # The weights to start from if there is nothing to resume yet.
+            cfg.start_from = cfg.get('load_from')
+            cfg.load_from = None if resume is True else str(resume)
+        checked = None
+        if is_first_process(launcher):
+            checked = preflight(cfg, ('train', 'val'), check_data)
+        runner = build_runner(cfg, checked)
+        del checked  # the runner frees the checkpoint once it is loaded
+        try:
+            runner.train()
+        except SharedError:
+            if runner.rank > 0:
+                raise SystemExit(0) from None  # the first process reports it
+            raise
+        except KeyboardInterrupt as stop:
+            _report_interrupt(runner, stop)
     return runner
 
 
-def test(args: Namespace) -> dict:
-    """Tests as ``tools/test.py``'s arguments say; returns the metrics.
+def _report_interrupt(runner: Runner, stop: KeyboardInterrupt) -> None:
+    """Raises an error that says how to continue the run."""
+    where = f'from the last checkpoint in {runner.work_dir}'
+    if isinstance(stop, Interrupted):
+        if runner.rank > 0:
+            raise SystemExit(0) from None  # the first process reports it
+        where = f'from {stop}, with the next batch'
+    raise UserError(
+        f'interrupted in epoch {runner.epoch + 1}, iteration '
+        f'{runner.iter + 1}',
+        f'The same command with --resume continues {where}.',
+    ) from None
+
+
+def test(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    *,
+    data: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    work_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    show: bool = False,
+    show_dir: str | Path | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    sha256: str | None = None,
+    cfg_options: Options | None = None,
+    launcher: str = 'none',
+    trust_checkpoint: bool = False,
+    check_data: bool = True,
+) -> dict[str, float]:
+    """Tests a checkpoint and writes its predictions as COCO result files.
+
+    Args:
+        config: A config file, or an MMEngine config, which is not changed.
+        checkpoint: A checkpoint file, a URL or ``torchvision://NAME``.
+        data: See :func:`train`.
+        classes: See :func:`train`.
+        work_dir: Folder of logs and ``predictions``. Default: the config's,
+            or ``work_dirs/<name of the config>``.
+        out: A ``.pkl`` file for the raw results. Default: none.
+        show: Whether to show the detections in a window. Default: False.
+        show_dir: Folder for images with the detections, inside of
+            ``<work_dir>/<time>``. Default: none.
+        wait_time: How long each image is shown, in seconds. Default: 2.
+        tta: Whether to merge the results of each image and its mirror image
+            (test-time augmentation). Default: False.
+        sha256: The first 8 or more digits of the checkpoint's SHA-256.
+            Default: not checked.
+        cfg_options: See :func:`train`.
+        launcher: See :func:`train`.
+        trust_checkpoint: See :func:`train`.
+        check_data: See :func:`train`.
+
+    Returns:
+        The metrics by name, such as ``'coco/bbox_mAP'``, from 0 to 1.
 
     Raises:
-        UserError: What the user can mend, before anything is written.
+        UserError: The test cannot work, and nothing was written.
+
+    Example:
+        >>> checkpoint = 'work_dirs/first/epoch_12.pth'
+        >>> metrics = mmext.test('my_config.py', checkpoint)
+        >>> metrics['coco/bbox_mAP']
+        0.374
     """
-    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+    check_launcher(launcher)
+    with trusting(trust_checkpoint):
+        with reported_once(launcher):
+            if out is not None:
+                _require_pickle(Path(out))
+            cfg = _read_config(config, cfg_options, work_dir, launcher)
+            if data is not None:
+                use_data_folder(cfg, data, classes)
+            if sha256 is not None:
+                require_sha256(checkpoint, sha256)
+            cfg.load_from = str(checkpoint)
+            cfg.resume = False
+            if show or show_dir:
+                _set_show(cfg, show, show_dir, wait_time)
+        checked = None
+        if is_first_process(launcher):
+            checked = preflight(cfg, ('test',), check_data)
+        if tta:
+            set_tta(cfg)
+            if checked is not None:
+                both = {**cfg.tta_model, 'module': checked.model}
+                checked = dataclasses.replace(
+                    checked, model=MODELS.build(both)
+                )
+        runner = build_runner(cfg, checked)
+        runner.register_hook(PredictionsHook())
+        if out is not None:
+            dump = DumpDetResults(out_file_path=str(out))
+            runner.test_evaluator.metrics.append(dump)
+        return runner.test()
+
+
+def _require_pickle(out: Path) -> None:
+    if out.suffix not in ('.pkl', '.pickle'):
         raise UserError(
-            f'--out {args.out}: the raw results are a pickle file',
-            f'--out {Path(args.out).with_suffix(".pkl")}. COCO result files '
-            'are written to WORK_DIR/predictions in any case.',
+            f'--out {out}: the raw results are a pickle file',
+            f'--out {out.with_suffix(".pkl")}. COCO result files are written '
+            'to WORK_DIR/predictions in any case.',
         )
-    cfg = _config(args)
-    if args.sha256 is not None:
-        require_sha256(args.checkpoint, args.sha256)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if args.show or args.show_dir:
-        _show(cfg, args)
-    if is_first_process(args.launcher):
-        preflight(cfg, ('test',), not args.skip_data_checks)
-    if args.tta:
-        set_tta(cfg)
-    runner = build_runner(cfg)
-    runner.register_hook(PredictionsHook())
-    if args.out is not None:
-        from mmdet.evaluation import DumpDetResults
-
-        runner.test_evaluator.metrics.append(
-            DumpDetResults(out_file_path=args.out)
-        )
-    return runner.test()
 
 
-def _config(args: Namespace) -> Config:
-    """Reads the config and applies what both tools share."""
-    if args.trust_checkpoint:
-        os.environ[TRUST] = '1'
-    check_launcher(args.launcher)
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    set_work_dir(cfg, args.work_dir, args.config)
+def _read_config(
+    config: str | Path | Config,
+    options: Options | None,
+    work_dir: str | Path | None,
+    launcher: str,
+) -> Config:
+    """Reads a config and sets the launcher and the work dir."""
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+        if options and not isinstance(options, Mapping):
+            options = parse_options(options)
+        merge_options(cfg, options or {})
+    else:
+        cfg = load_config(config, options)
+    cfg.launcher = launcher
+    set_work_dir(cfg, work_dir, cfg.filename or 'config.py')
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Builds the config's runner, ours where it names none."""
-    cfg.setdefault('runner_type', 'ReliableRunner')
+def build_runner(cfg: Config, checked: Preflight | None = None) -> Runner:
+    """Builds the runner that a config names, by default ``ReliableRunner``.
+
+    Args:
+        cfg: The config.
+        checked: What preflight built and read for this config. The runner
+            uses it, and ``CheckDataHook`` does not check the data again.
+            Default: None.
+    """
+    kind = cfg.setdefault('runner_type', 'ReliableRunner')
     if torch.cuda.is_available():
-        # What mmdet's tools do for torch.compile's sake.
+        # For torch.compile, as mmdet's tools do.
         from mmdet.utils import setup_cache_size_limit_of_dynamo
 
         setup_cache_size_limit_of_dynamo()
-    return RUNNERS.build(cfg)
+    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    if checked is None:
+        return RUNNERS.build(cfg)
+    if issubclass(kind, ReliableRunner):
+        runner = kind.from_cfg(cfg, checked)
+    else:
+        runner = RUNNERS.build(cfg)
+    for hook in runner.hooks:
+        if isinstance(hook, CheckDataHook):
+            hook.checked = True
+    return runner
 
 
-def _show(cfg: Config, args: Namespace) -> None:
-    from mmdet.engine.hooks.utils import trigger_visualization_hook
-
-    try:
-        trigger_visualization_hook(cfg, args)
-    except RuntimeError as error:
+def _set_show(
+    cfg: Config, show: bool, show_dir: str | Path | None, wait_time: float
+) -> None:
+    """Makes the config's visualization hook show or save detections."""
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
         raise UserError(
             '--show: the config has no visualization hook',
             '--cfg-options '
             '+default_hooks.visualization.type=DetVisualizationHook',
-        ) from error
+        )
+    hook.draw = True
+    if show:
+        hook.show = True
+        hook.wait_time = wait_time
+    if show_dir is not None:
+        hook.test_out_dir = str(show_dir)
 
 
 def set_tta(cfg: Config) -> None:
-    """Tests every image as it is and flipped; merges by NMS.
+    """Tests every image as it is and mirrored, and merges with NMS.
 
-    Uses the config's ``tta_model`` and ``tta_pipeline`` where it has them.
+    The config's ``tta_model`` and ``tta_pipeline`` are used if it has them.
     """
     if 'tta_model' not in cfg:
         cfg.tta_model = {
@@ -156,39 +322,50 @@ def set_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
-def set_work_dir(cfg: Config, work_dir: str | None, filename: str) -> None:
-    """The command line's folder, else the config's, else by its name."""
+def set_work_dir(
+    cfg: Config, work_dir: str | Path | None, filename: str | Path
+) -> None:
+    """Sets the folder of a run.
+
+    Args:
+        cfg: The config; changed in place.
+        work_dir: The folder. Default: the config's, or else
+            ``work_dirs/<stem of filename>``.
+        filename: The config file.
+
+    Raises:
+        UserError: The folder cannot be created or written.
+    """
     if work_dir is not None:
-        cfg.work_dir = work_dir
+        cfg.work_dir = str(work_dir)
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(filename).stem))
-    path = there = Path(cfg.work_dir)
-    while not os.path.exists(there):  # False, too, where nobody may look
-        there = there.parent
-    problem = ''
-    if not there.is_dir():
-        problem = f'{there} is a file'
-    elif not os.access(there, os.W_OK | os.X_OK):
-        problem = f'{there} is not writable'
-    if problem:
-        if there != path:
-            problem = f'{path} cannot be made: {problem}'
-        raise UserError(
-            f'work dir {problem}', 'Name a folder with --work-dir.'
-        )
+    path = existing = Path(cfg.work_dir)
+    while not os.path.exists(existing):  # False too if it must not be read
+        existing = existing.parent
+    if not existing.is_dir():
+        problem = f'{existing} is a file'
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f'{existing} is not writable'
+    else:
+        return
+    if existing != path:
+        problem = f'{path} cannot be made: {problem}'
+    raise UserError(f'work dir {problem}', 'Name a folder with --work-dir.')
 
 
 def set_amp(cfg: Config) -> None:
-    """Turns mixed precision on; the runner picks the device's type."""
+    """Turns on mixed precision; the runner picks the type of the device."""
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.loss_scale = 'dynamic'
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Turns the linear scaling of the learning rate on.
+    """Turns on the linear scaling of the learning rate.
 
     Raises:
-        UserError: The config does not say for which batch its rate is.
+        UserError: The config does not say for which total batch size its
+            learning rate is meant.
     """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(

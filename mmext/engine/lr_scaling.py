@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The linear scaling rule: what a learning rate is worth at another batch.
+"""The linear scaling rule of the learning rate.
 
-A config's learning rate belongs to one total batch, which mmdet's configs
-name in ``auto_scale_lr.base_batch_size``. With another one the rate should
-change in proportion (Goyal et al., "Accurate, Large Minibatch SGD", 2017).
+A config's learning rate is meant for one total batch size, which mmdet's
+configs name in ``auto_scale_lr.base_batch_size``. For another batch size the
+rate changes in proportion (Goyal et al., "Accurate, Large Minibatch SGD:
+Training ImageNet in 1 Hour", 2017, section 2.1).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LRScaling:
-    """The arithmetic from a config's batch to that of a run.
+    """The learning rate of a config and of a run with another batch size.
 
     Attributes:
-        base_batch: Images a step that the config's rate is meant for.
-        base_lr: The config's rate.
-        processes: Of the run, one a GPU.
-        images: A process and forward pass.
-        accumulated: Forward passes a step of the optimiser.
+        base_batch: Images of a step that the config's rate is meant for.
+        base_lr: The config's learning rate.
+        processes: Processes of the run, one for each GPU.
+        images: Images of a process in one forward pass.
+        accumulated: Forward passes of a step of the optimizer. Default: 1.
     """
 
     base_batch: int
@@ -33,17 +34,17 @@ class LRScaling:
 
     @property
     def batch(self) -> int:
-        """Images a step of the optimiser."""
+        """Images of a step of the optimizer."""
         return self.processes * self.images * self.accumulated
 
     @property
     def factor(self) -> float:
-        """What the rate is to be multiplied with."""
+        """What the config's learning rate is multiplied with."""
         return self.batch / self.base_batch
 
     @property
     def lr(self) -> float:
-        """The rate for this run's batch."""
+        """The learning rate for the batch size of the run."""
         return self.base_lr * self.factor
 
     def __str__(self) -> str:
@@ -64,16 +65,17 @@ class LRScaling:
 
 
 def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
-    """The scaling of a config's learning rate for a number of processes.
+    """Returns how the learning rate of a config scales.
 
     Args:
-        cfg: The config: ``auto_scale_lr.base_batch_size``,
-            ``optim_wrapper`` and ``train_dataloader.batch_size`` are read.
-        processes: Of the run, one a GPU.
+        cfg: The config; ``auto_scale_lr.base_batch_size``, ``optim_wrapper``
+            and ``train_dataloader.batch_size`` are read.
+        processes: Processes of the run, one for each GPU.
 
     Returns:
-        None where the config does not name its batch, or names no single
-        rate or batch (several optimisers, a batch sampler of its own).
+        None if the config does not name the batch size that its rate is meant
+        for, or has no single rate or batch size (several optimizers, a batch
+        sampler of its own).
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     wrapper = cfg.get('optim_wrapper') or {}

@@ -1,15 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Which memory format a detector runs in.
+"""The memory format that a detector runs in.
 
-mmdet runs contiguous (N, C, H, W). On a CPU, convolutions are faster with the
-channels last. The choice depends on the config and the device alone, so that
-a resumed run makes it again. A config forces it by its top-level key::
+mmdet uses contiguous (N, C, H, W) tensors. On a CPU, convolutions are faster
+with channels last. The choice depends only on the config and the device, so
+that a resumed run makes the same one. A config sets it with a top-level key::
 
     memory_format = 'channels_last'  # or 'contiguous'; default: 'auto'
 
-Measured on one core with benchmarks/backbones.py: see the second table of its
-result. Backbones that arrange their memory themselves (DWNet, gMLP, Swin) are
-as fast either way; on GPUs nothing was measured. Both are left as they are.
+The second table of benchmarks/results/backbones.md has times on one core.
+Backbones that arrange their memory themselves (DWNet, gMLP, Swin) are equally
+fast in both formats, and GPUs were not measured: ``'auto'`` keeps both
+contiguous.
 """
 
 from __future__ import annotations
@@ -27,28 +28,30 @@ FORMATS = {
     'channels_last': torch.channels_last,
     'contiguous': torch.contiguous_format,
 }
-# Convolutional throughout; names cover mmpretrain's and mmseg's, too.
+# They consist of convolutions. mmpretrain and mmseg use the same names.
 BACKBONES = ('ResNet', 'StarNet')
-# Some of mmdet's other heads call `view` on maps, which refuses the format.
+# Some other heads of mmdet call `view` on maps, which fails in this format.
 DETECTORS = ('TwoStageDetector', 'RetinaNet', 'ImageClassifier')
 
 
 def set_memory_format(
     model: nn.Module, device: str, memory_format: str = 'auto'
 ) -> str:
-    """Puts a model's weights into a memory format; maps follow the weights.
+    """Puts the weights of a model into a memory format.
+
+    The feature maps then have the same format.
 
     Args:
-        model: A model, not wrapped for distribution yet.
+        model: A model that is not wrapped for distribution yet.
         device: Where it runs, such as ``'cpu'``.
-        memory_format: ``'channels_last'``, ``'contiguous'``, or ``'auto'``:
-            see :func:`faster_format`.
+        memory_format: ``'channels_last'``, ``'contiguous'``, or ``'auto'``
+            for :func:`faster_format`. Default: ``'auto'``.
 
     Returns:
         The format that was set.
 
     Raises:
-        UserError: Another ``memory_format``.
+        UserError: The format is unknown.
     """
     choose('memory_format', memory_format, ('auto', *FORMATS))
     name = memory_format
@@ -61,10 +64,10 @@ def set_memory_format(
 
 @contextmanager
 def drawn_in_usual_order(model: nn.Module) -> Iterator[None]:
-    """Makes weights contiguous for a while, and then what they were.
+    """Makes the weights contiguous inside of the block.
 
-    PyTorch draws random numbers in the order of memory: with the channels
-    last, the same seed would give other initial weights.
+    PyTorch draws random numbers in the order of memory. With channels last,
+    the same seed would give other initial weights.
     """
     last = [
         p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous()
@@ -79,7 +82,7 @@ def drawn_in_usual_order(model: nn.Module) -> Iterator[None]:
 
 
 def faster_format(model: nn.Module, device: str) -> str:
-    """``channels_last`` where it was measured to be faster and is safe."""
+    """Returns ``channels_last`` if it was measured to be faster and works."""
     convolutional = _is_a(getattr(model, 'backbone', None), BACKBONES)
     on_cpu = torch.device(device).type == 'cpu'
     faster = on_cpu and convolutional and _is_a(model, DETECTORS)

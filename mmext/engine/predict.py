@@ -1,97 +1,123 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Detections on images that belong to no data set: pictures and COCO JSON.
+"""Detects objects in images and writes pictures and COCO result files.
 
-``OUT/pictures`` holds the images with boxes and masks, under the names and
-folders they had; ``OUT/bbox.json`` (and ``segm.json``) the detections as COCO
-results; ``OUT/images.json`` says which image and category each id means.
+``OUT/pictures`` has the images with boxes and masks, with the names and
+folders of the input. ``OUT/bbox.json`` (and ``segm.json``) are COCO results.
+``OUT/images.json`` says what the ids of images and categories mean.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmdet.apis import inference_detector, init_detector
+from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
-from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.utils import track_iter_progress
+from rich.progress import track
 from torch import nn
 
 from mmext.checkpoints.match import require_match
-from mmext.checkpoints.read import load
+from mmext.checkpoints.read import load, require_sha256
+from mmext.checkpoints.untrusted import trusting
 from mmext.engine.memory_format import set_memory_format
-from mmext.errors import UserError, did_you_mean
+from mmext.errors import UserError
 from mmext.models.build import build_model
-
-SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
-
-
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Image files, and those in folders and the folders inside them.
-
-    Raises:
-        UserError: A path that is not there, is no image, or holds none.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [
-                p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES
-            ]
-            if not inside:
-                have = sorted({p.suffix for p in path.rglob('*') if p.suffix})
-                raise UserError(
-                    f'folder {path} holds no image; it has '
-                    + (', '.join(have[:6]) or 'nothing'),
-                    f'Images end in {", ".join(sorted(SUFFIXES))}.',
-                )
-            found += sorted(inside)
-        elif not path.exists():
-            beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            near = did_you_mean(path.name, [p.name for p in beside])
-            raise UserError(
-                f'image {path} does not exist',
-                near or f'Look into {path.absolute().parent}.',
-            )
-        elif path.suffix.lower() not in SUFFIXES:
-            raise UserError(
-                f'{path} is not an image by its name',
-                f'Images end in {", ".join(sorted(SUFFIXES))}.',
-            )
-        else:
-            found.append(path)
-    return list(dict.fromkeys(p.absolute() for p in found))
+from mmext.utils.config import load_config
+from mmext.utils.files import write_json
+from mmext.utils.images import find_images
+from mmext.utils.text import count
 
 
-def load_detector(cfg: Config, checkpoint: str, device: str) -> nn.Module:
-    """A detector with every one of its weights from a checkpoint.
+def predict(
+    config: str | Path,
+    checkpoint: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = 'detections',
+    score_thr: float = 0.3,
+    device: str | None = None,
+    ann_file: str | Path | None = None,
+    sha256: str | None = None,
+    cfg_options: Mapping[str, Any] | Sequence[str] | None = None,
+    trust_checkpoint: bool = False,
+) -> dict[str, list[dict]]:
+    """Detects objects in images and writes pictures and COCO result files.
 
     Args:
-        cfg: A detection config.
-        checkpoint: File or URL; see :mod:`mmext.checkpoints.read`.
-        device: As torch names it.
+        config: The config file of a detector.
+        checkpoint: Its checkpoint, a file or URL.
+        images: Image files, or folders that are searched with their
+            sub-folders.
+        out: Folder of the results; it is created. Default: ``detections``.
+        score_thr: Lowest score of a detection that is drawn, from 0 to 1. The
+            result files have all detections. Default: 0.3.
+        device: A device of PyTorch. Default: the first GPU, or the CPU.
+        ann_file: A COCO file whose image and category ids are used. Default:
+            ids are counted from 1.
+        sha256: The first 8 or more digits of the checkpoint's SHA-256.
+            Default: not checked.
+        cfg_options: Changes of the config: dotted keys with their values, or
+            ``KEY=VALUE`` strings. Default: none.
+        trust_checkpoint: Whether to unpickle anything that the checkpoint
+            holds, which can run any code. Default: False.
+
+    Returns:
+        The COCO results ``bbox`` and, of a mask detector, ``segm``.
 
     Raises:
-        UserError: No such device, not a detector, or a checkpoint that does
-            not fit.
+        UserError: The prediction cannot work, and nothing was written. If
+            images cannot be read, it is raised at the end, and the results of
+            the other images are written.
+
+    Example:
+        >>> found = mmext.predict('my_config.py', 'epoch_12.pth', 'photos')
+        >>> found['bbox'][0]
+        {'image_id': 1, 'category_id': 1, 'bbox': [...], 'score': 0.98}
+    """
+    if isinstance(images, str | Path):
+        images = [images]
+    files = find_images(images)
+    cfg = load_config(config, cfg_options)
+    if sha256 is not None:
+        require_sha256(checkpoint, sha256)
+    if device is None:
+        device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    with trusting(trust_checkpoint):
+        detector = load_detector(cfg, checkpoint, device)
+    print(f'{count(len(files), "image")} on {device}', flush=True)
+    return detect(detector, files, Path(out), score_thr, ann_file)
+
+
+def load_detector(
+    cfg: Config, checkpoint: str | Path, device: str
+) -> Detector:
+    """Builds a detector and loads all its weights from a checkpoint.
+
+    Args:
+        cfg: The config of a detector.
+        checkpoint: A file or URL; see :mod:`mmext.checkpoints.read`.
+        device: A device of PyTorch.
+
+    Raises:
+        UserError: The device does not exist, the config is not a detector, or
+            the checkpoint does not fit.
     """
     try:
         torch.zeros(1, device=device)
     except (AssertionError, RuntimeError) as error:
         raise UserError(
-            f'device {device!r} is not here: {str(error).splitlines()[0]}',
+            f'device {device!r} is not available: '
+            f'{str(error).splitlines()[0]}',
             f'{torch.cuda.device_count()} GPUs are visible; --device cpu '
             'works everywhere.',
         ) from error
@@ -103,24 +129,51 @@ def load_detector(cfg: Config, checkpoint: str, device: str) -> nn.Module:
             + ('' if 'test_dataloader' in cfg else ', no test_dataloader'),
             'Name the config that the detector was trained with.',
         )
-    init_default_scope(scope)
-    if 'init_cfg' in cfg.model.get('backbone', {}):
-        cfg.model.backbone.init_cfg = None  # the checkpoint has them all
-    require_match(build_model(cfg.model), load(checkpoint), checkpoint)
-    model = init_detector(cfg, checkpoint, device=device)
-    set_memory_format(model, device, cfg.get('memory_format', 'auto'))
-    _name_classes(model)
-    return model
+    cfg = copy.deepcopy(cfg)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset or 'datasets' in dataset:
+        inner = dataset.get('dataset') or dataset['datasets'][0]
+        dataset = cfg.test_dataloader.dataset = inner
+    return Detector(cfg, str(checkpoint), device, show_progress=False)
+
+
+class Detector(DetInferencer):
+    """mmdet's inferencer with weights that all fit and a name for each label.
+
+    Example:
+        >>> detector = load_detector(cfg, 'epoch_12.pth', 'cpu')
+        >>> image = np.zeros((480, 640, 3), np.uint8)  # in BGR order
+        >>> detector(image)['predictions'][0].keys()
+        dict_keys(['labels', 'scores', 'bboxes'])
+    """
+
+    def _init_model(
+        self, cfg: Config, weights: str, device: str = 'cpu'
+    ) -> nn.Module:
+        """Builds the model once and reads the checkpoint once."""
+        model = build_model(cfg.model)
+        content = load(weights)
+        require_match(model, content, weights)
+        model.cfg = cfg
+        self._load_weights_to_model(model, content, cfg)
+        model.to(device)
+        set_memory_format(model, device, cfg.get('memory_format', 'auto'))
+        _name_classes(model)
+        return model.eval()
+
+    def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:
+        """Draws into files only, whatever backends the config has."""
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = self.model.dataset_meta
+        return visualizer
 
 
 def _name_classes(model: nn.Module) -> None:
-    """As many names as the heads tell apart, whatever the checkpoint has."""
-    dataset = model.cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    told = (dataset.get('metainfo') or {}).get('classes')
-    names = list(told or model.dataset_meta['classes'])
-    count = max(
+    """Gives every label of the heads a name and a colour."""
+    meta = model.dataset_meta
+    metainfo = model.cfg.test_dataloader.dataset.get('metainfo') or {}
+    names = list(metainfo.get('classes') or meta['classes'])
+    labels = max(
         (
             m.num_classes
             for m in model.modules()
@@ -128,22 +181,24 @@ def _name_classes(model: nn.Module) -> None:
         ),
         default=len(names),
     )
-    names += [f'class {i}' for i in range(len(names), count)]
-    model.dataset_meta['classes'] = tuple(names[:count])
-    if len(model.dataset_meta['palette']) < count:
-        model.dataset_meta['palette'] = 'random'
+    names += [f'class {i}' for i in range(len(names), labels)]
+    meta['classes'] = tuple(names[:labels])
+    if len(meta['palette']) < labels:
+        meta['palette'] = 'random'
 
 
 class Ids:
-    """What image and category ids in the results mean.
+    """The ids of images and categories in the results.
 
     Args:
-        images: The files.
-        classes: Names in the order of the labels.
-        ann_file: A COCO file whose ids to use. Default: count from 1.
+        images: The image files.
+        classes: Class names in the order of the labels.
+        ann_file: A COCO file whose ids are used. Default: ids are counted
+            from 1.
 
     Raises:
-        UserError: The file is not COCO, or lacks an image or a class.
+        UserError: The file is not a COCO file, or an image or a class is
+            missing from it.
     """
 
     def __init__(
@@ -171,14 +226,17 @@ class Ids:
             raise UserError(
                 f'--ann {ann_file} does not name all images and classes: '
                 f'{type(error).__name__} {error}',
-                'Give the COCO annotation file of these images, or leave '
-                '--ann out: ids then count from 1.',
+                'Give the COCO annotation file of these images, or omit --ann '
+                'to count the ids from 1.',
             ) from error
 
-    def described(
-        self, sizes: dict[Path, tuple[int, int]], root: Path
-    ) -> dict:
-        """A COCO file without annotations."""
+    def as_coco(self, sizes: dict[Path, tuple[int, int]], root: Path) -> dict:
+        """Returns the content of a COCO file without annotations.
+
+        Args:
+            sizes: Image -> (height, width) in pixels.
+            root: The folder that file names are relative to.
+        """
         return {
             'images': [
                 {
@@ -200,7 +258,7 @@ class Ids:
 def coco_results(
     sample: DetDataSample, image_id: int, ids: Ids
 ) -> Iterator[tuple[dict, dict | None]]:
-    """Each detection as COCO has it: a box, and a mask where there is one."""
+    """Yields each detection as a COCO box and, if there is one, a mask."""
     found = sample.pred_instances.cpu().numpy()
     masks: Sequence[Any] = [None] * len(found)
     if 'masks' in found:
@@ -228,86 +286,77 @@ def coco_results(
 
 
 def detect(
-    model: nn.Module,
+    detector: Detector,
     images: Sequence[Path],
-    out: str | Path,
+    out: Path,
     score_thr: float = 0.3,
     ann_file: str | Path | None = None,
 ) -> dict[str, list[dict]]:
-    """Detects, draws and writes, with progress and time left.
+    """Detects, draws and writes, and shows the progress with the time left.
 
     Args:
-        model: Of :func:`load_detector`.
-        images: Of :func:`find_images`.
-        out: Folder of the results; made if need be.
-        score_thr: Least score of a detection that is drawn. The JSON has all.
-            Default: 0.3.
-        ann_file: A COCO file whose ids to use. Default: count from 1.
+        detector: A detector of :func:`load_detector`.
+        images: Image files, see :func:`mmext.utils.images.find_images`.
+        out: See :func:`predict`.
+        score_thr: See :func:`predict`.
+        ann_file: See :func:`predict`.
 
     Returns:
-        ``bbox`` and, of a mask detector, ``segm``: COCO results.
+        See :func:`predict`.
 
     Raises:
-        UserError: Before anything is done, for what :class:`Ids` refuses or a
-            folder that cannot be written; in the end, for images that could
-            not be read. The others' results are there then.
+        UserError: See :func:`predict`.
     """
-    ids = Ids(images, model.dataset_meta['classes'], ann_file)
-    out = Path(out)
+    ids = Ids(images, detector.model.dataset_meta['classes'], ann_file)
     try:
         (out / 'pictures').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f'results cannot go to {out}: {error}', 'Name another --out.'
+            f'results cannot be written to {out}: {error}',
+            'Name another folder with --out.',
         ) from error
     root = Path(os.path.commonpath([p.parent for p in images]))
-    draw = DetLocalVisualizer()
-    draw.dataset_meta = model.dataset_meta
-    pipeline = Compose(get_test_pipeline_cfg(model.cfg.copy()))
-    results: dict[str, list[dict]] = {'bbox': [], 'segm': []}
+    boxes: list[dict] = []
+    masks: list[dict] = []
     sizes: dict[Path, tuple[int, int]] = {}
     unreadable: list[Path] = []
-    for path in track_iter_progress(images, file=sys.stdout):
-        image = (
-            cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-            if path.stat().st_size
-            else None
-        )
+    for path in track(images, 'Detecting'):
+        image = _read(path)
         if image is None:
             unreadable.append(path)
             continue
         sizes[path] = image.shape[:2]
-        sample = inference_detector(model, str(path), pipeline)
+        (sample,) = detector(image, return_datasamples=True)['predictions']
         for box, mask in coco_results(sample, ids.images[path], ids):
-            results['bbox'].append(box)
+            boxes.append(box)
             if mask is not None:
-                results['segm'].append(mask)
-        picture = out / 'pictures' / path.relative_to(root)
-        draw.add_datasample(
+                masks.append(mask)
+        detector.visualizer.add_datasample(
             path.name,
             image[..., ::-1],
             sample,
             draw_gt=False,
             pred_score_thr=score_thr,
-            out_file=str(picture),
+            out_file=str(out / 'pictures' / path.relative_to(root)),
         )
-    print()
-    results = {k: v for k, v in results.items() if v or k == 'bbox'}
+    results = {'bbox': boxes}
+    if masks:
+        results['segm'] = masks
     for kind, entries in results.items():
-        _write(out / f'{kind}.json', entries)
-    _write(out / 'images.json', ids.described(sizes, root))
+        write_json(out / f'{kind}.json', entries)
+    write_json(out / 'images.json', ids.as_coco(sizes, root))
     if unreadable:
         raise UserError(
             f'{len(unreadable)} of {len(images)} images could not be read; '
             f'the first: {unreadable[0]} '
             f'({unreadable[0].stat().st_size} bytes)',
-            f'Get them again. The results of the others are in {out}.',
+            'Replace these files. The results of the other images are in '
+            f'{out}.',
         )
     return results
 
 
-def _write(path: Path, content: object) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_text(json.dumps(content), encoding='utf-8')
-    os.replace(temporary, path)
+def _read(path: Path) -> np.ndarray | None:
+    """Returns an image in BGR order, or None if it cannot be read."""
+    content = np.fromfile(path, np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None

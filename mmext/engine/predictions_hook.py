@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Keeps a test's predictions where comparisons find them.
+"""Writes a test's predictions to the work dir, where comparisons find them.
 
 ``<work_dir>/predictions/<checkpoint>.bbox.json`` (and ``.segm.json``) are
-COCO result files; ``<checkpoint>.meta.json`` beside them says on what and
-with what they were made. They are written elsewhere and moved when whole.
+COCO result files. ``<checkpoint>.meta.json`` beside them describes the data,
+the checkpoint and the versions that they were made with. All files are
+written to a temporary folder and moved when they are complete.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import mmdet
@@ -22,6 +25,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmext.utils.files import sha256
 from mmext.version import __version__
@@ -31,77 +35,82 @@ from mmext.version import __version__
 class PredictionsHook(Hook):
     """Writes the predictions of a test as COCO result files.
 
-    Every metric of the evaluator that can dump (``outfile_prefix``) and was
-    not told where does so. From the second on, names end in ``-1``, ``-2``.
+    Every metric of the evaluator that can write its results and has no
+    ``outfile_prefix`` writes them. The names of the second and later metrics
+    end in ``-1``, ``-2``, ...
 
     Args:
-        name: Stem of the files. Default: the checkpoint's.
+        name: Stem of the files. Default: that of the checkpoint.
     """
 
     priority = 'LOWEST'
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
-        self._dumping: list[BaseMetric] = []
+        self._metrics: list[BaseMetric] = []
         self._seed: int | None = None
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
         """Notes the seed of the training that made the checkpoint."""
         self._seed = checkpoint.get('meta', {}).get('seed')
 
-    def before_test(self, runner) -> None:
-        """Points the metrics to a temporary folder beside the final one."""
-        self._dumping = [
+    def before_test(self, runner: Runner) -> None:
+        """Makes the metrics write to a temporary folder."""
+        self._metrics = [
             metric
             for metric in runner.test_evaluator.metrics
             if getattr(metric, 'outfile_prefix', '') is None
         ]
+        if runner.rank != 0:
+            return
         folder = Path(runner.work_dir, 'predictions')
-        if runner.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._temporary = tempfile.TemporaryDirectory(
-                prefix='.writing-', dir=folder
-            )
-            for i, metric in enumerate(self._dumping):
-                metric.outfile_prefix = str(
-                    Path(self._temporary.name, self._stem(runner, i))
-                )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix='.writing-', dir=folder
+        )
+        for i, metric in enumerate(self._metrics):
+            stem = self._stem(runner, i)
+            metric.outfile_prefix = str(Path(self._temporary.name, stem))
 
-    def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Adds the side files and moves all of them into place."""
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Writes the descriptions and moves all files into place."""
         if runner.rank != 0:
             return
         written = Path(self._temporary.name)
-        for i, metric in enumerate(self._dumping):
-            side = written / f'{self._stem(runner, i)}.meta.json'
-            side.write_text(
-                json.dumps(
-                    describe(runner, metric, metrics or {}, self._seed),
-                    indent=1,
-                )
-            )
+        for i, metric in enumerate(self._metrics):
+            meta = describe(runner, metric, metrics or {}, self._seed)
+            path = written / f'{self._stem(runner, i)}.meta.json'
+            path.write_text(json.dumps(meta, indent=1))
             metric.outfile_prefix = None
         for file in sorted(written.iterdir()):
             os.replace(file, written.parent / file.name)
         self._temporary.cleanup()
-        if self._dumping:
+        if self._metrics:
             runner.logger.info(f'Predictions are in {written.parent}')
 
-    def _stem(self, runner, index: int) -> str:
+    def _stem(self, runner: Runner, index: int) -> str:
         stem = self.name or Path(str(runner._load_from)).stem
         return f'{stem}-{index}' if index else stem
 
 
 def describe(
-    runner, metric: BaseMetric, metrics: dict, seed: int | None = None
-) -> dict:
-    """What the side file says.
+    runner: Runner,
+    metric: BaseMetric,
+    metrics: Mapping[str, Any],
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Returns the content of a ``.meta.json`` file.
 
     Args:
         runner: The runner after its test.
-        metric: The metric that dumped.
+        metric: The metric that wrote its results.
         metrics: All metrics of the test.
-        seed: Of the training that made the checkpoint. Default: unknown.
+        seed: The seed of the training that made the checkpoint. Default:
+            unknown.
     """
     dataset = runner.test_dataloader.dataset
     ann_file = getattr(metric, 'ann_file', None) or getattr(
@@ -128,12 +137,15 @@ def describe(
         'checkpoint_sha256': local and sha256(checkpoint),
         'seed': seed,
         'versions': versions(),
-        'metrics': {k: _plain(v) for k, v in metrics.items()},
+        'metrics': {
+            name: value.item() if hasattr(value, 'item') else value
+            for name, value in metrics.items()
+        },
     }
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Returns the versions of the packages that a result depends on."""
     modules = (mmdet, mmcv, mmengine, torch, numpy)
     found = {'mmext': __version__}
     found |= {m.__name__: str(m.__version__) for m in modules}
@@ -143,8 +155,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _plain(value):
-    """A number as JSON has it: -1 and nan stay what they are."""
-    return value.item() if hasattr(value, 'item') else value

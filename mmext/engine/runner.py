@@ -1,20 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""MMEngine's runner, on any device and hard to lose work with.
+"""MMEngine's runner with exact resume, guards and support for the CPU.
 
 ``tools/train.py`` and ``tools/test.py`` of mmext use it. mmdet's own tools
-and ``mim train mmdet`` do with one line in the config::
+and ``mim train mmdet`` use it if the config has this line::
 
     runner_type = 'ReliableRunner'
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import (
     broadcast_object_list,
@@ -30,19 +32,22 @@ from mmengine.hooks import (
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmext.checkpoints.files import newest_valid, replace_durably
+from mmext.checkpoints.files import newest_complete, writing
 from mmext.checkpoints.match import require_match
 from mmext.checkpoints.pretrained import require_start, watch_pretrained
+from mmext.checkpoints.read import load
+from mmext.checks.preflight import Preflight
 from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
+    allow_bfloat16_sync_bn,
     check_launcher,
     cores,
     init_gloo,
-    mend_sync_bn,
     replace_torch_sync_bn,
 )
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
@@ -59,31 +64,62 @@ from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.resume.validation import ResumeValidationHook
 from mmext.errors import UserError
 from mmext.utils.files import sha256
+from mmext.utils.modules import unwrap
+from mmext.utils.random_state import set_random_state
 
 
 @RUNNERS.register_module()
 class ReliableRunner(Runner):
     """A ``Runner`` that differs from its parent in these points.
 
-    - Several processes work without a GPU (gloo), SyncBN included, and
+    - Several processes run without a GPU (gloo), SyncBN included, and
       validate with the same BN statistics.
     - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
-    - The faster memory format is used, see :mod:`mmext.engine.memory_format`.
-    - ``auto_scale_lr`` counts accumulated batches and shows its arithmetic.
-    - A checkpoint is written beside its place, flushed, read back and only
-      then renamed; a full disk stops the run and leaves the older ones.
-    - Resuming takes the newest *whole* checkpoint, and the run then ends
+    - Models run in the faster memory format; see
+      :mod:`mmext.engine.memory_format`.
+    - ``auto_scale_lr`` counts accumulated batches and logs its arithmetic.
+    - A checkpoint is written to a temporary file, flushed, read back and then
+      renamed. A full disk stops the run and leaves the older checkpoints.
+    - Resuming takes the newest complete checkpoint. The resumed run ends
       where the undisturbed one ends, bit for bit on the CPU.
-    - Testing a checkpoint that does not fit the model is an error, and so is
-      training from one of which less than half fits, or no backbone.
-    - A loss or gradient that is not finite stops the run; Ctrl-C saves.
+    - Testing raises an error if a checkpoint does not fit the model. Training
+      raises one if less than half of it fits, or no backbone.
+    - A loss or gradient that is not finite stops the run. Ctrl-C saves.
     - Curves are drawn, and a table of the validations ends the log.
+
+    Args:
+        checked: What :func:`mmext.checks.preflight.preflight` built and read
+            for the same config. A run of one process uses its model and its
+            checkpoint instead of building and reading them again. Default:
+            None.
+        args: Of ``Runner``.
+        kwargs: Of ``Runner``.
     """
 
-    _evaluating = False
+    def __init__(
+        self, *args: Any, checked: Preflight | None = None, **kwargs: Any
+    ) -> None:
+        self._checked = checked
+        self._evaluating = False
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_cfg(
+        cls, cfg: Config, checked: Preflight | None = None
+    ) -> ReliableRunner:
+        """Builds a runner from a config.
+
+        Args:
+            cfg: The config; it is copied.
+            checked: See the class. Default: None.
+        """
+        cfg = copy.deepcopy(cfg)
+        names = set(inspect.signature(Runner).parameters) - {'cfg'}
+        settings = {name: cfg[name] for name in names if name in cfg}
+        return cls(checked=checked, cfg=cfg, **settings)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Meets the other processes, on GPUs or on none."""
+        """Joins the other processes, with or without GPUs."""
         check_launcher(self.launcher)
         if get_device() == 'cpu':
             if self.distributed and not is_distributed():
@@ -92,17 +128,28 @@ class ReliableRunner(Runner):
             torch.set_num_threads(min(torch.get_num_threads(), cores()))
         super().setup_env(env_cfg)
 
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Builds the model, or takes the one that preflight has built.
+
+        The random numbers that follow are the same in both cases.
+        """
+        # Models may ask for the number of processes when they are built.
+        if self._checked is None or self.distributed:
+            return super().build_model(model)
+        set_random_state(self._checked.random_state)
+        return self._checked.model.train()
+
     def wrap_model(
         self, model_wrapper_cfg: dict | None, model: nn.Module
     ) -> nn.Module:
-        """Picks the memory format; adds what DDP needs without a GPU."""
+        """Sets the memory format, and what DDP needs without a GPU."""
         memory_format = self.cfg.get('memory_format', 'auto')
         set_memory_format(model, get_device(), memory_format)
         if self.distributed and get_device() == 'cpu':
             replace_torch_sync_bn(model)
             if self.cfg.get('sync_bn') == 'torch':
                 self.cfg.sync_bn = 'mmcv'
-            # The keys that the parent sets where it is given none.
+            # The keys that the parent sets if it is given none.
             model_wrapper_cfg = {
                 'broadcast_buffers': False,
                 'find_unused_parameters': self.cfg.get(
@@ -112,14 +159,14 @@ class ReliableRunner(Runner):
                 'device_ids': None,
             }
             wrapped = super().wrap_model(model_wrapper_cfg, model)
-            mend_sync_bn(wrapped)
+            allow_bfloat16_sync_bn(wrapped)
             return wrapped
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_optim_wrapper(
         self, optim_wrapper: dict | OptimWrapper
     ) -> OptimWrapper:
-        """Replaces the wrapper that needs a GPU where there is none."""
+        """Replaces ``AmpOptimWrapper``, which needs a GPU, on the CPU."""
         if (
             isinstance(optim_wrapper, dict)
             and optim_wrapper.get('type') == 'AmpOptimWrapper'
@@ -135,9 +182,9 @@ class ReliableRunner(Runner):
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None
     ) -> None:
-        """Scales the rate to the images of a step, and shows how.
+        """Scales the learning rate to the images of a step and logs how.
 
-        The parent leaves accumulated batches out.
+        The parent does not count accumulated batches.
         """
         scaling = lr_scaling(self.cfg, self.world_size)
         if scaling is None or not (auto_scale_lr or {}).get('enable'):
@@ -153,15 +200,15 @@ class ReliableRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Suits the loader to its number of workers, and shields them."""
+        """Builds a loader whose workers are seeded and shielded."""
         if isinstance(dataloader, dict):
             dataloader = copy.deepcopy(dataloader)
             if not dataloader.get('num_workers'):
-                # torch refuses both without workers.
+                # PyTorch refuses both if there are no workers.
                 dataloader.pop('persistent_workers', None)
                 dataloader.pop('prefetch_factor', None)
             elif dataloader.get('sampler', {}).get('shuffle'):
-                # A worker that outlives the epoch carries its generator on.
+                # A worker that outlives the epoch would keep its generator.
                 dataloader['persistent_workers'] = False
                 dataloader.setdefault(
                     'worker_init_fn', {'type': 'epoch_worker_init'}
@@ -176,8 +223,8 @@ class ReliableRunner(Runner):
     ) -> Visualizer:
         """Gives every run of this process its own log folder.
 
-        mmdet's configs all name their visualizer ``visualizer``, and a name
-        stands for the first of its instances.
+        All configs of mmdet name their visualizer ``visualizer``, and
+        MMEngine returns the first instance of that name.
         """
         if isinstance(visualizer, dict) and Visualizer.check_instance_created(
             visualizer.get('name', '')
@@ -186,11 +233,11 @@ class ReliableRunner(Runner):
         return super().build_visualizer(visualizer)
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        """Gathers results by message, not through files, over gloo."""
+        """Builds an evaluator that gathers results over gloo, not files."""
         built = super().build_evaluator(evaluator)
         if self.distributed and get_device() == 'cpu':
             for metric in built.metrics:
-                metric.collect_device = 'gpu'  # means: all_gather_object
+                metric.collect_device = 'gpu'  # that is: all_gather_object
         return built
 
     def register_hooks(
@@ -198,11 +245,11 @@ class ReliableRunner(Runner):
         default_hooks: dict | None = None,
         custom_hooks: list | None = None,
     ) -> None:
-        """Adds what the class promises; keeps two checkpoints at least."""
+        """Adds the hooks of this class; keeps at least two checkpoints."""
         super().register_hooks(default_hooks, custom_hooks)
         for hook in [*self.hooks]:
             if isinstance(hook, EarlyStoppingHook):
-                # Before a new best checkpoint, which is to have its count.
+                # Before a new best checkpoint, which stores its count.
                 self.hooks.remove(hook)
                 self.register_hook(hook, 'LOW')
         present = {type(hook) for hook in self.hooks}
@@ -220,16 +267,17 @@ class ReliableRunner(Runner):
         if self.distributed and not any(
             isinstance(hook, SyncBuffersHook) for hook in self.hooks
         ):
-            # Else each process validates with its own BN statistics, and the
-            # checkpoint, which has the first one's, cannot reproduce the AP.
+            # Otherwise each process validates with its own BN statistics,
+            # and the checkpoint, which has those of the first process,
+            # cannot reproduce the AP.
             self.register_hook(SyncBuffersHook())
         for hook in self.hooks:
             if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
-                # It removes the old one before it writes the new one.
+                # It removes the old file before it writes the new one.
                 hook.max_keep_ckpts = 2
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Takes the loop that can go on in the middle of an epoch."""
+        """Builds a loop that can resume in the middle of an epoch."""
         if isinstance(loop, dict):
             loop = dict(loop)
             by_epoch = loop.get('by_epoch')
@@ -239,7 +287,7 @@ class ReliableRunner(Runner):
         return super().build_train_loop(loop)
 
     def train(self) -> nn.Module:
-        """Trains; Ctrl-C and SIGTERM save before they stop it."""
+        """Trains; Ctrl-C and SIGTERM save a checkpoint first."""
         try:
             return super().train()
         finally:
@@ -248,35 +296,44 @@ class ReliableRunner(Runner):
                     hook.stop_listening()
 
     def test(self) -> dict:
-        """Tests; every tensor of the checkpoint must fit."""
+        """Tests; every tensor of the checkpoint must fit the model."""
         self._evaluating = True
         return super().test()
 
     def val(self) -> dict:
-        """Validates; every tensor of the checkpoint must fit."""
+        """Validates; every tensor of the checkpoint must fit the model."""
         self._evaluating = True
         return super().val()
 
     def load_or_resume(self) -> None:
-        """Resumes from the newest whole checkpoint where none is named."""
+        """Loads or resumes; finds the newest checkpoint if none is named."""
         if self._resume and self._load_from is None and not self._has_loaded:
-            found = [None]
-            if self.rank == 0:
-                found = [newest_valid(self.work_dir, self.logger.warning)]
+            found = [self._newest() if self.rank == 0 else None]
             broadcast_object_list(found)
             if found[0] is None:
                 self.logger.warning(
-                    f'Nothing to resume in {self.work_dir}: starting anew'
+                    f'Nothing to resume in {self.work_dir}: starting from '
+                    'the beginning'
                 )
                 self._resume = False
                 self._load_from = self.cfg.get('start_from')
             else:
                 self.logger.info(f'Resuming from {found[0]}')
-                self._load_from = str(found[0])
+                self._load_from = found[0]
         super().load_or_resume()
+        self._checked = None  # frees the checkpoint
+
+    def _newest(self) -> str | None:
+        """Returns the newest complete checkpoint of the work dir."""
+        if self._checked is None:
+            found = newest_complete(self.work_dir, self.logger.warning)
+            return None if found is None else str(found[0])
+        for line in self._checked.skipped:
+            self.logger.warning(line)
+        return self._checked.checkpoint_path if self._checked.resume else None
 
     def _init_model_weights(self) -> None:
-        """Says what ``init_cfg`` loaded, and stops where it was nothing."""
+        """Initialises weights; checks and logs what ``init_cfg`` loads."""
         with drawn_in_usual_order(self.model), watch_pretrained(self.model):
             super()._init_model_weights()
 
@@ -287,26 +344,37 @@ class ReliableRunner(Runner):
         strict: bool = False,
         revise_keys: list = [(r'^module.', '')],  # noqa: B006
     ) -> dict:
-        """Loads a checkpoint after checking how much of it fits."""
-        self._reading = filename
-        return super().load_checkpoint(
-            filename, map_location, strict, revise_keys
-        )
+        """Loads a checkpoint after checking how much of it fits.
 
-    def call_hook(self, fn_name: str, **kwargs) -> None:
-        """Checks a checkpoint between its reading and its use."""
-        if fn_name == 'after_load_checkpoint':
-            name = str(self._reading)
-            least = 1.0 if self._evaluating or self._resume else 0.5
-            checkpoint = kwargs['checkpoint']
-            found = require_match(self.model, checkpoint, name, least)
-            told = str(found)
-            if least < 1:
-                told += f' ({require_start(self.model, checkpoint, name)})'
-            if self.rank == 0 and Path(name).is_file():
-                name += f' (SHA-256 {sha256(name)})'
-            self.logger.info(f'Checkpoint {name}: {told}')
-        super().call_hook(fn_name, **kwargs)
+        Raises:
+            UserError: Too little of it fits the model.
+        """
+        content = self._read(filename, map_location)
+        least = 1.0 if self._evaluating or self._resume else 0.5
+        text = str(require_match(self.model, content, str(filename), least))
+        if least < 1:
+            parts = require_start(self.model, content, str(filename))
+            text += f' ({parts})'
+        name = str(filename)
+        if self.rank == 0 and Path(filename).is_file():
+            name += f' (SHA-256 {sha256(filename)})'
+        self.logger.info(f'Checkpoint {name}: {text}')
+        self.call_hook('after_load_checkpoint', checkpoint=content)
+        _load_checkpoint_to_model(
+            unwrap(self.model), content, strict, revise_keys=revise_keys
+        )
+        self._has_loaded = True
+        return content
+
+    def _read(self, filename: str, map_location: str | Callable) -> dict:
+        """Reads a checkpoint, or takes what preflight has read."""
+        checked = self._checked
+        # Several processes download a URL together.
+        if checked is None or self.distributed:
+            return load(filename, map_location)
+        if checked.checkpoint_path != str(filename):
+            return load(filename, map_location)
+        return checked.checkpoint
 
     @master_only
     def save_checkpoint(
@@ -320,36 +388,32 @@ class ReliableRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """Writes a checkpoint whole or not at all.
+        """Writes a checkpoint completely or not at all.
 
         Raises:
-            UserError: The disk is full; nothing was left half-written.
+            UserError: The disk is full. No incomplete file is left.
         """
+        options = {
+            'file_client_args': file_client_args,
+            'save_optimizer': save_optimizer,
+            'save_param_scheduler': save_param_scheduler,
+            'meta': meta,
+            'by_epoch': by_epoch,
+            'backend_args': backend_args,
+        }
         local = '://' not in str(out_dir) and not backend_args
-        name = f'{filename}.tmp' if local else filename
-        temporary, final = Path(out_dir, name), Path(out_dir, filename)
+        path = Path(out_dir, filename)
         try:
-            super().save_checkpoint(
-                out_dir,
-                name,
-                file_client_args,
-                save_optimizer,
-                save_param_scheduler,
-                meta,
-                by_epoch,
-                backend_args,
-            )
             if local:
-                replace_durably(temporary, final)
+                with writing(path) as part:
+                    super().save_checkpoint(out_dir, part.name, **options)
+            else:
+                super().save_checkpoint(out_dir, filename, **options)
         except OSError as error:
             raise UserError(
-                f'checkpoint {final} could not be written: {error}',
+                f'checkpoint {path} could not be written: {error}',
                 'Free some space, then run the same command with --resume: '
-                'it continues from the last whole checkpoint.',
+                'it continues from the last complete checkpoint.',
             ) from error
-        finally:
-            if local:  # a second Ctrl-C may come while it is written
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-        if local and (told := disk_warning(self, final.stat().st_size)):
-            self.logger.warning(told)
+        if local and (warning := disk_warning(self, path.stat().st_size)):
+            self.logger.warning(warning)

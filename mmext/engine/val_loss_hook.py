@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The training loss on the validation images: does the model overfit?"""
+"""The training loss on the validation images, which shows overfitting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmext.errors import UserError
+from mmext.utils.modules import unwrap
 from mmext.utils.random_state import random_state_kept, seed_everything
 
 
@@ -21,36 +22,35 @@ from mmext.utils.random_state import random_state_kept, seed_everything
 class ValLossHook(Hook):
     """Adds ``val_loss`` and its terms to the metrics of a validation.
 
-    They are logged and drawn with them, and can be monitored
+    They are logged and drawn with the metrics, and can be monitored
     (``save_best='val_loss'``, ``EarlyStoppingHook(monitor='val_loss')``). The
-    model is in evaluation mode; what the losses draw at random (anchors,
-    regions) is the same in every epoch, and training draws what it would have
-    drawn. Costs a second pass over the validation images.
+    model is in evaluation mode. What the losses draw at random (anchors,
+    regions) is the same in every epoch, and the hook does not change what
+    training draws. It costs a second pass over the validation images.
 
     Args:
         dataloader: Images with annotations as for training. Default: the
-            validation loader, its annotations loaded before the images are
-            resized, so that boxes and masks are resized as well.
+            validation loader, with the annotations loaded before the images
+            are resized, so that boxes and masks are resized as well.
     """
 
-    priority = 'HIGHEST'  # before who logs, saves the best, or stops
+    priority = 'HIGHEST'  # before the hooks that log, save the best, or stop
 
     def __init__(self, dataloader: dict | None = None) -> None:
         self.dataloader = dataloader
         self._loader = None
 
     @torch.no_grad()
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Runs over the images once more."""
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Computes the losses on all validation images."""
         if metrics is None:
             return
         if self._loader is None:
             cfg = self.dataloader or for_losses(runner.cfg.val_dataloader)
             self._loader = runner.build_dataloader(cfg, seed=runner.seed)
-        model = runner.model
-        while is_model_wrapper(model):
-            model = model.module
-        model.eval()
+        model = unwrap(runner.model).eval()
         sums: dict[str, Any] = {}
         images = 0
         with random_state_kept():
@@ -69,12 +69,16 @@ class ValLossHook(Hook):
         means = (total[:-1] / total[-1]).tolist()
         for name, mean in zip(sums, means, strict=True):
             metrics[f'val_{name}'] = mean
-            # What is called a loss is logged as a mean over the last 50.
+            # MMEngine logs a mean over 50 steps for names that contain
+            # 'loss'.
             runner.message_hub.log_scalars.pop(f'val/val_{name}', None)
 
 
 def for_losses(loader: dict) -> ConfigDict:
-    """A validation loader whose annotations suit the losses.
+    """Returns a validation loader whose annotations suit the losses.
+
+    Args:
+        loader: The config of a loader; it is not changed.
 
     Raises:
         UserError: Its pipeline loads no annotations.
@@ -90,7 +94,7 @@ def for_losses(loader: dict) -> ConfigDict:
         raise UserError(
             'ValLossHook: the validation pipeline loads no annotations',
             "Add dict(type='LoadAnnotations', with_bbox=True) to it, or give "
-            'the hook a dataloader of its own.',
+            'the hook its own dataloader.',
         )
     steps.insert(1, steps.pop(kinds.index('LoadAnnotations')))
     return loader

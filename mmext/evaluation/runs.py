@@ -1,11 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reads what a training or test run left on disk; prints nothing.
+"""Reads what a training or a test run left on disk.
 
-A run is a work folder of MMEngine's runner: ``<work_dir>/<time stamp>/`` with
-``vis_data/scalars.json`` (one JSON object a line: training scalars, then
-validation metrics), a config beside it, and, where ``tools/test.py`` has been
-there, ``<work_dir>/predictions/<name>.<iou type>.json`` with
-``<name>.meta.json`` beside them.
+A run is a work folder of MMEngine's runner. It holds
+``<time stamp>/vis_data/scalars.json`` (one JSON object a line: training
+scalars and validation metrics), a config, and after ``tools/test.py``
+``predictions/<name>.<iou type>.json`` with ``<name>.meta.json``.
 """
 
 from __future__ import annotations
@@ -13,16 +12,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-
-from mmengine.config import Config, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from mmext.errors import UserError
+from mmext.evaluation.coco.predictions import read_meta
+from mmext.utils.text import some
 
-#: mmdet's suffix -> the name in the field, in the order of a table.
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+Metrics = dict[str, dict[str, float]]
+
+#: mmdet's suffix -> the usual name, in the order of a table.
 METRIC_NAMES = {
     'mAP': 'AP',
     'mAP_50': 'AP50',
@@ -38,28 +43,29 @@ _SEED = re.compile(r'^\s*(?:current )?seed:\s*(\d+)', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Run:
-    """One finished (or unfinished) run, as its work folder tells it.
+    """A run, finished or not.
 
     Args:
-        name: What the tables call it.
-        path: The work folder.
-        config_file: The config that the runner dumped, None without one.
-        metrics: IoU type -> metric name -> value in 0..1, nan where COCO has
-            -1 (no object of that kind). Empty where nothing was validated.
-        step: The epoch (or iteration) that ``metrics`` belong to, None where
-            they come from a test.
-        train_seconds: Time spent in training iterations, data loading
-            included and validation not; None without a training log.
-        seed: The seed that was used, None where it is not on record.
+        name: Name in the tables.
+        path: The work folder, or a result file.
+        config_file: The config that the runner wrote; None if there is none.
+        metrics: IoU type -> metric name -> value from 0 to 1; nan if COCO
+            gives -1 (no object of that kind). Empty before the first
+            validation.
+        step: The epoch (or iteration) of ``metrics``; None if they are from a
+            test.
+        train_seconds: Time in training iterations, with data loading and
+            without validation; None without a training log.
+        seed: The seed; None if it is not known.
         train_log: The logged training scalars, in order of steps.
         val_log: The logged validation metrics, in order of steps.
-        predictions: IoU type -> prediction file, where testing left one.
+        predictions: IoU type -> result file that testing wrote.
     """
 
     name: str
     path: Path
     config_file: Path | None = None
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
     step: int | None = None
     train_seconds: float | None = None
     seed: int | None = None
@@ -69,34 +75,36 @@ class Run:
 
     @cached_property
     def config(self) -> Config | None:
-        """The run's config, None where it has none."""
+        """The config of the run, None if there is none."""
         if self.config_file is None:
             return None
+        # MMEngine imports torch, which comparing two result files does not
+        # need.
+        from mmengine.config import Config
+
         return Config.fromfile(self.config_file)
 
     @property
     def backbone(self) -> str:
-        """The backbone in words, ``'?'`` where no config says it."""
+        """A description of the backbone; ``'?'`` if no config has one."""
         model = self.config.get('model') if self.config else None
         while model and 'backbone' not in model:
             model = model.get('detector')  # a wrapper, as in semi-supervised
         return describe_backbone(model.backbone) if model else '?'
 
 
-def read_run(
-    path: str | Path, which: str = 'last', name: str | None = None
-) -> Run:
+def read_run(path: str | Path, which: str = 'last') -> Run:
     """Reads a work folder.
 
     Args:
         path: The work folder.
-        which: Metrics of the ``'last'`` validation or of the ``'best'`` one
-            (highest AP of the first IoU type). The best is chosen on the data
-            it is then reported on, which flatters it.
-        name: What tables call the run. Default: the folder's name.
+        which: Use the metrics of the ``'last'`` validation or of the
+            ``'best'`` one (highest AP of the first IoU type). The best one is
+            chosen on the data that it is reported on, so it is biased
+            upwards. Default: ``'last'``.
 
     Raises:
-        UserError: No such folder, or no run in it.
+        UserError: The folder does not exist or holds no run.
     """
     path = Path(path)
     if which not in ('last', 'best'):
@@ -129,7 +137,7 @@ def read_run(
     if not metrics:
         metrics = _tested_metrics(path, predictions)
     return Run(
-        name=name or path.resolve().name,
+        name=path.resolve().name,
         path=path,
         config_file=config_file,
         metrics=metrics,
@@ -142,20 +150,20 @@ def read_run(
     )
 
 
-def parse_metrics(record: dict) -> dict[str, dict[str, float]]:
-    """``coco/bbox_mAP_50`` and its like, by IoU type and usual name."""
-    found: dict[str, dict[str, float]] = {}
+def parse_metrics(record: Mapping[str, Any]) -> Metrics:
+    """Returns ``coco/bbox_mAP_50`` and others by IoU type and usual name."""
+    found: Metrics = {}
     for key, value in record.items():
         match = _METRIC.search(key)
-        if match and isinstance(value, (int, float)):
+        if match and isinstance(value, int | float):
             iou_type, name = match[1], METRIC_NAMES[match[2]]
             value = math.nan if value < 0 else float(value)
             found.setdefault(iou_type, {})[name] = value
     return found
 
 
-def other_metrics(record: dict) -> dict[str, float]:
-    """What a validation logged that is not COCO's: ``mIoU`` and its like."""
+def other_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Returns metrics of a validation that are not COCO's, such as mIoU."""
     return {
         key: float(value)
         for key, value in record.items()
@@ -166,13 +174,55 @@ def other_metrics(record: dict) -> dict[str, float]:
     }
 
 
-def describe_backbone(cfg: ConfigDict | dict) -> str:
-    """A backbone's config in a few words: ``ResNet-50 + SELayer``."""
+def logged_curves(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Returns key -> (step, value) of every number that was logged.
+
+    Steps of training scalars are iterations. Steps of validation metrics are
+    epochs, or iterations if the run was configured by iterations.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in (*run.train_log, *run.val_log):
+        for key, value in record.items():
+            if key not in ('step', 'iter', 'epoch') and isinstance(
+                value, int | float
+            ):
+                curves.setdefault(key, []).append((record['step'], value))
+    return curves
+
+
+def common_iou_type(
+    runs: Sequence[Run],
+    results: Callable[[Run], Mapping[str, object]],
+    what: str,
+    fix: str,
+) -> str:
+    """Returns the first IoU type that all runs have results of.
+
+    Args:
+        runs: The runs.
+        results: Returns the results of a run by IoU type.
+        what: Name of the results, for the message.
+        fix: What to do if there is no such type, for the message.
+
+    Raises:
+        UserError: There is no such type.
+    """
+    for iou_type in ('bbox', 'segm'):
+        if all(iou_type in results(run) for run in runs):
+            return iou_type
+    have = '; '.join(f'{r.path}: {some(results(r)) or "none"}' for r in runs)
+    raise UserError(
+        f'the runs have no {what} of a common IoU type ({have})', fix
+    )
+
+
+def describe_backbone(cfg: Mapping[str, Any]) -> str:
+    """Describes the config of a backbone: ``ResNet-50 + SELayer``."""
     kind = cfg['type']
     kind = kind if isinstance(kind, str) else kind.__name__
     kind = kind.rsplit('.', 1)[-1]
     size = cfg.get('depth', cfg.get('arch', ''))
-    size = size if isinstance(size, (int, str)) else ''
+    size = size if isinstance(size, int | str) else ''
     words = [f'{kind}-{size}' if size != '' else kind]
     for plugin in cfg.get('plugins') or ():
         words.append(str(plugin['cfg']['type']).rsplit('.', 1)[-1])
@@ -184,7 +234,7 @@ def _newest(paths: list[Path]) -> Path | None:
 
 
 def _records(path: Path) -> Iterator[dict]:
-    """The objects of a file of JSON lines; a torn last line is left out."""
+    """The objects of a file of JSON lines, without a truncated last line."""
     for line in path.read_text(encoding='utf-8').splitlines():
         try:
             record = json.loads(line)
@@ -199,9 +249,10 @@ def _is_training(record: dict) -> bool:
 
 
 def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation records; a resumed run overrides its past.
+    """Training and validation records.
 
-    One that began anew in the same folder overrides all of it.
+    The records of a resumed run replace those of the steps that it repeats.
+    A run that started from the beginning in the same folder replaces all.
     """
     train: dict[int, dict] = {}
     val: dict[int, dict] = {}
@@ -209,7 +260,7 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
     for file in sorted(path.glob('*/vis_data/scalars.json')):
         records = [r for r in _records(file) if r.get('step') is not None]
         begin = next((r['step'] for r in records if _is_training(r)), None)
-        if begin is not None:  # what is done again
+        if begin is not None:
             train = {s: r for s, r in train.items() if s < begin}
             val = {s: r for s, r in val.items() if trained[s] < begin}
         for record in records:
@@ -225,7 +276,8 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
     )
 
 
-def _pick(val: list[dict], which: str) -> tuple[dict, int | None]:
+def _pick(val: list[dict], which: str) -> tuple[Metrics, int | None]:
+    """The metrics of the last or best validation, and its step."""
     parsed = [(parse_metrics(r), r.get('step')) for r in val]
     parsed = [(metrics, step) for metrics, step in parsed if metrics]
     if not parsed:
@@ -233,29 +285,28 @@ def _pick(val: list[dict], which: str) -> tuple[dict, int | None]:
     if which == 'last':
         return parsed[-1]
 
-    def ap(item: tuple[dict, int | None]) -> float:
+    def ap(item: tuple[Metrics, int | None]) -> float:
         value = next(iter(item[0].values())).get('AP', math.nan)
         return -1.0 if math.isnan(value) else value
 
     return max(parsed, key=ap)
 
 
-def _tested_metrics(path: Path, predictions: dict[str, Path]) -> dict:
-    """Metrics of a test: beside the predictions, else in the test's log."""
-    metrics: dict[str, dict[str, float]] = {}
+def _tested_metrics(path: Path, predictions: dict[str, Path]) -> Metrics:
+    """Metrics of a test: beside the predictions, or in the log of the test."""
+    metrics: Metrics = {}
     for file in predictions.values():
-        meta = file.with_name(f'{file.name.rsplit(".", 2)[0]}.meta.json')
-        if meta.exists():
-            record = json.loads(meta.read_text(encoding='utf-8'))
-            metrics.update(parse_metrics(record.get('metrics') or {}))
-    for file in sorted(path.glob('*/*.json')):
-        for record in _records(file) if file.parent.name[:1].isdigit() else ():
+        metrics.update(parse_metrics(read_meta(file).get('metrics') or {}))
+    if metrics:
+        return metrics
+    for file in sorted(path.glob('[0-9]*/*.json')):
+        for record in _records(file):
             metrics = metrics or parse_metrics(record)
     return metrics
 
 
 def _train_seconds(train: list[dict]) -> float | None:
-    """Iterations times the mean iteration time logged for them."""
+    """Sum of the number of iterations times their logged mean time."""
     total, last = 0.0, 0
     for record in train:
         if 'time' not in record:
@@ -266,7 +317,7 @@ def _train_seconds(train: list[dict]) -> float | None:
 
 
 def _seed(path: Path, config_file: Path | None) -> int | None:
-    """The seed from the newest log that states it, else from the config."""
+    """The seed in the newest log that has one, or in the config."""
     for log in sorted(path.glob('*/*.log'), reverse=True):
         with log.open(encoding='utf-8', errors='replace') as stream:
             match = _SEED.search(stream.read(100_000))

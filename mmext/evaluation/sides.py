@@ -1,24 +1,32 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""From the paths a user gives to runs, their predictions and ground truth."""
+"""Turns the paths that a user gives into sides of a comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
-from mmext.evaluation.coco.predictions import not_predictions, read_meta
-from mmext.evaluation.runs import Run, read_run
+from mmext.evaluation.coco.predictions import (
+    Predictions,
+    not_predictions,
+    read_meta,
+    read_predictions,
+)
+from mmext.evaluation.runs import Run, common_iou_type, read_run
+
+#: A work folder, a COCO result file, or a run that has been read.
+Source = str | Path | Run
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: the same training, one run a seed.
+    """One side of a comparison: runs that differ in their seed only.
 
     Args:
-        name: What tables call it.
+        name: Name in the tables.
         runs: One a seed.
     """
 
@@ -26,10 +34,10 @@ class Side:
     runs: tuple[Run, ...]
 
     def predictions(self, iou_type: str) -> list[Path]:
-        """One file a run.
+        """Returns one result file a run.
 
         Raises:
-            UserError: A run has none of this IoU type.
+            UserError: A run has no predictions of this IoU type.
         """
         for run in self.runs:
             if iou_type not in run.predictions:
@@ -43,17 +51,20 @@ class Side:
         return [run.predictions[iou_type] for run in self.runs]
 
 
-def read_source(path: str | Path, which: str = 'last') -> Run:
-    """A run from a work folder or from a prediction file.
+def read_source(source: Source, which: str = 'last') -> Run:
+    """Reads a work folder or a COCO result file.
 
     Args:
-        path: Either.
-        which: Metrics of the ``'last'`` validation or of the ``'best'``.
+        source: Its path, or a run, which is returned.
+        which: Use the metrics of the ``'last'`` validation or of the
+            ``'best'`` one. Default: ``'last'``.
 
     Raises:
-        UserError: It does not exist or is something else.
+        UserError: The path does not exist or is something else.
     """
-    path = Path(path)
+    if isinstance(source, Run):
+        return source
+    path = Path(source)
     if path.is_dir():
         return read_run(path, which)
     if not path.exists():
@@ -67,7 +78,8 @@ def read_source(path: str | Path, which: str = 'last') -> Run:
     if not head.lstrip().startswith('['):
         raise not_predictions(path, head)
     keys = {'bbox': '"bbox"', 'segm': '"segmentation"'}
-    # mmdet's .segm.json has boxes too, with the masks' scores: not bbox AP.
+    # mmdet's .segm.json has boxes with the scores of the masks: they do not
+    # give the AP of boxes.
     named = [kind for kind in keys if path.name.endswith(f'.{kind}.json')]
     kinds = named or [kind for kind, key in keys.items() if key in head]
     run = Run(
@@ -84,55 +96,72 @@ def read_source(path: str | Path, which: str = 'last') -> Run:
     return run
 
 
-def make_side(sources: Sequence[Run], name: str | None = None) -> Side:
-    """Groups runs that differ in their seed only."""
-    if name is None:
-        words = {run.backbone for run in sources} - {'?'}
-        name = words.pop() if len(words) == 1 else sources[0].name
-    return Side(name, tuple(sources))
+def read_sides(
+    groups: Iterable[Sequence[Source]], which: str = 'last'
+) -> list[Side]:
+    """Reads the sides of a comparison and gives each its own name.
+
+    Args:
+        groups: The sources of each side, one a seed.
+        which: See :func:`read_source`. Default: ``'last'``.
+    """
+    return name_apart(
+        [make_side([read_source(s, which) for s in group]) for group in groups]
+    )
+
+
+def make_side(runs: Sequence[Run]) -> Side:
+    """Groups runs that differ in their seed only.
+
+    The name is the backbone if it is known and the same in all runs, or else
+    the name of the first run.
+    """
+    words = {run.backbone for run in runs} - {'?'}
+    name = words.pop() if len(words) == 1 else runs[0].name
+    return Side(name, tuple(runs))
 
 
 def name_apart(sides: Sequence[Side]) -> list[Side]:
-    """Adds the first run's name to sides called alike, or else its path."""
+    """Extends equal names by the run's name, its path, or a number."""
 
-    def alike(names: list[str], more: list[str]) -> list[str]:
+    def extend(names: list[str], more: list[str]) -> list[str]:
         return [
             name if names.count(name) == 1 else f'{side.name} ({extra})'
             for side, name, extra in zip(sides, names, more, strict=True)
         ]
 
-    names = alike([s.name for s in sides], [s.runs[0].name for s in sides])
-    names = alike(names, [str(s.runs[0].path) for s in sides])
-    names = alike(names, [str(i) for i in range(1, len(sides) + 1)])
+    names = extend([s.name for s in sides], [s.runs[0].name for s in sides])
+    names = extend(names, [str(s.runs[0].path) for s in sides])
+    names = extend(names, [str(i) for i in range(1, len(sides) + 1)])
     return [replace(s, name=n) for s, n in zip(sides, names, strict=True)]
 
 
-def common_iou_type(sides: Sequence[Side]) -> str:
-    """The first IoU type that every run has predictions of.
+def predicted_iou_type(sides: Sequence[Side]) -> str:
+    """Returns the first IoU type that every run has predictions of.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such type.
     """
-    runs = [run for side in sides for run in side.runs]
-    for iou_type in ('bbox', 'segm'):
-        if all(iou_type in run.predictions for run in runs):
-            return iou_type
-    have = '; '.join(
-        f'{r.path}: {", ".join(r.predictions) or "none"}' for r in runs
-    )
-    raise UserError(
-        f'the runs have no kind of predictions in common ({have})',
-        'Test them with one evaluator: tools/test.py CONFIG CHECKPOINT.',
+    return common_iou_type(
+        [run for side in sides for run in side.runs],
+        lambda run: run.predictions,
+        'predictions',
+        'Test them with the same evaluator: tools/test.py CONFIG CHECKPOINT.',
     )
 
 
 def find_ground_truth(
     sides: Sequence[Side], iou_type: str, ann: str | Path | None = None
 ) -> GroundTruth:
-    """The annotation file given, or the one the runs were tested on.
+    """Reads the annotation file that the runs were tested on.
+
+    Args:
+        sides: The sides.
+        iou_type: ``'bbox'`` or ``'segm'``.
+        ann: An annotation file to use instead. Default: None.
 
     Raises:
-        UserError: None is known, or the runs name different ones.
+        UserError: The file is not known, or the runs name different files.
     """
     if ann is not None:
         return read_ground_truth(ann)
@@ -141,17 +170,43 @@ def find_ground_truth(
         for file in side.predictions(iou_type):
             meta = read_meta(file)
             if meta.get('annotation_file'):
-                seen = meta.get('annotation_sha256') or ''
-                files.setdefault(seen, Path(meta['annotation_file']))
+                tested = meta.get('annotation_sha256') or ''
+                files.setdefault(tested, Path(meta['annotation_file']))
     if len(files) > 1:
         raise UserError(
             'the runs were tested on different ground truths: '
             + ', '.join(map(str, files.values())),
-            'Test them on one annotation file, or name it with --ann.',
+            'Test them on the same annotation file, or name it with --ann.',
         )
     if not files:
         raise UserError(
-            'nothing says which ground truth the predictions belong to',
+            'the ground truth of the predictions is not known',
             'Give it with --ann instances_val.json.',
         )
     return read_ground_truth(next(iter(files.values())))
+
+
+def read_detections(
+    sources: Iterable[Source], ann: str | Path | None = None
+) -> tuple[GroundTruth, list[tuple[str, Predictions]]]:
+    """Reads the predictions of runs on one ground truth.
+
+    Args:
+        sources: The runs.
+        ann: COCO annotation file. Default: the one that the runs were tested
+            on.
+
+    Returns:
+        The ground truth, and (name, detections) of each run.
+
+    Raises:
+        UserError: A run has no predictions, or the ground truth is not known.
+    """
+    sides = read_sides([source] for source in sources)
+    iou_type = predicted_iou_type(sides)
+    truth = find_ground_truth(sides, iou_type, ann)
+    runs = []
+    for side in sides:
+        [path] = side.predictions(iou_type)
+        runs.append((side.name, read_predictions(path, truth, iou_type)))
+    return truth, runs

@@ -1,25 +1,25 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Stands in for mmcv's compiled ops where they are absent.
+"""Implements mmcv's ops where mmcv was installed without compiled ones.
 
-mmcv from PyPI comes without ``mmcv._ext``, the compiled module that all of
+mmcv from PyPI does not contain ``mmcv._ext``, the compiled module that
 ``mmcv.ops`` is built on. :func:`install` lets Python find the package
-``mmext/mmcv_ext/ops`` under that name, so ``mmcv.ops`` and every MMDetection
-model that needs only the ops implemented there work without a compiler, on
-CPU and CUDA. A compiled ``mmcv._ext``, where there is one, is used instead.
+``mmext/mmcv_ext/ops`` under that name, so ``mmcv.ops``, and every MMDetection
+model that needs only the ops implemented there, works without a compiler, on
+CPU and CUDA. If mmcv has a compiled ``_ext``, Python uses it instead.
 """
 
 from mmext.mmcv_ext.finder import register
-from mmext.mmcv_ext.stubs import mend
+from mmext.mmcv_ext.stubs import replace_stubs
 
 __all__ = ['install']
 
 
 def install() -> None:
-    """Makes ``mmcv._ext`` importable; harmless when it already is.
+    """Makes ``mmcv._ext`` importable. Repeated calls do nothing.
 
     Raises:
-        ImportError: If a module imported earlier has built on the absence of
-            the ops in a way that cannot be mended.
+        ImportError: A module that was imported earlier depends on the absence
+            of the ops in a way that cannot be undone.
     """
     register()
-    mend()
+    replace_stubs()

@@ -1,8 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""``python -m mmext.mmcv_ext``: which ops are in use, and for whom."""
+"""``python -m mmext.mmcv_ext``: shows which ops mmcv uses, and for whom."""
+
+from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from mmext.mmcv_ext import permanent
@@ -10,30 +13,27 @@ from mmext.mmcv_ext.finder import NAME
 
 
 def report() -> str:
-    """Where mmcv's ops come from and whether that is permanent."""
+    """Describes where mmcv's ops come from and whether that is permanent."""
     spec = find_spec(NAME)
-    lines = []
     if spec.submodule_search_locations is None:
-        lines.append(f'{NAME}: compiled, {spec.origin}')
+        lines = [f'{NAME}: compiled, {spec.origin}']
     else:
         from mmcv import _ext
 
         ops = [n for n in _ext.__all__ if not n.startswith('get_')]
-        lines += [
+        lines = [
             f'{NAME}: mmext, {spec.origin}',
             f'functions implemented: {", ".join(ops)}',
         ]
-    permanent_files = ', '.join(str(path) for path in permanent.files())
-    lines.append(
-        f'without importing mmext: {permanent.state()} ({permanent_files})'
-    )
+    files = ', '.join(map(str, permanent.files()))
+    lines.append(f'without importing mmext: {permanent.state()} ({files})')
     return '\n'.join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog='python -m mmext.mmcv_ext',
-        description='Shows which implementation of mmcv.ops is in use.',
+        description='Shows which implementation of mmcv.ops is used.',
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -44,7 +44,7 @@ def main() -> None:
     group.add_argument(
         '--uninstall', action='store_true', help='undo --install'
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         if args.install:
             permanent.install()

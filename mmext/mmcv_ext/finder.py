@@ -1,16 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Answers ``import mmcv._ext`` where no compiled module of that name exists.
+"""Finds ``mmcv._ext`` in mmext if no other module of that name exists.
 
-The finder stands last on ``sys.meta_path``: Python asks it only after every
-other finder has failed, so a compiled ``mmcv._ext`` always wins, also one
-that is built later. It finds the ops as a package of source files and never
-imports ``mmext``, whose ``__init__`` imports MMDetection and hence mmcv.ops:
-that would be a cycle when mmcv.ops is what asks.
+The finder is the last one on ``sys.meta_path``: Python asks it only after all
+others have failed, so a compiled ``mmcv._ext`` is always preferred, even one
+that is built later. The finder does not import ``mmext``, because it must
+also work in the middle of an import of mmcv.
 
-``python -m mmext.mmcv_ext --install`` copies this file into an environment
-and has a ``.pth`` file import it at each start of Python. It must therefore
-need nothing but the standard library, cost next to nothing, and stay silent
-when mmext is uninstalled.
+``python -m mmext.mmcv_ext --install`` copies this file into an environment,
+where a ``.pth`` file imports it at each start of Python. It therefore needs
+the standard library only, takes next to no time, and does nothing if mmext
+has been uninstalled.
 """
 
 import os
@@ -20,17 +19,19 @@ NAME = 'mmcv._ext'
 
 
 class MMCVExtFinder:
-    """Finds the stand-in for mmcv's compiled ops in an installed mmext."""
+    """Finds the package of mmext that implements ``mmcv._ext``."""
 
     @staticmethod
     def find_spec(fullname, path=None, target=None):
-        """The spec of ``mmcv._ext``; None for anything else."""
+        """Returns the spec of ``mmcv._ext``, and None for other modules."""
         if fullname != NAME:
             return None
         from importlib.util import find_spec, spec_from_file_location
 
-        plugin = find_spec('mmext')
-        for folder in (plugin and plugin.submodule_search_locations) or ():
+        package = find_spec('mmext')
+        if package is None:
+            return None
+        for folder in package.submodule_search_locations or ():
             ops = os.path.join(folder, 'mmcv_ext', 'ops')
             source = os.path.join(ops, '__init__.py')
             if os.path.isfile(source):

@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Makes the ops importable in an environment without importing mmext.
+"""Makes the ops available in an environment without importing mmext.
 
-Two files go to site-packages: a copy of ``finder.py``, and a ``.pth`` file
-by which Python runs it at each start. Neither imports torch; both do nothing
-when mmext is gone.
+Two files are written to site-packages: a copy of ``finder.py``, and a
+``.pth`` file with which Python runs it at each start. Neither imports torch;
+both do nothing if mmext has been uninstalled.
 """
+
+from __future__ import annotations
 
 import sysconfig
 from pathlib import Path
@@ -12,8 +14,8 @@ from pathlib import Path
 from mmext.mmcv_ext import finder
 
 _MODULE = '_mmext_mmcv_ext'
-# One line that starts with "import", as site.py demands. It must not fail: a
-# traceback would greet every start of Python.
+# site.py requires one line that starts with "import". It must not fail: its
+# traceback would be printed at each start of Python.
 _LINE = (
     f'import sys; exec("try:\\n import {_MODULE} as m; m.register()'
     '\\nexcept Exception: pass")\n'
@@ -21,10 +23,11 @@ _LINE = (
 
 
 def files(folder: Path | None = None) -> dict[Path, str]:
-    """What belongs into site-packages: paths and contents.
+    """Returns the files to write, with their contents.
 
     Args:
-        folder: Instead of this environment's site-packages.
+        folder: Where to write them. Default: this environment's
+            site-packages.
     """
     folder = Path(folder or sysconfig.get_path('purelib'))
     return {
@@ -34,7 +37,7 @@ def files(folder: Path | None = None) -> dict[Path, str]:
 
 
 def state(folder: Path | None = None) -> str:
-    """``installed``, ``outdated`` or ``not installed``."""
+    """Returns ``installed``, ``outdated`` or ``not installed``."""
     wanted = files(folder)
     if not any(path.exists() for path in wanted):
         return 'not installed'
@@ -46,13 +49,13 @@ def state(folder: Path | None = None) -> str:
 
 
 def install(folder: Path | None = None) -> None:
-    """Writes the two files; repeating it is harmless."""
+    """Writes the two files."""
     for path, text in files(folder).items():
         path.write_text(text, 'utf-8')
 
 
 def uninstall(folder: Path | None = None) -> None:
-    """Removes the two files and the compiled copy of one."""
+    """Removes the two files and the cached bytecode."""
     for path in reversed(files(folder)):
         path.unlink(missing_ok=True)
         for cached in path.parent.glob(f'__pycache__/{path.stem}.*.pyc'):

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Mends modules that gave up on ``mmcv.ops`` before it could be imported.
+"""Replaces the error stubs of modules that were imported without mmcv's ops.
 
-The OneDL builds wrap imports from mmcv.ops in ``try``: without compiled ops
-they bind a function or class of the same name that only raises. Whatever was
-imported before mmext keeps these, so Mask R-CNN would fail long after the
-ops have become available.
+The OneDL builds wrap imports from ``mmcv.ops`` in ``try``. Without the ops
+they define a function or class of the same name that only raises. Modules
+that were imported before mmext keep these stubs, so Mask R-CNN would fail
+although the ops have become available.
 """
 
 import ast
@@ -18,18 +18,18 @@ OPS = 'mmcv.ops'
 
 
 def _host_modules() -> Iterator[ModuleType]:
-    """Loaded modules of packages built on mmcv: mmdet, mmseg and so on."""
+    """Yields loaded modules of packages built on mmcv: mmdet, mmseg, ..."""
     for name, module in list(sys.modules.items()):
         package = name.partition('.')[0]
         if package.startswith('mm') and package != 'mmext':
             yield module
 
 
-def _guarded(module: ModuleType) -> Iterator[tuple[str, str, str]]:
-    """Imports from mmcv.ops that stand in a ``try`` of a module.
+def _guarded_imports(module: ModuleType) -> Iterator[tuple[str, str, str]]:
+    """Finds imports from mmcv.ops inside of ``try`` statements.
 
     Yields:
-        The name bound, the module it comes from and its name there.
+        The name in the module, the module imported from and the name there.
     """
     try:
         source = inspect.getsource(module)
@@ -38,49 +38,51 @@ def _guarded(module: ModuleType) -> Iterator[tuple[str, str, str]]:
     if OPS not in source:
         return
     for node in ast.parse(source).body:
-        for line in node.body if isinstance(node, ast.Try) else ():
+        if not isinstance(node, ast.Try):
+            continue
+        for line in node.body:
             if isinstance(line, ast.ImportFrom) and (
                 line.module or ''
             ).startswith(OPS):
                 for alias in line.names:
-                    bound = alias.asname or alias.name
-                    yield bound, line.module, alias.name
+                    name = alias.asname or alias.name
+                    yield name, line.module, alias.name
 
 
-def mend() -> list[str]:
-    """Binds the real ops where an import of them has failed before.
+def replace_stubs() -> list[str]:
+    """Binds the real ops where an earlier import of them failed.
 
     Returns:
-        What was mended, as ``module.name``.
+        The replaced names, as ``module.name``.
 
     Raises:
-        ImportError: If a class was already derived from an error stub.
+        ImportError: A class was already derived from a stub.
     """
-    if OPS in sys.modules:  # its import succeeded, so nobody gave up
+    if OPS in sys.modules:  # its import succeeded, so there are no stubs
         return []
-    mended, stubs = [], {}
+    replaced, ops = [], {}
     for module in _host_modules():
-        for bound, source, name in _guarded(module):
-            op = getattr(import_module(source), name)
-            stub = vars(module).get(bound)
+        for name, source, original in _guarded_imports(module):
+            op = getattr(import_module(source), original)
+            stub = vars(module).get(name)
             if stub is op:
                 continue
             if isinstance(stub, type) and stub.__subclasses__():
                 child = stub.__subclasses__()[0]
                 raise ImportError(
                     f'{child.__module__}.{child.__qualname__} was derived '
-                    f'from {bound} before mmcv.ops could be imported. Import '
+                    f'from {name} before mmcv.ops could be imported. Import '
                     'mmext before it, or make the ops permanent for this '
                     'environment: python -m mmext.mmcv_ext --install'
                 )
-            setattr(module, bound, op)
-            mended.append(f'{module.__name__}.{bound}')
+            setattr(module, name, op)
+            replaced.append(f'{module.__name__}.{name}')
             if stub is not None:
-                stubs[id(stub)] = op
-    # A stub may have been handed on to other modules.
-    for module in _host_modules() if stubs else ():
-        for bound, value in list(vars(module).items()):
-            if id(value) in stubs:
-                setattr(module, bound, stubs[id(value)])
-                mended.append(f'{module.__name__}.{bound}')
-    return mended
+                ops[id(stub)] = op
+    # Other modules may have imported a stub from those.
+    for module in _host_modules() if ops else ():
+        for name, value in list(vars(module).items()):
+            if id(value) in ops:
+                setattr(module, name, ops[id(value)])
+                replaced.append(f'{module.__name__}.{name}')
+    return replaced

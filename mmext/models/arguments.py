@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from mmext.errors import UserError, did_you_mean
 
+T = TypeVar('T')
+
 
 def choose(name: str, value: str, choices: Collection[str]) -> str:
-    """``value`` if it is one of ``choices``.
+    """Returns ``value`` if it is one of ``choices``.
 
     Raises:
-        UserError: It is not; names the argument and the nearest choice.
+        UserError: If it is not, with the argument and the nearest choice.
     """
     if value not in list(choices):
         raise UserError(
@@ -23,10 +26,10 @@ def choose(name: str, value: str, choices: Collection[str]) -> str:
 
 
 def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
-    """The settings of an arch by name, or given as a dict with those keys.
+    """Returns the settings of an arch, a name or a dict with their keys.
 
     Raises:
-        UserError: An unknown name, or a dict with other keys.
+        UserError: If the name is unknown or the dict has other keys.
     """
     if not isinstance(arch, dict):
         return arch_settings[choose('arch', arch, arch_settings)]
@@ -41,10 +44,10 @@ def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
 
 
 def reduced(channels: int, ratio: int) -> int:
-    """Channels of a hidden layer, ``channels // ratio`` and at least 1.
+    """Returns the channels of a hidden layer, at least 1.
 
     Raises:
-        UserError: A ratio below 1.
+        UserError: If ``ratio`` is below 1.
     """
     if ratio < 1:
         raise UserError(
@@ -57,10 +60,11 @@ def reduced(channels: int, ratio: int) -> int:
 def resolve_indices(
     out_indices: int | Sequence[int], num_outputs: int
 ) -> tuple[int, ...]:
-    """Rising, non-negative output indices; negative ones count back.
+    """Returns indices from 0 on, in rising order; -1 is the last output.
 
     Raises:
-        UserError: One that is out of range or out of order, or none.
+        UserError: If an index is out of range or out of order, or there is
+            none.
     """
     given = (
         [out_indices] if isinstance(out_indices, int) else list(out_indices)
@@ -69,12 +73,28 @@ def resolve_indices(
     indices = [i % num_outputs for i in given if i in allowed]
     if not given or len(indices) < len(given):
         raise UserError(
-            f'out_indices={out_indices} names an output that is not there.',
+            f'out_indices={out_indices} names an output that does not exist.',
             f'Outputs are 0 to {num_outputs - 1}; -1 is the last.',
         )
     if indices != sorted(set(indices)):
         raise UserError(
-            f'out_indices={out_indices} must rise, each output named once.',
+            f'out_indices={out_indices} must rise and name each output once.',
             f'Write {tuple(sorted(set(indices)))}.',
         )
     return tuple(indices)
+
+
+def per_stage(name: str, value: T | Sequence[T], num_stages: int) -> list[T]:
+    """Returns an argument's value for each stage; one may serve all.
+
+    Raises:
+        UserError: If the number of values is not the number of stages.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * num_stages
+    if len(value) != num_stages:
+        raise UserError(
+            f'{name}={list(value)} has {len(value)} entries.',
+            f'Give one value, or one for each of the {num_stages} stages.',
+        )
+    return list(value)

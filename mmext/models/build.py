@@ -15,12 +15,15 @@ from mmext.errors import UserError, did_you_mean
 from mmext.utils.registries import registered
 
 
-def build_model(cfg: dict) -> nn.Module:
-    """Builds a model, telling a wrong name or argument in the user's terms.
+def build_model(cfg: Mapping[str, Any]) -> nn.Module:
+    """Builds a model.
+
+    Args:
+        cfg: The ``model`` part of a config.
 
     Raises:
-        UserError: An unknown ``type`` (with the nearest known one), an
-            unknown argument, or one that the class refuses.
+        UserError: A ``type`` or argument is unknown (the message gives the
+            nearest known one), or the class refuses an argument.
     """
     try:
         return MODELS.build(cfg)
@@ -34,7 +37,7 @@ def build_model(cfg: dict) -> nn.Module:
         raise _explain_build(cfg, error) from error
 
 
-def _explain_build(cfg: dict, error: Exception) -> UserError:
+def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
     text = str(error.args[0] if error.args else error)
     if found := re.search(r'(\S+) is not in the (\S+) registry', text):
         name = found[1].strip('\'"')
@@ -60,7 +63,8 @@ def _explain_build(cfg: dict, error: Exception) -> UserError:
         )
     return UserError(
         f'the model cannot be built: {type(error).__name__}: {text}',
-        'Check the `model` part of the config. MMEXT_DEBUG=1 shows where.',
+        'Check the `model` part of the config. MMEXT_DEBUG=1 shows the '
+        'traceback.',
     )
 
 
@@ -72,7 +76,7 @@ def _class(registry: Registry, name: str) -> type | None:
 
 
 def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Dotted paths and values of the leaves of a config."""
+    """Yields dotted paths and values of the leaves of a config."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _walk(value, f'{path}.{key}')

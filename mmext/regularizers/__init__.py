@@ -1,11 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Orthogonality terms and the hook that adds them to a loss."""
 
-from .base import Regularizer, filter_matrix
-from .hook import OrthogonalityHook
-from .ocnn import OCNN
-from .self_orthogonality import SelfOrthogonality, hash_similarity
-from .weight_terms import (
+from mmext.regularizers.base import Regularizer, filter_matrix
+from mmext.regularizers.hook import OrthogonalityHook
+from mmext.regularizers.ocnn import OCNN
+from mmext.regularizers.self_orthogonality import (
+    SelfOrthogonality,
+    hash_similarity,
+)
+from mmext.regularizers.weight_terms import (
     SRIP,
     DoubleSoftOrthogonality,
     MutualCoherence,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What every orthogonality term shares: a layer's filters as vectors."""
+"""Base classes of orthogonality terms: the filters of a layer as vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 def has_filters(layer: nn.Module) -> bool:
-    """Whether ``layer`` is a linear or a (deformable) convolution layer."""
+    """Returns whether a layer is linear or a (deformable) convolution."""
     if isinstance(layer, (nn.Linear, _ConvNd)):
         return True
     weight = getattr(layer, 'weight', None)
@@ -23,18 +23,18 @@ def has_filters(layer: nn.Module) -> bool:
 
 
 def num_groups(layer: nn.Module) -> int:
-    """Groups of a convolution; 1 for a linear layer."""
+    """Returns the groups of a convolution; 1 for a linear layer."""
     return getattr(layer, 'groups', 1)
 
 
 def filter_matrix(layer: nn.Module) -> Tensor:
-    """The filters of a layer as rows, in float32 or better.
+    """Returns the filters of a layer as rows, in float32 or float64.
 
-    Filters of different groups see different inputs, so an angle between
-    them says nothing: groups stay apart.
+    Filters of different groups have different inputs, so they are compared
+    only within a group.
 
     Returns:
-        Shape (groups, filters a group, inputs a filter).
+        Shape (groups, filters per group, inputs per filter).
     """
     weight, groups = at_least_float32(layer.weight), num_groups(layer)
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, *kernel)
@@ -44,27 +44,27 @@ def filter_matrix(layer: nn.Module) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
+    """Converts half precision to float32; keeps float32 and float64."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def gram(filters: Tensor) -> Tensor:
-    """Inner products of all pairs of filters, (..., k, d) -> (..., k, k)."""
+    """Returns the products of all pairs of filters, (..., k, k)."""
     return filters @ filters.transpose(-1, -2)
 
 
 def eye_like(square: Tensor) -> Tensor:
-    """The identity of the last dimension's size, dtype and device."""
+    """Returns the identity matrix, with the dtype and device of a matrix."""
     return torch.eye(
         square.shape[-1], dtype=square.dtype, device=square.device
     )
 
 
 class Regularizer(nn.Module, metaclass=ABCMeta):
-    """A scalar that is 0 where a layer's filters are orthogonal.
+    """A scalar that is 0 if the filters of a layer are orthogonal.
 
-    A subclass that sets ``reads_output`` is given samples of the layer's
-    own output, as :meth:`SelfOrthogonality.sample` cuts them.
+    A subclass that sets ``reads_output`` also gets samples of the output of
+    the layer, as :meth:`SelfOrthogonality.sample` takes them.
     """
 
     reads_output = False
@@ -73,4 +73,18 @@ class Regularizer(nn.Module, metaclass=ABCMeta):
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
-        """The term of one layer, a scalar."""
+        """Returns the term of one layer, a scalar."""
+
+
+class WeightTerm(Regularizer):
+    """A term that needs only the filters, not the output."""
+
+    def forward(
+        self, layer: nn.Module, output: Tensor | None = None
+    ) -> Tensor:
+        """Returns the term of one layer, a scalar; ignores its output."""
+        return self.term(filter_matrix(layer))
+
+    @abstractmethod
+    def term(self, filters: Tensor) -> Tensor:
+        """Returns the term of filters of shape (groups, k, d), a scalar."""

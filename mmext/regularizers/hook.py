@@ -5,50 +5,48 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmext.errors import UserError
-
-from .base import Regularizer, has_filters, num_groups
+from mmext.regularizers.base import Regularizer, has_filters, num_groups
+from mmext.utils.modules import unwrap
 
 
 @HOOKS.register_module()
 class OrthogonalityHook(Hook):
-    """Regularises the filters of chosen layers while the model trains.
+    """Regularises the filters of chosen layers during training.
 
-    The term joins the dictionary of losses that the model returns, so that
-    mixed precision, gradient accumulation, distributed training and logging
-    treat it as one of the model's own. It lives outside the model and only
-    within a training step: checkpoints, validation and testing do not know
-    of it. Under distributed training each process computes the term on its
-    own samples and gradients are averaged, as those of any loss.
+    The term is added to the losses that the model returns, so that mixed
+    precision, gradient accumulation, distributed training and logging treat
+    it as one of them. It exists only within a training step: checkpoints,
+    validation and testing are not affected. In distributed training each
+    process computes the term on its own samples, and gradients are averaged,
+    as for any loss.
 
     Args:
         regularizer: Config of a registered :class:`Regularizer`.
         layers: Regular expressions of full module names, such as
             ``'backbone.layer[34].*conv2'``. Linear and convolution layers
-            among the matches are used, save frozen ones and those with one
-            filter a group (depth-wise), which have nothing to be orthogonal
-            to.
+            among the matches are used, except frozen ones and those with
+            one filter per group (depth-wise).
         weight: Coefficient of the sum over layers. Default: 1.
         schedule: Pairs (begin, factor): from epoch ``begin`` on, the weight
-            is multiplied by ``factor``; 0 switches the term off at no cost.
-            Default: 1 throughout.
+            is multiplied by ``factor``; with 0 the term is not computed.
+            Default: 1 in all epochs.
         by_epoch: False counts ``schedule`` in iterations. Default: True.
         loss_name: Key in the losses and the log. Default: 'loss_orth'.
 
     Raises:
-        UserError: Where a pattern matches no usable layer, a layer whose
-            output is read never runs, or ``loss_name`` is taken.
+        UserError: If a pattern matches no usable layer, a layer whose
+            output is needed does not run, or ``loss_name`` is taken.
 
     Example:
         >>> custom_hooks = [
@@ -86,12 +84,12 @@ class OrthogonalityHook(Hook):
         self._handles: list = []
         self._collecting = False
         self._step = 0
-        # Samples of outputs, and those made without a graph, for later.
+        # Samples of outputs, and those without a graph until backward.
         self._samples: dict[str, list[Tensor]] = {}
         self._pending: dict[str, Tensor] = {}
 
     def check_model(self, model: nn.Module) -> None:
-        """Looks for the layers; asked before a run leaves a trace.
+        """Checks ``layers`` before the run writes anything.
 
         Raises:
             UserError: As :func:`select_layers`.
@@ -99,7 +97,7 @@ class OrthogonalityHook(Hook):
         select_layers(model, self.patterns, quiet=True)
 
     def before_train(self, runner: Runner) -> None:
-        self.layers = select_layers(_unwrap(runner.model), self.patterns)
+        self.layers = select_layers(unwrap(runner.model), self.patterns)
         print_log(
             f'{self.loss_name}: {type(self.regularizer).__name__} on '
             f'{len(self.layers)} layers: {", ".join(self.layers)}',
@@ -114,7 +112,7 @@ class OrthogonalityHook(Hook):
         self._factor = self._scheduled(
             runner.epoch if self.by_epoch else runner.iter
         )
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         self._handles = [
             model.register_forward_pre_hook(self._open, with_kwargs=True),
             model.register_forward_hook(self._close, with_kwargs=True),
@@ -145,7 +143,7 @@ class OrthogonalityHook(Hook):
         return reached[-1] if reached else 0.0
 
     def _open(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Starts to collect when the model's own forward starts."""
+        """Starts to collect samples if the model computes its losses."""
         mode = kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
         self._collecting = mode == 'loss'
         self._samples = {}
@@ -153,7 +151,7 @@ class OrthogonalityHook(Hook):
     def _close(
         self, model: nn.Module, args: tuple, kwargs: dict, losses: Any
     ) -> Any:
-        """Adds the term to the losses that the model returns."""
+        """Returns the losses of the model with the term."""
         if not self._collecting:
             return losses
         self._collecting = False
@@ -161,7 +159,7 @@ class OrthogonalityHook(Hook):
             raise UserError(
                 f'The losses already have {self.loss_name!r}: '
                 f'{", ".join(losses)}.',
-                'Give each OrthogonalityHook a `loss_name` of its own.',
+                'Give each OrthogonalityHook another `loss_name`.',
             )
         return {**losses, self.loss_name: self._loss()}
 
@@ -181,15 +179,15 @@ class OrthogonalityHook(Hook):
                     raise UserError(
                         f'{self.loss_name}: layer {name!r} did not run in '
                         'this step, so it has no output to regularise.',
-                        'Take it out of `layers`, or use a regularizer of '
+                        'Remove it from `layers`, or use a regularizer of '
                         'the weights, such as SoftOrthogonality.',
                     )
                 terms = [self.regularizer(layer, y) for y in calls]
                 total = total + torch.stack(terms).mean()
         return self.weight * self._factor * total
 
-    def _reader(self, name: str):
-        """Forward hook that keeps samples of the output of layer ``name``."""
+    def _reader(self, name: str) -> Callable[..., None]:
+        """Returns a forward hook that samples the output of a layer."""
 
         def read(layer: nn.Module, args: tuple, output: Tensor) -> None:
             if not self._collecting:  # a checkpointed region is recomputed
@@ -202,7 +200,7 @@ class OrthogonalityHook(Hook):
                     raise UserError(
                         f'{self.loss_name}: layer {name!r} runs several times '
                         'in re-entrant checkpoints.',
-                        'Take it out of `layers`, or checkpoint with '
+                        'Remove it from `layers`, or checkpoint with '
                         'use_reentrant=False.',
                     )
                 samples.requires_grad_()
@@ -214,18 +212,18 @@ class OrthogonalityHook(Hook):
     def _give_gradient(
         self, layer: nn.Module, output: Tensor, samples: Tensor
     ) -> None:
-        """Hands the term's gradient to the recomputed output.
+        """Adds the term's gradient to that of the recomputed output.
 
         Re-entrant checkpointing runs the first forward without a graph, so
-        the samples were leaves. The term comes last in the forward and so
-        first in the backward: their gradient is there already.
+        the samples were leaves. The term is last in the forward and first in
+        the backward, so their gradient is already known.
         """
 
         def add(gradient: Tensor) -> Tensor:
             with torch.enable_grad():
-                whole = torch.zeros_like(output, requires_grad=True)
-                part = self.regularizer.sample(layer, whole, self._step)
-            extra = torch.autograd.grad(part, whole, samples.grad)[0]
+                zeros = torch.zeros_like(output, requires_grad=True)
+                part = self.regularizer.sample(layer, zeros, self._step)
+            extra = torch.autograd.grad(part, zeros, samples.grad)[0]
             return gradient + extra
 
         output.register_hook(add)
@@ -234,16 +232,17 @@ class OrthogonalityHook(Hook):
 def select_layers(
     model: nn.Module, patterns: Sequence[str], quiet: bool = False
 ) -> dict[str, nn.Module]:
-    """The layers whose full name matches, ready to be regularised.
+    """Returns the layers whose full name matches and that can be used.
 
     Args:
-        model: Where to look.
+        model: The model.
         patterns: Regular expressions of full names.
-        quiet: Whether to leave out which matches are not used. Default: False.
+        quiet: Whether not to log the matches that are not used. Default:
+            False.
 
     Raises:
-        UserError: Where a pattern is not a regular expression, matches
-            nothing, or only layers that cannot be regularised.
+        UserError: If a pattern is not a regular expression, or matches no
+            layer that can be regularised.
     """
     candidates = {n: m for n, m in model.named_modules() if has_filters(m)}
     chosen: dict[str, nn.Module] = {}
@@ -253,7 +252,7 @@ def select_layers(
         except re.error as error:
             raise UserError(
                 f'layers={pattern!r} is not a regular expression: {error}.',
-                f'To mean these very letters, write {re.escape(pattern)!r}.',
+                f'For this exact text, write {re.escape(pattern)!r}.',
             ) from error
         found = {n: m for n, m in candidates.items() if matches(n)}
         if not found:
@@ -296,7 +295,3 @@ def _near(pattern: str, names: Sequence[str]) -> list[str]:
     literal = re.sub(r'\\|[^\w.]', '', pattern).replace('..', '.')
     near = difflib.get_close_matches(literal, list(names), 5, 0.4)
     return near or list(names)[:5]
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

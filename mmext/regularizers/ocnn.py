@@ -3,9 +3,10 @@
 
 "Orthogonal Convolutional Neural Networks" (Wang et al., CVPR 2020), equation
 8 and algorithm 1. A kernel with orthogonal filters does not make an
-orthogonal map: shifted copies of the filters overlap too. The term convolves
-the kernel with itself and asks for the identity. Only the row form is built;
-the paper shows (its Lemma 1) that the column form differs by a constant.
+orthogonal map, because shifted copies of the filters overlap too. The term
+convolves the kernel with itself and compares the result with the identity.
+This is the row form; by Lemma 1 of the paper, the column form differs from it
+by a constant.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmext.errors import UserError
-
-from .base import Regularizer, at_least_float32, eye_like, gram
+from mmext.regularizers.base import (
+    Regularizer,
+    at_least_float32,
+    eye_like,
+    gram,
+)
 
 _CONVS = {
     1: nn.functional.conv1d,
@@ -37,7 +42,7 @@ class OCNN(Regularizer):
     is 0.1.
 
     Raises:
-        UserError: For a transposed or a deformable convolution.
+        UserError: If the layer is a transposed or deformable convolution.
     """
 
     def forward(

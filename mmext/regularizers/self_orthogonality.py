@@ -3,33 +3,36 @@
 
 "Self-Orthogonality Module: A Network Architecture Plug-in for Learning
 Orthogonal Filters" (Zhang et al., WACV 2020). By locality-sensitive hashing,
-``E_x[sgn(x.w_i) sgn(x.w_j)] = 1 - 2 angle(w_i, w_j) / pi``: the signs of a
-layer's own outputs already tell the angles between its filters. No code is
-public; for convolutions and for the normalised form, which the paper does
-not define, see the arguments below.
+``E_x[sgn(x.w_i) sgn(x.w_j)] = 1 - 2 angle(w_i, w_j) / pi``: the signs of the
+outputs of a layer give the angles between its filters. There is no official
+code. For convolutions and for the normalised form, which the paper does not
+define, see the arguments below.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .base import Regularizer, at_least_float32, num_groups
+from mmext.regularizers.base import Regularizer, at_least_float32, num_groups
 
 
 def hash_similarity(outputs: Tensor, gamma: float = 10.0) -> Tensor:
-    """Smooth estimate of ``1 - 2 angle / pi`` of all pairs of filters.
+    """Returns a smooth estimate of ``1 - 2 angle / pi`` of all filters.
 
-    A filter that answers 0 to every sample has no direction and gets 0
-    against all others, with zero gradient.
+    A filter whose output is 0 for every sample has no direction. It gets 0
+    with all others, and a zero gradient.
 
     Args:
         outputs: Pre-activation outputs, shape (..., samples, filters).
         gamma: Steepness of the sign's smooth form ``tanh(gamma y)``.
 
     Returns:
-        Shape (..., filters, filters), 1 on the diagonal of living filters.
+        Shape (..., filters, filters), 1 on the diagonal if not all outputs
+        of the filter are 0.
     """
     signs = torch.tanh(gamma * outputs)
     square = signs.square().sum(-2, keepdim=True)
@@ -44,9 +47,9 @@ def hash_similarity(outputs: Tensor, gamma: float = 10.0) -> Tensor:
 class SelfOrthogonality(Regularizer):
     """``lambda1 (sum theta_ij)^2 + lambda2 sum theta_ij^2`` over i != j.
 
-    ``lambda1`` asks only that the mean angle be 90 degrees, ``lambda2`` that
-    every pair be orthogonal. For a convolution the samples are all (image,
-    row, column) positions.
+    ``lambda1`` weighs the deviation of the mean angle from 90 degrees,
+    ``lambda2`` that of every pair. For a convolution the samples
+    are all (image, row, column) positions.
 
     Args:
         lambda1: Weight of the squared sum. Default: 100, the paper's.
@@ -55,8 +58,8 @@ class SelfOrthogonality(Regularizer):
         normalize: Divide both sums by their number of terms, so that one
             weight serves layers of all widths. False gives the paper's raw
             sums, which reach 1e10 at 256 filters. Default: True.
-        max_samples: Positions used a step, evenly spaced, another set each
-            step. None uses all. Default: 512.
+        max_samples: Positions used in a step, evenly spaced; each step uses
+            others. None uses all. Default: 512.
     """
 
     reads_output = True
@@ -74,13 +77,13 @@ class SelfOrthogonality(Regularizer):
         self.normalize, self.max_samples = normalize, max_samples
 
     def sample(self, layer: nn.Module, output: Tensor, step: int) -> Tensor:
-        """Rows of a layer's output: (N, k, *positions) -> (samples, k).
+        """Samples a layer's output: (N, k, *positions) -> (samples, k).
 
         Copies only what it keeps, and saves nothing for backward, so it may
         run inside a checkpointed region.
 
         Args:
-            layer: Tells where the channels are: last in a linear layer.
+            layer: The layer; a linear one has its channels last.
             output: What the layer returned.
             step: Shifts the positions, so that all are visited in time.
         """
@@ -91,7 +94,7 @@ class SelfOrthogonality(Regularizer):
         images, positions, width = rows.shape
         every = 1
         if self.max_samples is not None:
-            every = -(-positions * images // self.max_samples)
+            every = math.ceil(positions * images / self.max_samples)
             every = max(1, min(every, positions))
         # Multiples of the golden section spread evenly over the offsets.
         offset = int(step * 0.6180339887 % 1 * every)
@@ -100,7 +103,7 @@ class SelfOrthogonality(Regularizer):
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
-        """The term of one layer from samples of its output.
+        """Returns the term of one layer from samples of its output.
 
         Args:
             layer: Gives the number of groups; pairs are within a group.
@@ -110,13 +113,11 @@ class SelfOrthogonality(Regularizer):
             1, (num_groups(layer), -1)
         )
         theta = hash_similarity(grouped.transpose(0, 1), self.gamma)
-        diagonal = torch.diagonal_scatter(
+        off = torch.diagonal_scatter(
             theta, torch.zeros_like(theta[..., 0]), dim1=-2, dim2=-1
         )
-        total, squares = (
-            diagonal.sum((-1, -2)),
-            diagonal.square().sum((-1, -2)),
-        )
+        total = off.sum((-1, -2))
+        squares = off.square().sum((-1, -2))
         if self.normalize:
             pairs = max(1, theta.shape[-1] * (theta.shape[-1] - 1))
             total, squares = total / pairs, squares / pairs

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reading a config and what the command line changes in it."""
+"""Reads configs and merges ``--cfg-options`` into them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from mmext.errors import UserError, did_you_mean, nearest
 
-#: Top-level keys that somebody reads.
+#: Top-level keys that the runner or a tool reads.
 READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
     'activation_checkpointing',
     'compile',
@@ -39,11 +39,11 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
         texts: ``KEY=VALUE``, such as ``model.backbone.depth=50``.
 
     Raises:
-        UserError: A text that is not ``KEY=VALUE``, or a value that is not a
-            number, text, list or tuple.
+        UserError: A text is not ``KEY=VALUE``, or a value is not a number,
+            text, list or tuple.
     """
     options = {}
-    # MMEngine removes spaces, those inside of a path or a name included.
+    # MMEngine removes all spaces, also those inside a path or a name.
     inside = r'(?<=[^\s,(\[]) +(?=[^\s,)\]])'
     for text in texts:
         key, equals, value = text.partition('=')
@@ -82,12 +82,13 @@ def load_config(
     Args:
         filename: A config file.
         options: Dotted keys with their values, or the texts of
-            ``--cfg-options``. A key that is not in the config but is spelt
-            almost like one that is raises an error; ``+key=value`` adds such
-            a key on purpose.
+            ``--cfg-options``. A new key that is almost the same as one of the
+            config raises an error; ``+key=value`` adds it nevertheless.
+            Default: none.
 
     Raises:
-        UserError: No such file, one that does not load, or a misspelt key.
+        UserError: The file does not exist or does not load, or a key is
+            misspelt.
     """
     path = Path(filename)
     if not path.is_file():
@@ -105,11 +106,11 @@ def load_config(
             'Check its _base_ list.',
         ) from error
     except ImportError as error:
-        # MMEngine adds the whole sys.path, line by line.
-        said = str(error).partition(', the current sys.path')[0]
+        # MMEngine's message continues with all of sys.path.
+        reason = str(error).partition(', the current sys.path')[0]
         raise UserError(
-            f'config {path} does not load: {said}',
-            'Install that module, or put its folder into PYTHONPATH.',
+            f'config {path} does not load: {reason}',
+            'Install that module, or add its folder to PYTHONPATH.',
         ) from error
     except (
         AttributeError,
@@ -121,7 +122,7 @@ def load_config(
     ) as error:
         raise UserError(
             f'config {path} does not load: {type(error).__name__}: {error}',
-            'MMEXT_DEBUG=1 shows where.',
+            'MMEXT_DEBUG=1 shows the traceback.',
         ) from error
     if options and not isinstance(options, Mapping):
         options = parse_options(options)
@@ -130,7 +131,11 @@ def load_config(
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Merges dotted ``--cfg-options`` into ``cfg``, in place."""
+    """Merges dotted ``--cfg-options`` into ``cfg``, in place.
+
+    Raises:
+        UserError: A key is misspelt, or is not a place in the config.
+    """
     for key in options:
         if not key.startswith('+'):
             _check_key(cfg, key)
@@ -139,7 +144,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f'--cfg-options {dict(options)} cannot be merged: {error}',
-            'A list is addressed by number: pipeline.0.type=...',
+            'Address the parts of a list by number: pipeline.0.type=...',
         ) from error
 
 
@@ -173,9 +178,20 @@ def _check_key(cfg: Config, key: str) -> None:
     if len(parts) == 1 and key not in READ:
         print_log(
             f'--cfg-options {key}=... changes only a variable of the config '
-            'file: what the file built from it keeps the old value. Name '
-            'the places that use it, e.g. train_dataloader.dataset.'
-            f'{key}=...',
+            'file: whatever the file built from it keeps the old value. '
+            'Change the places that use it, for example '
+            f'train_dataloader.dataset.{key}=...',
             'current',
             30,
         )
+
+
+def evaluators(cfg: Config, stage: str) -> list[Mapping[str, Any]]:
+    """Returns the evaluators of ``val`` or ``test``, which may be several."""
+    found = cfg.get(f'{stage}_evaluator') or []
+    return [found] if isinstance(found, Mapping) else list(found)
+
+
+def evaluates_masks(cfg: Config, stage: str) -> bool:
+    """Returns whether an evaluator of ``val`` or ``test`` needs masks."""
+    return any('segm' in e.get('metric', ()) for e in evaluators(cfg, stage))

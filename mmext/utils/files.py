@@ -13,16 +13,19 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, part: Path | None = None) -> Iterator[Path]:
     """Gives a temporary path that becomes ``path`` when the block ends.
 
-    Nothing is left at either path if the block raises.
+    If the block raises, the temporary file is removed and ``path`` stays as
+    it was.
 
     Args:
         path: The file to write. A file that is there is replaced.
+        part: The temporary path, in the same folder. Default: a hidden one
+            with the number of the process.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    part = part or path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield part
         os.replace(part, path)

@@ -19,11 +19,14 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
+def find_images(
+    paths: Sequence[str | Path], limit: int | None = None
+) -> list[Path]:
     """Finds image files, and those in folders and their sub-folders.
 
     Args:
         paths: Files and folders.
+        limit: Return that many at most, evenly spaced. Default: all.
 
     Returns:
         Absolute paths without repetitions; those of a folder are sorted.
@@ -55,4 +58,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             raise UserError(f'{path} is not an image by its name', _ENDINGS)
         else:
             found.append(path)
-    return list(dict.fromkeys(p.absolute() for p in found))
+    found = list(dict.fromkeys(p.absolute() for p in found))
+    if limit is None or limit >= len(found):
+        return found
+    return [found[i * len(found) // limit] for i in range(limit)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Sequence
 
 
 def add_cfg_options(
@@ -47,6 +48,14 @@ def add_sha256(parser: ArgumentParser) -> None:
 
 def add_run_options(parser: ArgumentParser) -> None:
     """What training and testing share, for :func:`parse_run`."""
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help="a folder in COCO format instead of the config's data",
+    )
+    parser.add_argument(
+        '--classes', nargs='+', help='categories of --data; default: all'
+    )
     add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
@@ -65,9 +74,21 @@ def add_run_options(parser: ArgumentParser) -> None:
     )
 
 
-def parse_run(parser: ArgumentParser) -> Namespace:
-    """Parses; hands a launcher's ``--local-rank`` on as MMEngine reads it."""
-    args = parser.parse_args()
+def parse_run(
+    parser: ArgumentParser, argv: Sequence[str] | None = None
+) -> Namespace:
+    """Parses, and sets ``LOCAL_RANK`` to a launcher's ``--local-rank``.
+
+    MMEngine reads the variable. ``torchrun`` sets it; older launchers of
+    PyTorch give the option.
+
+    Args:
+        parser: The parser of the tool.
+        argv: The arguments. Default: ``sys.argv[1:]``.
+    """
+    args = parser.parse_args(argv)
+    if args.classes is not None and args.data is None:
+        parser.error('--classes chooses categories of --data DIR')
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

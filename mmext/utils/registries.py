@@ -7,7 +7,7 @@ from mmengine.registry import Registry
 
 
 def registered(registry: Registry) -> set[str]:
-    """The names in a registry and in those of the host's packages."""
+    """Returns the names in a registry and in its child registries."""
     names = set(registry.module_dict)
     for child in registry.children.values():
         names |= registered(child)

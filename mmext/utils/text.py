@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -33,3 +34,34 @@ def duration(seconds: float | None) -> str:
     if seconds >= 60:
         return f'{seconds // 60} min {seconds % 60:02d} s'
     return f'{seconds} s'
+
+
+def points(
+    value: float | None, sign: bool = True, missing: str = 'n/a'
+) -> str:
+    """Returns a share in AP points: ``'+1.2'`` for 0.012.
+
+    Args:
+        value: A share from 0 to 1, or a difference of two.
+        sign: Write ``+`` before positive values. Default: True.
+        missing: What None, nan and infinity become. Default: ``'n/a'``.
+    """
+    if value is None or not math.isfinite(value):
+        return missing
+    if round(100 * value, 1) == 0:
+        return '0.0'
+    return f'{100 * value:+.1f}' if sign else f'{100 * value:.1f}'
+
+
+def points_range(ends: tuple[float, float]) -> str:
+    """Returns an interval in AP points: ``'[+0.4, +2.0]'``, or ``'n/a'``."""
+    if not all(map(math.isfinite, ends)):
+        return 'n/a'
+    return f'[{points(ends[0])}, {points(ends[1])}]'
+
+
+def p_value(p: float) -> str:
+    """Returns ``'0.012'``, ``'<0.001'``, or ``'n/a'`` for nan."""
+    if not math.isfinite(p):
+        return 'n/a'
+    return f'{p:.3f}' if p >= 0.001 else '<0.001'

@@ -71,9 +71,10 @@ def test_angle_table_and_figure(tmp_path):
     nn.init.orthogonal_(model[0].weight)
     found['b'] = filter_angles.model_angles(model, '0')
     table = filter_angles.angle_table(found)
-    assert '| 90.00 | 0.00 | 0.000 |' in table
-    assert '2 * |' in table  # more filters than inputs
-    assert 'nan' not in table
+    rows = {row[0]: row for row in table.rows}
+    assert rows['0'][-3:] == ['90.00', '0.00', '0.000']
+    assert '2 *' in rows  # more filters than weights
+    assert 'nan' not in table.markdown()
     assert filter_angles.draw_angles(found, tmp_path / 'a.png').exists()
     with pytest.raises(UserError, match='matches none'):
         filter_angles.model_angles(model, 'layer3')
@@ -91,7 +92,6 @@ def test_the_star_spans_all_monomials_and_the_sum_none(inputs, layers):
 
 
 def test_star_boundary_is_the_polynomial_one():
-    pytest.importorskip('sklearn')
     run = decision_boundary.experiment(seed=0)
     assert run.accuracy['star'] > run.accuracy['sum']
     poly, rbf = (
@@ -100,7 +100,7 @@ def test_star_boundary_is_the_polynomial_one():
     assert poly > rbf + 0.01
     assert poly > run.agreement('sum', 'polynomial SVM')
     assert run.agreement('star', 'star') == 1
-    table = decision_boundary.agreement_table([run])
+    table = decision_boundary.agreement_table([run]).markdown()
     assert f'{poly:.3f} ± 0.000' in table
     assert '1 of 1 seeds' in table
 
@@ -120,22 +120,20 @@ def tiny(name, **changes):
 
 
 def test_star_against_sum_runs_from_its_config():
-    pytest.importorskip('sklearn')
     cfg = tiny('demonet_star-vs-sum_digits.py', **{'backbone.depth': 1})
     results = star_vs_sum.run_experiment(cfg)
     assert set(results) == set(star_vs_sum.PUBLISHED)
     assert all(0 < v[0] < 100 for v in results.values())
-    table = star_vs_sum.result_table(results)
-    assert '| 71.7 |' in table
+    table = star_vs_sum.result_table(results).markdown()
+    assert ' 71.7 |' in table
     difference = results['star', True][0] - results['sum', True][0]
     assert f'{difference:+.2f}' in table
     cfg.pop('backbone')
-    with pytest.raises(UserError, match='lacks backbone'):
+    with pytest.raises(UserError, match='has no backbone'):
         star_vs_sum.run_experiment(cfg)
 
 
 def test_soft_orthogonality_narrows_the_angles_in_one_epoch():
-    pytest.importorskip('sklearn')
     cfg = tiny(
         'orthogonality_resnet_digits.py',
         **{'backbone.base_channels': 16, 'channels': 32, 'epochs': 2},
@@ -144,11 +142,12 @@ def test_soft_orthogonality_narrows_the_angles_in_one_epoch():
     spread = {k: v[0].pooled.std() for k, v in results.items()}
     assert spread['soft orthogonality'] < 0.5 * spread['none']
     assert spread['self-orthogonality'] < spread['none']
-    assert '| initial |' in orthogonality_effect.outcome_table(results)
+    table = orthogonality_effect.outcome_table(results)
+    assert [row[0] for row in table.rows] == list(results)
+    assert table.rows[0][0] == 'initial' and table.rows[0][-1] == ''
 
 
 def test_digits_split_is_disjoint_and_repeatable():
-    pytest.importorskip('sklearn')
     train, test = classification.Digits.split(1000, seed=3, scale=2)
     assert train.x.shape == (1000, 1, 16, 16)
     assert len(train.y) + len(test.y) == 1797
@@ -208,3 +207,23 @@ def test_saved_bytes_counts_each_tensor_once():
     assert token_mixers.saved_bytes(chain, x) == 2 * 4 * x.numel()
     conv = nn.Conv2d(3, 3, 1)
     assert token_mixers.saved_bytes(conv, x) == 4 * x.numel()
+
+
+def test_the_initial_weights_are_those_of_the_seed(tmp_path):
+    config = tmp_path / 'resnet.py'
+    config.write_text(
+        "model = dict(type='RetinaNet', backbone=dict(type='ResNet', "
+        "depth=18), neck=dict(type='FPN', in_channels=[64, 128, 256, 512], "
+        "out_channels=8, num_outs=5), bbox_head=dict(type='RetinaHead', "
+        'num_classes=2, in_channels=8, feat_channels=8))\n'
+    )
+    layer = 'backbone.layer4.0.conv2'
+    state = torch.get_rng_state()
+    same = filter_angles.compare_angles(config, 'init', layer, 'init')
+    assert list(same) == ['before', 'after']
+    before, after = (found[layer].degrees for found in same.values())
+    np.testing.assert_array_equal(before, after)
+    other = filter_angles.compare_angles(config, 'none', layer, seed=1)
+    assert list(other) == ['none']
+    assert (other['none'][layer].degrees != before).any()
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Bad checkpoints: torn, foreign, malicious."""
+"""Bad checkpoints: damaged, of other models, malicious."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _(world: World) -> None:
     world.test('epoch_11.pth')
 
 
-@bad(GROUP, 'a folder for a checkpoint', 'is a folder')
+@bad(GROUP, 'a folder instead of a checkpoint', 'is a folder')
 def _(world: World) -> None:
     world.test('data')
 
 
-@bad(GROUP, 'a misspelt kind of address', "'torchvision://'?")
+@bad(GROUP, 'a misspelt scheme of an address', "'torchvision://'?")
 def _(world: World) -> None:
     world.set('load_from=torchvison://resnet50')
 
 
-@bad(GROUP, 'a checkpoint cut off in the middle', 'whole', quotes=True)
+@bad(GROUP, 'a truncated checkpoint', 'complete', quotes=True)
 def _(world: World) -> None:
     path = world.checkpoint()
     path.write_bytes(path.read_bytes()[:5000])
@@ -57,13 +57,13 @@ def _(world: World) -> None:
     world.test('a.pth')
 
 
-@bad(GROUP, 'a safetensors file that is none', 'text file')
+@bad(GROUP, 'a text file named .safetensors', 'text file')
 def _(world: World) -> None:
     Path('a.safetensors').write_text('<html>404 not found</html>')
     world.test('a.safetensors')
 
 
-@bad(GROUP, 'a pickled list', 'holds a list')
+@bad(GROUP, 'a checkpoint that holds a list', 'holds a list')
 def _(world: World) -> None:
     torch.save([1, 2], 'a.pth')
     world.test('a.pth')
@@ -96,7 +96,7 @@ def _(world: World) -> None:
     world.test('a.pth')
 
 
-@bad(GROUP, 'a bomb without compression', '0 of 101 members', 'unpack')
+@bad(GROUP, 'a zip bomb without compression', '0 of 101 members', 'unpack')
 def _(world: World) -> None:
     with zipfile.ZipFile('a.pth', 'w') as archive:
         archive.writestr('a/data.pkl', pickle.dumps({}))
@@ -108,7 +108,7 @@ def _(world: World) -> None:
     world.test('a.pth')
 
 
-@bad(GROUP, 'a member whose path leaves the archive', 'whole', quotes=True)
+@bad(GROUP, 'a member whose path leaves the archive', 'complete', quotes=True)
 def _(world: World) -> None:
     path = world.checkpoint()
     with zipfile.ZipFile(path, 'a') as archive:
@@ -116,7 +116,12 @@ def _(world: World) -> None:
     world.test(path)
 
 
-@bad(GROUP, 'weights of another width', 'of another architecture', 'shape')
+@bad(
+    GROUP,
+    'weights of a model with other channels',
+    'of another architecture',
+    'shape',
+)
 def _(world: World) -> None:
     path = world.checkpoint()
     wide = ('model.neck.out_channels=24', 'model.rpn_head.in_channels=24')
@@ -127,33 +132,35 @@ def _(world: World) -> None:
     world.test(path, '--cfg-options', *wide, *heads)
 
 
-@bad(GROUP, 'weights of another model altogether', '0 of', 'missing')
+@bad(GROUP, 'weights of another model', '0 of', 'missing')
 def _(world: World) -> None:
     torch.save({'state_dict': torch.nn.Linear(2, 2).state_dict()}, 'a.pth')
     world.test('a.pth')
 
 
-@bad(GROUP, 'resuming from weights alone', 'no optimizer', 'load_from=')
+@bad(
+    GROUP, 'resuming from a file of weights only', 'no optimizer', 'load_from='
+)
 def _(world: World) -> None:
     world.train('--resume', world.checkpoint())
 
 
-@bad(GROUP, "a hash in the name that is not the file's", '00c0ffee')
+@bad(GROUP, 'a file name with the hash of another file', '00c0ffee')
 def _(world: World) -> None:
     world.test(world.checkpoint('net-00c0ffee.pth'))
 
 
-@bad(GROUP, 'another hash than was asked for', 'was expected')
+@bad(GROUP, 'a file with another hash than --sha256', 'was expected')
 def _(world: World) -> None:
     world.test(world.checkpoint(), '--sha256', '0' * 64)
 
 
-@bad(GROUP, 'a hash that is too short', '8 to 64')
+@bad(GROUP, 'a --sha256 that is too short', '8 to 64')
 def _(world: World) -> None:
     world.test(world.checkpoint(), '--sha256', 'abc')
 
 
-@bad(GROUP, 'publishing weights that are not numbers', 'not numbers')
+@bad(GROUP, 'publishing weights with NaN', 'not numbers')
 def _(world: World) -> None:
     weight = torch.tensor([1.0, float('nan')])
     torch.save({'state_dict': {'fc.weight': weight}}, 'a.pth')
@@ -172,12 +179,12 @@ def released(change) -> None:
 KEY = 'stages.1.1.f1.conv.weight'
 
 
-@bad(GROUP, 'released weights that lack a tensor', 'missing', KEY)
+@bad(GROUP, 'released weights without one of the tensors', 'missing', KEY)
 def _(world: World) -> None:
     released(lambda w: {k: w[k] for k in w if k != KEY})
 
 
-@bad(GROUP, 'released weights with a tensor too many', 'extra')
+@bad(GROUP, 'released weights with an additional tensor', 'extra')
 def _(world: World) -> None:
     released(lambda w: {**w, 'extra': torch.ones(1)})
 

@@ -60,7 +60,7 @@ def _(world: World) -> None:
     world.tool('train', 'tiny.py', '--work-dir', 'taken')
 
 
-@bad(GROUP, 'raw results that are no pickle file', '--out a.pkl')
+@bad(GROUP, 'an --out that is not a pickle file', '--out a.pkl')
 def _(world: World) -> None:
     world.test('a.pth', '--out', 'a.json')
 
@@ -75,7 +75,7 @@ def _(world: World) -> None:
     world.train('--cfg-options', "custom_hooks=[dict(type='A', layers='b')]")
 
 
-@bad(GROUP, 'no image of that name', "Did you mean '1.png'?")
+@bad(GROUP, 'an image that does not exist', "Did you mean '1.png'?")
 def _(world: World) -> None:
     world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train/11.png')
 
@@ -86,7 +86,7 @@ def _(world: World) -> None:
     world.tool('image_demo', 'tiny.py', 'a.pth', 'empty')
 
 
-@bad(GROUP, 'a score above one', '30', 'between 0 and 1')
+@bad(GROUP, 'a score threshold above 1', '30', 'between 0 and 1')
 def _(world: World) -> None:
     options = ('--score-thr', '30')
     world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train', *options)
@@ -98,13 +98,13 @@ def _(world: World) -> None:
     world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train', *options)
 
 
-@bad(GROUP, 'stiffness of images that are not there', 'nowhere')
+@bad(GROUP, 'stiffness on images that do not exist', 'nowhere')
 def _(world: World) -> None:
     images = ('--images', 'nowhere')
     world.tool('analysis_tools/stiffness', 'tiny.py', 'none', *images)
 
 
-@bad(GROUP, 'stiffness of one config with no checkpoint', '1 configs')
+@bad(GROUP, 'stiffness of a config without a checkpoint', '1 configs')
 def _(world: World) -> None:
     images = ('--images', 'data/train')
     world.tool('analysis_tools/stiffness', 'tiny.py', *images)
@@ -122,14 +122,14 @@ def _(world: World) -> None:
     stiffness(plain, torch.zeros(1, 3, 8, 8))
 
 
-@bad(GROUP, 'stiffness of an image of infinite values', 'infinite')
+@bad(GROUP, 'stiffness on an image with NaN', 'infinite')
 def _(world: World) -> None:
     from mmdet.models import ResNet
 
     stiffness(ResNet(18), torch.full((1, 3, 64, 64), float('nan')))
 
 
-@bad(GROUP, 'filter angles of layers that are not there', 'matches none')
+@bad(GROUP, 'filter angles of layers that do not exist', 'matches none')
 def _(world: World) -> None:
     from mmext.analysis.filter_angles import model_angles
 

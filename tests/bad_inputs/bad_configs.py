@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Bad configs, and models that cannot be what they ask for."""
+"""Bad configs, and models that cannot be built from them."""
 
 from __future__ import annotations
 
@@ -66,17 +66,19 @@ def _(world: World) -> None:
     build(type='StarNet', arch='s5')
 
 
-@bad(GROUP, 'an output that a backbone does not have', '(0, 7)', '0 to 3')
+@bad(
+    GROUP, 'an output level that a backbone does not have', '(0, 7)', '0 to 3'
+)
 def _(world: World) -> None:
     build(type='StarNet', arch='s1', out_indices=(0, 7))
 
 
-@bad(GROUP, 'outputs out of order', '(3, 1)', 'Write (1, 3)')
+@bad(GROUP, 'output levels out of order', '(3, 1)', 'Write (1, 3)')
 def _(world: World) -> None:
     build(type='StarNet', arch='s1', out_indices=(3, 1))
 
 
-@bad(GROUP, 'more frozen stages than there are', 'frozen_stages=9')
+@bad(GROUP, 'more frozen stages than the backbone has', 'frozen_stages=9')
 def _(world: World) -> None:
     build(type='StarNet', arch='s1', frozen_stages=9)
 
@@ -91,7 +93,7 @@ def _(world: World) -> None:
     build(type='DWNet', arch='tiny', dynamic='inhomogenous')
 
 
-@bad(GROUP, 'an even kernel of ECA', 'kernel_size=4', 'Use 5')
+@bad(GROUP, 'an even kernel size of ECA', 'kernel_size=4', 'Use 5')
 def _(world: World) -> None:
     build(type='ECAAttention', in_channels=64, kernel_size=4)
 
@@ -106,22 +108,28 @@ def _(world: World) -> None:
     build(type='StarNet', arch='s1')(torch.zeros(1, 4, 64, 64))
 
 
-@bad(GROUP, "a neck that expects other channels than the backbone's", 'neck')
+@bad(GROUP, 'a neck with other channels than the backbone', 'neck')
 def _(world: World) -> None:
     world.set('model.neck.in_channels=[256,512,1024,2048]')
 
 
-@bad(GROUP, 'another number of classes in a head', 'num_classes', '3', '2')
+@bad(
+    GROUP,
+    'a head with another number of classes than the data',
+    'num_classes',
+    '3',
+    '2',
+)
 def _(world: World) -> None:
     world.set('model.roi_head.bbox_head.num_classes=3')
 
 
-@bad(GROUP, 'a misspelt part of the config', "Did you mean 'optim_wrapper'?")
+@bad(GROUP, 'a misspelt key of the config', "Did you mean 'optim_wrapper'?")
 def _(world: World) -> None:
     world.set('optim_wraper.optimizer.lr=1')
 
 
-@bad(GROUP, 'a place that a list does not have', 'a list of 5', '0 to 4')
+@bad(GROUP, 'an index beyond the end of a list', 'a list of 5', '0 to 4')
 def _(world: World) -> None:
     world.set('train_pipeline.9.type=Pad')
 
@@ -131,29 +139,29 @@ def _(world: World) -> None:
     world.set('train_dataloader.dataset.type=CocoDatset')
 
 
-@bad(GROUP, 'a split that the drawn shapes do not have', "'test'", "'train'")
+@bad(GROUP, 'an unknown split of the drawn shapes', "'test'", "'train'")
 def _(world: World) -> None:
     from mmext.datasets.shapes.dataset import ShapesDataset
 
     ShapesDataset(split='test')
 
 
-@bad(GROUP, 'no epochs', 'train_cfg.max_epochs is 0', 'at least 1')
+@bad(GROUP, 'zero epochs', 'train_cfg.max_epochs is 0', 'at least 1')
 def _(world: World) -> None:
     world.set('train_cfg.max_epochs=0')
 
 
-@bad(GROUP, 'epochs that are a word', "train_cfg.max_epochs is 'many'")
+@bad(GROUP, 'a word as the number of epochs', "train_cfg.max_epochs is 'many'")
 def _(world: World) -> None:
     world.set('train_cfg.max_epochs=many')
 
 
-@bad(GROUP, 'an empty batch', 'train_dataloader.batch_size is 0')
+@bad(GROUP, 'a batch size of zero', 'train_dataloader.batch_size is 0')
 def _(world: World) -> None:
     world.set('train_dataloader.batch_size=0')
 
 
-@bad(GROUP, 'fewer loading processes than none', 'num_workers is -1')
+@bad(GROUP, 'a negative number of loading processes', 'num_workers is -1')
 def _(world: World) -> None:
     world.set('train_dataloader.num_workers=-1')
 
@@ -192,7 +200,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'a seed that is a word', 'randomness.seed is')
+@bad(GROUP, 'a word as the seed', 'randomness.seed is')
 def _(world: World) -> None:
     world.set('randomness.seed=lucky')
 
@@ -204,17 +212,17 @@ def _(world: World) -> None:
     world.train('--auto-scale-lr')
 
 
-@bad(GROUP, 'a regulariser whose pattern meets no layer', 'conv9', 'conv')
+@bad(GROUP, 'a regularizer whose pattern matches no layer', 'conv9', 'conv')
 def _(world: World) -> None:
     _orthogonality(world, layers='layer1.*conv9')
 
 
-@bad(GROUP, 'a pattern that is no regular expression', "'conv['")
+@bad(GROUP, 'a pattern that is not a regular expression', "'conv['")
 def _(world: World) -> None:
     _orthogonality(world, layers='conv[')
 
 
-@bad(GROUP, 'a loss whose name has no loss in it', "'orth'")
+@bad(GROUP, 'a loss name without the word loss', "'orth'")
 def _(world: World) -> None:
     _orthogonality(world, layers='conv1', loss_name='orth')
 

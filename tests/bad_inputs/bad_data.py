@@ -6,22 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bad_input import World, bad
-from tiny_run import write_config
+from tiny_run import MASK_HEADS, write_config
 
 GROUP = 'Data'
 DATASET = 'train_dataloader.dataset'
-MASK_HEADS = """
-model.update(roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=16),
-    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
-    mask_roi_extractor=dict(out_channels=16),
-    mask_head=dict(
-        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
-"""
 
 
 def masks(world: World) -> None:
-    """Turns the tiny config into a mask detector's."""
+    """Writes a tiny config of a mask detector."""
     base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
     write_config(world.config, world.data, base=base, more=MASK_HEADS)
 
@@ -41,7 +33,7 @@ def _(world: World) -> None:
     world.set(f'{DATASET}.data_prefix.img=val2017')
 
 
-@bad(GROUP, 'images in another folder', '1.png')
+@bad(GROUP, 'all images in another folder', '1.png')
 def _(world: World) -> None:
     world.set(f'{DATASET}.data_prefix.img=')
 
@@ -57,7 +49,7 @@ def _(world: World) -> None:
     world.set('val_evaluator.ann_file=nothing.json')
 
 
-@bad(GROUP, 'an annotation file cut off in the middle', 'is not JSON')
+@bad(GROUP, 'a truncated annotation file', 'is not JSON')
 def _(world: World) -> None:
     file = world.data / 'train.json'
     file.write_text(file.read_text()[:200])
@@ -76,14 +68,16 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'a result file for an annotation file', 'list of detections')
+@bad(
+    GROUP, 'a result file instead of an annotation file', 'list of detections'
+)
 def _(world: World) -> None:
     found = {'image_id': 1, 'category_id': 1, 'bbox': [], 'score': 1.0}
     world.change(lambda content: [found])
     world.train()
 
 
-@bad(GROUP, 'a LabelMe file for an annotation file', 'LabelMe')
+@bad(GROUP, 'a LabelMe file instead of an annotation file', 'LabelMe')
 def _(world: World) -> None:
     world.change(lambda content: {'shapes': [], 'imagePath': 'a.png'})
     world.train()
@@ -113,7 +107,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'class names in other letters', 'SQUARE', 'square')
+@bad(GROUP, 'class names in upper case', 'SQUARE', 'square')
 def _(world: World) -> None:
     def change(content: dict) -> None:
         for category in content['categories']:
@@ -134,7 +128,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'two categories of one name', "'square'")
+@bad(GROUP, 'two categories with the same name', "'square'")
 def _(world: World) -> None:
     def change(content: dict) -> None:
         content['categories'][1]['name'] = 'square'
@@ -154,7 +148,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'a mask detector on data with boxes alone', 'mask', 'Faster R-CNN')
+@bad(GROUP, 'a mask detector on data with boxes only', 'mask', 'Faster R-CNN')
 def _(world: World) -> None:
     masks(world)
     world.change(
@@ -168,7 +162,7 @@ def _(world: World) -> None:
     masks(world)
 
     def change(content: dict) -> None:
-        rle = {'size': [96, 128], 'counts': '~~torn'}
+        rle = {'size': [96, 128], 'counts': '~~damaged'}
         content['annotations'][0]['segmentation'] = rle
 
     world.change(change)
@@ -187,7 +181,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'two images of one id', 'occur more than once in images')
+@bad(GROUP, 'two images with the same id', 'occur more than once in images')
 def _(world: World) -> None:
     def change(content: dict) -> None:
         content['images'][1]['id'] = 1
@@ -196,7 +190,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'two annotations of one id', 'in annotations')
+@bad(GROUP, 'two annotations with the same id', 'in annotations')
 def _(world: World) -> None:
     def change(content: dict) -> None:
         content['annotations'][1]['id'] = 1
@@ -236,12 +230,12 @@ def _(world: World) -> None:
     box(world, [1, 2, 3])
 
 
-@bad(GROUP, 'a box of words', 'bbox')
+@bad(GROUP, 'a box of strings', 'bbox')
 def _(world: World) -> None:
     box(world, ['1', '2', '3', '4'])
 
 
-@bad(GROUP, 'a box that is no number', 'bbox')
+@bad(GROUP, 'a box with NaN', 'bbox')
 def _(world: World) -> None:
     box(world, [1, 2, float('nan'), 4])
 
@@ -296,7 +290,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'an image that is cut off', 'cannot be read', '1.png', quotes=True)
+@bad(GROUP, 'a truncated image', 'cannot be read', '1.png', quotes=True)
 def _(world: World) -> None:
     file = world.data / 'train' / '1.png'
     file.write_bytes(file.read_bytes()[:500])
@@ -309,7 +303,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'validation without a category of training', 'val')
+@bad(GROUP, 'validation data without a category of the training data', 'val')
 def _(world: World) -> None:
     def change(content: dict) -> None:
         content['categories'].pop()
@@ -321,7 +315,7 @@ def _(world: World) -> None:
     world.train()
 
 
-@bad(GROUP, 'a folder that is no data set', 'instances_train.json')
+@bad(GROUP, 'a folder without a data set', 'instances_train.json')
 def _(world: World) -> None:
     from mmext.checks.layouts import find_coco_folder
 

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A bad input: what is wrong, how a user meets it, and what is said.
+"""A bad input: the mistake, how a user makes it, and the message.
 
-A function decorated with :func:`bad` makes the input in a fresh
-:class:`World` and does what a user would do. It must end as a tool ends: one
-message, exit status 2, no work dir.
+A function decorated with :func:`bad` makes the input in a new :class:`World`
+and does what a user would do. It must end as a tool does: with one message and
+exit status 2, and without a work dir.
 """
 
 from __future__ import annotations
@@ -24,33 +24,39 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'bad_inputs.md'
 
 
+#: Makes a bad input in a world and uses it.
+Make = Callable[['World'], object]
+
+
 @dataclass(frozen=True)
 class BadInput:
     """One row of the table.
 
     Args:
-        group: Heading that it stands under.
-        title: What is wrong.
-        says: What the message must name.
-        make: Makes it and meets it.
-        quotes: Whether the message quotes another package, whose words may
-            change with its version.
+        group: Heading of its table.
+        title: The mistake.
+        says: Texts that the message must contain.
+        make: Makes the input and uses it.
+        quotes: Whether the message quotes another package, whose wording may
+            change with its version. Default: False.
     """
 
     group: str
     title: str
     says: tuple[str, ...]
-    make: Callable[[World], object]
+    make: Make
     quotes: bool = False
 
 
 CASES: list[BadInput] = []
 
 
-def bad(group: str, title: str, *says: str, quotes: bool = False) -> Callable:
+def bad(
+    group: str, title: str, *says: str, quotes: bool = False
+) -> Callable[[Make], Make]:
     """Registers a bad input."""
 
-    def register(make: Callable[[World], object]) -> Callable:
+    def register(make: Make) -> Make:
         CASES.append(BadInput(group, title, says, make, quotes))
         return make
 
@@ -58,19 +64,21 @@ def bad(group: str, title: str, *says: str, quotes: bool = False) -> Callable:
 
 
 class World:
-    """The current folder of a user: ``data/``, ``tiny.py``, no ``work/``.
+    """The current folder of a user, with ``data/`` and ``tiny.py``.
 
     Args:
         root: The folder.
-        patch: Undone after the test.
+        patch: Its changes are undone after the test.
     """
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.patch = root, patch
         self.data, self.config = Path('data'), Path('tiny.py')
 
-    def change(self, change: Callable[[dict], object], split='train') -> None:
-        """Changes an annotation file; a value returned replaces it."""
+    def change(
+        self, change: Callable[[dict], object], split: str = 'train'
+    ) -> None:
+        """Changes an annotation file; a returned value replaces it."""
         file = self.data / f'{split}.json'
         content = json.loads(file.read_text())
         content = change(content) or content
@@ -85,20 +93,20 @@ class World:
         runpy.run_path(str(path), run_name='__main__')
 
     def train(self, *options: object) -> None:
-        """tools/train.py on the tiny config."""
+        """Runs tools/train.py on the tiny config."""
         self.tool('train', self.config, '--work-dir', 'work', *options)
 
     def set(self, *options: str) -> None:
-        """The same with ``--cfg-options``."""
+        """Runs tools/train.py with ``--cfg-options``."""
         self.train('--cfg-options', *options)
 
     def test(self, checkpoint: object, *options: object) -> None:
-        """tools/test.py on the tiny config."""
+        """Runs tools/test.py on the tiny config."""
         arguments = (self.config, checkpoint, '--work-dir', 'work', *options)
         self.tool('test', *arguments)
 
     def checkpoint(self, name: str = 'epoch_1.pth', **more: object) -> Path:
-        """A checkpoint of the tiny config's model."""
+        """Writes a checkpoint of the tiny config's model."""
         from mmengine.registry import init_default_scope
 
         from mmext.models.build import build_model
@@ -112,8 +120,8 @@ class World:
         return Path(name)
 
 
-def told(error: str, root: Path) -> str:
-    """The message of a tool's stderr, with nothing of this machine in it."""
+def message_in(error: str, root: Path) -> str:
+    """Returns the message in a tool's stderr without paths of this machine."""
     text = error.rpartition('error: ')[2].strip()
     text = text.replace(f'{root}/', '').replace(str(root), '.')
     for place in (f'{ROOT}/', f'{ROOT.parent}/'):
@@ -124,34 +132,34 @@ def told(error: str, root: Path) -> str:
 
 
 def row(case: BadInput, message: str) -> str:
-    """A line of the table."""
-    said = message.replace('<', '&lt;').replace('|', r'\|').splitlines()
-    return f'| {case.title} | {"<br>".join(said)} |'
+    """Returns a line of the table."""
+    lines = message.replace('<', '&lt;').replace('|', r'\|').splitlines()
+    return f'| {case.title} | {"<br>".join(lines)} |'
 
 
 def page(messages: dict[str, str]) -> str:
-    """The whole of docs/bad_inputs.md.
+    """Returns the text of docs/bad_inputs.md.
 
     Args:
-        messages: What was said, by title.
+        messages: Title -> message.
     """
     lines = [
-        '# What is said about bad input',
+        '# What mmext reports for bad input',
         '',
-        f'{len(CASES)} mistakes and the message of each. The tests make every '
-        'one of them and\ncompare: `tests/bad_inputs`. After a change of a '
-        'message write this page anew:',
+        f'{len(CASES)} mistakes, and the message that mmext prints for each '
+        'of them. The tests in\n`tests/bad_inputs` make every mistake and '
+        'compare the message with this page. This\ncommand writes the page '
+        'again after a message has changed:',
         '',
         '```shell',
         'MMEXT_WRITE_DOCS=1 python -m pytest tests/bad_inputs -p no:xdist',
         '```',
         '',
-        'Each ends with exit status 2, one message without a traceback '
-        '(`MMEXT_DEBUG=1`\nshows it) and no work dir. Names of folders are '
-        'shortened.',
+        'The exit status is 2, there is no traceback (`MMEXT_DEBUG=1` shows '
+        'it), and no work\ndir is created. Names of folders are shortened.',
     ]
     for group in dict.fromkeys(case.group for case in CASES):
-        lines += ['', f'## {group}', '', '| what is wrong | what is said |']
+        lines += ['', f'## {group}', '', '| mistake | message |']
         lines += ['| --- | --- |']
         lines += [
             row(case, messages[case.title])

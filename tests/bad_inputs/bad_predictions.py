@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Predictions that no AP can be computed from."""
+"""Predictions from which AP cannot be computed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def first(**values: object) -> Callable[[list[dict]], None]:
     return lambda found: found[0].update(values)
 
 
-@bad(GROUP, 'a score that is no number', 'score nan')
+@bad(GROUP, 'a score of NaN', 'score nan')
 def _(world: World) -> None:
     compare(world, first(score=float('nan')))
 
@@ -77,17 +77,17 @@ def _(world: World) -> None:
     compare(world, change)
 
 
-@bad(GROUP, 'predictions cut off in the middle', 'cut off')
+@bad(GROUP, 'truncated predictions', 'truncated')
 def _(world: World) -> None:
     compare(world, lambda found: json.dumps(found)[:-20])
 
 
-@bad(GROUP, 'a file of metrics', 'metrics')
+@bad(GROUP, 'a file of metrics instead of predictions', 'metrics')
 def _(world: World) -> None:
     compare(world, lambda found: {'coco/bbox_mAP': 0.4})
 
 
-@bad(GROUP, 'an annotation file for predictions', 'annotation file')
+@bad(GROUP, 'an annotation file instead of predictions', 'annotation file')
 def _(world: World) -> None:
     compare(world, lambda found: Path('data/val.json').read_text())
 
@@ -97,7 +97,7 @@ def _(world: World) -> None:
     compare(world, lambda found: None, annotation_sha256='a' * 64)
 
 
-@bad(GROUP, 'no ground truth is named', '--ann')
+@bad(GROUP, 'predictions without a ground truth', '--ann')
 def _(world: World) -> None:
     Path('a.bbox.json').write_text('[]')
     world.tool('compare', 'a.bbox.json', 'a.bbox.json')

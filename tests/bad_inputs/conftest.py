@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The data that bad inputs are made from, and the page they are written to."""
+"""The data that bad inputs are made from, and the page of the messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tiny_run import make_coco
 
 @pytest.fixture(scope='session')
 def good_data(tmp_path_factory) -> Path:
-    """A COCO folder with nothing wrong in it."""
+    """A COCO folder without errors."""
     return make_coco(tmp_path_factory.mktemp('good') / 'data', 3, 2)
 
 
 @pytest.fixture(scope='session')
 def messages() -> Iterator[dict[str, str]]:
-    """What was said, by title; ``MMEXT_WRITE_DOCS=1`` writes the page."""
+    """Title -> message; ``MMEXT_WRITE_DOCS=1`` writes the page."""
     found: dict[str, str] = {}
     yield found
     if os.environ.get('MMEXT_WRITE_DOCS') and len(found) == len(CASES):

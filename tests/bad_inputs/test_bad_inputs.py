@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Every bad input is told as docs/bad_inputs.md says."""
+"""Every bad input ends with the message on docs/bad_inputs.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import bad_configs  # noqa: F401
 import bad_data  # noqa: F401
 import bad_predictions  # noqa: F401
 import pytest
-from bad_input import CASES, PAGE, BadInput, World, row, told
+from bad_input import CASES, PAGE, BadInput, World, message_in, row
 from tiny_run import write_config
 
 from mmext.errors import command
@@ -33,11 +33,11 @@ def test_bad_input(
     seen = capfd.readouterr()
     assert 'Traceback' not in seen.out + seen.err
     assert seen.err.count('error: ') == 1
-    message = messages[case.title] = told(seen.err, tmp_path)
+    message = messages[case.title] = message_in(seen.err, tmp_path)
     assert str(tmp_path) not in message
     for text in case.says:
         assert text in message
-    # What to do: ours follows an arrow; argparse shows the usage.
+    # What to do follows an arrow, or argparse shows the usage.
     assert '  -> ' in message or 'usage:' in seen.err
     left = [p for p in tmp_path.rglob('*') if p.name.endswith('.tmp')]
     assert not left and not Path('work').exists()

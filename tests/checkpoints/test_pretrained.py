@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Weights that fill nothing are found before the training begins."""
+"""Weights that fill too little are found before the training starts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import nn
 
 from mmext.checkpoints.match import match, naming_hint
 from mmext.checkpoints.pretrained import (
-    describe,
-    enough,
+    match_with_new,
     require_start,
     watch_pretrained,
 )
@@ -58,11 +57,11 @@ def load_into(backbone: nn.Module) -> None:
 
 
 @pytest.fixture
-def said(monkeypatch) -> list[str]:
+def logged(monkeypatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(
         'mmext.checkpoints.pretrained.print_log',
-        lambda message, **_: lines.append(message),
+        lambda line, **_: lines.append(line),
     )
     return lines
 
@@ -71,39 +70,37 @@ def pretrained(path: str, **more) -> dict:
     return ConfigDict(type='Pretrained', checkpoint=path, **more)
 
 
-def test_one_line_says_what_was_loaded(tmp_path, said):
+def test_one_log_line_lists_what_was_loaded(tmp_path, logged):
     state = {**resnet().state_dict(), 'fc.weight': torch.ones(2)}
     path = save(tmp_path / 'a.pth', state)
     backbone = resnet(init_cfg=pretrained(path))
     load_into(backbone)
-    assert said == [
+    assert logged == [
         f'loaded 120 of 120 backbone tensors from {path}; 1 not used: '
         'fc.weight'
     ]
     assert torch.equal(backbone.conv1.weight, state['conv1.weight'])
-    # Watched while it loads, and no longer.
+    # The hook is removed after loading.
     backbone.load_state_dict({}, strict=False)
 
 
 @pytest.mark.parametrize(
-    ('prefix', 'asked', 'says'),
+    ('prefix', 'given', 'message'),
     [
         ('backbone.', None, r"(?s)loaded 0 of.*prefix='backbone\.'"),
         ('encoder.net.', None, r"(?s)loaded 0 of.*prefix='encoder\.net\.'"),
         ('', 'backbone.', '(?s)is not in the pretrained model.*none'),
     ],
 )
-def test_a_wrong_prefix_stops_the_stock_resnet(
-    tmp_path, said, prefix, asked, says
-):
+def test_a_wrong_prefix_is_an_error(tmp_path, logged, prefix, given, message):
     path = save(tmp_path / 'a.pth', resnet().state_dict(), prefix)
-    with pytest.raises(UserError, match=says):
-        load_into(resnet(init_cfg=pretrained(path, prefix=asked)))
-    if prefix and not asked:  # what the message says works
+    with pytest.raises(UserError, match=message):
+        load_into(resnet(init_cfg=pretrained(path, prefix=given)))
+    if prefix and not given:  # the fix in the message works
         load_into(resnet(init_cfg=pretrained(path, prefix=prefix)))
 
 
-def test_another_depth_stops_and_new_layers_do_not(tmp_path, said):
+def test_another_depth_is_an_error_and_new_layers_are_not(tmp_path, logged):
     path = save(tmp_path / 'a.pth', resnet().state_dict())
     with pytest.raises(UserError, match='another depth or width'):
         load_into(resnet(34, init_cfg=pretrained(path)))
@@ -113,17 +110,15 @@ def test_another_depth_stops_and_new_layers_do_not(tmp_path, said):
     }
     save(tmp_path / 'a.pth', resnet(50).state_dict())
     load_into(resnet(50, plugins=[plugin], init_cfg=pretrained(path)))
-    assert 'loaded 318 of 318 backbone' in said[-1]
-    assert (
-        'new, not in it: layer#.#.context_block.conv_mask.weight (16)'
-        in (said[-1])
-    )
+    assert 'loaded 318 of 318 backbone' in logged[-1]
+    new = 'new, not in it: layer#.#.context_block.conv_mask.weight (16)'
+    assert new in logged[-1]
     dcn = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
     stages = (False, True, True, True)
     load_into(
         resnet(50, dcn=dcn, stage_with_dcn=stages, init_cfg=pretrained(path))
     )
-    assert '26 new, not in it: layer#.#.conv#.conv_offset' in said[-1]
+    assert '26 new, not in it: layer#.#.conv#.conv_offset' in logged[-1]
     # Fewer stages use less of it.
     load_into(
         resnet(
@@ -135,10 +130,13 @@ def test_another_depth_stops_and_new_layers_do_not(tmp_path, said):
             init_cfg=pretrained(path),
         )
     )
-    assert 'loaded 258 of 258' in said[-1] and '60 not used: layer' in said[-1]
+    assert (
+        'loaded 258 of 258' in logged[-1]
+        and '60 not used: layer' in logged[-1]
+    )
 
 
-def test_ssd_s_vgg_is_the_least_that_is_right(tmp_path, said):
+def test_ssd_vgg_without_its_last_layers_is_enough(tmp_path, logged):
     last = {'with_last_pool': False, 'ceil_mode': True}
     vgg = host('SSDVGG', 16, **last, out_indices=(3, 4))
     state = {
@@ -146,12 +144,12 @@ def test_ssd_s_vgg_is_the_least_that_is_right(tmp_path, said):
         for k, v in vgg.state_dict().items()
         if not k.startswith(('features.31', 'features.33'))
     }
-    found = match(vgg, state)
-    assert (found.loaded, len(found.missing)) == (26, 4)
-    assert enough(found, list(vgg.state_dict()))
+    found, enough = match_with_new(vgg, state)
+    assert (len(found.loaded), len(found.missing)) == (26, 4)
+    assert enough
 
 
-def test_backbones_that_load_in_their_own_way(tmp_path, said):
+def test_backbones_with_their_own_init_weights(tmp_path, logged):
     cfg = {
         'embed_dims': 8,
         'depths': (1, 1, 1, 1),
@@ -161,8 +159,10 @@ def test_backbones_that_load_in_their_own_way(tmp_path, said):
     state = host('SwinTransformer', **cfg).state_dict()
     path = save(tmp_path / 'a.pth', state, 'backbone.')
     load_into(host('SwinTransformer', **cfg, init_cfg=pretrained(path)))
-    assert said[-1].startswith(f'loaded {len(state)} of {len(state)} backbone')
-    # (With position tables of other names it stops by itself.)
+    assert logged[-1].startswith(
+        f'loaded {len(state)} of {len(state)} backbone'
+    )
+    # Swin raises its own error for position tables with other names.
     other = {k: v for k, v in state.items() if 'relative_position' not in k}
     path = save(tmp_path / 'b.pth', other, 'backbone.net.')
     with pytest.raises(UserError, match='loaded 0 of'):
@@ -170,18 +170,17 @@ def test_backbones_that_load_in_their_own_way(tmp_path, said):
 
 
 def test_names_of_another_library_are_not_new_layers():
-    own = [f'layers.{i}.weight' for i in range(9)] + ['norm.weight']
     theirs = {'norm.weight': torch.ones(1)}
     model = nn.Module()
     model.layers = nn.ModuleList([nn.Linear(1, 1, False) for _ in range(9)])
     model.norm = nn.Linear(1, 1, False)
     model.norm.weight.data = torch.ones(1)
-    found = match(model, theirs)
-    assert found.loaded == 1
-    assert not enough(found, own)
+    found, enough = match_with_new(model, theirs)
+    assert found.loaded == ['norm.weight']
+    assert not enough
 
 
-def test_load_from_may_bring_other_heads_but_not_backbones():
+def test_load_from_accepts_other_heads_but_no_other_backbones():
     model = Detector(resnet(), classes=2)
     other = Detector(resnet(), classes=5).state_dict()
     assert (
@@ -201,15 +200,13 @@ def test_hints():
     assert naming_hint(own, own) == ''
     assert naming_hint(own, ['x', 'y']) == ''
     assert "prefix='net.'" in naming_hint(own, [f'net.{k}' for k in own])
-    assert 'It holds the net alone' in naming_hint(
+    assert 'It holds only the net' in naming_hint(
         [f'net.{k}' for k in own], own
     )
 
 
-def test_what_differs_in_numbers_alone_is_told_together():
-    found = match(resnet(), {})
-    names = list(resnet().state_dict())
-    text = describe(found, names, 'backbone', 'a.pth')
+def test_names_that_differ_only_in_numbers_are_listed_together():
+    text = match(resnet(), {}).describe('backbone', 'a.pth')
     assert text.startswith(
         'loaded 0 of 100 backbone tensors from a.pth; 100 missing'
     )

@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import sys
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def training(path: Path, **more) -> dict:
 @pytest.mark.parametrize('kind', ['safetensors', 'pth'])
 def test_weights_and_names_alone_are_published(tmp_path, kind):
     before = training(tmp_path / 'epoch_3.pth')
-    done = publish(tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', kind)
+    done = publish(
+        tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', file_format=kind
+    )
     assert done.digest == sha256(done.path)
     assert done.path.name == f'net-{done.digest[:8]}.{kind}'
     assert list((tmp_path / 'out').iterdir()) == [done.path]
@@ -67,8 +70,10 @@ def test_weights_and_names_alone_are_published(tmp_path, kind):
     assert got['state_dict'].keys() == before['state_dict'].keys()
     for key, value in before['state_dict'].items():
         assert torch.equal(got['state_dict'][key], value)
-    # The same weights have the same name, or the name would say nothing.
-    again = publish(tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', kind)
+    # The same weights have the same name.
+    again = publish(
+        tmp_path / 'epoch_3.pth', tmp_path / 'out' / 'net', file_format=kind
+    )
     assert again.path == done.path
 
 
@@ -100,6 +105,19 @@ def test_shared_wrapped_and_bare_weights(tmp_path):
     assert torch.equal(got['state_dict']['c'], weight.t())
 
 
+def test_an_untrusted_checkpoint_needs_an_argument(tmp_path):
+    path = tmp_path / 'a.pth'
+    training(path, args=Namespace(lr=1))
+    with pytest.raises(UserError, match='refused.*Namespace'):
+        publish(path, tmp_path / 'net')
+    with pytest.raises(UserError, match='and 00000000 was expected'):
+        publish(path, tmp_path / 'net', sha256='0' * 8, trust_checkpoint=True)
+    done = publish(path, tmp_path / 'net', trust_checkpoint=True)
+    assert done.dropped == ['optimizer', 'message_hub', 'args']
+    with pytest.raises(UserError, match='refused'):  # only for that call
+        load(path)
+
+
 def test_what_cannot_be_published(tmp_path, monkeypatch):
     path = tmp_path / 'a.pth'
     training(path, state_dict={})
@@ -110,7 +128,7 @@ def test_what_cannot_be_published(tmp_path, monkeypatch):
         publish(path, tmp_path / 'net')
     training(path)
     with pytest.raises(UserError, match="format 'onnx' is unknown"):
-        publish(path, tmp_path / 'net', 'onnx')
+        publish(path, tmp_path / 'net', file_format='onnx')
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='could not be written'):
         publish(path, tmp_path / 'file' / 'net')
@@ -126,9 +144,9 @@ def test_what_cannot_be_published(tmp_path, monkeypatch):
 
 def test_a_training_cannot_continue_from_published_weights(tmp_path):
     training(tmp_path / 'a.pth', param_schedulers=[])
-    whole = load(tmp_path / 'a.pth')
-    whole['meta']['iter'] = 12
-    require_resumable(whole, 'a.pth')
+    intact = load(tmp_path / 'a.pth')
+    intact['meta']['iter'] = 12
+    require_resumable(intact, 'a.pth')
     done = publish(tmp_path / 'a.pth', tmp_path / 'net')
     with pytest.raises(UserError, match='has no optimizer, message_hub, meta'):
         require_resumable(load(done.path), 'net')
@@ -145,8 +163,8 @@ def test_the_tool_says_what_it_did(tmp_path, monkeypatch, capsys):
 
     run('--sha256', sha256(source))
     path = next(tmp_path.glob('net-*.safetensors'))
-    told = capsys.readouterr().out.splitlines()
-    assert told == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
         f'{path}: 7 trained tensors',
         'left out: optimizer, message_hub',
         f'SHA-256: {sha256(path)}',

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checkpoints are read without running them, and torn ones are found."""
+"""Checkpoints are read without running code; damaged ones are found."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from mmext.checkpoints.files import defect, newest_valid, replace_durably
+from mmext.checkpoints.files import defect, newest_complete, writing
 from mmext.checkpoints.match import match, require_match
 from mmext.checkpoints.read import load, require_sha256
+from mmext.checkpoints.untrusted import trusting
 from mmext.errors import UserError
 from mmext.utils.files import sha256
 
@@ -72,16 +73,20 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, via, legacy):
     assert not touched.exists()
 
 
-def test_trust_is_asked_for_by_name(tmp_path, monkeypatch):
+def test_only_an_explicit_option_trusts_a_checkpoint(tmp_path, monkeypatch):
     path = save(tmp_path / 'odd.pth', meta={'args': Namespace(lr=1)})
     with pytest.raises(UserError, match='argparse.Namespace') as caught:
         load(path)
     assert sha256(path) in str(caught.value)
+    with trusting():
+        assert load(path)['meta']['args'].lr == 1
+    with pytest.raises(UserError, match='refused'), trusting(False):
+        load(path)
     monkeypatch.setenv('MMEXT_TRUST_CHECKPOINT', '1')
     assert load(path)['meta']['args'].lr == 1
 
 
-def test_getattr_reaches_the_log_alone(tmp_path):
+def test_getattr_reaches_only_the_log(tmp_path):
     class Reach:
         def __init__(self, *what) -> None:
             self.what = what
@@ -107,14 +112,14 @@ def test_resuming_does_not_execute_the_saved_config(tmp_path):
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):
-    whole = save(tmp_path / 'whole.pth')
+    intact = save(tmp_path / 'intact.pth')
     bomb = tmp_path / 'bomb.pth'
-    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(bomb, 'w') as new:
+    with zipfile.ZipFile(intact) as old, zipfile.ZipFile(bomb, 'w') as new:
         for member in old.infolist():
             new.writestr(
                 member.filename, old.read(member), zipfile.ZIP_DEFLATED
             )
-        new.writestr('whole/data/9', bytes(10**8), zipfile.ZIP_DEFLATED)
+        new.writestr('intact/data/9', bytes(10**8), zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 10**6
     with pytest.raises(UserError, match='would unpack to 1000'):
         load(bomb)
@@ -124,12 +129,12 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     """A bomb without compression: one storage listed a hundred times."""
     bomb = tmp_path / 'bomb.pth'
     with zipfile.ZipFile(bomb, 'w') as archive:
-        archive.writestr('whole/data.pkl', pickle.dumps({}))
-        archive.writestr('whole/data/0', bytes(10**5))
+        archive.writestr('intact/data.pkl', pickle.dumps({}))
+        archive.writestr('intact/data/0', bytes(10**5))
         first = archive.filelist[-1]
         for i in range(1, 100):
             again = copy.copy(first)
-            again.filename = f'whole/data/{i}'
+            again.filename = f'intact/data/{i}'
             archive.filelist.append(again)
     assert bomb.stat().st_size < 2 * 10**5
     with pytest.raises(UserError, match='bytes would unpack to 1000'):
@@ -154,7 +159,7 @@ def test_a_pickle_cannot_ask_for_the_memory(tmp_path):
         Call(reconstruct, np.ndarray, (2**60,), b'b'),
     ):
         path = save(tmp_path / 'a.pth', x=what)
-        with pytest.raises(UserError, match='refused: it asks for more mem'):
+        with pytest.raises(UserError, match='refused: it needs more mem'):
             load(path)
 
 
@@ -170,7 +175,7 @@ def test_no_member_is_written_anywhere(tmp_path, name, refused):
         archive.writestr(name, b'touched')
     before = sorted(tmp_path.rglob('*'))
     if refused:
-        with pytest.raises(UserError, match='not a whole checkpoint'):
+        with pytest.raises(UserError, match='not a complete checkpoint'):
             load(path)
     else:
         assert load(path)['state_dict']['weight'].shape == (3, 2)
@@ -185,7 +190,7 @@ def test_a_tar_is_not_unpacked(tmp_path):
         for name in ('sys_info', 'pickle', 'storages', 'tensors'):
             archive.add(content, name)
         archive.add(content, '../../touched')
-    with pytest.raises(UserError, match='not a whole checkpoint'):
+    with pytest.raises(UserError, match='not a complete checkpoint'):
         load(path)
     assert not (tmp_path / 'touched').exists()
 
@@ -200,12 +205,12 @@ def test_the_hash_in_a_name_is_checked(tmp_path):
         UserError, match=f'says SHA-256 00c0ffee.*{digest[:9]}'
     ):
         load(bad)
-    # Neither a date nor a word nor a step is a hash.
+    # A date, a word or a step is not a hash.
     for name in ('a-20261122.pth', 'a-defaced.pth', 'iter-90000.pth'):
         assert load(shutil.copy(bad, tmp_path / name))['state_dict']
 
 
-def test_a_hash_can_be_asked_for(tmp_path):
+def test_a_hash_can_be_required(tmp_path):
     path = save(tmp_path / 'a.pth')
     digest = sha256(path)
     require_sha256(path, digest)
@@ -219,25 +224,25 @@ def test_a_hash_can_be_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'spoil, says',
+    'damage, message',
     [
-        (lambda b: b[: len(b) // 2], 'not a whole checkpoint'),
-        (lambda b: b[:-10], 'not a whole checkpoint'),
-        (lambda b: b'', 'not a whole checkpoint'),
-        (lambda b: b'hello, world\n' * 9, 'not a whole checkpoint'),
-        (lambda b: pickle.dumps([1, 2]), 'not a whole checkpoint'),
+        (lambda b: b[: len(b) // 2], 'not a complete checkpoint'),
+        (lambda b: b[:-10], 'not a complete checkpoint'),
+        (lambda b: b'', 'not a complete checkpoint'),
+        (lambda b: b'hello, world\n' * 9, 'not a complete checkpoint'),
+        (lambda b: pickle.dumps([1, 2]), 'not a complete checkpoint'),
     ],
     ids=['half', 'tail', 'empty', 'text', 'list'],
 )
-def test_a_torn_file_is_named(tmp_path, spoil, says):
+def test_a_damaged_file_is_an_error(tmp_path, damage, message):
     path = save(tmp_path / 'a.pth')
-    path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(UserError, match=says):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=message):
         load(path)
     assert defect(path)
 
 
-def test_a_missing_file_names_its_neighbour(tmp_path):
+def test_a_missing_file_names_the_nearest_one(tmp_path):
     save(tmp_path / 'epoch_12.pth')
     with pytest.raises(UserError, match="Did you mean 'epoch_12.pth'"):
         load(tmp_path / 'epoc_12.pth')
@@ -254,83 +259,93 @@ def test_safetensors(tmp_path):
     assert got.keys() == weights.keys()
     assert torch.equal(got['weight'], weights['weight'])
     (tmp_path / 'b.safetensors').write_bytes(b'nothing')
-    with pytest.raises(UserError, match='not a whole'):
+    with pytest.raises(UserError, match='not a complete'):
         load(tmp_path / 'b.safetensors')
 
 
 def test_every_flipped_byte_of_a_tensor_is_found(tmp_path):
     path = save(tmp_path / 'a.pth')
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     weight = torch.load(path)['state_dict']['weight'].numpy().tobytes()
-    start = whole.index(weight)
+    start = intact.index(weight)
     for offset in range(0, len(weight), 5):
-        torn = bytearray(whole)
-        torn[start + offset] ^= 1
-        path.write_bytes(torn)
+        flipped = bytearray(intact)
+        flipped[start + offset] ^= 1
+        path.write_bytes(flipped)
         assert 'checksum' in defect(path)
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     assert defect(path) is None
 
 
-def test_no_flipped_bit_passes_unseen(tmp_path):
-    """In every third byte, one bit: found, or nothing changed."""
+def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path):
+    """One bit in every third byte."""
     path = save(tmp_path / 'epoch_1.pth', meta={'epoch': 3})
-    whole, want = path.read_bytes(), load(path)
+    intact, want = path.read_bytes(), load(path)
     found = 0
-    for offset in range(0, len(whole), 3):
-        torn = bytearray(whole)
-        torn[offset] ^= 1 << offset % 8
-        path.write_bytes(torn)
-        if newest_valid(tmp_path, lambda line: None) is None:
+    for offset in range(0, len(intact), 3):
+        flipped = bytearray(intact)
+        flipped[offset] ^= 1 << offset % 8
+        path.write_bytes(flipped)
+        newest = newest_complete(tmp_path, lambda line: None)
+        if newest is None:
             found += 1
             continue
-        got = load(path)
+        got = newest[1]
         assert got['meta'] == want['meta'], offset
         for key, value in want['state_dict'].items():
             assert torch.equal(got['state_dict'][key], value), offset
-    assert found > len(whole) / 12
+    assert found > len(intact) / 12
 
 
-def test_a_whole_but_untrusted_checkpoint_is_not_passed_over(tmp_path):
+def test_a_complete_but_untrusted_checkpoint_is_not_skipped(tmp_path):
     save(tmp_path / 'epoch_1.pth')
-    odd = save(tmp_path / 'epoch_2.pth', meta={'args': Namespace(lr=1)})
-    assert newest_valid(tmp_path) == odd  # and reading it says what to do
+    save(tmp_path / 'epoch_2.pth', meta={'args': Namespace(lr=1)})
+    with pytest.raises(UserError, match='epoch_2.pth was refused'):
+        newest_complete(tmp_path)
+    with trusting():
+        assert newest(tmp_path).name == 'epoch_2.pth'
 
 
-def test_newest_valid_passes_over_what_is_torn(tmp_path):
+def newest(folder: Path) -> Path:
+    path, content = newest_complete(folder)
+    assert content['state_dict'].keys() == {'weight', 'bias'}
+    return path
+
+
+def test_newest_complete_skips_truncated_files(tmp_path):
     for epoch in (2, 9, 10, 11):
         save(tmp_path / f'epoch_{epoch}.pth')
     save(tmp_path / 'best_coco_bbox_mAP_epoch_12.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_11.pth'))
-    torn = tmp_path / 'epoch_11.pth'
-    torn.write_bytes(torn.read_bytes()[:-100])
+    cut = tmp_path / 'epoch_11.pth'
+    cut.write_bytes(cut.read_bytes()[:-100])
     (tmp_path / 'epoch_12.pth.tmp').write_bytes(b'half')
-    told: list[str] = []
-    assert newest_valid(tmp_path, told.append).name == 'epoch_10.pth'
-    assert len(told) == 1 and 'epoch_11.pth' in told[0]
-    assert newest_valid(tmp_path / 'nowhere') is None
+    logged: list[str] = []
+    assert newest_complete(tmp_path, logged.append)[0].name == 'epoch_10.pth'
+    assert len(logged) == 1 and 'epoch_11.pth is skipped' in logged[0]
+    assert newest_complete(tmp_path / 'nowhere') is None
 
 
-def test_newest_valid_follows_last_checkpoint(tmp_path):
+def test_newest_complete_follows_last_checkpoint(tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'run').mkdir()
     saved = save(tmp_path / 'out' / 'iter_500.pth')
     (tmp_path / 'run' / 'last_checkpoint').write_text(str(saved))
-    assert newest_valid(tmp_path / 'run') == saved
+    assert newest(tmp_path / 'run') == saved
 
 
 def test_what_an_earlier_run_left_in_the_folder_is_not_the_newest(tmp_path):
     for epoch in (1, 2, 12):
         save(tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
-    for epoch in (1, 2, 3):  # anew, in the same folder
+    for epoch in (1, 2, 3):  # the next run, in the same folder
         save(tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (20 + epoch, 20 + epoch))
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
-    assert newest_valid(tmp_path).name == 'epoch_3.pth'
-    # Killed after it wrote the fourth, before last_checkpoint said so.
+    assert newest_complete(tmp_path)[0].name == 'epoch_3.pth'
+    # Killed between writing the fourth and last_checkpoint.
     save(tmp_path / 'epoch_4.pth')
-    assert newest_valid(tmp_path).name == 'epoch_4.pth'
+    assert newest_complete(tmp_path)[0].name == 'epoch_4.pth'
 
 
 def test_a_copied_folder_resumes_from_its_own(tmp_path):
@@ -339,22 +354,25 @@ def test_a_copied_folder_resumes_from_its_own(tmp_path):
     first = save(run / 'epoch_1.pth')
     (run / 'last_checkpoint').write_text(str(first))
     shutil.copytree(run, tmp_path / 'copy')
-    save(run / 'epoch_2.pth')  # the one it was copied from goes on
+    save(run / 'epoch_2.pth')  # the original run continues
     (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
     copied = tmp_path / 'copy' / 'epoch_1.pth'
-    assert newest_valid(tmp_path / 'copy') == copied
+    assert newest(tmp_path / 'copy') == copied
 
 
-def test_a_torn_write_never_takes_the_place_of_the_good_one(tmp_path):
+def test_a_truncated_file_never_replaces_a_complete_one(tmp_path):
     good = save(tmp_path / 'epoch_1.pth')
     before = sha256(good)
-    temporary = save(tmp_path / 'epoch_1.pth.tmp')
-    temporary.write_bytes(temporary.read_bytes()[:-50])
-    with pytest.raises(OSError, match='not written whole'):
-        replace_durably(temporary, good)
+    with (
+        pytest.raises(OSError, match='not written completely'),
+        writing(good) as part,
+    ):
+        save(part)
+        part.write_bytes(part.read_bytes()[:-50])
     assert sha256(good) == before
-    replace_durably(save(temporary), good)
-    assert not temporary.exists() and sha256(good) != before
+    with writing(good) as part:
+        save(part)
+    assert not part.exists() and sha256(good) != before
 
 
 def test_a_file_system_that_cannot_flush_a_folder(tmp_path, monkeypatch):
@@ -366,7 +384,8 @@ def test_a_file_system_that_cannot_flush_a_folder(tmp_path, monkeypatch):
         flush(number)
 
     monkeypatch.setattr(os, 'fsync', refuse)
-    replace_durably(save(tmp_path / 'a.tmp'), tmp_path / 'epoch_1.pth')
+    with writing(tmp_path / 'epoch_1.pth') as part:
+        save(part)
     assert defect(tmp_path / 'epoch_1.pth') is None
 
 
@@ -390,14 +409,12 @@ class DyingFile(io.FileIO):
 @pytest.mark.parametrize(
     'moment', [0, 500, 20_000, 79_000, 'fsync', 'replace', 'open', None]
 )
-def test_a_kill_at_any_moment_costs_no_older_checkpoint(tmp_path, moment):
+def test_a_kill_at_any_moment_keeps_the_older_checkpoint(tmp_path, moment):
     def write(epoch: int, kind: type = io.FileIO) -> None:
+        weights = {'weight': torch.arange(20_000.0) + epoch}
         final = tmp_path / f'epoch_{epoch}.pth'
-        temporary = final.with_name(f'{final.name}.tmp')
-        with kind(temporary, 'w') as file:
-            weights = {'weight': torch.arange(20_000.0) + epoch}
+        with writing(final) as part, kind(part, 'w') as file:
             torch.save({'state_dict': weights}, file)
-        replace_durably(temporary, final)
 
     write(1)
     child = os.fork()
@@ -412,11 +429,11 @@ def test_a_kill_at_any_moment_costs_no_older_checkpoint(tmp_path, moment):
     assert killed == (moment is not None)
     done = moment in ('open', None)
     assert (tmp_path / 'epoch_2.pth').exists() == done
-    newest = newest_valid(tmp_path)
-    assert newest.name == ('epoch_2.pth' if done else 'epoch_1.pth')
-    assert load(newest)['state_dict']['weight'][0] == 1 + done
+    path, content = newest_complete(tmp_path)
+    assert path.name == ('epoch_2.pth' if done else 'epoch_1.pth')
+    assert content['state_dict']['weight'][0] == 1 + done
     write(2)  # the next run overwrites what was left
-    assert newest_valid(tmp_path).name == 'epoch_2.pth'
+    assert newest_complete(tmp_path)[0].name == 'epoch_2.pth'
     assert not list(tmp_path.glob('*.tmp'))
 
 
@@ -426,13 +443,14 @@ def test_match_counts_every_tensor():
         return nn.Sequential(*layers, *[nn.Linear(2, 2)] * extra)
 
     same = match(net(4), {'state_dict': net(4).state_dict()})
-    assert same.exact and same.loaded == 7
+    assert same.exact and len(same.loaded) == 7
     other = match(net(4, extra=True), net(5).state_dict())
     assert other.missing == ['2.weight', '2.bias']
-    assert len(other.reshaped) == 6 and other.loaded == 1
-    assert '0.weight (5, 3, 1, 1) for (4, 3, 1, 1)' in str(other)
+    assert len(other.reshaped) == 6 and len(other.loaded) == 1
+    assert '0.weight is (5, 3, 1, 1), expected (4, 3, 1, 1)' in str(other)
     unused = match(net(4), net(4, extra=True).state_dict())
-    assert unused.unused == ['2.weight', '2.bias'] and unused.loaded == 7
+    assert unused.unused == ['2.weight', '2.bias']
+    assert len(unused.loaded) == 7
     with pytest.raises(UserError, match='of another architecture'):
         require_match(net(4), net(4, extra=True).state_dict(), 'a.pth')
     require_match(net(4), net(4, extra=True).state_dict(), 'a.pth', 0.5)
@@ -449,11 +467,11 @@ def test_old_checkpoints_without_batch_counters_fit():
 def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
     source = save(tmp_path / 'source.pth')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    asked = []
+    requests = []
     digest = sha256(source)
 
     def download(url, target, hash_prefix, progress):
-        asked.append((url, hash_prefix))
+        requests.append((url, hash_prefix))
         shutil.copy(source, target)
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
@@ -461,10 +479,10 @@ def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
     for _ in range(2):
         got = CheckpointLoader.load_checkpoint(url)
     assert got['state_dict']['weight'].shape == (3, 2)
-    assert asked == [(url, digest[:8])]
+    assert requests == [(url, digest[:8])]
 
 
-def test_torchvision_names_take_the_same_way(tmp_path, monkeypatch):
+def test_torchvision_names_are_read_safely_too(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
 
     def download(url, target, hash_prefix, progress):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Official checkpoints: every layout loads whole, every flaw is one error."""
+"""Official checkpoints: every layout loads, every defect is an error."""
 
 from __future__ import annotations
 
@@ -76,19 +76,19 @@ def test_every_official_layout(layout: str, shared: Callable) -> None:
     model.to_empty(device='cpu')
     report = load_released_weights(model, {'state_dict': weights})
     assert_filled(model, weights)
-    assert report.filled == list(model.state_dict())
-    assert not report.unfilled
-    # Dropped for cause: the classifier, and StarNet's norm before it.
-    assert {k.split('.')[0] for k in report.dropped} <= {'head', 'norm'}
-    assert set(weights) == {*report.filled, *report.dropped}
-    total = len(report.filled)
-    assert str(report).startswith(
-        f'loaded {total} of {total} backbone tensors from'
+    assert report.loaded == list(model.state_dict())
+    assert not report.missing
+    # Dropped: the classifier, and StarNet's norm before it.
+    assert {k.split('.')[0] for k in report.unused} <= {'head', 'norm'}
+    assert set(weights) == {*report.loaded, *report.unused}
+    total = len(report.loaded)
+    assert report.describe('backbone', 'it').startswith(
+        f'loaded {total} of {total} backbone tensors from it'
     )
 
 
 def test_dwnet_detector_from_an_imagenet_checkpoint(shared: Callable) -> None:
-    """The norms of the levels are new; freezing leaves them alone."""
+    """The norms of the levels are new and not frozen."""
     path = shared('facts/state_dict_keys/dwnet_tiny_static_imagenet.json')
     weights = checks.made_up_weights(path)
     cfg = {'type': 'DWNet', 'arch': 'tiny', 'norm_eval': True}
@@ -96,13 +96,13 @@ def test_dwnet_detector_from_an_imagenet_checkpoint(shared: Callable) -> None:
     with pytest.raises(UserError, match=r"allow_missing=\['norm0'\]"):
         load_released_weights(model, weights)
     report = load_released_weights(model, weights, allow_missing=['norm'])
-    assert {k.split('.')[0] for k in report.unfilled} == {
+    assert {k.split('.')[0] for k in report.missing} == {
         'norm0',
         'norm1',
         'norm2',
         'norm3',
     }
-    assert 'loaded 349 of 365' in str(report)
+    assert '349 of 365 tensors fit' in str(report)
     model.train()
     assert model.norm0.training and model.norm3.training
     assert not model.layers[0].blocks[0].bn.training
@@ -132,7 +132,7 @@ def test_wrappers(weights: dict, wrap: Callable, options: dict) -> None:
     assert not report.renamed
 
 
-def test_averaged_weights_only_where_nothing_else_is(weights: dict) -> None:
+def test_averaged_weights_only_if_there_are_no_others(weights: dict) -> None:
     model = small()
     other = {k: v + 1 for k, v in weights.items()}
     load_released_weights(model, {'state_dict_ema': other, 'model': weights})
@@ -140,17 +140,17 @@ def test_averaged_weights_only_where_nothing_else_is(weights: dict) -> None:
 
 
 def test_a_detectors_checkpoint(weights: dict) -> None:
-    """Other parts of the detector are dropped, and said to be."""
+    """Other parts of the detector are dropped and reported."""
     neck = {'neck.conv.weight': torch.rand(3)}
     body = {f'backbone.{k}': v for k, v in small().state_dict().items()}
     model = nn.Module()
     model.backbone = small()
     report = load_released_weights(model, {'state_dict': {**body, **neck}})
-    assert report.dropped == ['neck.conv.weight']
+    assert report.unused == ['neck.conv.weight']
     assert_filled(model.backbone, {k[9:]: v for k, v in body.items()})
 
 
-def test_a_classifiers_head_is_filled_where_it_fits(weights: dict) -> None:
+def test_a_classifiers_head_is_filled_if_it_fits(weights: dict) -> None:
     def classifier(num_classes: int) -> nn.Module:
         model = nn.Module()
         model.backbone = small(final_norm=True)
@@ -163,11 +163,11 @@ def test_a_classifiers_head_is_filled_where_it_fits(weights: dict) -> None:
     assert torch.equal(model.head.fc.weight, weights['head.weight'])
     assert torch.equal(model.head.fc.bias, weights['head.bias'])
     assert report.renamed['head.weight'] == 'head.fc.weight'
-    assert not report.dropped
+    assert not report.unused
     other = classifier(5)
     before = other.head.fc.weight.clone()
     report = load_released_weights(other, weights)
-    assert report.dropped == ['head.weight', 'head.bias']
+    assert report.unused == ['head.weight', 'head.bias']
     assert torch.equal(other.head.fc.weight, before)
 
 
@@ -175,14 +175,19 @@ def test_stages_that_are_not_built_are_dropped(weights: dict) -> None:
     model = small(out_indices=(0, 1))
     report = load_released_weights(model, weights)
     assert_filled(model, weights)
-    assert {k.split('.')[0] + k.split('.')[1] for k in report.dropped} == {
+    assert {k.split('.')[0] + k.split('.')[1] for k in report.unused} == {
         *('stages2', 'stages3', 'headweight', 'headbias'),
         *('normweight', 'normbias', 'normrunning_mean'),
         *('normrunning_var', 'normnum_batches_tracked'),
     }
 
 
-def test_files(weights: dict, tmp_path: Path) -> None:
+def test_files(weights: dict, tmp_path: Path, monkeypatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(
+        'mmext.checkpoints.released.print_log',
+        lambda line, **_: logged.append(line),
+    )
     torch.save({'state_dict': weights}, tmp_path / 'a.pth.tar')
     save_file(weights, tmp_path / 'a.safetensors')
     torch.save(
@@ -190,9 +195,9 @@ def test_files(weights: dict, tmp_path: Path) -> None:
     )
     for name in ('a.pth.tar', 'a.safetensors', 'old.pth'):
         model = small()
-        report = load_released_weights(model, tmp_path / name)
+        load_released_weights(model, tmp_path / name)
         assert_filled(model, weights)
-        assert str(tmp_path / name) in str(report)
+        assert f'backbone tensors from {tmp_path / name};' in logged[-1]
 
 
 def test_records_of_a_run_beside_the_weights(
@@ -243,10 +248,10 @@ def test_malicious_pickle(weights: dict, tmp_path: Path, monkeypatch) -> None:
 def test_broken_files(weights: dict, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     (save_file if 'safe' in name else torch.save)(weights, path)
-    whole = path.read_bytes()
-    for content in (b'', whole[:-100], whole[:1000], b'<html>404</html>'):
+    intact = path.read_bytes()
+    for content in (b'', intact[:-100], intact[:1000], b'<html>404</html>'):
         path.write_bytes(content)
-        unchanged(small(), path, f'{name}.*not a whole checkpoint')
+        unchanged(small(), path, f'{name}.*not a complete checkpoint')
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -258,7 +263,7 @@ def drop(weights: dict, key: str) -> dict:
     return {k: v for k, v in weights.items() if k != key}
 
 
-def test_flaws_of_the_content(weights: dict) -> None:
+def test_defects_of_the_content(weights: dict) -> None:
     key = 'stages.1.1.f1.conv.weight'
     model = small()
     unchanged(model, drop(weights, key), f'missing: 1: {key}')
@@ -267,7 +272,7 @@ def test_flaws_of_the_content(weights: dict) -> None:
     unchanged(model, misspelt, f"Did you mean '{key}'")
     bad = {**weights, key: weights[key][:1]}
     unchanged(model, bad, rf'{key} is \(1, 8, 1, 1\), expected \(16, 8')
-    unchanged(model, {**weights, 'lr': 0.1}, 'lr is no tensor')
+    unchanged(model, {**weights, 'lr': 0.1}, 'lr is not a tensor')
     unchanged(model, {'optimizer': {}}, 'not a state dict|no tensors')
     unchanged(model, {'state_dict': {}}, 'no tensors')
     unchanged(model, {}, 'no tensors')
@@ -275,17 +280,19 @@ def test_flaws_of_the_content(weights: dict) -> None:
     unchanged(model, weights, "begins with 'body.'", prefix='body.')
 
 
-def test_another_arch_is_an_error_that_says_so(weights: dict) -> None:
+def test_another_arch_is_an_error(weights: dict) -> None:
     unchanged(
-        StarNet('s050'), weights, '(?s)does not fit StarNet.*and 91 more'
+        StarNet('s050'),
+        weights,
+        '(?s)does not fit StarNet.*of another shape: 9',
     )
     unchanged(GMLP('tiny', out_indices=0), weights, 'does not fit GMLP')
 
 
-def test_what_is_frozen_is_decided_when_the_model_is_built(
+def test_modules_are_frozen_when_the_model_is_built(
     weights: dict, tmp_path: Path
 ) -> None:
-    """The optimiser and DDP look at requires_grad before weights come."""
+    """The optimiser and DDP read requires_grad before weights are loaded."""
     fresh = 'stages.0.1.g.'
     cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
     path = tmp_path / 'cut.pth'
@@ -314,7 +321,7 @@ def test_what_is_frozen_is_decided_when_the_model_is_built(
 
 
 @pytest.mark.parametrize('allowed', [True, ['stages.0.1.g.']])
-def test_what_the_checkpoint_lacks_is_never_frozen(
+def test_missing_tensors_are_never_frozen(
     weights: dict, allowed: bool | list[str]
 ) -> None:
     fresh = 'stages.0.1.g.'
@@ -326,10 +333,10 @@ def test_what_the_checkpoint_lacks_is_never_frozen(
         r"(?s)freezes 6 tensors.*allow_missing=\['stages\.0\.1\.g\.'\]",
         allow_missing=allowed,
     )
-    # Beyond the frozen stages anything may be missing.
+    # After the frozen stages any tensor may be missing.
     cut = {k: v for k, v in weights.items() if not k.startswith('stages.3.')}
     model = small(frozen_stages=2)
-    assert load_released_weights(model, cut, allow_missing=True).unfilled
+    assert load_released_weights(model, cut, allow_missing=True).missing
 
 
 def test_missing_tensors_can_be_allowed(weights: dict) -> None:
@@ -337,10 +344,10 @@ def test_missing_tensors_can_be_allowed(weights: dict) -> None:
     fresh = 'stages.0.1.g.'
     cut = {k: v for k, v in weights.items() if not k.startswith(fresh)}
     report = load_released_weights(small(), cut, allow_missing=[fresh])
-    assert len(report.unfilled) == 6  # the counter of batch norm apart
+    assert len(report.missing) == 6  # the counter of batch norm apart
     unchanged(small(), cut, 'missing: 6', allow_missing=['stem'])
-    # One name is a name, and not a list of letters to begin with.
-    assert load_released_weights(small(), cut, allow_missing=fresh).unfilled
+    # A text is one name, not a list of letters.
+    assert load_released_weights(small(), cut, allow_missing=fresh).missing
     unchanged(small(), cut, 'missing: 6', allow_missing='norms')
     assert load_released_weights(small(), cut, allow_missing=True)
 
@@ -348,7 +355,7 @@ def test_missing_tensors_can_be_allowed(weights: dict) -> None:
 def test_a_checkpoint_older_than_batch_norms_counter(weights: dict) -> None:
     old = {k: v for k, v in weights.items() if 'num_batches' not in k}
     report = load_released_weights(small(), old)
-    assert not report.unfilled
+    assert not report.missing
 
 
 def test_pretrained_in_a_config(weights: dict, tmp_path: Path) -> None:
@@ -371,12 +378,12 @@ def test_converter(weights: dict, tmp_path: Path) -> None:
     torch.save({'state_dict': weights}, source)
     cfg = {'type': 'StarNet', 'arch': SMALL}
     report = convert_released_weights(cfg, source, target)
-    assert len(report.filled) == len(small().state_dict())
+    assert len(report.loaded) == len(small().state_dict())
     content = torch.load(target, weights_only=True)
     model = small()
     model.load_state_dict(content['state_dict'])
     assert_filled(model, weights)
-    # Nothing is left behind by a checkpoint that does not fit.
+    # A checkpoint that does not fit leaves no file.
     torch.save(drop(weights, 'stem.0.bn.bias'), source)
     with pytest.raises(UserError, match='missing'):
         convert_released_weights(cfg, source, tmp_path / 'c.pth')

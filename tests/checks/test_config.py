@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What is said where data, heads and evaluators do not fit together."""
+"""Checks of data, heads and evaluators against each other."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from tiny_run import make_coco, write_config
 
 from mmext.checks import large_files as check_large
 from mmext.checks import preflight
-from mmext.checks.config import check_heads, find_splits
-from mmext.checks.data import check_data, remember
+from mmext.checks.config import check_heads, find_config_splits
 from mmext.checks.findings import Finding
+from mmext.checks.report import keep
+from mmext.checks.splits import check_splits
+from mmext.engine.guards.check_data_hook import CheckDataHook
 from mmext.engine.launch import set_auto_scale_lr, set_work_dir
 from mmext.errors import UserError
+from mmext.utils.config import parse_options
 from mmext.utils.options import add_cfg_options
 
 STAGES = ('train', 'val')
@@ -43,7 +46,6 @@ def data(original, tmp_path) -> Path:
 def config(data, tmp_path, monkeypatch) -> Callable[..., Config]:
     """Reads a config of a tiny detector, with options."""
     monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(preflight, 'CHECKED', set())
 
     def read(options: dict | None = None, **more) -> Config:
         cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data, **more))
@@ -56,7 +58,7 @@ def config(data, tmp_path, monkeypatch) -> Callable[..., Config]:
 
 
 def found(cfg: Config) -> list[Finding]:
-    splits = find_splits(cfg, STAGES)
+    splits = find_config_splits(cfg, STAGES)
     model = preflight.build_model(cfg.model)
     return [
         f
@@ -72,7 +74,7 @@ def edit(data: Path, change: Callable[[dict], object], split: str) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_what_fits(config):
+def test_data_that_fits(config):
     assert found(config()) == []
 
 
@@ -90,7 +92,7 @@ def test_class_count_of_a_head(config):
 
 def test_class_count_of_every_head(config):
     cfg = config(base='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
-    # The mask head has mmdet's default, as a config forgets it.
+    # The mask head has mmdet's default if a config does not set it.
     (train,) = found(cfg)
     assert 'roi_head.mask_head has 80' in train.problem
     assert 'bbox_head' not in train.problem
@@ -107,11 +109,11 @@ def test_a_mask_head_without_masks(config):
     cfg.merge_from_dict({f'{steps}.1.with_mask': False})
     (finding,) = found(cfg)
     assert finding.problem == (
-        'the model predicts masks and the pipeline loads none'
+        'the model predicts masks and the pipeline does not load any'
     )
 
 
-def test_boxes_judged_by_masks(config, data):
+def test_masks_evaluated_without_masks(config, data):
     edit(data, lambda c: c['annotations'][0].pop('segmentation'), 'val')
     cfg = config({'val_evaluator.metric': ['bbox', 'segm']})
     (finding,) = found(cfg)
@@ -127,16 +129,19 @@ def test_a_region_proposal_network_has_one_class(config):
     init_default_scope('mmdet')
     model = preflight.build_model(cfg.model)
     assert model.bbox_head.num_classes == 1
-    assert list(check_heads(cfg, model, find_splits(config(), STAGES))) == []
+    assert (
+        list(check_heads(cfg, model, find_config_splits(config(), STAGES)))
+        == []
+    )
 
 
-def test_masks_may_be_learnt_from_boxes(config):
-    """BoxInst does: a mask head by itself needs no masks."""
+def test_masks_may_be_learned_from_boxes(config):
+    """As in BoxInst: a mask head alone does not need masks."""
     cfg = config()
     model = preflight.build_model(cfg.model)
     model.mask_head = torch.nn.Identity()
     assert model.with_mask
-    assert list(check_heads(cfg, model, find_splits(cfg, STAGES))) == []
+    assert list(check_heads(cfg, model, find_config_splits(cfg, STAGES))) == []
 
 
 def test_coco_itself_fits_mmdet_s_class_names(config, shared):
@@ -157,8 +162,8 @@ def test_coco_itself_fits_mmdet_s_class_names(config, shared):
 ORDERED, REVERSED = ('square', 'disc'), ('disc', 'square')
 
 
-def test_what_mmdet_makes_of_another_order(config):
-    """The claim that the error makes: labels follow the file."""
+def test_mmdet_numbers_labels_by_the_file(config):
+    """As the error message says, labels follow the order of the file."""
     labels = {}
     for classes in (ORDERED, REVERSED):
         cfg = config(
@@ -188,17 +193,17 @@ def test_classes_in_another_order(config):
     )
 
 
-def test_a_class_without_a_comma(config):
+def test_a_single_class_without_a_comma(config):
     cfg = config({'val_dataloader.dataset.metainfo': {'classes': 'disc'}})
     with pytest.raises(UserError, match=r"string 'disc'.*\n.*\('disc',\)"):
-        find_splits(cfg, STAGES)
+        find_config_splits(cfg, STAGES)
 
 
 def test_classes_of_a_file(config, tmp_path):
     names = tmp_path / 'names.txt'
     names.write_text('square\ndisc\n')
     cfg = config({'val_dataloader.dataset.metainfo': {'classes': str(names)}})
-    assert find_splits(cfg, STAGES)[1].classes == ORDERED
+    assert find_config_splits(cfg, STAGES)[1].classes == ORDERED
 
 
 def other_file(data: Path, change: Callable[[dict], object]) -> str:
@@ -225,7 +230,7 @@ def other_file(data: Path, change: Callable[[dict], object]) -> str:
         (
             lambda c: c['annotations'].pop(),
             'warning',
-            'the same images, and other annotations',
+            'but other annotations',
         ),
     ],
 )
@@ -256,7 +261,7 @@ def test_file_names_may_leave_the_prefix_but_not_the_root(config, data):
     assert 'file names' in names
 
 
-def test_several_errors_are_told_at_once(config, data):
+def test_several_errors_are_reported_at_once(config, data):
     edit(data, lambda c: c['annotations'][0].pop('area'), 'train')
     (data / 'val/2.png').write_bytes(b'')
     with pytest.raises(UserError) as error:
@@ -273,19 +278,18 @@ def test_it_can_be_skipped(config, data):
     preflight.preflight(config(), STAGES, data=False)
 
 
-def test_a_full_check_spares_the_next_start_the_reading(
+def test_the_result_of_a_full_check_is_used_by_the_next_run(
     config, data, monkeypatch
 ):
     cfg = config()
-    splits = find_splits(cfg, STAGES)
-    remember(check_data(splits, every_image=True))
-    monkeypatch.setattr(preflight, 'check_data', None)
+    splits = find_config_splits(cfg, STAGES)
+    keep(check_splits(splits, every_image=True))
+    monkeypatch.setattr(preflight, 'check_splits', None)
     assert found(cfg) == []
 
 
 def test_large_files_are_read_by_hotcoco(config, data, monkeypatch):
     monkeypatch.setattr(check_large, 'LARGE', 10)
-    monkeypatch.setattr(preflight, 'CHECKED', set())
     cfg = config()
     assert found(cfg) == []
 
@@ -310,7 +314,7 @@ def test_large_files_are_read_by_hotcoco(config, data, monkeypatch):
 
 
 class TestHook:
-    """With a runner that is not ours, as mmdet's tools make one."""
+    """With a runner that mmdet's tools build."""
 
     @pytest.fixture
     def runner(self, config) -> Runner:
@@ -323,20 +327,17 @@ class TestHook:
         cfg.visualizer.name = cfg.work_dir
         return Runner.from_cfg(cfg)
 
-    def test_it_stops_before_the_first_iteration(self, runner, data):
+    def test_it_raises_before_the_first_iteration(self, runner, data):
         edit(data, lambda c: c['annotations'][0].update(image_id=99), 'train')
         with pytest.raises(UserError, match='image_id'):
             runner.call_hook('before_train')
 
-    def test_it_leaves_to_the_tools_what_they_have_checked(
-        self, runner, data, monkeypatch
-    ):
-        preflight.preflight(runner.cfg, STAGES)
-        with monkeypatch.context() as patch:
-            patch.setattr(preflight, 'check_run_data', None)
-            runner.call_hook('before_train')
-        # Another run of this process, with the same files.
+    def test_it_skips_data_that_the_tools_have_checked(self, runner):
         runner.model.roi_head.bbox_head.num_classes = 3
+        hook = next(h for h in runner.hooks if isinstance(h, CheckDataHook))
+        hook.checked = True
+        runner.call_hook('before_train')
+        hook.checked = False
         with pytest.raises(UserError, match='2 classes'):
             runner.call_hook('before_train')
 
@@ -344,7 +345,7 @@ class TestHook:
         assert HOOKS.get('CheckDataHook').__name__ == 'CheckDataHook'
 
 
-def test_a_work_dir_that_cannot_be_made(tmp_path, monkeypatch):
+def test_a_work_dir_that_cannot_be_created(tmp_path, monkeypatch):
     (tmp_path / 'taken').write_text('')
     for name in ('taken', 'taken/run/1'):
         with pytest.raises(UserError, match='taken is a file'):
@@ -369,19 +370,19 @@ def test_a_work_dir_that_cannot_be_made(tmp_path, monkeypatch):
         ('True', True),
     ],
 )
-def test_an_option_keeps_its_spaces(text, value):
+def test_an_option_keeps_spaces(text, value):
     parser = ArgumentParser()
     add_cfg_options(parser)
     args = parser.parse_args(['--cfg-options', f'a.b={text}', 'c=1'])
-    assert args.cfg_options == {'a.b': value, 'c': 1}
+    assert parse_options(args.cfg_options) == {'a.b': value, 'c': 1}
 
 
-def test_auto_scale_lr_that_is_none():
+def test_auto_scale_lr_of_none():
     with pytest.raises(UserError, match='does not say for which total batch'):
         set_auto_scale_lr(Config({'auto_scale_lr': None}))
 
 
-def test_a_test_pipeline_that_was_left_behind(config):
+def test_a_test_pipeline_unlike_that_of_validation(config):
     key = 'dataset.pipeline.1.scale'
     scale = {f'val_dataloader.{key}': (64, 48)}
     (finding,) = found(config(scale))

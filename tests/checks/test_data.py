@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""One damage a case: what is found, how often, and what --fix makes of it."""
+"""Damaged data sets: the findings, their counts, and the result of --fix."""
 
 from __future__ import annotations
 
@@ -20,18 +20,14 @@ from pycocotools import mask as rle
 from tiny_run import HEIGHT, WIDTH, make_coco
 
 from mmext.checks.annotations import Entries
-from mmext.checks.data import (
-    Report,
-    check_data,
-    remember,
-    remembered,
-    table,
-)
 from mmext.checks.findings import Split
-from mmext.checks.fix import write_fixed
+from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.images import read_image
 from mmext.checks.masks import rle_runs
+from mmext.checks.report import DataReport, keep, recall
+from mmext.checks.splits import check_splits
 from mmext.datasets.coco import read_coco
+from mmext.datasets.converters.common import image_size
 from mmext.errors import UserError
 
 CORNER = [0, 0, 9, 0, 9, 9, 0, 9]
@@ -61,11 +57,15 @@ def splits_of(root: Path, **more) -> list[Split]:
     ]
 
 
-def check(root: Path, **more) -> Report:
-    return check_data(splits_of(root, **more), every_image=True)
+def check(root: Path, **more) -> DataReport:
+    return check_splits(splits_of(root, **more), every_image=True)
 
 
-def summary(report: Report) -> list[tuple[str, str, str, int]]:
+def fix(report: DataReport, out: Path) -> dict[Path, dict[str, int]]:
+    return write_fixed(report, fixed_files(report.splits, out))
+
+
+def summary(report: DataReport) -> list[tuple[str, str, str, int]]:
     return [
         (f.level, f.check, f.split, f.count)
         for f in report.findings
@@ -112,11 +112,11 @@ def turned(orientation: int) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp', '.bmp'])
-@pytest.mark.parametrize('orientation', [0, 3, 6, 9])
+@pytest.mark.parametrize('orientation', [0, 3, 6, 8, 9, 65535])
 def test_sizes_are_those_that_opencv_decodes(
     tmp_path: Path, suffix: str, orientation: int
 ) -> None:
-    """Which formats and values it heeds is OpenCV's choice."""
+    """OpenCV applies EXIF in some formats, and some of its values."""
     path = tmp_path / f'a{suffix}'
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -127,6 +127,7 @@ def test_sizes_are_those_that_opencv_decodes(
     flag = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     stored = cv2.imdecode(data, flag)
     assert fact.size(turned=True) == shown.shape[1::-1]
+    assert image_size(path) == shown.shape[1::-1]
     assert fact.size(turned=False) == stored.shape[1::-1]
     assert (fact.orientation in (0, 1)) == np.array_equal(shown, stored)
 
@@ -146,7 +147,7 @@ def twice_listed(root: Path) -> None:
 
 
 def val_in_train(root: Path) -> None:
-    """The same picture under another name and in another format."""
+    """The same image with another name and format."""
     Image.open(root / 'val/1.png').save(root / 'train/2.bmp')
     (root / 'train/2.bmp').rename(root / 'train/2.png')
 
@@ -307,18 +308,20 @@ E, W = 'error', 'warning'
         ),
     ],
 )
-def test_each_damage_is_found_alone_and_mended(data, damage, found, left):
+def test_each_damage_is_found_alone_and_corrected(
+    data, damage, found, left
+):
     damage(data)
     report = check(data, masks=True)
     assert summary(report) == found
     for level, name, split, count in found:
-        line = next(x for x in table(report).split('\n') if f' {name}' in x)
+        line = next(x for x in str(report).split('\n') if f' {name}' in x)
         assert line.startswith(level)
         assert line.split()[-2 if split == 'train' else -1] == str(count)
     before = {f: f.read_bytes() for f in data.rglob('*.json')}
-    written = write_fixed(report, data / 'mended')
+    written = fix(report, data / 'fixed')
     assert before == {f: f.read_bytes() for f in before}
-    assert any(f.mended for f in report.findings) >= bool(written)
+    assert any(f.fixable for f in report.findings) >= bool(written)
     if left is None:
         return
     files = {file.name: file for file in written}
@@ -327,11 +330,11 @@ def test_each_damage_is_found_alone_and_mended(data, damage, found, left):
         replace(s, ann_file=files.get(s.ann_file.name, s.ann_file))
         for s in splits_of(data, masks=True)
     ]
-    assert summary(check_data(fixed, every_image=True)) == left
+    assert summary(check_splits(fixed, every_image=True)) == left
 
 
 def test_counts_are_those_of_hotcoco(data):
-    """An implementation that shares no line with this one."""
+    """hotcoco is an independent implementation."""
 
     def damage(content: dict) -> None:
         a = content['annotations']
@@ -359,13 +362,13 @@ def test_counts_are_those_of_hotcoco(data):
     assert sum(f.count for f in unknown) == both == 2
 
 
-def test_boxes_in_corners_come_back_as_they_were(data):
+def test_boxes_as_corners_are_converted_back(data):
     want = [a['bbox'] for a in read_coco(data / 'train.json')['annotations']]
     each(corners)(data)
     assert Entries(read_coco(data / 'train.json')).as_corners
-    write_fixed(check(data), data / 'mended')
-    mended = read_coco(data / 'mended/train.json')
-    assert [a['bbox'] for a in mended['annotations']] == want
+    fix(check(data), data / 'fixed')
+    fixed = read_coco(data / 'fixed/train.json')
+    assert [a['bbox'] for a in fixed['annotations']] == want
 
 
 def test_a_box_is_cut_at_the_edge_and_its_area_with_it(data):
@@ -374,25 +377,25 @@ def test_a_box_is_cut_at_the_edge_and_its_area_with_it(data):
         content['annotations'][0].pop('segmentation')
 
     edit(data, damage)
-    write_fixed(check(data), data / 'mended')
-    first = read_coco(data / 'mended/train.json')['annotations'][0]
+    fix(check(data), data / 'fixed')
+    first = read_coco(data / 'fixed/train.json')['annotations'][0]
     assert first['bbox'] == [0, 90, 6, 6]
     assert first['area'] == 36
 
 
-def test_a_mended_area_is_that_of_the_mask(data):
+def test_a_corrected_area_is_that_of_the_mask(data):
     annotation(0, area=0, segmentation=[[0, 0, 8, 0, 8, 8]])(data)
-    write_fixed(check(data), data / 'mended')
-    first = read_coco(data / 'mended/train.json')['annotations'][0]
+    fix(check(data), data / 'fixed')
+    first = read_coco(data / 'fixed/train.json')['annotations'][0]
     triangle = rle.frPyObjects([[0, 0, 8, 0, 8, 8]], HEIGHT, WIDTH)
     assert first['area'] == rle.area(triangle)[0]
     assert 24 <= first['area'] <= 40
 
 
-def test_the_input_is_never_written_over(data):
+def test_the_input_is_never_overwritten(data):
     each(corners)(data)
     with pytest.raises(UserError, match='exists already'):
-        write_fixed(check(data), data)
+        fix(check(data), data)
 
 
 def test_rle_is_read_as_pycocotools_reads_it():
@@ -409,14 +412,14 @@ def test_rle_is_read_as_pycocotools_reads_it():
 
 
 @pytest.mark.parametrize('counts', ['', 'é', '\x01', 'Z' * 40, 'o'])
-def test_rle_that_is_torn(counts):
+def test_damaged_rle(counts):
     runs = rle_runs(counts)
     assert runs is None or runs.sum() != HEIGHT * WIDTH
 
 
 def test_a_sample_finds_the_overlap_by_the_files_bytes(data):
     shutil.copy(data / 'val/3.png', data / 'train/1.png')
-    report = check_data(splits_of(data))
+    report = check_splits(splits_of(data))
     assert summary(report) == [(W, 'overlap', 'val', 1)]
     assert '/val/3.png is ' in next(
         f.problem for f in report.findings if f.check == 'overlap'
@@ -424,34 +427,34 @@ def test_a_sample_finds_the_overlap_by_the_files_bytes(data):
 
 
 def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
-    """Only some are looked for; the check of overlap meets the rest."""
+    """Only a sample is looked for; the check of overlap skips the others."""
     data = make_coco(tmp_path, 8, 2)
-    monkeypatch.setattr('mmext.checks.data.STAT_LIMIT', 5)
-    monkeypatch.setattr('mmext.checks.data.SAMPLE', 2)
+    monkeypatch.setattr('mmext.checks.splits.STAT_LIMIT', 5)
+    monkeypatch.setattr('mmext.checks.splits.SAMPLE', 2)
     (data / 'train/2.png').unlink()
     shutil.copy(data / 'val/1.png', data / 'train/3.png')
-    report = check_data(splits_of(data))
+    report = check_splits(splits_of(data))
     assert summary(report) == [(W, 'overlap', 'val', 1)]
 
 
-def test_pictures_read_as_they_are_stored(data):
-    """The remedy that the error names."""
+def test_images_that_are_not_turned(data):
+    """The remedy in the message works."""
     turned(6)(data)
     assert summary(check(data, turned=False)) == []
 
 
-def test_a_clean_result_is_remembered_until_a_file_changes(
+def test_a_result_without_errors_is_kept_until_a_file_changes(
     data, monkeypatch, tmp_path
 ):
     monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
     splits = splits_of(data)
-    assert remembered(splits) is None
-    report = check_data(splits, every_image=True)
-    remember(report)
-    assert remembered(splits) == list(report.findings)
-    assert remembered(splits_of(data, masks=True)) is None
+    assert recall(splits) is None
+    report = check_splits(splits, every_image=True)
+    keep(report)
+    assert recall(splits) == list(report.findings)
+    assert recall(splits_of(data, masks=True)) is None
     annotation(0, iscrowd=1)(data)
-    assert remembered(splits) is None
+    assert recall(splits) is None
     annotation(0, image_id=99)(data)
-    remember(check_data(splits, every_image=True))
-    assert remembered(splits) is None, 'errors are looked for again'
+    keep(check_splits(splits, every_image=True))
+    assert recall(splits) is None, 'errors are not kept'

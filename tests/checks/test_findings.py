@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What tools/train.py says of a data set that does not fit its config."""
+"""Errors in a data set that does not fit its config."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmext.checks.config import find_splits
-from mmext.checks.data import check_data
+from mmext.checks.config import find_config_splits
 from mmext.checks.findings import require
+from mmext.checks.splits import check_splits
 from mmext.datasets.shapes.generate import write_shapes
 from mmext.errors import UserError
 
@@ -38,8 +38,8 @@ def loader(root: Path, classes: tuple[str, ...], masks: bool) -> Config:
 
 
 def check(root: Path, classes: tuple[str, ...], masks: bool) -> None:
-    splits = find_splits(loader(root, classes, masks), ('train',))
-    require(check_data(splits).findings)
+    splits = find_config_splits(loader(root, classes, masks), ('train',))
+    require(check_splits(splits).findings)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Damaged annotation files: an error before training, or the right boxes.
+"""Damaged annotation files give an error before training, or right boxes.
 
-``MMEXT_FUZZ=2000`` tries that many new ones; by default the same few.
+``MMEXT_FUZZ=2000`` tries that many new ones; the default is a few fixed ones.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
-from tiny_run import CLASSES, make_coco, write_config
+from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
-from mmext.checks.config import find_splits
+from mmext.checks.config import find_config_splits
 from mmext.checks.findings import require
 from mmext.checks.preflight import check_run_data
 from mmext.datasets.coco import read_coco
@@ -46,7 +46,7 @@ values = st.one_of(
     ),
 )
 numbers = st.one_of(st.integers(-20, 150), st.floats(-20, 150))
-#: What each entry may hold without being wrong, or hardly.
+#: Values that are right, or only slightly wrong.
 LIKELY = {
     'images': {
         'id': st.integers(3, 999),
@@ -75,7 +75,7 @@ LIKELY = {
 
 @st.composite
 def damages(draw) -> list[tuple]:
-    """A few changes: where in the file, and what happens there."""
+    """Draws a few changes: the place in the file, and the new value."""
     found = []
     for _ in range(draw(st.integers(1, 3))):
         part = draw(st.sampled_from(['annotations'] * 4 + sorted(LIKELY)))
@@ -126,7 +126,7 @@ class World:
             root / 'tiny.py',
             self.data,
             base=f'{base}_r50_fpn_1x_coco.py',
-            more=MASKS if mask else '',
+            more=MASK_HEADS if mask else '',
         )
         self.cfg = load_config(config)
         dataset = self.cfg.train_dataloader.dataset
@@ -139,10 +139,10 @@ class World:
         self.good = json.loads((self.data / 'train.json').read_text())
 
     def run(self, text: str) -> list[dict] | None:
-        """What training would see of a file; None where it is refused."""
+        """Returns the samples of a file; None if the checks refuse it."""
         (self.data / 'train.json').write_text(text)
         try:
-            splits = find_splits(self.cfg, ('train', 'val'))
+            splits = find_config_splits(self.cfg, ('train', 'val'))
             require(check_run_data(self.cfg, self.model, splits))
         except UserError as error:
             assert error.problem
@@ -150,16 +150,6 @@ class World:
         dataset = DATASETS.build(self.cfg.train_dataloader.dataset)
         assert len(dataset) > 0
         return [dataset[i] for i in range(len(dataset))]
-
-
-MASKS = """
-model.update(roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=16),
-    bbox_head=dict(in_channels=16, fc_out_channels=64, num_classes=2),
-    mask_roi_extractor=dict(out_channels=16),
-    mask_head=dict(
-        num_convs=1, in_channels=16, conv_out_channels=16, num_classes=2)))
-"""
 
 
 @pytest.fixture(scope='module', params=[False, True], ids=['boxes', 'masks'])
@@ -192,8 +182,8 @@ def expected(content: dict, image_id: int) -> np.ndarray:
     return np.array(sorted(boxes), np.float64).reshape(-1, 5)
 
 
-def learn(world: World, content: dict) -> bool:
-    """Whether a file is taken; then its boxes are right, the loss finite."""
+def accepts(world: World, content: dict) -> bool:
+    """Returns whether a file is accepted; checks its boxes and the loss."""
     samples = world.run(json.dumps(content))
     if samples is None:
         return False
@@ -215,7 +205,7 @@ def learn(world: World, content: dict) -> bool:
 
 
 def test_an_error_or_the_right_boxes(world):
-    taken = Counter()
+    accepted: Counter[bool] = Counter()
 
     @settings(
         max_examples=int(EXAMPLES or 40),
@@ -225,16 +215,16 @@ def test_an_error_or_the_right_boxes(world):
     )
     @given(damages())
     def check(changes):
-        taken[learn(world, damaged(world.good, changes))] += 1
+        accepted[accepts(world, damaged(world.good, changes))] += 1
 
     check()
-    assert min(taken[True], taken[False]) > 5, taken
+    assert min(accepted[True], accepted[False]) > 5, accepted
 
 
 @settings(max_examples=40, derandomize=not EXAMPLES, deadline=None)
 @given(st.data())
-def test_a_torn_file_is_an_error(data):
-    """Cut anywhere, or with bytes changed: refused, never a crash."""
+def test_a_damaged_file_is_an_error(data):
+    """Truncated anywhere or with changed bytes: an error, not a crash."""
     text = json.dumps({'images': [], 'annotations': [], 'categories': []})
     content = bytearray(text.encode())
     if data.draw(st.booleans()):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Finding a user's data, checking it, turning a config to it."""
+"""Finds a folder in COCO format, checks it, and makes a config use it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def edit(data: Path, split: str, change: Callable[[dict], None]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_what_is_found(data):
+def test_the_files_of_a_folder(data):
     found = find_coco_folder(data)
     assert found.classes == CLASSES
     assert found.ann_files['val'] == str(
@@ -80,7 +80,7 @@ def test_real_data(shared, name):
 
 
 def test_classes_are_taken_in_the_order_of_the_file(data):
-    """mmdet numbers labels so, whatever order the config names them in."""
+    """mmdet numbers labels in that order, not in the config's."""
     assert find_coco_folder(data, ['star', 'circle']).classes == (
         'circle',
         'star',
@@ -133,13 +133,13 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
         ),
     ],
 )
-def test_what_is_wrong_with_a_folder(data, damage, message):
+def test_folders_with_errors(data, damage, message):
     damage(data)
     with pytest.raises(UserError, match=message):
         find_coco_folder(data)
 
 
-def test_a_class_that_is_not_there_is_named_with_the_nearest(data):
+def test_an_unknown_class_is_reported_with_the_nearest(data):
     with pytest.raises(UserError, match="'Stars'.*\n.*mean 'star'.*circle"):
         find_coco_folder(data, ['circle', 'Stars'])
 
@@ -162,8 +162,8 @@ def test_boxes_only_cannot_train_masks(data):
         find_coco_folder(data, masks=True)
 
 
-def test_a_config_turned_to_the_data(data):
-    """The labels that the data set yields are the classes of the JSON."""
+def test_a_config_uses_the_folder(data):
+    """The labels of the data set are the classes of the JSON."""
 
     def reorder(content: dict) -> None:
         content['categories'].reverse()
@@ -226,7 +226,7 @@ def test_a_wrapped_data_set_stays_wrapped(data, name, wrapper):
         assert len(built[0]['data_samples'].gt_instances.bboxes) > 0
 
 
-def test_data_sets_that_are_several_are_named(data):
+def test_several_data_sets_in_a_loader_are_an_error(data):
     cfg = Config.fromfile(DEMO)
     cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': []}
     with pytest.raises(UserError, match='type ConcatDataset has no pipeline'):
@@ -239,9 +239,11 @@ def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
     assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')
 
 
-def test_one_file_for_both_splits_is_no_validation(data):
+def test_one_file_for_both_splits_is_an_error(data):
     folder = data / 'annotations'
     (folder / 'instances_val.json').unlink()
     (folder / 'instances_train.json').rename(folder / 'trainval.json')
-    with pytest.raises(UserError, match='trainval.json .* both .*train.*val'):
+    with pytest.raises(
+        UserError, match='trainval.json is the only .* val'
+    ):
         find_coco_folder(data)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Channels that do not meet and masks that nothing predicts are named."""
+"""Channels that do not fit, and masks that are not predicted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check(folder: Path, options: dict) -> None:
         ),
     ],
 )
-def test_channels_that_do_not_meet(tmp_path, key, value, says):
+def test_channels_that_do_not_fit(tmp_path, key, value, says):
     with pytest.raises(UserError, match=says) as caught:
         check(tmp_path, {f'model.{key}': value})
     if key == 'neck.in_channels':
@@ -73,7 +73,7 @@ def test_a_later_stage_of_a_cascade():
         check_model(cfg, build_model(cfg.model), ('train',))
 
 
-def test_masks_judged_and_not_predicted(tmp_path):
+def test_masks_evaluated_and_not_predicted(tmp_path):
     with pytest.raises(UserError, match='FasterRCNN predicts boxes only'):
         check(tmp_path, {'val_evaluator.metric': ['bbox', 'segm']})
 
@@ -89,10 +89,10 @@ def test_a_model_that_fits_passes_and_draws_nothing(tmp_path):
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
-def test_an_error_of_another_kind_is_no_fault_of_the_config(tmp_path):
+def test_other_errors_are_ignored(tmp_path):
     class Picky(torch.nn.Module):
         def extract_feat(self, image):
-            raise RuntimeError('I want 224x224 pixels')
+            raise RuntimeError('needs 224x224 pixels')
 
     cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
     check_model(cfg, Picky(), ('train',))
@@ -120,7 +120,7 @@ def test_a_hook_that_does_not_fit_the_model(tmp_path, options, says):
         check(tmp_path, orthogonality(**options))
 
 
-def test_a_hook_that_fits_is_asked_in_training_only(tmp_path, capsys):
+def test_a_hook_is_checked_for_training_only(tmp_path, capsys):
     right = orthogonality(layers='backbone.conv1', priority='LOW')
     check(tmp_path, right)
     assert 'egularised' not in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_a_hook_that_fits_is_asked_in_training_only(tmp_path, capsys):
     check_model(cfg, build_model(cfg.model), ('test',))
 
 
-def test_a_wrong_pattern_leaves_nothing_behind(tmp_path):
+def test_a_wrong_pattern_writes_no_files(tmp_path):
     data = make_coco(tmp_path / 'coco', train=2, val=1)
     cfg = load_config(
         write_config(tmp_path / 'tiny.py', data),

@@ -1,36 +1,31 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Every config loads, survives a round trip, builds, trains and predicts.
 
-Building happens on PyTorch's meta device, so it costs no memory and little
-time; a training step and a prediction run on one small config of each pair of
-detector and backbone here, and on all of them with ``make test-slow``.
+Models are built on PyTorch's meta device, which costs no memory and little
+time. One small config of each pair of detector and backbone runs a training
+step and a prediction here; ``make test-slow`` does this for all configs.
 """
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from leaves import CONFIGS, MODELS, build, count_parameters, load
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 
-import mmext  # noqa: F401
 from mmext.checks.parts import check_parts
 
-ROOT = Path(__file__).resolve().parents[2]
-LEAVES = {
-    p.stem: p
-    for p in sorted((ROOT / 'configs').rglob('*.py'))
-    # configs/theory holds settings of experiments, not models to train.
-    if not {'_base_', 'theory'} & set(p.relative_to(ROOT).parts)
+#: Config name -> number of parameters in its metafile.
+PARAMETERS = {
+    Path(model['Config']).stem: model['Metadata']['Parameters']
+    for path in sorted(CONFIGS.rglob('metafile.yml'))
+    for model in yaml.safe_load(path.read_text())['Models']
 }
-METAFILES = sorted((ROOT / 'configs').rglob('metafile.yml'))
-SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 # One of the smallest of each kind; `make test-slow` runs all.
 SAMPLE = (
     'faster-rcnn_stepnet-r50_fpn_1x_coco',
@@ -43,72 +38,23 @@ SAMPLE = (
 )
 
 
-def load(name: str) -> Config:
-    text = LEAVES[name].read_text()
-    for module in ('mmseg', 'mmpretrain'):
-        if f'{module}::' in text:
-            pytest.importorskip(module)
-    try:
-        return Config.fromfile(LEAVES[name])
-    except ModuleNotFoundError as error:
-        pytest.skip(f'{name} needs {error}')
+def test_every_config_is_in_a_metafile() -> None:
+    assert set(PARAMETERS) == set(MODELS)
 
 
-def build(cfg: Config) -> torch.nn.Module:
-    scope = cfg.default_scope
-    assert scope in SCOPES
-    importlib.import_module(f'{scope}.models')
-    init_default_scope(scope)
-    if 'data_preprocessor' in cfg:  # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        registry = importlib.import_module(f'{scope}.registry')
-        return registry.MODELS.build(cfg.model)
-
-
-def build_cheaply(cfg: Config) -> torch.nn.Module:
-    """Without memory for the weights, where the model allows it."""
-    # mmdet's Swin reads a tensor's values while it is built.
-    device = 'cpu' if 'SwinTransformer' in str(cfg.model) else 'meta'
-    with torch.device(device):
-        return build(cfg)
-
-
-@pytest.mark.parametrize('name', LEAVES)
+@pytest.mark.parametrize('name', MODELS)
 def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
     cfg = load(name)
     cfg.dump(tmp_path / 'dumped.py')
     again = Config.fromfile(tmp_path / 'dumped.py')
     assert again.to_dict() == cfg.to_dict()
     assert 'mmext' in cfg.custom_imports.imports
-    assert any(True for _ in build_cheaply(cfg).parameters())
+    assert count_parameters(cfg) == PARAMETERS[name]
     check_parts(cfg, ('train', 'val', 'test'))
 
 
-def entries() -> list[tuple[str, float]]:
-    return [
-        (Path(model['Config']).stem, model['Metadata']['Parameters'])
-        for path in METAFILES
-        for model in yaml.safe_load(path.read_text())['Models']
-    ]
-
-
-@pytest.mark.parametrize(('name', 'params'), entries())
-def test_metafile_has_the_models_own_parameters(
-    name: str, params: float
-) -> None:
-    model = build_cheaply(load(name))
-    assert sum(p.numel() for p in model.parameters()) == params
-
-
-def test_every_config_stands_in_a_metafile() -> None:
-    listed = {name for name, _ in entries()}
-    assert listed == set(LEAVES)
-
-
-def batch(cfg: Config) -> dict:
-    """Two small images with what the model's task needs."""
+def batch(cfg: Config) -> dict[str, Any]:
+    """Two small images with the annotations that the model's task needs."""
     scope, shape = cfg.default_scope, (3, 96, 128)
     if scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
@@ -161,7 +107,7 @@ def train_and_predict(name: str) -> None:
         for n, p in model.named_parameters()
         if p.requires_grad and p.grad is None
     ]
-    assert not without, 'would stop distributed training'
+    assert not without, 'these would stop distributed training'
     optimizer.step()
     model.eval()
     with torch.no_grad():
@@ -172,8 +118,8 @@ def train_and_predict(name: str) -> None:
     assert len(outs) == 2
 
 
-def _drop_pretrained(cfg) -> None:
-    """There is no network here to fetch weights from."""
+def _drop_pretrained(cfg: Any) -> None:
+    """Removes pre-trained weights, which need a network connection."""
     if isinstance(cfg, dict):
         init_cfg = cfg.get('init_cfg')
         if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
@@ -192,6 +138,6 @@ def test_sampled_configs_train_and_predict(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [n for n in LEAVES if n not in SAMPLE])
+@pytest.mark.parametrize('name', [n for n in MODELS if n not in SAMPLE])
 def test_all_configs_train_and_predict(name: str) -> None:
     train_and_predict(name)

@@ -1,18 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The DWNet detectors are the size that their authors published."""
+"""The DWNet detectors have the size that their authors published."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
+from leaves import build_cheaply, load
 
-import mmext  # noqa: F401
-
-ROOT = Path(__file__).resolve().parents[2]
 # Millions, of Cascade Mask R-CNN: the README of Atten4Vis/DemystifyLocalViT.
 PUBLISHED = {
     'tiny': 82,
@@ -24,13 +17,11 @@ PUBLISHED = {
 
 @pytest.mark.parametrize('backbone', PUBLISHED)
 def test_cascade_mask_rcnn_is_the_published_one(backbone: str) -> None:
-    name = f'cascade-mask-rcnn_dwnet-{backbone}_fpn_ms-crop-3x_coco.py'
-    cfg = Config.fromfile(ROOT / 'configs' / 'dwnet' / name)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    cfg = load(f'cascade-mask-rcnn_dwnet-{backbone}_fpn_ms-crop-3x_coco')
+    model = build_cheaply(cfg)
     params = sum(p.numel() for p in model.parameters())
     assert round(params / 1e6) == PUBLISHED[backbone]
-    # The recipe of their detection configs.
+    # The recipe of the authors' detection configs.
     steps = cfg.param_scheduler[1]
     assert (steps.end, steps.milestones) == (36, [27, 33])
     optimizer = cfg.optim_wrapper.optimizer

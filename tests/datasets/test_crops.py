@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""From boxes to a classification set."""
+"""Cuts the objects of a detection data set out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def edit(data: Path, **values: object) -> None:
     (data / 'train.json').write_text(json.dumps(content))
 
 
-def test_one_crop_an_object(data: Path, tmp_path: Path) -> None:
+def test_one_crop_for_each_object(data: Path, tmp_path: Path) -> None:
     edit(data, iscrowd=1)
     out = tmp_path / 'crops'
     counts = write_crops(data / 'train.json', data / 'train', out, margin=0)
@@ -45,9 +45,16 @@ def test_one_crop_an_object(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'values', [{'category_id': 99}, {'image_id': 99}, {'bbox': [1, 2, '3', 4]}]
+    'values',
+    [
+        {'category_id': 99},
+        {'image_id': 99},
+        {'bbox': [1, 2, '3', 4]},
+        {'id': '../a/b'},
+        {'id': 2},
+    ],
 )
-def test_annotations_of_nothing(
+def test_annotations_that_cannot_be_cropped(
     data: Path, tmp_path: Path, values: dict
 ) -> None:
     edit(data, **values)
@@ -56,7 +63,7 @@ def test_annotations_of_nothing(
     assert not list(tmp_path.glob('crops*'))
 
 
-def test_names_that_would_share_a_folder(data: Path, tmp_path: Path) -> None:
+def test_names_that_give_the_same_folder(data: Path, tmp_path: Path) -> None:
     content = json.loads((data / 'train.json').read_text())
     content['categories'][0]['name'] = 'a/b'
     content['categories'][1]['name'] = 'a_b'
@@ -66,15 +73,11 @@ def test_names_that_would_share_a_folder(data: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob('crops*'))
 
 
-def test_ids_and_names_that_are_no_file_names(
-    data: Path, tmp_path: Path
-) -> None:
-    edit(data, id='../a/b')
+def test_names_that_are_no_file_names(data: Path, tmp_path: Path) -> None:
     content = json.loads((data / 'train.json').read_text())
-    content['categories'][0]['name'] = ''
+    content['categories'][0]['name'] = '../a'
     (data / 'train.json').write_text(json.dumps(content))
     out = tmp_path / 'crops'
     counts = write_crops(data / 'train.json', data / 'train', out)
-    assert counts[''] == len(list((out / '_').iterdir()))
-    assert len(list(out.rglob('___a_b.png'))) == 1
+    assert counts['../a'] == len(list((out / '___a').iterdir()))
     assert sum(counts.values()) == len(content['annotations'])

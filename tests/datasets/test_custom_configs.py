@@ -1,21 +1,34 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""configs/custom: names from the JSON, heads of that size, clear refusals."""
+"""configs/custom on a folder in COCO format, and on class maps."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
+import mmext
+from mmext.checks.layouts import use_data_folder
 from mmext.errors import UserError
+from mmext.utils.config import load_config
 
-CONFIGS = Path(__file__).parents[2] / 'configs' / 'custom'
-BOXES = sorted(p.stem for p in CONFIGS.glob('*.py') if 'mask' not in p.name)
+CONFIGS = Path(__file__).parents[2] / 'configs'
+BOXES = sorted(
+    p.stem
+    for p in (CONFIGS / 'custom').glob('*_custom.py')
+    if 'mask' not in p.name
+)
+MASKS = 'mask-rcnn_r50_fpn_12e_custom'
+MAPS = 'fpn_starnet-s1_4k_custom-seg'
 
 
 def load(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
+    return load_config(CONFIGS / 'custom' / f'{name}.py')
 
 
 def heads(model: dict) -> list[int]:
@@ -29,54 +42,109 @@ def heads(model: dict) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize('name', BOXES)
-def test_names_and_heads_come_from_the_json(name, shared, monkeypatch):
-    monkeypatch.setenv('MMEXT_DATA', str(shared('data/bccd')))
+@pytest.mark.parametrize('name', [*BOXES, MASKS])
+def test_the_values_in_the_files_agree(name):
     cfg = load(name)
+    assert set(heads(cfg.model)) == {len(cfg.classes)}
+    assert cfg.train_dataloader.dataset.metainfo.classes == cfg.classes
+
+
+@pytest.mark.parametrize('name', BOXES)
+def test_names_and_heads_come_from_the_folder(name, shared):
+    cfg = load(name)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    use_data_folder(cfg, shared('data/bccd'))
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         assert dataset.metainfo.classes == ('RBC', 'WBC', 'Platelets')
         assert Path(dataset.ann_file).is_file()
         assert Path(dataset.data_prefix.img).is_dir()
+    assert cfg.train_dataloader.dataset.pipeline == pipeline
     assert cfg.val_evaluator.ann_file == cfg.val_dataloader.dataset.ann_file
     assert set(heads(cfg.model)) == {3}
 
 
-def test_masks(shared, monkeypatch):
-    name = 'mask-rcnn_r50_fpn_12e_custom'
-    monkeypatch.setenv('MMEXT_DATA', str(shared('data/nuclei')))
-    cfg = load(name)
+def test_masks(shared):
+    cfg = load(MASKS)
+    use_data_folder(cfg, shared('data/nuclei'))
     assert heads(cfg.model) == [1, 1]
     assert cfg.train_dataloader.dataset.pipeline[1].with_mask
     assert cfg.val_evaluator.metric == ['bbox', 'segm']
-    monkeypatch.setenv('MMEXT_DATA', str(shared('data/bccd')))
     with pytest.raises(UserError, match='have a box and no mask'):
-        load(name)
+        use_data_folder(load(MASKS), shared('data/bccd'))
 
 
-def test_some_of_the_classes(shared, monkeypatch):
-    monkeypatch.setenv('MMEXT_DATA', str(shared('data/bccd')))
-    monkeypatch.setenv('MMEXT_CLASSES', 'Platelets, WBC')
-    cfg = load(BOXES[0])
+def test_some_of_the_classes(shared):
+    cfg, data = load(BOXES[0]), shared('data/bccd')
+    use_data_folder(cfg, data, classes=['Platelets', 'WBC'])
     assert cfg.train_dataloader.dataset.metainfo.classes == (
         'WBC',
         'Platelets',
     )
     assert set(heads(cfg.model)) == {2}
-    monkeypatch.setenv('MMEXT_CLASSES', 'Platelet')
     with pytest.raises(UserError, match="Did you mean 'Platelets'"):
-        load(BOXES[0])
+        use_data_folder(load(BOXES[0]), data, classes=['Platelet'])
 
 
-def test_without_data_the_shapes_stand_in(monkeypatch, tmp_path):
-    monkeypatch.delenv('MMEXT_DATA', raising=False)
-    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path))
-    cfg = load(BOXES[0])
-    assert cfg.train_dataloader.dataset.metainfo.classes[0] == 'circle'
-    assert set(heads(cfg.model)) == {5}
-
-
-def test_a_wrong_folder_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('MMEXT_DATA', str(tmp_path / 'gone'))
+def test_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match='gone does not exist'):
-        load(BOXES[0])
+        use_data_folder(load(BOXES[0]), tmp_path / 'gone')
+
+
+def test_a_config_of_another_task(tmp_path):
+    with pytest.raises(UserError, match='this one is for mmseg'):
+        use_data_folder(load(MAPS), tmp_path)
+
+
+@pytest.fixture
+def own_maps(tmp_path) -> Path:
+    """A config on class maps of three classes, of which 200 is ignored."""
+    shutil.copytree(CONFIGS, tmp_path / 'configs')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 2)):
+        for folder in ('images', 'maps'):
+            (tmp_path / folder / split).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 256, (64, 80, 3), np.uint8)
+            classes = rng.choice([0, 1, 2, 200], (64, 80)).astype(np.uint8)
+            cv2.imwrite(f'{tmp_path}/images/{split}/{i}.png', image)
+            cv2.imwrite(f'{tmp_path}/maps/{split}/{i}.png', classes)
+    file = tmp_path / 'configs/_base_/datasets/custom_seg.py'
+    text = file.read_text()
+    for old, new in (
+        ("'data/custom_seg/'", f"'{tmp_path}/'"),
+        ("'.jpg'", "'.png'"),
+        ("('background', 'object')", "('ground', 'leaf', 'stem')"),
+        ('(220, 60, 60)]', '(220, 60, 60), (60, 220, 60)]'),
+        ('ignore_index = 255', 'ignore_index = 200'),
+        ('(512, 512)', '(64, 64)'),
+        ('(2048, 512)', '(96, 64)'),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    file.write_text(text)
+    return tmp_path / 'configs/custom' / f'{MAPS}.py'
+
+
+def test_class_maps_are_trained_on(own_maps, tmp_path):
+    cfg = load_config(own_maps)
+    cfg.model.backbone.init_cfg = None  # there is no network
+    cfg.visualizer.name = str(tmp_path)
+    runner = mmext.train(
+        cfg,
+        work_dir=tmp_path / 'work',
+        cfg_options={
+            'train_cfg.max_iters': 1,
+            'train_cfg.val_interval': 1,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+        },
+    )
+    Visualizer.get_instance(str(tmp_path)).close()
+    assert runner.iter == 1
+    assert runner.model.decode_head.num_classes == 3
+    scalars = runner.message_hub.log_scalars
+    assert np.isfinite(scalars['train/loss'].current())
+    assert 0 < scalars['val/mIoU'].current() < 100

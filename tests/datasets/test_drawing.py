@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The rasteriser and the tracer against laws and pycocotools."""
+"""The rasterizer and the polygons of masks, against pycocotools."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_half_pixel_rectangle_covers_half():
     st.integers(-3, 3),
 )
 def test_coverage_moves_and_clips_with_the_canvas(vertices, shift):
-    """A window of a larger canvas shows what the smaller canvas shows."""
+    """A window of a larger canvas equals the smaller canvas."""
     margin = 6
     large = coverage(vertices + (margin + shift) * UNIT, 32, 30)
     small = coverage(vertices + shift * UNIT, 20, 18)
@@ -59,7 +59,7 @@ def test_coverage_moves_and_clips_with_the_canvas(vertices, shift):
 @settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.int64, (5, 2), elements=st.integers(0, 15 * UNIT)))
 def test_coverage_equals_the_even_odd_rule(vertices):
-    """Against a plain point-in-polygon test at every sample."""
+    """Equals a point-in-polygon test at every sample."""
     grid = (np.arange(16 * SAMPLES) * UNIT + UNIT // 2) / SAMPLES
     px, py = np.meshgrid(grid, grid)
     odd = np.zeros(px.shape, bool)
@@ -82,8 +82,8 @@ def test_coverage_equals_the_even_odd_rule(vertices):
         bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
     )
 )
-def test_polygons_give_back_any_mask(mask):
-    """Holes, corners that touch, several parts, borders: to the pixel."""
+def test_polygons_cover_exactly_the_mask(mask):
+    """With holes, corners that touch, several parts and borders."""
     polygons = mask_to_polygons(mask)
     assert bool(polygons) == bool(mask.any())
     if polygons:
@@ -106,7 +106,7 @@ def test_a_ring_becomes_two_parts(hole):
     )
 
 
-def test_straight_runs_have_no_vertices_between():
+def test_straight_edges_have_no_vertices_between():
     assert sorted(mask_to_polygons(np.ones((4, 6), bool))[0]) == sorted(
         [0, 0, 6, 0, 6, 4, 0, 4]
     )

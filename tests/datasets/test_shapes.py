@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The generated data set: its pixels, its annotations, its cache."""
+"""Pixels, annotations and cache of the generated data set."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def digest(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('name', CLASSES)
-def test_an_outline_has_the_area_asked_for(name):
+def test_an_outline_has_the_given_area(name):
     vertices = outline(name, (60, 50), 40, angle=0.3, stretch=1.2)
     pixels = coverage(vertices, 128, 100).sum() / SAMPLES**2
     assert pixels == pytest.approx(1600, rel=0.005)
 
 
 def test_pixels_are_the_same_on_every_machine():
-    """A constant: the seed fixes the data set, whatever the platform."""
+    """The seed determines the data set on every platform."""
     sha = hashlib.sha256()
     for index in range(3):
         image, visible, labels = draw(0, 'train', index)
@@ -62,7 +62,7 @@ def test_pixels_are_the_same_on_every_machine():
     assert sha.hexdigest()[:16] == '9e447d1e8a82ff5a'
 
 
-def test_other_seed_split_and_index_give_other_pictures():
+def test_seed_split_and_index_change_the_image():
     pictures = [
         draw(*which)[0].tobytes()
         for which in [(0, 'train', 0), (1, 'train', 0), (0, 'val', 0)]
@@ -87,7 +87,7 @@ def test_annotations_agree_with_pycocotools(root):
 
 
 def test_masks_are_the_drawn_and_visible_pixels(root):
-    """No pixel is two objects', and each stands out where it is said to be."""
+    """No pixel belongs to two objects, and each differs from the ground."""
     coco = COCO(root / 'annotations' / 'instances_train.json')
     for image_id, record in coco.imgs.items():
         image, visible, labels = draw(0, 'train', image_id - 1)
@@ -153,11 +153,11 @@ def test_a_smaller_set_is_a_prefix_of_a_larger(root, tmp_path):
         lambda r: (r / shapes.MANIFEST).write_text('not json'),
     ],
 )
-def test_a_damaged_folder_heals(tmp_path, damage):
+def test_a_damaged_folder_is_written_again(tmp_path, damage):
     root = shapes.write_shapes(tmp_path / 's', **TINY)
     before = digest(root)
     damage(root)
-    # What a killed writer leaves behind must not disturb the next.
+    # The remains of a killed process must not disturb the next.
     (tmp_path / '.s.partial' / 'train').mkdir(parents=True)
     shapes.write_shapes(root, **TINY)
     assert digest(root) == before
@@ -178,7 +178,7 @@ def test_a_failing_write_leaves_no_data_set(tmp_path, monkeypatch):
 
 
 def _write(root: Path, die_at: int | None = None) -> None:
-    """In a child process: writes the set, or dies at its n-th picture."""
+    """Writes the set in a child process, or exits at the n-th image."""
     written = []
     imwrite = cv2.imwrite
 
@@ -192,7 +192,7 @@ def _write(root: Path, die_at: int | None = None) -> None:
     shapes.write_shapes(root, **TINY)
 
 
-def test_processes_at_once_and_one_that_is_killed(tmp_path):
+def test_concurrent_processes_and_one_that_is_killed(tmp_path):
     fork = multiprocessing.get_context('fork')
     killed = fork.Process(target=_write, args=(tmp_path / 's', 3))
     killed.start()
@@ -215,7 +215,7 @@ def test_processes_at_once_and_one_that_is_killed(tmp_path):
     }
 
 
-def test_another_folder_is_left_alone(tmp_path):
+def test_a_folder_of_other_files_is_not_changed(tmp_path):
     (tmp_path / 'mine.txt').write_text('keep')
     with pytest.raises(UserError, match='not a shapes data set'):
         shapes.write_shapes(tmp_path, **TINY)
@@ -257,7 +257,7 @@ def test_the_data_set_in_a_config(cache):
 
 
 def test_the_metric_finds_the_annotations(cache):
-    """Ground truth handed in as detections scores 1."""
+    """Ground truth as detections has an AP of 1."""
     data = DATASETS.build({'type': 'ShapesDataset', 'split': 'val', **TINY})
     metric = METRICS.build({'type': 'ShapesMetric'})
     metric.dataset_meta = data.metainfo
@@ -275,14 +275,14 @@ def test_the_metric_finds_the_annotations(cache):
     assert scores['coco/bbox_mAP'] == 1.0
 
 
-def test_an_unwritable_cache_is_named(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'file'))
     with pytest.raises(UserError, match='MMEXT_CACHE'):
         DATASETS.build({'type': 'ShapesDataset', **TINY})
 
 
-def test_an_unknown_split_is_named(cache):
+def test_an_unknown_split(cache):
     with pytest.raises(UserError, match="'tain'.*\n.*Did you mean 'train'"):
         DATASETS.build({'type': 'ShapesDataset', 'split': 'tain', **TINY})
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""tools/misc/doctor.py in environments that work and that do not."""
+"""tools/misc/doctor.py in working and in broken environments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mmext.doctor import machine, packages, processes
-from mmext.doctor.findings import NOTE, OK, PROBLEM, Finding, as_text
+from mmext.doctor.result import NOTE, OK, PROBLEM, Result, as_text
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/misc/doctor.py'
@@ -27,7 +27,7 @@ TOOL = ROOT / 'tools/misc/doctor.py'
 def run(
     *arguments: str, first_on_path: Path | None = None
 ) -> tuple[int, dict[tuple[str, str], dict]]:
-    """Exit status, and what ``--json`` says by part and name."""
+    """Returns the exit status, and the results by part and name."""
     path = [str(p) for p in (first_on_path, ROOT) if p]
     done = subprocess.run(
         [sys.executable, TOOL, '--json', *arguments],
@@ -47,14 +47,14 @@ def run(
 
 def test_an_environment_that_works():
     _, found = run()
-    # Of the machine that runs the tests, its disk say, no one knows.
+    # The machine that runs the tests can have problems, such as its disk.
     assert not [
         f
         for (part, _), f in found.items()
         if f['state'] == PROBLEM and part not in ('Machine', 'GPU')
     ]
     ops = found["mmcv's ops", 'mmcv._ext']['value']
-    if 'stands in' in ops:
+    if ops.startswith('by mmext'):
         assert 'roi_align' in found["mmcv's ops", 'implemented']['value']
     tests = {
         n: f for (p, n), f in found.items() if p == 'Self-test on the CPU'
@@ -65,7 +65,7 @@ def test_an_environment_that_works():
 
 
 def test_a_module_that_ends_the_process(tmp_path):
-    """A package built for another torch does; what came before is told."""
+    """As a package built for another torch does; earlier results remain."""
     (tmp_path / 'torchvision.py').write_text('import os; os.abort()')
     status, found = run(first_on_path=tmp_path)
     assert status == 1
@@ -76,7 +76,7 @@ def test_a_module_that_ends_the_process(tmp_path):
 
 
 def test_compiled_ops_that_end_the_process(tmp_path):
-    """They are imported by themselves, so that they are to blame."""
+    """They are imported separately, so that they can be named."""
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv/__init__.py').write_text("__version__ = '2.3.6'")
     (tmp_path / 'mmcv/_ext.py').write_text('import os; os.abort()')
@@ -84,7 +84,7 @@ def test_compiled_ops_that_end_the_process(tmp_path):
     assert status == 1
     assert found['Imports', 'mmcv']['state'] == OK
     assert found['Imports', 'mmcv._ext']['value'] == 'ended by SIGABRT'
-    assert 'must be built anew' in found['Imports', 'mmcv._ext']['remedy']
+    assert 'must be rebuilt' in found['Imports', 'mmcv._ext']['remedy']
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_compiled_ops(monkeypatch, capsys, cuda, gpu, problem):
     monkeypatch.setitem(sys.modules, 'mmcv._ext', compiled)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     assert imports.is_compiled()
-    imports.examine_ops()
+    imports.check_ops()
     lines = capsys.readouterr().out.splitlines()
     said = [json.loads(x.removeprefix('doctor: ')) for x in lines if x]
     assert [f['name'] for f in said] == ['mmcv._ext', 'built for']
@@ -120,15 +120,15 @@ def test_compiled_ops(monkeypatch, capsys, cuda, gpu, problem):
 def test_an_op_that_compiled_builds_leave_out_is_a_note(capsys):
     from mmext.doctor import self_test
 
-    def lacking():
+    def missing():
         raise RuntimeError(
             'roi_pool_forward_impl: implementation for device cpu not found.'
         )
 
-    self_test.examine('Self-test', 'roi_pool', lacking)
+    self_test.run('Self-test', 'roi_pool', missing)
     (*_, line) = capsys.readouterr().out.splitlines()
     said = json.loads(line.removeprefix('doctor: '))
-    assert said['state'] == NOTE and 'lack it' in said['value']
+    assert said['state'] == NOTE and 'not among the compiled ops' in said['value']
 
 
 def test_without_any_package(tmp_path):
@@ -143,16 +143,16 @@ def test_without_any_package(tmp_path):
     assert done.returncode == 1, done.stderr
     assert 'Traceback' not in done.stderr
     install = "-> In mmext's checkout: pip install -e '.[onedl]'"
-    assert done.stdout.count(install) == 1, 'one line mends it all'
+    assert done.stdout.count(install) == 1, 'one line fixes all'
     said = done.stdout.split('problem: Packages', maxsplit=1)[1]
-    assert said.count('->') == 1, 'nothing else of the packages'
+    assert said.count('->') == 1, 'the packages have no other problem'
 
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Pretends that these distributions are installed, and no other."""
+    """Pretends that only these distributions are installed."""
 
-    def pretend(**versions: str) -> dict[str, Finding]:
+    def pretend(**versions: str) -> dict[str, Result]:
         have = {k.replace('_', '-'): v for k, v in versions.items()}
         monkeypatch.setattr(
             metadata,
@@ -164,7 +164,7 @@ def environment(monkeypatch):
         )
         return {
             f.name: f
-            for f in packages.examine_packages()
+            for f in packages.check_packages()
             if f.state != OK and f.value != 'not installed'
         }
 
@@ -180,7 +180,7 @@ ONEDL = {
 OPENMMLAB = {'mmengine': '0.10.7', 'mmcv_lite': '2.1.0', 'mmdet': '3.3.0'}
 
 
-def test_versions_that_go_together(environment):
+def test_versions_that_fit_together(environment):
     assert environment(**ONEDL) == {}
     assert environment(**OPENMMLAB, setuptools='81.0') == {}
 
@@ -192,17 +192,17 @@ def test_both_stacks(environment):
         assert name in found.remedy
 
 
-def test_a_version_outside_of_what_mmext_asks_for(environment):
+def test_a_version_outside_of_the_requirements(environment):
     found = environment(**{**ONEDL, 'onedl_mmcv': '2.4.0'})['onedl-mmcv']
     assert found.state == PROBLEM
     assert found.remedy.startswith("pip install 'onedl-mmcv")
     assert '<2.4' in found.remedy
 
 
-def test_a_version_that_nobody_tried_is_a_note(environment):
+def test_an_untested_version_is_a_note(environment):
     found = environment(**{**ONEDL, 'torch': '2.99.0'})
     assert found['torch'].state == NOTE
-    assert found['torch'].value == '2.99.0; tried: 2.13, 2.15'
+    assert found['torch'].value == '2.99.0; tested: 2.13, 2.15'
 
 
 def test_setuptools_without_pkg_resources(environment):
@@ -227,7 +227,7 @@ def test_two_mmcv(environment):
     assert 'mmcv-lite' in found['mmcv'].remedy
 
 
-def test_missing_parts_are_those_of_the_stack_that_is_there(environment):
+def test_missing_packages_are_those_of_the_stack_in_use(environment):
     environment(mmengine='0.10.7')
     assert '[openmmlab]' in packages.install_line()
     environment()
@@ -248,12 +248,12 @@ def test_a_disk_almost_full(monkeypatch, tmp_path):
             'disk_usage',
             lambda _, free=free: SimpleNamespace(free=free),
         )
-        # A folder that is not there yet lies on its parent's disk.
+        # A folder that does not exist yet is on its parent's disk.
         assert machine._disk('disk', tmp_path / 'a/b').state == state
 
 
-def test_places_that_are_not_there(monkeypatch, tmp_path):
-    """No home, a working folder that was removed, no temporary one."""
+def test_folders_that_do_not_exist(monkeypatch, tmp_path):
+    """No home, no temporary folder, and a removed working folder."""
 
     def gone() -> str:
         raise FileNotFoundError(2, 'No usable temporary directory found')
@@ -262,14 +262,14 @@ def test_places_that_are_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.os, 'getcwd', gone)
     monkeypatch.setattr(machine.os.path, 'expanduser', lambda path: path)
     monkeypatch.delenv('MMEXT_CACHE', raising=False)
-    found = {f.name: f for f in machine.examine_machine()}
+    found = {f.name: f for f in machine.check_machine()}
     for name in ('disk, work', 'disk, temporary'):
         assert found[name].state == PROBLEM
         assert 'No usable' in found[name].value and found[name].remedy
     assert '~/.cache' in found['disk, cache'].value
 
 
-def test_a_home_of_somebody_else(monkeypatch, tmp_path):
+def test_the_home_of_another_user(monkeypatch, tmp_path):
     """As sudo without -H leaves it."""
     stat = os.stat
 
@@ -299,22 +299,22 @@ def test_remedies(error, remedy):
     assert remedy in processes._remedy(error)
 
 
-def test_a_remedy_is_said_once():
+def test_a_remedy_is_printed_once():
     found = [
-        Finding('A', 'one', PROBLEM, 'gone', 'do this'),
-        Finding('A', 'two', PROBLEM, 'gone', 'do this'),
-        Finding('B', 'three', OK, 'fine'),
+        Result('A', 'one', PROBLEM, 'gone', 'do this'),
+        Result('A', 'two', PROBLEM, 'gone', 'do this'),
+        Result('B', 'three', OK, 'fine'),
     ]
     text = as_text(found)
     assert text.count('-> do this') == 1
     assert text.endswith('2 problems')
 
 
-def test_a_remedy_of_notes_in_a_row_is_said_once():
+def test_a_remedy_of_notes_in_a_row_is_printed_once():
     found = [
-        Finding('A', 'one disk', NOTE, 'small', 'free some'),
-        Finding('A', 'two disk', NOTE, 'small', 'free some'),
-        Finding('A', 'three', OK, 'fine'),
+        Result('A', 'one disk', NOTE, 'small', 'free some'),
+        Result('A', 'two disk', NOTE, 'small', 'free some'),
+        Result('A', 'three', OK, 'fine'),
     ]
     _, _, second, remedy, third, *_ = as_text(found).splitlines()
     assert 'two disk' in second and 'three' in third
@@ -332,7 +332,7 @@ def test_the_self_test_notices_a_wrong_op(monkeypatch, wrong):
         return (out[0], out[1] + 1) if wrong == 'nms' else out + 0.01
 
     test = getattr(self_test, f'test_{wrong}')
-    self_test.exact(test, 'cpu')
+    self_test.compare(test, 'cpu')
     monkeypatch.setattr(self_test.ops, wrong, broken)
     with pytest.raises(ArithmeticError, match='off by'):
-        self_test.exact(test, 'cpu')
+        self_test.compare(test, 'cpu')

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The fast engine against pycocotools and against published numbers."""
+"""Tests the fast engine against pycocotools and published numbers."""
 
 import json
 from collections.abc import Callable
@@ -19,8 +19,7 @@ from mmext.errors import UserError
 from mmext.evaluation.coco import accumulate as resample
 from mmext.evaluation.coco.accumulate import _suffix_max, accumulate_weighted
 from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.coco.matches import Matches
-from mmext.evaluation.coco.matching import match
+from mmext.evaluation.coco.matching import Matches, match, match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.coco.summary import (
     IOU_METRICS,
@@ -65,6 +64,44 @@ def test_published_numbers(shared, iou_type: str) -> None:
         )
 
 
+def test_match_pairs(write: Write) -> None:
+    """Box 1 has the higher score, box 2 another class, box 3 IoU 0.4."""
+
+    def record(category: int, box: list[int], score: float) -> dict:
+        return {
+            'id': box[0] + 1,
+            'image_id': 1,
+            'category_id': category,
+            'bbox': box,
+            'area': box[2] * box[3],
+            'score': score,
+        }
+
+    objects = [
+        record(1, [0, 0, 10, 10], 1),
+        record(1, [20, 0, 10, 10], 1),
+        record(1, [5, 5, 0, 0], 1),
+    ]
+    boxes = [
+        record(1, [0, 0, 10, 9], 0.6),
+        record(1, [0, 0, 10, 10], 0.9),
+        record(2, [20, 0, 10, 10], 0.8),
+        record(1, [20, 0, 10, 4], 0.7),
+        record(1, [20, 0, 10, 5], 0.5),
+        record(1, [5, 5, 0, 0], 0.5),  # a point has IoU 0 with itself
+    ]
+    truth = {
+        'images': [{'id': 1}],
+        'annotations': objects,
+        'categories': [{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'b'}],
+    }
+    gt = read_ground_truth(write('gt.json', truth))
+    preds = read_predictions(write('dt.json', boxes), gt)
+    assert sorted(match_pairs(gt, preds)) == [(1, 0), (4, 1)]
+    none = preds.select(np.zeros(len(preds), bool))
+    assert match_pairs(gt, none) == []
+
+
 @pytest.mark.parametrize('seed', range(6))
 def test_equals_pycocotools(write: Write, seed: int) -> None:
     truth = random_truth(seed, classes=3 + seed % 3)
@@ -90,7 +127,7 @@ def test_equals_pycocotools(write: Write, seed: int) -> None:
 def duplicated(
     truth: dict, detections: list[dict], counts: np.ndarray
 ) -> tuple[dict, list[dict]]:
-    """The data set that holds every image as often as it was drawn."""
+    """The data set that contains every image as often as it was drawn."""
     new = {**truth, 'images': [], 'annotations': []}
     found: list[dict] = []
     for image, count in zip(truth['images'], counts, strict=True):
@@ -132,7 +169,7 @@ def test_an_image_drawn_twice_counts_twice(write: Write, seed: int) -> None:
 
 
 def test_many_hits_and_crowds(write: Write) -> None:
-    """Wrong until 64 hits a class met a crowd: rows out of order."""
+    """A regression: rows were out of order with 64 hits and a crowd."""
     truth = random_truth(3, images=60, classes=2)
     for ann in truth['annotations'][::4]:
         ann['iscrowd'] = 1
@@ -151,7 +188,7 @@ def test_many_hits_and_crowds(write: Write) -> None:
             )
 
 
-def test_resamples_are_held_against_the_exact_values(
+def test_wrong_resamples_raise(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = random_truth(1)
@@ -164,14 +201,14 @@ def test_resamples_are_held_against_the_exact_values(
             x[:, -1] = np.nan
 
     monkeypatch.setattr(resample, '_suffix_max', unwritten)
-    with pytest.raises(UserError, match='nan in place of 0'):
+    with pytest.raises(UserError, match='nan instead of 0'):
         ImageBootstrap(matches.num_images, 20).evaluate(matches)
 
 
-def test_einsum_is_asked_of_no_empty_rows(
+def test_einsum_gets_no_empty_rows(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NumPy 2.2 answered nan to rows of width 0, about once in 600 runs."""
+    """NumPy 2.2 returned nan for rows of width 0 in one of 600 runs."""
     truth = random_truth(1)
     matches = run(write, truth, random_detections(51, truth))
     real, widths = np.einsum, []

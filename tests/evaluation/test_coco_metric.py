@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""FastCocoMetric: the same dictionary as mmdet's CocoMetric."""
+"""Tests that FastCocoMetric returns what mmdet's CocoMetric returns."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def samples(truth: dict, detections: list[dict]) -> list[dict]:
-    """Model outputs as mmdet's metric receives them."""
+    """Outputs of a model as mmdet's metric gets them."""
     order = {c['id']: i for i, c in enumerate(truth['categories'])}
     found = []
     for image in truth['images']:
@@ -87,11 +87,12 @@ def test_the_second_evaluation_is_hotcoco_alone(
     evaluate(metric, truth, detections)
     used = []
     original = HotcocoEval.evaluate
-    monkeypatch.setattr(
-        HotcocoEval,
-        'evaluate',
-        lambda self: (used.append(1), original(self))[1],
-    )
+
+    def evaluate_and_count(self: HotcocoEval) -> None:
+        used.append(1)
+        original(self)
+
+    monkeypatch.setattr(HotcocoEval, 'evaluate', evaluate_and_count)
     monkeypatch.setattr(
         module.coco_metric, 'COCOeval', lambda *args: pytest.fail('slow')
     )
@@ -99,10 +100,10 @@ def test_the_second_evaluation_is_hotcoco_alone(
     assert used == [1]
 
 
-def test_zeros_are_no_proof(
+def test_zeros_do_not_end_the_comparison(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An untrained model finds nothing: any engine is right about that."""
+    """An untrained model finds nothing, and any engine gives 0."""
     truth = random_truth(5)
     detections = random_detections(6, truth)
     metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
@@ -114,14 +115,14 @@ def test_zeros_are_no_proof(
     assert metric._trusted is True
 
 
-def test_a_wrong_engine_is_not_believed(
+def test_a_wrong_engine_is_not_used(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = random_truth(5)
     detections = random_detections(6, truth)
     path = str(write('gt.json', truth))
 
-    def accumulate(self, p=None):
+    def accumulate(self: HotcocoEval, p: object = None) -> None:
         original(self)
         self.eval['precision'] = self.eval['precision'] * 0.5
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What a comparison refuses, by name, and what it accepts."""
+"""Tests which inputs of a comparison raise errors, and which do not."""
 
 import copy
 import hashlib
@@ -24,12 +24,13 @@ from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.coco.summary import summarize
 from mmext.evaluation.coco.verify import verify
-from mmext.evaluation.report.content import evaluate
+from mmext.evaluation.compare import compare
 from mmext.evaluation.sides import (
-    common_iou_type,
+    Side,
     find_ground_truth,
     make_side,
     name_apart,
+    predicted_iou_type,
     read_source,
 )
 
@@ -43,7 +44,7 @@ def write(tmp_path: Path) -> Write:
 
 TRUTH = random_truth(0)
 FOUND = random_detections(1, TRUTH)
-RLE = {'size': [480, 640], 'counts': 'PP\\9'}  # nothing
+RLE = {'size': [480, 640], 'counts': 'PP\\9'}  # an empty mask
 
 
 def read(write: Write, found: object, truth: dict = TRUTH):
@@ -67,16 +68,16 @@ def changed(**values: object) -> list[dict]:
     [
         ({'score': math.nan}, 'record 5 has score nan'),
         ({'score': math.inf}, 'record 5 has score inf'),
-        ({'score': None}, 'record 5 is no bbox detection'),
+        ({'score': None}, 'record 5 is not a bbox detection'),
         ({'bbox': [0, 0, math.nan, 5]}, 'record 5 has bbox'),
         ({'bbox': [0, 0, -3, 5]}, 'record 5 has bbox'),
         ({'bbox': [0, 0, 1e200, 1e200]}, 'record 5 has bbox'),
-        ({'bbox': [0, 0, 5]}, 'record 5 is no bbox detection'),
+        ({'bbox': [0, 0, 5]}, 'record 5 is not a bbox detection'),
         ({'image_id': 8}, 'record 5 has image_id 8'),
         ({'category_id': 2}, 'record 5 has category_id 2'),
-        ({'image_id': 'seven'}, 'record 5 is no bbox detection'),
-        ({'image_id': [7]}, 'record 5 is no bbox detection'),
-        ({'category_id': {}}, 'record 5 is no bbox detection'),
+        ({'image_id': 'seven'}, 'record 5 is not a bbox detection'),
+        ({'image_id': [7]}, 'record 5 is not a bbox detection'),
+        ({'category_id': {}}, 'record 5 is not a bbox detection'),
     ],
 )
 def test_bad_records(write: Write, values: dict, message: str) -> None:
@@ -105,13 +106,13 @@ def test_other_images_are_refused(write: Write) -> None:
         read(write, other)
 
 
-def test_cut_off(write: Write) -> None:
+def test_truncated(write: Write) -> None:
     gt = read_ground_truth(write('gt.json', TRUTH))
     path = write('dt.json', FOUND)
     text = path.read_text()
     for end in (len(text) - 1, len(text) // 2, 1):
         path.write_text(text[:end])
-        with pytest.raises(UserError, match='cut off'):
+        with pytest.raises(UserError, match='truncated'):
             read_predictions(path, gt)
     path.write_text('')
     with pytest.raises(UserError, match='not a COCO result file'):
@@ -134,12 +135,12 @@ def test_masks_among_boxes_are_refused(write: Write) -> None:
         [[1, 2]],
     ],
 )
-def test_masks_that_cannot_be_read(write: Write, mask: object) -> None:
+def test_invalid_masks(write: Write, mask: object) -> None:
     with pytest.raises(UserError, match='record 0 has no mask'):
         read(write, [{**FOUND[0], 'segmentation': mask}])
 
 
-def test_files_that_are_no_text(write: Write) -> None:
+def test_files_that_are_not_text(write: Write) -> None:
     gt = read_ground_truth(write('gt.json', TRUTH))
     path = write('dt.json', FOUND)
     path.write_bytes(b'\x89PNG\r\n\xff\xfe')
@@ -162,15 +163,15 @@ def test_another_ground_truth_is_refused(write: Write) -> None:
     assert read_predictions(path, gt).meta['seed'] == 3
 
 
-def test_pieces_of_any_size_read_the_same(
+def test_blocks_of_any_size_read_the_same(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = read(write, FOUND)
+    expected = read(write, FOUND)
     for size in (1000, 997, 333):
-        monkeypatch.setattr(predictions_module, '_PIECE', size)
+        monkeypatch.setattr(predictions_module, '_BLOCK', size)
         parts = read(write, FOUND)
-        np.testing.assert_array_equal(parts.score, whole.score)
-        np.testing.assert_array_equal(parts.box, whole.box)
+        np.testing.assert_array_equal(parts.score, expected.score)
+        np.testing.assert_array_equal(parts.box, expected.box)
 
 
 def test_too_big_for_the_machine(
@@ -191,7 +192,7 @@ def test_empty_predictions_are_zero(write: Write) -> None:
     assert 'no detection at all' in read(write, []).warnings[0]
 
 
-def test_copies_count_as_false_positives_and_are_told(write: Write) -> None:
+def test_copies_are_false_positives_with_a_warning(write: Write) -> None:
     twice = [d for d in FOUND for _ in range(2)]
     assert ap(write, twice) < ap(write, FOUND)
     assert (
@@ -231,8 +232,8 @@ def test_one_image_one_class(write: Write) -> None:
     [
         ({'images': None}, "no list 'images'"),
         ({'annotations': [{'id': 'x'}]}, r'annotations\[0\] has id'),
-        ({'images': [], 'annotations': []}, 'has no images'),
-        ({'categories': [], 'annotations': []}, 'has no categories'),
+        ({'images': [], 'annotations': []}, "'images' is empty"),
+        ({'categories': [], 'annotations': []}, "'categories' is empty"),
     ],
 )
 def test_ground_truth_that_is_not_coco(
@@ -240,6 +241,12 @@ def test_ground_truth_that_is_not_coco(
 ) -> None:
     with pytest.raises(UserError, match=message):
         read_ground_truth(write('gt.json', {**TRUTH, **change}))
+
+
+def test_ground_truth_without_annotations(write: Write) -> None:
+    truth = {k: v for k, v in TRUTH.items() if k != 'annotations'}
+    with pytest.raises(UserError, match="no list 'annotations'"):
+        read_ground_truth(write('gt.json', truth))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +283,7 @@ def test_bad_annotations(write: Write, change: dict, message: str) -> None:
         (lambda i: i, float),
     ],
 )
-def test_ids_are_names_only(
+def test_ids_may_be_any_integers(
     write: Write, image: Callable, category: Callable
 ) -> None:
     anns, found = (
@@ -300,7 +307,7 @@ def test_ids_are_names_only(
     assert ap(write, found, truth) == pytest.approx(ap(write, FOUND))
 
 
-def test_fields_that_do_not_matter_may_be_odd(write: Write) -> None:
+def test_unused_fields_are_not_checked(write: Write) -> None:
     truth = copy.deepcopy(TRUTH)
     for ann in truth['annotations']:
         ann.update(segmentation='none', ignore='x', id=ann['id'] - 1)
@@ -313,15 +320,15 @@ def test_fields_that_do_not_matter_may_be_odd(write: Write) -> None:
     assert ap(write, FOUND, truth) == ap(write, FOUND)
 
 
-def test_an_annotation_of_id_0_is_told(write: Write) -> None:
-    """pycocotools never finds the object of id 0; we do, and say so."""
+def test_a_warning_for_an_annotation_of_id_0(write: Write) -> None:
+    """pycocotools counts the object of id 0 as missed; mmext does not."""
     truth = copy.deepcopy(TRUTH)
     for ann in truth['annotations']:
         ann['id'] -= 1
     assert pycoco(truth, FOUND).stats[0] < ap(write, FOUND) - 1e-4
     gt = read_ground_truth(write('gt.json', truth))
-    side = make_side([read_source(write('a.bbox.json', FOUND))])
-    report = evaluate([side, side], gt, 'bbox', resamples=20)
+    run = write('a.bbox.json', FOUND)
+    report = compare([run, run], ann=gt.path, resamples=100)
     assert 'annotation of id 0' in report.warnings[0]
     values = report.comparisons[0].baseline
     metrics = {m: float(v[0]) for m, v in values.items()}
@@ -334,8 +341,8 @@ def mask(ann: dict) -> list:
 
 
 @pytest.mark.parametrize('bad', [None, [], [[]], [[1, 2, 3, 4]], 'x', {}])
-def test_masks_are_not_judged_by_boxes(write: Write, bad: object) -> None:
-    """hotcoco takes the box of an object without a mask."""
+def test_objects_need_masks(write: Write, bad: object) -> None:
+    """hotcoco would use the box of an object without a mask."""
     truth = copy.deepcopy(TRUTH)
     for ann in truth['annotations']:
         ann['segmentation'] = mask(ann)
@@ -367,8 +374,10 @@ def test_ground_truth_from_the_side_file(write: Write) -> None:
     a = read_source(write('a/predictions/x.bbox.json', FOUND))
     b = read_source(write('b/predictions/y.bbox.json', FOUND))
     sides = [make_side([a]), make_side([b])]
-    assert common_iou_type(sides) == 'bbox'
-    with pytest.raises(UserError, match='nothing says which ground truth'):
+    assert predicted_iou_type(sides) == 'bbox'
+    with pytest.raises(
+        UserError, match='ground truth of the predictions is not known'
+    ):
         find_ground_truth(sides, 'bbox')
     meta = {'annotation_file': str(gt), 'annotation_sha256': 'one'}
     write('a/predictions/x.meta.json', meta)
@@ -378,19 +387,18 @@ def test_ground_truth_from_the_side_file(write: Write) -> None:
         find_ground_truth(sides, 'bbox')
 
 
-def test_sides_are_told_apart(write: Write) -> None:
+def test_sides_have_different_names(write: Write) -> None:
     sources = [write(f'{n}.bbox.json', FOUND) for n in ('a/x', 'b/x', 'y')]
-    sides = [make_side([read_source(s)], 'Net') for s in sources]
+    sides = [Side('Net', (read_source(s),)) for s in sources]
     names = [side.name for side in name_apart(sides)]
-    assert names == [
-        *(f'Net ({sources[0]})', f'Net ({sources[1]})', 'Net (y.bbox)')
-    ]
+    expected = [f'Net ({sources[0]})', f'Net ({sources[1]})', 'Net (y.bbox)']
+    assert names == expected
     assert name_apart(sides[:1])[0].name == 'Net'
     twice = [side.name for side in name_apart([sides[0], sides[0]])]
     assert len({*twice}) == 2
 
 
-def test_a_metrics_file_is_named_at_once(write: Write) -> None:
+def test_a_file_of_metrics_as_a_run(write: Write) -> None:
     with pytest.raises(UserError, match='holds metrics'):
         read_source(write('metrics.json', {'coco/bbox_mAP': 0.4}))
 
@@ -400,5 +408,5 @@ def test_mixed_iou_types_are_refused(write: Write) -> None:
     b = read_source(
         write('b.segm.json', [{'segmentation': {}, 'image_id': 7}])
     )
-    with pytest.raises(UserError, match='no kind of predictions in common'):
-        common_iou_type([make_side([a]), make_side([b])])
+    with pytest.raises(UserError, match='no predictions of a common IoU type'):
+        predicted_iou_type([make_side([a]), make_side([b])])

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The report as a user gets it: tables, page, files; and the tools."""
+"""Tests the tables, the page, the files and the tools of a comparison."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ from mmext.evaluation.coco.precision_recall import (
 )
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.coco.summary import summarize_classes
+from mmext.evaluation.compare import compare
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.report.console import print_table
-from mmext.evaluation.report.content import Report, evaluate
 from mmext.evaluation.report.page import html_page
 from mmext.evaluation.report.published import (
     published_results,
     published_table,
 )
-from mmext.evaluation.report.write import write_report
-from mmext.evaluation.sides import Side, make_side, read_source
-from mmext.evaluation.statistics.comparison import ImageBootstrap, compare
+from mmext.evaluation.report.report import Report
+from mmext.evaluation.runs import read_run
+from mmext.evaluation.statistics.comparison import (
+    ImageBootstrap,
+    compare_resampled,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -96,12 +99,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def report(runs: Path) -> Report:
-    sides = [
-        make_side([read_source(runs / f'{kind}_s{s}') for s in (1, 2)])
+    baseline, candidate = (
+        [runs / f'{kind}_s{s}' for s in (1, 2)]
         for kind in ('ResNet', 'StepNetResNet')
-    ]
-    truth = read_ground_truth(runs / 'gt.json')
-    return evaluate(sides, truth, 'bbox', resamples=200)
+    )
+    return compare(
+        baseline=baseline, candidates=[candidate], resamples=200, cost=False
+    )
 
 
 def test_tables(report: Report) -> None:
@@ -142,11 +146,11 @@ def test_verdict_of_a_much_better_candidate(report: Report) -> None:
     assert '95 % over seeds and images' in lines[0]
 
 
-def test_a_run_given_twice_is_told(runs: Path) -> None:
-    once = read_source(runs / 'ResNet_s1')
-    sides = [make_side([once, once]), make_side([once])]
-    truth = read_ground_truth(runs / 'gt.json')
-    report = evaluate(sides, truth, 'bbox', resamples=20)
+def test_a_warning_for_a_run_given_twice(runs: Path) -> None:
+    once = read_run(runs / 'ResNet_s1')
+    report = compare(
+        baseline=[once, once], candidates=[once], resamples=100, cost=False
+    )
     (warning,) = report.warnings
     assert 'hold the same detections' in warning
 
@@ -157,14 +161,15 @@ def test_swapped_sides_negate(report: Report) -> None:
         [bootstrap.evaluate(m) for m in side.matches] for side in report.sides
     )
     matches = report.sides[0].matches[0]
-    there, back = compare(matches, a, b), compare(matches, b, a)
+    there = compare_resampled(matches, a, b)
+    back = compare_resampled(matches, b, a)
     for metric in ('AP', 'AP50', 'APs', 'AR100'):
         x, y = there.differences[metric], back.differences[metric]
         assert x.value == pytest.approx(-y.value)
         low, high = y.interval
         assert x.interval == pytest.approx((-high, -low), abs=1e-6)
         assert x.p == pytest.approx(y.p)
-    same = compare(matches, a, a)
+    same = compare_resampled(matches, a, a)
     assert same.differences['AP'].value == 0
     assert same.differences['AP'].p == 1.0
 
@@ -211,13 +216,12 @@ def test_error_types(report: Report) -> None:
     rough, fine = (
         error_types(report.truth, side.predictions[0]) for side in report.sides
     )
-    assert rough['location'] > fine['location']  # it was made so
+    assert rough['location'] > fine['location']
 
 
-def test_nothing_is_missed_where_nothing_is(report: Report) -> None:
+def test_error_types_without_detections(report: Report) -> None:
     preds = report.sides[0].predictions[0]
-    columns = ('image_id', 'category_id', 'box', 'score')
-    none = replace(preds, **{c: getattr(preds, c)[:0] for c in columns})
+    none = preds.select(np.zeros(len(preds), bool))
     assert error_types(report.truth, none)['missed'] == 1
     empty = {**report.truth.dataset, 'annotations': []}
     truth = replace(report.truth, dataset=empty)
@@ -225,17 +229,16 @@ def test_nothing_is_missed_where_nothing_is(report: Report) -> None:
 
 
 def test_no_table_overwrites_another(report: Report, tmp_path: Path) -> None:
-    """Candidates whose names differ in signs only, or not at all."""
-    runs = report.sides[1].side.runs
+    """The names of candidates may differ only in punctuation."""
     names = ('R50', 'Net A+', 'Net A-', '模型')
     sides = [
-        replace(report.sides[i > 0], side=Side(name, runs))
+        replace(report.sides[min(i, 1)], name=name)
         for i, name in enumerate(names)
     ]
     many = replace(
         report, sides=tuple(sides), comparisons=report.comparisons * 3
     )
-    written = write_report(many, tmp_path)
+    written = many.write(tmp_path)
     assert len({*written}) == len(written)
     found = [p.read_text() for p in tmp_path.glob('ap-by-class*.csv')]
     for name in names[1:]:
@@ -243,7 +246,7 @@ def test_no_table_overwrites_another(report: Report, tmp_path: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """Tags that must balance, and addresses that leave the page."""
+    """Tags that must balance, and addresses outside the page."""
 
     void = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
 
@@ -265,7 +268,7 @@ class _Page(HTMLParser):
 
 
 def test_files(report: Report, tmp_path: Path) -> None:
-    written = write_report(report, tmp_path / 'out')
+    written = report.write(tmp_path / 'out')
     assert sorted(p.name for p in written) == sorted(
         p.name for p in (tmp_path / 'out').iterdir()
     )
@@ -284,8 +287,16 @@ def test_files(report: Report, tmp_path: Path) -> None:
         assert heading in html
 
 
+def test_names_are_escaped(report: Report) -> None:
+    name = '<b>"Net" & co</b>'
+    sides = (report.sides[0], replace(report.sides[1], name=name))
+    page = html_page(replace(report, sides=sides))
+    assert '&lt;b&gt;&#34;Net&#34; &amp; co&lt;/b&gt;' in page
+    assert '<b>' not in page
+
+
 def test_each_candidate_has_its_colour(report: Report) -> None:
-    """The second candidate's boxes were drawn in the first one's."""
+    """A regression: boxes of the second candidate had the first's."""
     twice = replace(
         report,
         sides=(*report.sides, report.sides[1]),
@@ -304,13 +315,18 @@ def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
     browser = next(filter(None, map(shutil.which, browsers)), None)
     if browser is None:
         pytest.skip('no Chromium here')
-    write_report(report, tmp_path)
+    report.write(tmp_path)
     shot = tmp_path / 'shot.png'
     subprocess.run(
         [
-            *(browser, '--headless', '--no-sandbox', '--disable-gpu'),
-            *('--hide-scrollbars', f'--window-size={width},1500'),
-            *(f'--screenshot={shot}', f'file://{tmp_path}/report.html'),
+            browser,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--hide-scrollbars',
+            f'--window-size={width},1500',
+            f'--screenshot={shot}',
+            f'file://{tmp_path}/report.html',
         ],
         check=True,
         capture_output=True,
@@ -318,10 +334,10 @@ def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
     )
     pixels = np.asarray(Image.open(shot).convert('RGB')).astype(int)
     assert pixels.shape[1] >= width
-    # Text, curves and cards in every third of the page, no blank half.
+    # Every third of the page has text, curves or cards.
     for third in np.array_split(pixels, 3):
         assert third.std() > 8
-    # Nothing runs over the right edge: its last column is page colour.
+    # The last column has the colour of the page: nothing is wider.
     assert np.ptp(pixels[:, -1].sum(1)) < 60
 
 
@@ -347,11 +363,19 @@ def tool(*args: object) -> subprocess.CompletedProcess:
 
 def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
     done = tool(
-        *('tools/compare.py', '--no-cost', '--resamples', 100),
-        *('--baseline', runs / 'ResNet_s1', runs / 'ResNet_s2'),
-        *('--candidate', runs / 'StepNetResNet_s1'),
-        *('--candidate', runs / 'StepNetResNet_s2'),
-        *('--verify', 'pycocotools', '--out', tmp_path / 'out'),
+        'tools/compare.py',
+        '--no-cost',
+        '--resamples=100',
+        '--baseline',
+        runs / 'ResNet_s1',
+        runs / 'ResNet_s2',
+        '--candidate',
+        runs / 'StepNetResNet_s1',
+        '--candidate',
+        runs / 'StepNetResNet_s2',
+        '--verify=pycocotools',
+        '--out',
+        tmp_path / 'out',
     )
     assert done.returncode == 0, done.stderr
     assert 'Equal to pycocotools in every metric.' in done.stdout
@@ -366,7 +390,6 @@ def test_plots(runs: Path, tmp_path: Path) -> None:
         plot_curves,
         plot_error_types,
     )
-    from mmext.evaluation.runs import read_run
 
     both = [read_run(runs / n) for n in ('ResNet_s1', 'StepNetResNet_s1')]
     written = plot_curves(both, tmp_path / 'curves')
@@ -398,7 +421,7 @@ def test_latency_counts_what_it_should() -> None:
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 4, 3)
 
-        def predict(self, images, samples):
+        def predict(self, images: torch.Tensor, samples: list) -> torch.Tensor:
             Toy.calls += 1
             assert images.shape == (2, 3, 16, 20) and len(samples) == 2
             return self.conv(images)

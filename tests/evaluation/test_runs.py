@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reading work folders, and the table of them."""
+"""Tests the reading of work folders, and the table of logged metrics."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from torch import nn
 
 from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import Complexity, count_complexity
-from mmext.evaluation.report.logged import comparison_table
+from mmext.evaluation.report.logged import logged_table
 from mmext.evaluation.runs import describe_backbone, read_run
 from mmext.utils.text import duration
 
@@ -64,7 +64,7 @@ def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
 
 
 def test_a_new_run_in_the_folder_of_another(tmp_path: Path) -> None:
-    """Shorter than that one was: nothing of it is left."""
+    """It is shorter than the old run, of which nothing is kept."""
     old = [train(50, 1.0), val(1, 0.3), train(100, 1.0), val(2, 0.5)]
     new = [train(50, 1.0), val(1, 0.1)]
     run = read_run(write_run(tmp_path / 'run', old, new))
@@ -81,7 +81,7 @@ def test_a_resumed_run_that_validates_first(tmp_path: Path) -> None:
     assert [r['step'] for r in run.val_log] == [1, 2]
 
 
-def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_skipped(tmp_path: Path) -> None:
     folder = write_run(tmp_path / 'run', [train(50, 1.0), val(1, 0.1)])
     log = next(folder.glob('*/vis_data/scalars.json'))
     log.write_text(log.read_text() + '{"coco/bbox_mAP": 0.')
@@ -115,12 +115,11 @@ def test_table(tmp_path: Path) -> None:
         write_run(tmp_path / 'b', [train(10, 1.0), val(1, 0.394)], depth=101)
     )
     cost = Complexity(41_750_000, 206_330_000_000, (800, 1280), {'relu': 3})
-    table = comparison_table([a, b], costs=[cost, None])
+    table = logged_table([a, b], costs=[cost, None])
     assert table.header[0] == 'backbone' and table.header[-1] == 'train time'
-    assert table.rows[0] == [
-        *('ResNet-50', '37.4', '37.4', '37.4', '-', '37.4', '37.4', '-'),
-        *('41.75 M', '206.33 G', '1 h 00 min'),
-    ]
+    first = ['ResNet-50', '37.4', '37.4', '37.4', '-', '37.4', '37.4', '-']
+    assert table.rows[0][:8] == first
+    assert table.rows[0][8:] == ['41.75 M', '206.33 G', '1 h 00 min']
     assert table.rows[1][7:] == ['+2.0', '-', '-', '10 s']
     assert 'Not counted in FLOPs: relu.' in table.text()
     assert '| 37.4 |' in table.markdown()
@@ -131,8 +130,8 @@ def test_table(tmp_path: Path) -> None:
 def test_runs_without_a_metric_in_common(tmp_path: Path) -> None:
     a = read_run(write_run(tmp_path / 'a', [val(1, 0.3)]))
     b = read_run(write_run(tmp_path / 'b', [train(10, 1.0)]))
-    with pytest.raises(UserError, match='no metric in common'):
-        comparison_table([a, b], costs=[None, None])
+    with pytest.raises(UserError, match='no metrics of a common IoU type'):
+        logged_table([a, b], costs=[None, None])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_duration(seconds: float | None, text: str) -> None:
 
 
 class _Toy(nn.Module):
-    """Known cost: one convolution, one deformable one, one linear layer."""
+    """A model of known cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +151,9 @@ class _Toy(nn.Module):
         self.fc = nn.Linear(8, 4)
         self.weight = nn.Parameter(torch.zeros(8, 8, 1, 1))
 
-    def forward(self, image, samples, mode):
+    def forward(
+        self, image: torch.Tensor, samples: list, mode: str
+    ) -> torch.Tensor:
         x = self.conv(image).relu()
         offset = torch.zeros(1, 2, *x.shape[2:])
         x = torchvision.ops.deform_conv2d(x, offset, self.weight)
@@ -169,7 +170,9 @@ def test_complexity_by_hand() -> None:
 
 def test_complexity_of_a_model_that_fails() -> None:
     class Broken(_Toy):
-        def forward(self, image, samples, mode):
+        def forward(
+            self, image: torch.Tensor, samples: list, mode: str
+        ) -> torch.Tensor:
             raise RuntimeError('no tensor mode')
 
     cost = count_complexity(Broken(), (16, 20))

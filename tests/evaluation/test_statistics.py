@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Intervals, tests between seeds, corrections: against scipy and by hand."""
+"""Tests intervals, seeds and corrections against scipy and by hand."""
 
 import math
 from dataclasses import replace
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmext.evaluation.coco.matches import Matches
+from mmext.evaluation.coco.matching import Matches
 from mmext.evaluation.statistics.comparison import (
     ClassEstimate,
     Comparison,
     ImageBootstrap,
     Resampled,
-    compare,
+    compare_resampled,
 )
 from mmext.evaluation.statistics.intervals import (
     Estimate,
@@ -23,11 +23,12 @@ from mmext.evaluation.statistics.intervals import (
     jackknife_se,
 )
 from mmext.evaluation.statistics.seeds import seed_test, two_level
-from mmext.evaluation.statistics.verdict import images_needed, points, verdict
+from mmext.evaluation.statistics.verdict import images_needed, verdict
+from mmext.utils.text import points
 
 
 def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000):
-    """The mean's estimate: its bootstrap is known in closed form."""
+    """An estimate of a mean, whose bootstrap is known in closed form."""
     rng = np.random.default_rng(seed)
     drawn = rng.choice(x, (count, len(x))).mean(1)
     jack = (x.sum() - x) / (len(x) - 1)
@@ -57,7 +58,7 @@ def test_bca_equals_scipy() -> None:
 
 @pytest.mark.parametrize('ties', [False, True])
 def test_p_value_agrees_with_the_interval(ties: bool) -> None:
-    """Also near the level, and where a change touches few images."""
+    """With p near the level too, and with many ties."""
     rng = np.random.default_rng(3)
     outside = 0
     for _ in range(300):
@@ -74,7 +75,7 @@ def test_p_value_agrees_with_the_interval(ties: bool) -> None:
 
 
 def test_p_values_finer_than_the_resamples() -> None:
-    """80 classes and 1,000 resamples: 80 * 2 / 1001 never passed Holm."""
+    """With 80 classes and 1,000 resamples, 80 * 2 / 1001 is above 0.05."""
     x = np.random.default_rng(4).normal(1, 1, 40)
     drawn = np.random.default_rng(5).choice(x, (1000, 40)).mean(1)
     jack = (x.sum() - x) / 39
@@ -85,10 +86,10 @@ def test_p_values_finer_than_the_resamples() -> None:
     assert found.p == pytest.approx(expected, rel=0.7)
     assert holm(np.array([found.p] + [0.5] * 79))[0] < 0.05
     few = estimate(float(x.mean()), drawn, jack, images=2)
-    assert few.p == plain.p  # never above what the resamples show
+    assert few.p == plain.p  # not larger than that of the resamples
 
 
-def test_a_class_that_nobody_has_is_no_interval() -> None:
+def test_no_interval_without_values() -> None:
     nan = np.full(100, np.nan)
     found = estimate(math.nan, nan, nan)
     assert math.isnan(found.p) and math.isnan(found.interval[0])
@@ -115,7 +116,7 @@ def test_seed_test_is_welch() -> None:
 
 def test_two_level_holds_both_variances() -> None:
     rng = np.random.default_rng(0)
-    image = rng.normal(0, 0.02, 3000)  # shared by all seeds: paired images
+    image = rng.normal(0, 0.02, 3000)  # the same for all seeds: paired images
     sides = []
     for centre, spread in ((0.3, 0.01), (0.35, 0.02)):
         seeds = centre + spread * np.array([-1.0, 0.0, 1.0])
@@ -173,12 +174,12 @@ def test_verdict_of_a_small_gain() -> None:
 
 
 def test_seeds_that_do_not_differ_have_no_p_value() -> None:
-    """It was printed as 'p = < 0.001'."""
+    """A regression: the text was 'p = < 0.001'."""
     found = comparison(0.02, 0.004, seeds=2)
     test = seed_test(found.baseline['AP'], found.candidate['AP'])
     found = replace(found, seeds={'AP': test})
     assert test.se == 0
-    assert 'between seeds +2.0 [n/a, n/a], p = n/a' in verdict(found)[1]
+    assert 'between seeds +2.0 [n/a], p = n/a' in verdict(found)[1]
     assert 'p < 0.001: the candidate is better' in verdict(found)[0]
 
 
@@ -192,14 +193,12 @@ def test_no_difference_but_rounding() -> None:
     found = comparison(1e-17, 0.004, seeds=2)
     test = seed_test(np.array([0.3, 0.4]), np.array([0.4, 0.3]))
     lines = verdict(replace(found, seeds={'AP': test}))
-    assert lines[0].endswith('There is none to settle.')
+    assert lines[0].endswith('The two values are equal.')
 
 
 def test_the_same_runs_in_another_order_do_not_differ() -> None:
     rng = np.random.default_rng(6)
     matches = Matches(
-        image_ids=np.arange(20),
-        category_ids=np.arange(1),
         names=('a',),
         areas=('all',),
         objects=np.ones((20, 1, 1), np.int32),
@@ -209,15 +208,17 @@ def test_the_same_runs_in_another_order_do_not_differ() -> None:
         Resampled({'AP': v}, v[:, None], 100)
         for v in rng.random((5, 121)).astype(np.float32).astype(float)
     ]
-    found = compare(matches, runs, [runs[i] for i in (3, 1, 4, 0, 2)])
+    found = compare_resampled(
+        matches, runs, [runs[i] for i in (3, 1, 4, 0, 2)]
+    )
     for estimated in (found.differences['AP'], found.classes[0].difference):
         assert estimated.interval == (0, 0) and estimated.p == 1
 
 
 def test_points() -> None:
-    assert [points(v) for v in (0.012, -0.0301, 0.0, -0.0001, math.nan)] == [
-        *('+1.2', '-3.0', '0.0', '0.0', 'n/a')
-    ]
+    values = (0.012, -0.0301, 0.0, -0.0001, math.nan)
+    expected = ['+1.2', '-3.0', '0.0', '0.0', 'n/a']
+    assert [points(v) for v in values] == expected
 
 
 def test_resamples_are_the_same_for_every_run() -> None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Small random COCO data sets, and pycocotools' answer on them."""
+"""Small random COCO data sets, and their results with pycocotools."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-NAMES = (
-    *('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
-    *('AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl'),
+NAMES = tuple(
+    'AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl'.split()
 )
 
 
 def random_truth(seed: int, images: int = 12, classes: int = 4) -> dict:
-    """Objects of all sizes, some crowds, one class without objects."""
+    """Returns objects of all sizes, crowds, and a class without objects."""
     rng = np.random.default_rng(seed)
     anns = []
     for i in range(images):
@@ -53,7 +52,7 @@ def random_truth(seed: int, images: int = 12, classes: int = 4) -> dict:
 def random_detections(
     seed: int, truth: dict, noise: float = 0.15, ties: bool = False
 ) -> list[dict]:
-    """Jittered objects, duplicates, confused classes and clutter."""
+    """Returns inexact and duplicate boxes, wrong classes and clutter."""
     rng = np.random.default_rng(seed)
     ids = [c['id'] for c in truth['categories']]
     found = []
@@ -96,7 +95,7 @@ def random_detections(
 def pycoco(
     truth: dict, detections: list[dict], iou_type: str = 'bbox'
 ) -> COCOeval:
-    """pycocotools' evaluator after ``summarize``."""
+    """Returns the evaluator of pycocotools after ``summarize``."""
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = copy.deepcopy(truth)
@@ -110,7 +109,7 @@ def pycoco(
 
 
 def json_writer(folder: Path) -> Callable[[str, object], Path]:
-    """A function that writes an object as JSON and returns the path."""
+    """Returns a function that writes JSON and returns the path."""
 
     def write_json(name: str, data: object) -> Path:
         path = folder / name

@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-import mmext  # noqa: F401
+from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config
 
 WORLD = int(os.environ.get('WORLD_SIZE', 1))
@@ -42,27 +43,28 @@ class NormOnly(BaseModel):
 
 
 class Initial(Hook):
-    """Keeps the weights that training starts from."""
+    """Keeps the weights that the training starts from."""
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self.state = state(runner.model)
 
 
-def build(cfg, **changes) -> Runner:
+def build(cfg: Config, **changes: object) -> ReliableRunner:
+    """Builds a runner from a config with other values of some keys."""
     cfg = copy.deepcopy(cfg)
     for key, value in changes.items():
         cfg[key] = value
-    return mmext.engine.ReliableRunner.from_cfg(cfg)
+    return ReliableRunner.from_cfg(cfg)
 
 
-def state(model: nn.Module) -> dict:
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         k.removeprefix('module.'): v.clone()
         for k, v in model.state_dict().items()
     }
 
 
-def gradients(model: nn.Module) -> dict:
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         k.removeprefix('module.'): p.grad.clone()
         for k, p in model.named_parameters()
@@ -70,8 +72,8 @@ def gradients(model: nn.Module) -> dict:
     }
 
 
-def sync_bn(cfg, out: dict) -> None:
-    """The statistics and gradients of a batch of six, three a process."""
+def sync_bn(cfg: Config, out: dict) -> None:
+    """The statistics and gradients of six images, three in each process."""
     whole = torch.sin(torch.arange(6 * 3 * 9 * 7) * 0.37).view(6, 3, 9, 7)
     mine = whole.chunk(WORLD)[RANK]
     for name, norm, convert in (
@@ -103,15 +105,15 @@ def sync_bn(cfg, out: dict) -> None:
         }
 
 
-def whole_batch(cfg, out: dict) -> None:
-    """Gradients of a detector on four images, two a process."""
+def whole_batch(cfg: Config, out: dict) -> None:
+    """Gradients of a detector on four images, two in each process."""
     runner = build(cfg, experiment_name='gradients')
     model = getattr(runner.model, 'module', runner.model)
     for p, (name, _) in enumerate(model.named_parameters()):
         generator = torch.Generator().manual_seed(p)
         value = model.get_parameter(name)
         noise = torch.randn(value.shape, generator=generator)
-        # In place: DDP has made its buckets for the layout of this one.
+        # In place: the buckets of DDP were made for this memory layout.
         value.data.copy_(noise * 0.5 / max(1, value[0].numel()) ** 0.5)
     runner.model.train()
     dataset = runner.build_dataloader(cfg.val_dataloader).dataset
@@ -128,8 +130,8 @@ def whole_batch(cfg, out: dict) -> None:
     out['loss'] = loss.item()
 
 
-def training(cfg, out: dict) -> None:
-    """A training run with validation, and the parameters it ends with."""
+def training(cfg: Config, out: dict) -> None:
+    """The weights before and after a training run with validation."""
     runner = build(cfg, experiment_name='training')
     hook = Initial()
     runner.register_hook(hook)
@@ -137,12 +139,12 @@ def training(cfg, out: dict) -> None:
     out['initial'] = hook.state
     out['trained'] = state(runner.model)
     if RANK == 0:
-        # The same weights, validated by one process.
+        # One process validates the same weights later.
         runner.save_checkpoint(cfg.work_dir, 'trained.pth')
 
 
-def validation(cfg, checkpoint: Path) -> None:
-    """Validates alone what two processes trained."""
+def validation(cfg: Config, checkpoint: Path) -> None:
+    """Validates with one process what two processes have trained."""
     cfg = copy.deepcopy(cfg)
     evaluator = cfg.val_evaluator
     prefix = Path(evaluator.outfile_prefix)
@@ -166,11 +168,12 @@ def main() -> None:
     torch.save(out, Path(folder, f'{WORLD}_{RANK}.pth'))
 
 
-def load_fixed(config: str, cfg):
-    """Every anchor and every proposal is used: nothing is drawn.
+def load_fixed(config: str, cfg: Config) -> Config:
+    """Reads a config and makes it use every anchor and every proposal.
 
-    One threshold leaves no anchor ignored and NMS removes nothing, so each
-    image gives equally many samples and the losses' means can be averaged.
+    Nothing is drawn, no anchor is ignored and NMS removes nothing. Every
+    image therefore has the same number of samples, and the means of the
+    losses can be averaged.
     """
     every = 10**6
     fixed = load_config(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Two processes over gloo without the seconds that two imports take."""
+"""Runs two processes over gloo without importing everything twice."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import torch
 
 
 def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work(rank)`` returns in each of two forked processes.
+    """Runs ``work(rank)`` in two forked processes; returns both results.
 
-    They are no workers of a launcher: each one's signals are its own. For
-    CPUs: a process that has used CUDA cannot be forked.
+    No launcher forwards signals to the processes. A process that has used
+    CUDA cannot be forked.
 
     Args:
-        folder: Where they leave what they return.
-        work: Starts the process group, most likely by a runner.
+        folder: A folder for the results.
+        work: A function that starts the process group, for example with a
+            runner.
     """
     free = socket.socket()
-    # Bound until they end: else the system gives the port to another test.
+    # Bound until the processes end, so that no other test gets the port.
     free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     free.bind(('127.0.0.1', 0))
     port = str(free.getsockname()[1])

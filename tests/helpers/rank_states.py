@@ -1,39 +1,41 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Hooks that keep what each process ends with, and that end it early."""
+"""Hooks that save the end state of each process, or stop it early."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
 class RankStates(Hook):
-    """Writes every process's weights and buffers after the training."""
+    """Writes weights and buffers of every process after the training."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         state = runner.model.module.state_dict()
         torch.save(state, self.folder / f'{get_rank()}.pth')
 
 
 @HOOKS.register_module()
 class Dies(Hook):
-    """Process 1 kills itself before a step, unless ``once`` is there."""
+    """Process 1 kills itself before a step, unless ``once`` exists."""
 
     def __init__(self, before: int, once: str) -> None:
         self.before = before
         self.once = Path(once)
 
-    def before_train_iter(self, runner, *args, **kwargs) -> None:
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         now = get_rank() == 1 and runner.iter == self.before
         if now and not self.once.exists():
             self.once.touch()
@@ -42,7 +44,7 @@ class Dies(Hook):
 
 @HOOKS.register_module()
 class Stops(Hook):
-    """Process 1 tells the launcher, or itself, to stop.
+    """Process 1 stops the launcher or itself.
 
     Args:
         before: The step, counted from 0, before which the launcher gets
@@ -56,11 +58,13 @@ class Stops(Hook):
     ) -> None:
         self.before, self.validating = before, validating
 
-    def before_train_iter(self, runner, *args, **kwargs) -> None:
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         if get_rank() == 1 and runner.iter == self.before:
             os.kill(os.getppid(), signal.SIGTERM)
 
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
         now = runner.epoch == self.validating and batch_idx == 0
         if get_rank() == 1 and now:
             os.killpg(0, signal.SIGINT)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What it means that two trainings ended alike: bit for bit."""
+"""Asserts that two trainings ended with the same state, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmext.checkpoints.read import load
 
 
 def assert_same(one: object, other: object, where: str = '') -> None:
-    """Bit for bit, through all containers of a checkpoint."""
+    """Compares two values of a checkpoint with all that they contain."""
     assert type(one) is type(other), where
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
@@ -31,7 +31,7 @@ def assert_same(one: object, other: object, where: str = '') -> None:
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Of two checkpoints, all but the log, the times and the paths."""
+    """Compares two checkpoints without the log, the times and the paths."""
     one, other = load(one), load(other)
     assert one.keys() == other.keys()
     for part in one.keys() - {'meta', 'message_hub'}:

@@ -16,11 +16,18 @@ from mmext.engine.runner import ReliableRunner
 
 
 class Numbers(Dataset):
-    """Images of 3x4x4 random numbers; those in ``bad`` hold a value."""
+    """Images of 3x4x4 random numbers.
+
+    Args:
+        length: Number of images.
+        bad: Image -> a value to put into it. Default: none.
+    """
 
     metainfo = {'classes': ('number',)}
 
-    def __init__(self, length: int, bad: dict[int, float] | None = None):
+    def __init__(
+        self, length: int, bad: dict[int, float] | None = None
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(length, 3, 4, 4, generator=generator)
         for index, value in (bad or {}).items():
@@ -37,7 +44,7 @@ class Numbers(Dataset):
 
 
 class Toy(BaseModel):
-    """Two losses on a convolution, a norm and a linear layer."""
+    """A convolution, a norm and a linear layer with two losses."""
 
     def __init__(self, noise: float = 0.0) -> None:
         super().__init__()
@@ -46,7 +53,12 @@ class Toy(BaseModel):
         self.head = nn.Linear(4, 2)
         self.noise = noise
 
-    def forward(self, inputs: list[Tensor], data_samples=None, mode='loss'):
+    def forward(
+        self,
+        inputs: list[Tensor],
+        data_samples: list | None = None,
+        mode: str = 'loss',
+    ) -> dict[str, Any] | list | None:
         x = self.bn(self.conv(torch.stack(inputs))).relu().mean((2, 3))
         x = x + self.noise * torch.rand_like(x)
         out = self.head(x)
@@ -69,7 +81,18 @@ def build_runner(
     shuffle: bool = False,
     **more: Any,
 ) -> ReliableRunner:
-    """A runner of a toy run; ``more`` goes to the runner."""
+    """Builds the runner of a toy run.
+
+    Args:
+        work_dir: The work dir.
+        model: Default: a :class:`Toy`.
+        bad: See :class:`Numbers`.
+        images: Number of training images. Default: 8.
+        epochs: Default: 1.
+        batch_size: Default: 2.
+        shuffle: Whether the images are shuffled. Default: False.
+        more: Other arguments of the runner.
+    """
     torch.manual_seed(0)
     settings = {
         'model': model or Toy(),

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A toy run in each process of torchrun; writes how it ended.
+"""A toy run in each process of torchrun that writes how it ended.
 
 torchrun --nproc_per_node=2 toy_ranks.py WORK_DIR
 """
@@ -20,7 +20,7 @@ RANK = int(os.environ['RANK'])
 
 
 class Constant(Toy):
-    """Not finite for image 5, which one process has; its gradient is."""
+    """Not finite for image 5, which only one process loads."""
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         losses = super().forward(inputs, data_samples, mode)
@@ -34,13 +34,13 @@ def main() -> None:
     runner = build_runner(
         folder, Constant(), images=16, launcher='pytorch', batch_size=1
     )
-    told = ''
+    message = ''
     try:
         runner.train()
     except UserError as error:
-        told = str(error)
+        message = str(error)
     torch.save(
-        {'told': told, 'iter': runner.iter}, folder / f'rank_{RANK}.pth'
+        {'message': message, 'iter': runner.iter}, folder / f'rank_{RANK}.pth'
     )
 
 

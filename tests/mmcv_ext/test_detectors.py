@@ -18,7 +18,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
 from torch import Tensor
 
-import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+import mmext  # noqa: F401  # before mmcv.ops: it provides mmcv._ext
 
 # isort: split
 import mmcv

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+import mmext  # noqa: F401  # before mmcv.ops: it provides mmcv._ext
 
 # isort: split
 import mmcv.ops

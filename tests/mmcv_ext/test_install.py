@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""mmcv._ext in every order of imports; what needs a fresh Python gets one."""
+"""``mmcv._ext`` in each order of imports, in a new Python if needed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ try:
     ONEDL = bool(version('onedl-mmcv'))
 except PackageNotFoundError:
     ONEDL = False
-STAND_IN = mmcv._ext.__name__ == 'mmcv._ext' and hasattr(mmcv._ext, '__path__')
+OURS = mmcv._ext.__name__ == 'mmcv._ext' and hasattr(mmcv._ext, '__path__')
 pytestmark = pytest.mark.skipif(
-    not STAND_IN, reason='mmcv is compiled: nothing stands in for its ops'
+    not OURS, reason='mmcv is compiled, so it does not use our ops'
 )
 
 USE_OPS = """
@@ -41,7 +41,7 @@ assert out.item() == 13.5, out
 
 
 def python(code: str, *flags: str, cwd: Path) -> str:
-    """Output of a new Python, away from the checkout; fails if it does."""
+    """Returns the output of a new Python outside of the clone."""
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     env.pop('PYTHONPATH', None)
     done = subprocess.run(
@@ -55,7 +55,7 @@ def python(code: str, *flags: str, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_mmdet_imported_before_mmext_is_mended(tmp_path: Path) -> None:
+def test_stubs_of_mmdet_are_replaced_if_it_was_imported_first(tmp_path: Path) -> None:
     """As in mmdet's own tools/train.py: mmext comes with the config."""
     tool = Path(sys.modules['mmdet'].__file__).parent / '.mim/tools/train.py'
     head = re.findall(r'^(?:from|import) .*', tool.read_text(), re.M)
@@ -73,7 +73,7 @@ for stub in (structures.roi_align, inference.RoIPool):
     except RuntimeError as error:
         assert 'compiled' in str(error)
     else:
-        raise SystemExit('this build has no stubs to mend')
+        raise SystemExit('this build has no stubs to replace')
 """
     failing = """
 try:
@@ -115,7 +115,7 @@ import mmcv
 
 
 def test_permanent_survives_without_mmext(tmp_path: Path) -> None:
-    """Nothing to see at a start of Python after mmext is uninstalled."""
+    """Python prints nothing at its start after mmext is uninstalled."""
     permanent.install(tmp_path)
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').touch()
@@ -132,7 +132,7 @@ assert find_spec('mmcv._ext') is None
     assert python(code, '-S', cwd=tmp_path) == ''
 
 
-def test_compiled_ops_win_whenever_they_appear(tmp_path: Path) -> None:
+def test_compiled_ops_are_preferred_even_if_built_later(tmp_path: Path) -> None:
     permanent.install(tmp_path)
     (tmp_path / 'mmext' / 'mmcv_ext' / 'ops').mkdir(parents=True)
     (tmp_path / 'mmext' / '__init__.py').write_text('raise SystemExit(1)')
@@ -154,7 +154,7 @@ assert not hasattr(mmcv._ext, 'nms')
     assert python(code, '-S', cwd=tmp_path) == ''
 
 
-def test_permanent_is_repeatable_and_leaves_nothing(tmp_path: Path) -> None:
+def test_permanent_is_repeatable_and_can_be_undone(tmp_path: Path) -> None:
     assert permanent.state(tmp_path) == 'not installed'
     for _ in range(2):
         permanent.install(tmp_path)
@@ -190,7 +190,7 @@ def test_command_line(
         cli.main()
 
 
-def test_finder_registers_once_and_answers_one_name() -> None:
+def test_finder_registers_once_and_finds_one_module() -> None:
     mmext.mmcv_ext.install()
     names = [getattr(f, '__name__', '') for f in sys.meta_path]
     assert names.count('MMCVExtFinder') == 1
@@ -202,7 +202,7 @@ def test_finder_registers_once_and_answers_one_name() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A package that gave up on its ops, which have since appeared."""
+    """A package whose ops became available after its import."""
     (tmp_path / 'mmhost.py').write_text(
         'try:\n    from mmfakeops.nms import nms as fast_nms, Pool\n'
         'except ImportError:\n    def fast_nms(): raise RuntimeError\n'
@@ -225,15 +225,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         sys.modules.pop(name, None)
 
 
-def test_stubs_handed_on_are_mended_too(host: types.ModuleType) -> None:
-    assert stubs.mend() == [
+def test_stubs_imported_by_other_modules_are_replaced(host: types.ModuleType) -> None:
+    assert stubs.replace_stubs() == [
         'mmhost.fast_nms',
         'mmhost.Pool',
         'mmuser.fast_nms',
     ]
     assert host.fast_nms() == sys.modules['mmuser'].fast_nms() == 1
     assert host.Pool.real
-    assert stubs.mend() == []
+    assert stubs.replace_stubs() == []
 
 
 def test_a_class_derived_from_a_stub_is_an_error(
@@ -243,10 +243,10 @@ def test_a_class_derived_from_a_stub_is_an_error(
         pass
 
     with pytest.raises(ImportError, match='Derived was derived.*--install'):
-        stubs.mend()
+        stubs.replace_stubs()
 
 
-def test_all_functions_are_answered_and_say_what_to_do() -> None:
+def test_other_functions_raise_and_name_the_fix() -> None:
     for name in ('psamask_forward', 'iou3d_nms3d_forward', 'upfirdn2d'):
         op = getattr(mmcv._ext, name)
         with pytest.raises(NotImplementedError, match=f'{name}.*pip'):

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import mmext  # noqa: F401  # first: it stands in for mmcv._ext
+import mmext  # noqa: F401  # before mmcv.ops: it provides mmcv._ext
 from mmext.mmcv_ext import permanent
 
 # isort: split

@@ -106,12 +106,12 @@ def test_fca_bases_are_orthonormal_and_start_at_the_average() -> None:
     torch.testing.assert_close(bases[0], torch.full((14,), 14**-0.5).double())
 
 
-def test_fca_pools_other_sizes_and_says_what_it_needs() -> None:
+def test_fca_pools_other_sizes_and_checks_its_arguments() -> None:
     module = FCAAttention(32, dct_size=7)
     x = torch.rand(2, 32, 14, 21)
     pooled = nn.functional.adaptive_avg_pool2d(x, 7)
     torch.testing.assert_close(module.gate(x), module.gate(pooled))
-    with pytest.raises(UserError, match='in_channels=24 is no multiple of 16'):
+    with pytest.raises(UserError, match='24 is not a multiple of 16'):
         FCAAttention(24)
     with pytest.raises(UserError, match='dct_size=None for in_channels=64'):
         FCAAttention(64)
@@ -128,7 +128,7 @@ def test_a_ratio_below_one(kind: type) -> None:
 @pytest.mark.parametrize(
     'kind', [SEAttention, ECAAttention, FCAAttention, SRMAttention]
 )
-def test_no_images_as_a_head_without_regions_has(kind: type) -> None:
+def test_no_images(kind: type) -> None:
     x = torch.rand(0, 256, 7, 5)
     assert kind(256).eval()(x).shape == x.shape
 
@@ -207,7 +207,7 @@ def _eval(model: nn.Module) -> nn.Module:
     return model
 
 
-def test_what_the_user_froze_stays_frozen() -> None:
+def test_layers_that_the_user_froze_stay_frozen() -> None:
     model = PluginResNet(
         **TINY, frozen_stages=1, plugins=plugins('SEAttention')
     )
@@ -217,7 +217,7 @@ def test_what_the_user_froze_stays_frozen() -> None:
 
 
 def test_srm_keeps_its_statistics_in_the_stock_resnet() -> None:
-    """norm_eval must not pin it to statistics that nobody collected."""
+    """norm_eval does not keep it at its initial statistics."""
     model = MODELS.build(
         {
             'type': 'mmdet.ResNet',
@@ -236,10 +236,10 @@ def test_srm_keeps_its_statistics_in_the_stock_resnet() -> None:
 def test_the_stock_resnet_warns_of_attention_frozen_at_random(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = []
+    logged = []
     monkeypatch.setattr(
         'mmext.models.layers.channel_attention.print_log',
-        lambda message, **kwargs: said.append(message),
+        lambda line, **kwargs: logged.append(line),
     )
     cfg = {
         'type': 'mmdet.ResNet',
@@ -252,14 +252,14 @@ def test_the_stock_resnet_warns_of_attention_frozen_at_random(
     model.train()
     model(x)
     model(x)
-    assert len(said) == 3  # each block of layer1, once
-    assert 'SEAttention is frozen' in said[0]
-    assert 'PluginResNet' in said[0]
+    assert len(logged) == 3  # each block of layer1, once
+    assert 'SEAttention is frozen' in logged[0]
+    assert 'PluginResNet' in logged[0]
     loaded = MODELS.build(cfg)
     loaded.load_state_dict(model.state_dict())
     loaded.train()
     loaded(x)
-    assert len(said) == 3
+    assert len(logged) == 3
 
 
 @pytest.mark.parametrize(

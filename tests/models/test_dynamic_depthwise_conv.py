@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from memory import peak_memory
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -117,39 +118,21 @@ def test_mixed_dtypes_and_formats() -> None:
     torch.testing.assert_close(out, unfolded(x, half.float()))
 
 
-def memory_of_a_step() -> tuple[int, int, int]:
-    """Bytes of the output, of the forward pass's peak, of the step's peak."""
+def test_copies_nothing() -> None:
+    """The peak of a step at the size of a detector's first stage."""
     x = torch.rand(1, 96, 200, 304, requires_grad=True)
     weight = torch.rand(1, 32, 49, 200, 304, requires_grad=True)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as forward:
+    out = torch.empty(0)
+
+    def forward() -> None:
+        nonlocal out
         out = inhomogeneous_depthwise_conv(x, weight)
+
+    assert 0 < peak_memory(forward) <= out.nbytes
     upper = torch.ones_like(out)
     inputs = sum(t.nbytes for t in (x, weight, out, upper))
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as backward:
-        out.backward(upper)
-    total = sum(t.nbytes for t in (x, weight, out))
-    return out.nbytes, peak(forward), (inputs + peak(backward)) / total
-
-
-def peak(profile: torch.profiler.profile) -> int:
-    """Most bytes at once above what there was at the start."""
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
-def test_copies_nothing() -> None:
-    """The issue's numbers, at the size of a detector's first stage."""
-    output, forward, step = memory_of_a_step()
-    assert 0 < forward <= output
-    assert step <= 2.5
+    step = inputs + peak_memory(lambda: out.backward(upper))
+    assert step <= 2.5 * sum(t.nbytes for t in (x, weight, out))
 
 
 def test_bad_arguments() -> None:

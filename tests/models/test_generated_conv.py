@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Kernels generated band by band against kernels generated whole."""
+"""Kernels generated in bands against kernels generated at once."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from memory import peak_memory
 from torch import Tensor
 
 from mmext.models.layers import generated_conv, inhomogeneous_depthwise_conv
@@ -22,7 +23,7 @@ def make(size: tuple[int, ...], dtype=torch.float64) -> list[Tensor]:
     ]
 
 
-def whole(x: Tensor, hidden: Tensor, kernel: Tensor, groups: int) -> Tensor:
+def at_once(x: Tensor, hidden: Tensor, kernel: Tensor, groups: int) -> Tensor:
     """The definition: all weights first."""
     weight = torch.einsum('kd,bdhw->bkhw', kernel[:, :-1], hidden)
     weight = weight + kernel[:, -1, None, None]
@@ -42,13 +43,13 @@ def whole(x: Tensor, hidden: Tensor, kernel: Tensor, groups: int) -> Tensor:
         (1, 4, 2, 1, 2, 3, 4),
     ],
 )
-def test_equals_weights_made_whole(
+def test_equals_weights_generated_at_once(
     size: tuple[int, ...], band: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generated_conv, 'BAND', band)
     tensors, groups = make(size), size[2]
     results = []
-    for conv in (generated_depthwise_conv, whole):
+    for conv in (generated_depthwise_conv, at_once):
         out = conv(*tensors, groups)
         upper = torch.linspace(-1, 1, out.numel(), dtype=out.dtype)
         grads = torch.autograd.grad(out, tensors, upper.view(out.shape))
@@ -68,7 +69,7 @@ def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_features_and_formats() -> None:
     """As under autocast: bf16 features, summed in float32."""
     x, hidden, kernel = make((1, 8, 2, 3, 4, 6, 5), torch.float32)
-    expected = whole(x, hidden, kernel, 2)
+    expected = at_once(x, hidden, kernel, 2)
     low = hidden.detach().bfloat16().requires_grad_()
     tall = x.detach().contiguous(memory_format=torch.channels_last)
     tall.requires_grad_()
@@ -82,19 +83,15 @@ def test_half_features_and_formats() -> None:
     torch.testing.assert_close(tall.grad, x.grad, rtol=0.1, atol=0.1)
 
 
-def test_the_weights_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_are_never_complete_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A training step holds less than half of the weights' size."""
     monkeypatch.setattr(generated_conv, 'BAND', 128)
     x, hidden, kernel = make((1, 24, 8, 7, 6, 96, 96), torch.float32)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        generated_depthwise_conv(x, hidden, kernel, 8).sum().backward()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            most = max(most, held)
+    most = peak_memory(
+        lambda: generated_depthwise_conv(x, hidden, kernel, 8).sum().backward()
+    )
     assert most < 8 * 49 * 96 * 96 * 4 / 2
 
 

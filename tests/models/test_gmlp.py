@@ -1,9 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""gMLP against timm's at 224x224, and the laws of its windows elsewhere."""
+"""gMLP against timm's at 224x224, and its windows at other sizes."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import backbone_checks as checks
 import pytest
@@ -19,13 +17,7 @@ from mmext.models.layers import SpatialGatingUnit
 # timm's models, with their 1000-class head.
 PARAMETERS = {'tiny': 5_867_328, 'small': 19_422_656, 'base': 73_075_392}
 TIMM = {'tiny': 'gmlp_ti16_224', 'small': 'gmlp_s16_224'}
-SMALL = {'embed_dims': 8, 'depth': 3, 'mlp_ratio': 4, 'drop_path_rate': 0.0}
-build = partial(GMLP, SMALL, out_indices=(0, 1, 2), window_size=3)
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+build = checks.CASES['GMLP'].build
 
 
 def test_equals_the_reference(golden: dict, shared) -> None:
@@ -66,17 +58,6 @@ def test_equals_timm(arch: str) -> None:
     )
 
 
-@pytest.mark.parametrize('size', [(64, 96), (65, 97), (16, 190)])
-@pytest.mark.parametrize('out_indices', [(0, 1, 2), (1,), -1])
-def test_levels(size: tuple[int, int], out_indices) -> None:
-    checks.check_levels(build(out_indices=out_indices), size)
-
-
-@pytest.mark.parametrize('subset', [(0,), (0, 1), (2,)])
-def test_subsets_of_outputs(subset: tuple[int, ...], x: torch.Tensor) -> None:
-    checks.check_subset(partial(build, final_norm=False), x, subset)
-
-
 def test_final_norm_belongs_to_the_last_block(x: torch.Tensor) -> None:
     assert build(out_indices=(0, 1)).norm is None
     model = checks.randomise(build()).eval()
@@ -86,36 +67,6 @@ def test_final_norm_belongs_to_the_last_block(x: torch.Tensor) -> None:
     torch.testing.assert_close(outs[:2], raw[:2])
     normed = model.norm(raw[2].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(outs[2], normed)
-
-
-def test_gradients(x: torch.Tensor) -> None:
-    checks.check_gradients(build(drop_path_rate=0.1), x)
-
-
-def test_no_images() -> None:
-    checks.check_no_images(build())
-
-
-def test_checkpointing(x: torch.Tensor) -> None:
-    checks.check_checkpointing(build, x)
-
-
-@pytest.mark.parametrize('frozen', [0, 1, 3])
-def test_freezing(frozen: int) -> None:
-    checks.check_freezing(build, frozen)
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(dtype: torch.dtype, x: torch.Tensor) -> None:
-    checks.check_half(build, x, dtype)
-
-
-def test_channels_last(x: torch.Tensor) -> None:
-    checks.check_channels_last(build, x)
-
-
-def test_trace(x: torch.Tensor) -> None:
-    checks.check_trace(build, x)
 
 
 def gate(window: int, shift: bool) -> SpatialGatingUnit:
@@ -216,7 +167,3 @@ def test_initial_weights() -> None:
 def test_wrong_arguments(wrong: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         GMLP(**{'arch': 'tiny', **wrong})
-
-
-def test_bad_input() -> None:
-    checks.check_bad_input(build(), 16)

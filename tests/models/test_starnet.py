@@ -1,9 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""StarNet against the paper's reference, timm's copy and its own laws."""
+"""StarNet against the official code, timm and its own definition."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import backbone_checks as checks
 import pytest
@@ -26,13 +24,7 @@ PARAMETERS = {
     's100': 1_043_280,
     's150': 1_560_616,
 }
-SMALL = {'embed_dims': 4, 'depths': (1, 2, 1, 1), 'mlp_ratio': 2}
-build = partial(StarNet, SMALL)
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+build = checks.CASES['StarNet'].build
 
 
 @pytest.mark.parametrize('arch', ['s1', 's050'])
@@ -72,54 +64,6 @@ def test_equals_timm(arch: str, x: torch.Tensor) -> None:
     for out, ref in zip(ours(x.double()), levels, strict=True):
         torch.testing.assert_close(out, ref)
     torch.testing.assert_close(last, levels[-1])
-
-
-@pytest.mark.parametrize('size', [(64, 96), (65, 97), (33, 190)])
-@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (2,), (0, 2), -1])
-def test_levels(size: tuple[int, int], out_indices) -> None:
-    model = MODELS.build(
-        {'type': 'StarNet', 'arch': 's050', 'out_indices': out_indices}
-    )
-    checks.check_levels(model, size)
-
-
-@pytest.mark.parametrize('subset', [(0,), (1, 2), (3,)])
-def test_subsets_of_outputs(subset: tuple[int, ...], x: torch.Tensor) -> None:
-    checks.check_subset(build, x, subset)
-
-
-def test_gradients(x: torch.Tensor) -> None:
-    checks.check_gradients(build(drop_path_rate=0.1, final_norm=True), x)
-
-
-def test_no_images() -> None:
-    checks.check_no_images(build())
-
-
-def test_checkpointing(x: torch.Tensor) -> None:
-    checks.check_checkpointing(build, x)
-
-
-@pytest.mark.parametrize('frozen', [0, 1, 4])
-def test_freezing(frozen: int) -> None:
-    checks.check_freezing(build, frozen)
-
-
-def test_norm_eval() -> None:
-    checks.check_norm_eval(build)
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(dtype: torch.dtype, x: torch.Tensor) -> None:
-    checks.check_half(build, x, dtype)
-
-
-def test_channels_last(x: torch.Tensor) -> None:
-    checks.check_channels_last(build, x)
-
-
-def test_trace(x: torch.Tensor) -> None:
-    checks.check_trace(build, x)
 
 
 def test_fused_norms_change_nothing(x: torch.Tensor) -> None:
@@ -211,12 +155,6 @@ def test_drop_path_rises_to_the_rate_asked_for() -> None:
     assert rates == pytest.approx([0, 0.1, 0.2])  # of 5, two are not built
 
 
-def test_freezing_random_weights_warns() -> None:
-    model = build(frozen_stages=1)
-    with pytest.warns(UserWarning, match='frozen_stages=1.*random weights'):
-        model.init_weights()
-
-
 @pytest.mark.parametrize(
     ('wrong', 'message'),
     [
@@ -245,10 +183,6 @@ def test_unknown_argument_is_an_error() -> None:
         StarNet(dephts=(1, 1, 1, 1))
 
 
-def test_bad_input() -> None:
-    checks.check_bad_input(build(), 32)
-
-
 @pytest.mark.parametrize(
     'host',
     [
@@ -264,7 +198,7 @@ def test_serves_mmdets_detectors(host: str, x: torch.Tensor) -> None:
     from mmengine.registry import DefaultScope
 
     cfg = get_config(f'mmdet::{host}.py').model
-    cfg.backbone = {'type': 'StarNet', 'arch': SMALL}
+    cfg.backbone = {'type': 'StarNet', 'arch': checks.STARNET}
     cfg.neck.in_channels = [4, 8, 16, 32]
     with DefaultScope.overwrite_default_scope('mmdet'):
         detector = MODELS.build(cfg).eval()
@@ -297,7 +231,7 @@ def test_classifies_under_mmpretrain(golden: dict, shared) -> None:
     keys = shared('facts/state_dict_keys/starnet_s050.json')
     weights = golden_fill(checks.made_up_weights(keys))
     model = classifier.double().eval()
-    assert not load_released_weights(model, weights).dropped
+    assert not load_released_weights(model, weights).unused
     reference = golden['starnet_s050']
     scores = model(golden_input(reference['input']), mode='tensor')
     assert_golden(scores, reference['logits'])

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The hook inside MMEngine's runner: what it adds, and what it leaves."""
+"""The orthogonality hook in MMEngine's runner."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Net(BaseModel):
 
 
 class FakeRunner:
-    """What the hook reads of a runner."""
+    """The attributes of a runner that the hook reads."""
 
     def __init__(self, model, epoch=0, iter=0):
         self.model, self.epoch, self.iter = model, epoch, iter
@@ -120,7 +120,7 @@ def test_the_term_is_the_regularizer_of_the_layers(regularizer):
     assert list(losses) == ['loss_cls', 'acc', 'loss_orth']
 
 
-def test_between_steps_nothing_is_left_on_the_model():
+def test_no_hook_stays_on_the_model_between_steps():
     model = net()
     before = model.state_dict().keys()
     hook = OrthogonalityHook(SOM, 'conv')
@@ -129,7 +129,7 @@ def test_between_steps_nothing_is_left_on_the_model():
     assert hooks_of(model) == 0
     hook.before_train_iter(runner, 0)
     assert hooks_of(model) > 0
-    out = model(batch(), mode='tensor')  # no loss asked for: untouched
+    out = model(batch(), mode='tensor')  # no loss, so no term
     assert isinstance(out, torch.Tensor)
     assert not hook._samples
     hook.after_train_iter(runner, 0)
@@ -191,7 +191,7 @@ def test_frozen_and_depthwise_layers_are_left_out():
         ({'layers': 'conv', 'loss_name': 'loss_cls'}, 'already have'),
     ],
 )
-def test_bad_input_is_named(options, message):
+def test_bad_input(options, message):
     with pytest.raises(UserError, match=message):
         step(OrthogonalityHook(SOM, **options), net(), batch())
 

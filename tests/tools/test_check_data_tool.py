@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tiny_run import make_coco, write_config
+
+import mmext
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/misc/check_data.py'
@@ -34,17 +38,20 @@ def run(monkeypatch, capfd, tmp_path) -> Callable[..., tuple[int, str, str]]:
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
+        status = 0
+        try:
             runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            status = end.code
         seen = capfd.readouterr()
         assert 'Traceback' not in seen.out + seen.err
-        return end.value.code, seen.out, seen.err
+        return status, seen.out, seen.err
 
     return call
 
 
 def damage(data: Path) -> None:
-    """One of each kind that --fix mends, two that it does not."""
+    """Damages that --fix corrects, and two that it does not correct."""
     content = json.loads((data / 'train.json').read_text())
     content['annotations'][0].pop('area')
     content['annotations'][1]['image_id'] = 99
@@ -54,7 +61,7 @@ def damage(data: Path) -> None:
     (data / 'val/2.png').write_bytes(b'\x89PNG')
 
 
-def test_a_sound_folder(data, run):
+def test_a_folder_without_errors(data, run):
     status, out, _ = run(data)
     assert status == 0
     assert 'train: 4 images (4 read), 8 annotations, 2 classes' in out
@@ -62,28 +69,26 @@ def test_a_sound_folder(data, run):
 
 
 def test_a_sample_reads_no_more_than_it_must(data, run, monkeypatch):
-    from mmext.checks import data as check_data
-
-    monkeypatch.setattr(check_data, 'SAMPLE', 2)
+    monkeypatch.setattr('mmext.checks.splits.SAMPLE', 2)
     _, out, _ = run(data, '--sample')
     assert 'train: 4 images (2 read)' in out
 
 
-def test_what_is_wrong_is_told_and_mended(data, run, tmp_path):
+def test_errors_are_reported_and_corrected(data, run, tmp_path):
     damage(data)
     before = {f: f.read_bytes() for f in data.rglob('*.*')}
-    mended = tmp_path / 'mended'
-    status, out, _ = run(data, '--masks', '--workers', 3, '--fix', mended)
+    fixed = tmp_path / 'fixed'
+    status, out, _ = run(data, '--masks', '--workers', 3, '--fix', fixed)
     assert status == 1
     assert '5 errors' in out
-    assert f'wrote {mended / "train.json"}' in out
+    assert f'wrote {fixed / "train.json"}' in out
     assert 'still wrong: train: ' in out and 'no mask' in out
     assert {f: f.read_bytes() for f in before} == before
-    # A second time: the name is taken, and nothing is written over.
-    status, _, err = run(data, '--fix', mended)
+    # The second time the file exists, and is not overwritten.
+    status, _, err = run(data, '--fix', fixed)
     assert status == 2 and 'exists already' in err
     for name in ('train', 'val'):
-        shutil.copy(mended / f'{name}.json', data / f'{name}.json')
+        shutil.copy(fixed / f'{name}.json', data / f'{name}.json')
     status, out, _ = run(data)  # boxes are enough here
     assert status == 0, out
     assert 'val: 4 images (4 read)' in out
@@ -108,7 +113,7 @@ def test_the_data_of_a_config(data, run, tmp_path):
     assert 'roi_head.bbox_head has 7' in out
 
 
-def test_what_cannot_be_checked(data, run, tmp_path):
+def test_data_that_cannot_be_checked(data, run, tmp_path):
     status, _, err = run(tmp_path / 'nowhere')
     assert status == 2 and 'does not exist' in err
     (data / 'val.json').write_text('{"images"')
@@ -117,3 +122,34 @@ def test_what_cannot_be_checked(data, run, tmp_path):
     shapes = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py'
     status, _, err = run(shapes)
     assert status == 2 and 'names no COCO annotations' in err
+
+
+def test_a_folder_needs_no_framework(data, tmp_path):
+    """Exit status 3 if torch, MMEngine or MMDetection was imported."""
+    code = (
+        'import runpy, sys\n'
+        'runpy.run_path(sys.argv[0], run_name="__main__")\n'
+        'frameworks = {"torch", "mmcv", "mmengine", "mmdet"}\n'
+        'sys.exit(3 if frameworks & set(sys.modules) else 0)'
+    )
+    argv = [str(TOOL), str(data), '--fix', str(tmp_path / 'fixed')]
+    done = subprocess.run(
+        [sys.executable, '-c', f'import sys\nsys.argv = {argv}\n{code}'],
+        env={**os.environ, 'MMEXT_CACHE': str(tmp_path / 'cache')},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'nothing to correct' in done.stdout
+
+
+def test_the_function_returns_what_the_tool_prints(data, run, tmp_path):
+    damage(data)
+    _, out, _ = run(data, '--masks')
+    report = mmext.check_data(data, masks=True)
+    assert str(report) == out.rstrip()
+    assert len(report.errors) == 5
+    assert report.fixed is None
+    report = mmext.check_data(data, masks=True, fix=tmp_path / 'fixed')
+    assert {file.name for file in report.fixed} == {'train.json', 'val.json'}
+    assert [f.check for f in report.remaining] == ['masks']

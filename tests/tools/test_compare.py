@@ -1,38 +1,116 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""tools/compare.py, as a user runs it."""
+"""Tests tools/compare.py as a user runs it, and `mmext.compare`."""
 
-import runpy
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from coco_cases import json_writer, random_detections, random_truth
+
+from mmext.errors import UserError
+from mmext.evaluation.compare import compare
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/compare.py'
+HEAVY = ('torch', 'mmdet', 'mmengine', 'mmcv', 'matplotlib', 'scipy.stats')
+#: Runs a tool with its arguments and prints the heavy modules it imported.
+RUN = f"""
+import json, runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
+"""
 
 
-def compare(*args: object) -> subprocess.CompletedProcess:
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two result files and their annotation file."""
+    write = json_writer(tmp_path_factory.mktemp('files'))
+    truth = random_truth(11, images=80)
+    return [
+        write('a.bbox.json', random_detections(1, truth, 0.3)),
+        write('b.bbox.json', random_detections(2, truth, 0.1)),
+        write('gt.json', truth),
+    ]
+
+
+def run_tool(*args: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, TOOL, *map(str, args)],
+        [sys.executable, '-c', RUN, *map(str, args)],
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
 
 
+def imported(done: subprocess.CompletedProcess) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_result_files_need_no_torch(files: list[Path], tmp_path: Path) -> None:
+    a, b, ann = files
+    options = ('--ann', ann, '--resamples', 100, '--out', tmp_path / 'out')
+    done = run_tool('tools/compare.py', a, b, *options)
+    assert imported(done) == []
+    assert 'the candidate is better' in ' '.join(done.stdout.split())
+    assert (tmp_path / 'out/report.html').is_file()
+
+
+@pytest.mark.parametrize('name', ['error_types', 'confusion_matrix'])
+def test_plots_of_result_files_need_no_torch(
+    files: list[Path], tmp_path: Path, name: str
+) -> None:
+    a, _, ann = files
+    done = run_tool(
+        f'tools/analysis_tools/{name}.py', a, '--ann', ann, '--out', tmp_path
+    )
+    assert imported(done) == ['matplotlib']
+
+
 def test_missing_folder_is_one_message(tmp_path: Path) -> None:
-    done = compare(tmp_path / 'nowhere', tmp_path)
-    assert done.returncode != 0
+    done = run_tool('tools/compare.py', tmp_path / 'nowhere', tmp_path)
+    assert done.returncode == 2
     assert 'does not exist' in done.stderr
     assert 'Traceback' not in done.stderr
 
 
-def test_resamples_too_few_for_the_level(
-    capsys: pytest.CaptureFixture,
-) -> None:
-    parse = runpy.run_path(str(TOOL))['parse_args']
-    assert parse(['a', 'b', '--level', '0.99']).resamples == 1000
-    with pytest.raises(SystemExit):
-        parse(['a', 'b', '--level', '0.999'])
-    assert 'give 2000 or more for --level 0.999' in capsys.readouterr().err
+def test_sides_of_several_seeds(files: list[Path]) -> None:
+    a, b, ann = files
+    calls: list[tuple[str, float]] = []
+    report = compare(
+        baseline=[a, b],
+        candidates=[[b, a], b],
+        ann=ann,
+        resamples=100,
+        quick=True,
+        progress=lambda what, share: calls.append((what, share)),
+    )
+    assert [len(side.runs) for side in report.sides] == [2, 2, 1]
+    same, other = report.comparisons
+    assert same.differences['AP'].value == 0
+    assert same.both and not other.both
+    assert 0 < other.differences['AP'].value < 1
+    assert 'APs' not in same.differences
+    shares = [share for _, share in calls]
+    assert shares == sorted(shares)
+    assert shares[0] == 0 and shares[-1] == pytest.approx(1)
+    assert calls[0][0] == 'a.bbox (1 of 5): reading'
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'level': 0.999}, 'Give 2000 or more for level 0.999'),
+        ({'level': 95}, 'Give a share such as 0.95'),
+        ({'resamples': 99}, 'Give 100 or more'),
+        ({'threads': 0}, 'Give 1 or more'),
+        ({'candidates': ['c']}, 'not both'),
+        ({'runs': ['a']}, 'at least one candidate'),
+        ({'runs': None, 'baseline': 'a'}, 'at least one candidate'),
+    ],
+)
+def test_wrong_arguments(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare(**{'runs': ['a', 'b'], **options})

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The demo from its arguments to its table, on a handful of images."""
+"""Tests the demo from its arguments to its table, on a few images."""
 
 from __future__ import annotations
 
@@ -7,36 +7,25 @@ import io
 import json
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.demo import picture, plan, run
-from mmext.demo.progress import DemoProgress
+from mmext.demo.progress import DemoProgress, seconds_left
 from mmext.errors import UserError
+from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.runs import read_run
 
 ROOT = Path(__file__).parents[2]
-
-
-def arguments(work_dir: Path, **changes) -> Namespace:
-    settings = {
-        'data': None,
-        'work_dir': str(work_dir),
-        'epochs': 1,
-        'images': 4,
-        'seed': 0,
-        'restart': False,
-    }
-    return Namespace(**settings | changes)
 
 
 @pytest.fixture(scope='module')
@@ -49,25 +38,28 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def demo(cache, tmp_path_factory) -> tuple[Path, str, list]:
-    """Interrupted in the second model, then run again."""
+    """The demo, interrupted in the second model and then run again."""
     work_dir = tmp_path_factory.mktemp('demo')
     out = io.StringIO()
     console = Console(file=out, width=160, force_terminal=False)
     build = run.build_runner
     built = []
 
-    def interrupted(cfg):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def build_interrupted(cfg: Config) -> Runner:
         built.append(cfg.work_dir)
         runner = build(cfg)
         if len(built) == 2:
-            runner.train = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+            runner.train = interrupt
         return runner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, 'build_runner', interrupted)
+        patch.setattr(run, 'build_runner', build_interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run.run_demo(arguments(work_dir), console)
-        runs = run.run_demo(arguments(work_dir), console)
+            run.run_demo(work_dir, epochs=1, images=4, console=console)
+        runs = run.run_demo(work_dir, epochs=1, images=4, console=console)
     assert [Path(b).name for b in built] == [plan.NAMES[i] for i in (0, 1, 1)]
     return work_dir, out.getvalue(), runs
 
@@ -78,11 +70,9 @@ def test_the_table_compares_both_backbones(demo):
         (work_dir / 'table.md').read_text().split('\n')[2:6]
     )
     columns = [cell.strip() for cell in header.split('|')[1:-1]]
-    assert columns == [
-        'backbone',
-        *('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
-        *('delta', 'params', 'FLOPs', 'train time'),
-    ]
+    metrics = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'delta']
+    costs = ['params', 'FLOPs', 'train time']
+    assert columns == ['backbone', *metrics, *costs]
     assert set(rule) <= set('|-: ')
     assert first.startswith('| ResNet-18 ')
     assert second.startswith('| StepNetResNet-18 ')
@@ -98,7 +88,7 @@ def test_progress_reached_the_screen_and_logs_did_not(demo):
     work_dir, out, _ = demo
     assert '100%  StepNetResNet-18: AP' in out
     assert 'ResNet-18: finished before' in out
-    assert 'The same command continues' in out
+    assert 'The same command resumes' in out
     assert ' - mmengine - ' not in out
     assert ' - mmengine - ' in (work_dir / 'demo.log').read_text()
 
@@ -120,7 +110,6 @@ def test_the_picture_has_a_column_a_run(demo):
 
 
 def test_predictions_give_the_logged_ap(demo, cache):
-
     work_dir, _, runs = demo
     (root,) = cache.glob('shapes-v*4+1*')
     truth = COCO(root / 'annotations/instances_val.json')
@@ -135,7 +124,7 @@ def test_predictions_give_the_logged_ap(demo, cache):
         )
 
 
-def test_other_settings_start_anew(cache, tmp_path):
+def test_other_settings_start_from_the_beginning(cache, tmp_path):
     (cfg,) = plan.make_plan(tmp_path, epochs=1, images=4).configs[:1]
     run._prepare_work_dir(cfg, restart=False)
     old = Path(cfg.work_dir, 'epoch_1.pth')
@@ -231,16 +220,16 @@ def test_time_left_follows_from_the_speed(terminal):
         clock.now = 50.0
         bars.update(0, 50, 'half')
         # 50 of 400 in 50 seconds.
-        assert bars.overall.left(clock.now) == pytest.approx(350)
-        assert bars.runs[0].left(clock.now) == pytest.approx(50)
+        assert seconds_left(bars.overall) == pytest.approx(350)
+        assert seconds_left(bars.runs[0]) == pytest.approx(50)
         clock.now = 100.0
         bars.update(0, 100, 'done')
-        # Two thirds were done in an earlier session: no time is theirs.
+        # An earlier session did two thirds, which took no time of this one.
         bars.start(1, 200)
         clock.now = 150.0
         bars.update(1, 250, 'more')
-        assert bars.runs[1].left(clock.now) == pytest.approx(50)
-        assert bars.overall.left(clock.now) == pytest.approx(50)
+        assert seconds_left(bars.runs[1]) == pytest.approx(50)
+        assert seconds_left(bars.overall) == pytest.approx(50)
     text = out.getvalue()
     assert '5 min 50 s left' in text
     assert '50 s left' in text
@@ -251,25 +240,8 @@ def write_json(path: Path, content: object) -> Path:
     return path
 
 
-def test_matching_follows_coco():
-    objects = [
-        {'bbox': [0, 0, 10, 10], 'category_id': 1},
-        {'bbox': [20, 0, 10, 10], 'category_id': 1},
-    ]
-    boxes = [
-        {'bbox': [0, 0, 10, 9], 'category_id': 1, 'score': 0.6},
-        {'bbox': [0, 0, 10, 10], 'category_id': 1, 'score': 0.9},
-        {'bbox': [20, 0, 10, 10], 'category_id': 2, 'score': 0.8},
-        {'bbox': [20, 0, 10, 4], 'category_id': 1, 'score': 0.7},
-        {'bbox': [20, 0, 10, 5], 'category_id': 1, 'score': 0.5},
-    ]
-    assert picture._match(objects, boxes) == [None, 0, None, None, 1]
-    point = {'bbox': [5, 5, 0, 0], 'category_id': 1, 'score': 0.5}
-    assert picture._match([point], [point]) == [None]
-
-
 def test_a_drawn_box_lies_on_its_object(tmp_path):
-    """The colour of the class appears where the box is and not elsewhere."""
+    """The colour of the class is where the box is and nowhere else."""
     root = write_shapes(tmp_path / 'data', 1, 1)
     ann_file = root / 'annotations/instances_val.json'
     truth = json.loads(ann_file.read_text())
@@ -280,14 +252,17 @@ def test_a_drawn_box_lies_on_its_object(tmp_path):
     write_json(ann_file, truth)
     nothing = write_json(tmp_path / 'none.json', [])
     picture.draw_picture(
-        tmp_path / 'p.png', ann_file, root / 'val', {'none': nothing}
+        tmp_path / 'p.png',
+        read_ground_truth(ann_file),
+        root / 'val',
+        {'none': nothing},
     )
     pixels = cv2.imread(str(tmp_path / 'p.png'))[..., ::-1].astype(int)
     red = np.array([0xE6, 0x19, 0x4B])
     ys, xs = np.nonzero(np.abs(pixels - red).sum(-1) < 12)
     height, width = pixels.shape[:2]
     picture_width = width / 2
-    # The legend's line lies below the pictures, the name above the box.
+    # The legend is below the pictures and has the colour too.
     inside = ys < 0.75 * height
     assert xs[inside].max() < picture_width
     assert xs[inside].min() == pytest.approx(0.25 * picture_width, abs=8)

@@ -198,7 +198,7 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     assert run(TRAIN, *arguments) == 0
     assert_same_end(whole / 'epoch_2.pth', resumed / 'epoch_2.pth')
     log = next(resumed.glob('*/*.log')).read_text()
-    assert 'checkpoint epoch_2.pth is passed over' in log
+    assert 'checkpoint epoch_2.pth is skipped' in log
     assert f'Resuming from {resumed / "epoch_1.pth"}' in log
     assert metrics(resumed)[-1] == metrics(whole)[-1]
 
@@ -278,7 +278,7 @@ def test_published_weights_reproduce_the_logged_ap(trained, run, tmp_path):
 
     source, target = trained / 'epoch_2.pth', tmp_path / 'tiny'
     for kind in ('safetensors', 'pth'):
-        path = publish(source, target, kind).path
+        path = publish(source, target, file_format=kind).path
         work = tmp_path / kind
         options = ('--work-dir', work, '--sha256', sha256(path))
         assert run(TEST, trained / 'tiny.py', path, *options) == 0
@@ -562,8 +562,8 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     assert_one_message(
         capfd,
         tmp_path,
-        '4 of another shape: roi_head.bbox_head.fc_cls.weight (3, 64) for '
-        '(4, 64)',
+        '4 of another shape: roi_head.bbox_head.fc_cls.weight is (3, 64), '
+        'expected (4, 64)',
     )
     assert run(TRAIN, config, *test, '--resume', good, *classes) == 2
     assert_one_message(capfd, tmp_path, 'of another architecture')
@@ -578,7 +578,7 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     torn = tmp_path / 'torn.pth'
     torn.write_bytes(good.read_bytes()[:5000])
     assert run(TEST, config, torn, *test) == 2
-    assert_one_message(capfd, tmp_path, 'torn.pth (5000 bytes) is not a whole')
+    assert_one_message(capfd, tmp_path, 'torn.pth (5000 bytes) is not a complete')
     assert run(TEST, config, good, *test, '--out', 'a.json') == 2
     assert_one_message(capfd, tmp_path, '--out a.pkl')
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Latency, throughput and memory of configs, without the data loader.
+"""Measure latency, throughput and memory of configs, without data loading.
 
 python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
 """
@@ -7,15 +7,13 @@ python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
-from mmext.evaluation.cost.latency import config_latency
-from mmext.evaluation.report.table import Table
-from mmext.utils.config import load_config
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -25,13 +23,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'))
     parser.add_argument('--repeats', type=int, default=20)
     args = parser.parse_args(argv)
-    rows, notes = [], []
+    from mmext.evaluation.cost.latency import config_latency
+    from mmext.evaluation.report.table import Table
+    from mmext.utils.config import load_config
+
+    shape = tuple(args.shape) if args.shape else None
+    rows, notes = [], set()
     for path in args.configs:
         cfg = load_config(path)
-        shape = tuple(args.shape) if args.shape else None
-        for found in config_latency(
-            cfg, tuple(args.batch), shape, args.repeats
-        ):
+        for found in config_latency(cfg, args.batch, shape, args.repeats):
             peak = found.peak_bytes
             rows.append(
                 [
@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> None:
                     f'{peak / 2**20:.0f} MiB' if peak else '-',
                 ]
             )
-            notes.append(found.device)
+            notes.add(found.device)
     header = ['config', 'batch', 'latency', 'images/s', 'peak memory']
-    print(Table(header, rows, notes=sorted(set(notes))).text())
+    print(Table(header, rows, notes=sorted(notes)).text())
 
 
 if __name__ == '__main__':

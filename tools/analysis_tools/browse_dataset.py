@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Images of a config's data set with their boxes and masks, as files.
+"""Writes images of a config's data set with their boxes and masks.
 
-What is drawn is what training sees, after augmentation; --original draws the
-image as it is stored.
+The images are drawn as the model gets them, after augmentation; --original
+draws them as they are stored.
 
     python tools/analysis_tools/browse_dataset.py CONFIG --out browse
 """
@@ -10,17 +10,14 @@ image as it is stored.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmext.errors import UserError, command
-from mmext.utils.config import load_config
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
-    import numpy as np
-    from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
-
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -33,13 +30,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--original', action='store_true')
     parser.add_argument('--out', default='browse', help='folder')
     args = parser.parse_args(argv)
+
+    import numpy as np
+    from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+
+    from mmext.utils.config import load_config
+
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise UserError(
             f'{args.config} has no {args.split}_dataloader.',
-            'Name another with --split.',
+            'Choose another with --split.',
         )
     if args.original:
         kept = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs')
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         path = out / f'{i:05d}_{name}.jpg'
         instances = sample.gt_instances
         boxes = getattr(instances, 'bboxes', None)
-        if hasattr(boxes, 'tensor'):  # drawn as plain x1, y1, x2, y2
+        if hasattr(boxes, 'tensor'):  # the visualizer draws plain tensors
             instances.bboxes = boxes.tensor
         visualizer.add_datasample(
             'image',

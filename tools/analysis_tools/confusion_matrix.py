@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Which class is taken for which, as CSV and PNG.
+"""Write the classes that objects were taken for, as CSV and PNG.
 
 python tools/analysis_tools/confusion_matrix.py work_dirs/a
 python tools/analysis_tools/confusion_matrix.py a.bbox.json --ann val.json
@@ -8,20 +8,13 @@ python tools/analysis_tools/confusion_matrix.py a.bbox.json --ann val.json
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
-from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.report.plots import plot_confusion
-from mmext.evaluation.sides import (
-    common_iou_type,
-    find_ground_truth,
-    make_side,
-    read_source,
-)
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,10 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--min-score', type=float, default=0.3)
     parser.add_argument('--out', default='confusion', help='folder')
     args = parser.parse_args(argv)
-    side = make_side([read_source(args.run)])
-    iou_type = common_iou_type([side])
-    truth = find_ground_truth([side], iou_type, args.ann)
-    preds = read_predictions(side.predictions(iou_type)[0], truth, iou_type)
+    from mmext.evaluation.report.plots import plot_confusion
+    from mmext.evaluation.sides import read_detections
+
+    truth, [(_, preds)] = read_detections([args.run], args.ann)
     for path in plot_confusion(
         truth, preds, args.out, args.iou, args.min_score
     ):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What kind of error costs how much AP50 (TIDE), as CSV and PNG.
+"""Write the AP50 that each kind of error costs (TIDE), as CSV and PNG.
 
 python tools/analysis_tools/error_types.py work_dirs/a work_dirs/b
 """
@@ -7,21 +7,13 @@ python tools/analysis_tools/error_types.py work_dirs/a work_dirs/b
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
-from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.report.plots import plot_error_types
-from mmext.evaluation.sides import (
-    common_iou_type,
-    find_ground_truth,
-    make_side,
-    name_apart,
-    read_source,
-)
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,16 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--ann', help='COCO annotation file')
     parser.add_argument('--out', default='error_types', help='folder')
     args = parser.parse_args(argv)
-    sides = name_apart([make_side([read_source(p)]) for p in args.runs])
-    iou_type = common_iou_type(sides)
-    truth = find_ground_truth(sides, iou_type, args.ann)
-    runs = [
-        (
-            side.name,
-            read_predictions(side.predictions(iou_type)[0], truth, iou_type),
-        )
-        for side in sides
-    ]
+    from mmext.evaluation.report.plots import plot_error_types
+    from mmext.evaluation.sides import read_detections
+
+    truth, runs = read_detections(args.runs, args.ann)
     for path in plot_error_types(runs, truth, args.out):
         print(f'wrote {path}')
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Parameters and multiply-adds of the models of configs.
+"""Count parameters and multiply-adds of the models of configs.
 
 python tools/analysis_tools/get_flops.py configs/starnet
 python tools/analysis_tools/get_flops.py configs/starnet --metafile
@@ -8,21 +8,16 @@ python tools/analysis_tools/get_flops.py configs/starnet --metafile
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-import mmext  # noqa: F401
 from mmext.errors import UserError, command
-from mmext.evaluation.cost import metafile
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @command
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -32,9 +27,23 @@ def main() -> None:
         action='store_true',
         help="write into the metafile.yml of each config's folder",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from mmext.evaluation.cost import metafile
+
+    configs = []
+    for path in args.configs:
+        found = metafile.leaf_configs(path) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise UserError(
+                f'there is no config at {path}', 'Name a .py file.'
+            )
+        configs += found
     table = Table('config', 'params (M)', 'FLOPs (G)', 'at', 'not counted')
-    for config in track(_expand(args.configs), 'Counting', transient=True):
+    for config in track(configs, 'Counting', transient=True):
         cost = metafile.measure(config)
         table.add_row(
             config.stem,
@@ -44,22 +53,8 @@ def main() -> None:
             ', '.join(cost.uncounted) or '-',
         )
         if args.metafile:
-            folder = config.resolve().parent
-            content = metafile.read_metafile(folder)
-            entry = metafile.entry_of(content, config.resolve(), ROOT)
-            metafile.update_entry(entry, cost)
-            metafile.write_metafile(folder, content)
+            metafile.write_cost(config.resolve(), cost, ROOT)
     Console().print(table)
-
-
-def _expand(paths: list[Path]) -> list[Path]:
-    configs = []
-    for path in paths:
-        found = metafile.leaf_configs(path) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
-            raise UserError(f'{path}: no config there.', 'Name a .py file.')
-        configs += found
-    return configs
 
 
 if __name__ == '__main__':

@@ -4,31 +4,32 @@
     python tools/analysis_tools/orthogonality_effect.py \
         configs/theory/orthogonality_resnet_digits.py
 
-Prints angles and accuracy over seeds, and writes histograms of the first.
+Prints angles and accuracy over seeds, and draws histograms of the first seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mmext.errors import command
 from mmext.utils.options import add_cfg_options
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='configs/theory/orthogonality_resnet_digits.py')
     add('--out-dir', default='work_dirs/orthogonality')
     add_cfg_options(parser, 'epochs=2 seeds=[0]')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 @command
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     from mmext.analysis.filter_angles import draw_angles
     from mmext.analysis.orthogonality_effect import (
         outcome_table,
@@ -36,11 +37,10 @@ def main() -> None:
     )
     from mmext.utils.config import load_config, parse_options
 
-    logging.disable(logging.INFO)  # a page for each initialised model
     cfg = load_config(args.config)
     cfg.merge_from_dict(parse_options(args.cfg_options or ()))
-    results = run_experiment(cfg, lambda line: print(line, flush=True))
-    print(outcome_table(results))
+    results = run_experiment(cfg, partial(print, flush=True))
+    print(outcome_table(results).markdown())
     shown = {name: outcomes[0].angles for name, outcomes in results.items()}
     path = Path(args.out_dir) / 'angles.png'
     print(f'wrote {draw_angles(shown, path)}')

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Training curves of one or more runs, as CSV and PNG.
+"""Write the training curves of one or more runs, as CSV and PNG.
 
 python tools/analysis_tools/plot_curves.py work_dirs/a work_dirs/b
 """
@@ -7,14 +7,13 @@ python tools/analysis_tools/plot_curves.py work_dirs/a work_dirs/b
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
-from mmext.evaluation.report.plots import plot_curves
-from mmext.evaluation.runs import read_run
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -23,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--keys', nargs='+', default=['loss', 'coco/bbox_mAP'])
     parser.add_argument('--out', default='curves', help='folder')
     args = parser.parse_args(argv)
+    from mmext.evaluation.report.plots import plot_curves
+    from mmext.evaluation.runs import read_run
+
     runs = [read_run(path) for path in args.runs]
     for path in plot_curves(runs, args.out, args.keys):
         print(f'wrote {path}')

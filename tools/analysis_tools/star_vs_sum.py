@@ -1,38 +1,38 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Star against sum, with and without activation, on handwritten digits.
+"""Compares star with sum, with and without activation, on digits.
 
-    python tools/analysis_tools/star_vs_sum.py \
-        configs/theory/demonet_star-vs-sum_digits.py
+python tools/analysis_tools/star_vs_sum.py \
+    configs/theory/demonet_star-vs-sum_digits.py
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+from collections.abc import Sequence
+from functools import partial
 
 from mmext.errors import command
 from mmext.utils.options import add_cfg_options
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='configs/theory/demonet_star-vs-sum_digits.py')
     add_cfg_options(parser, 'epochs=2 backbone.depth=2')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 @command
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     from mmext.analysis.star_vs_sum import result_table, run_experiment
     from mmext.utils.config import load_config, parse_options
 
-    logging.disable(logging.INFO)  # a page for each initialised model
     cfg = load_config(args.config)
     cfg.merge_from_dict(parse_options(args.cfg_options or ()))
-    results = run_experiment(cfg, lambda line: print(line, flush=True))
-    print(result_table(results))
+    results = run_experiment(cfg, partial(print, flush=True))
+    print(result_table(results).markdown())
 
 
 if __name__ == '__main__':

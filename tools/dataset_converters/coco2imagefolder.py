@@ -7,13 +7,13 @@ python tools/dataset_converters/coco2imagefolder.py ANN_FILE IMG_DIR OUT
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
-from mmext.datasets.crops import write_crops
 from mmext.errors import command
 
 
 @command
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('ann_file', help='COCO JSON')
     parser.add_argument('img_dir', help='folder of its images')
@@ -30,7 +30,10 @@ def main() -> None:
         default=8,
         help='objects with a shorter side are left out, pixels (default 8)',
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+
+    from mmext.datasets.crops import write_crops
+
     for name, count in write_crops(**vars(args)).items():
         print(f'{count:7d}  {name}')
 

@@ -7,14 +7,14 @@ python tools/dataset_converters/voc2coco.py VOCdevkit/VOC2007 [--out DIR]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmext.datasets.converters import read_voc, write_coco_folder
 from mmext.errors import command
 
 
 @command
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('root', type=Path, help='holds Annotations/ and JPEGImages/')
@@ -29,14 +29,18 @@ def main() -> None:
         '--val-part',
         type=float,
         default=0.2,
-        help='part held out where ImageSets/Main/{train,val}.txt are missing',
+        help='fraction held out if ImageSets/Main/{train,val}.txt are missing',
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+
+    from mmext.datasets.converters import (
+        class_names,
+        read_voc,
+        write_coco_folder,
+    )
+
     splits = read_voc(args.root, args.zero_based, args.val_part)
-    objects = [
-        o for images in splits.values() for i in images for o in i.objects
-    ]
-    names = args.classes or sorted({o.name for o in objects})
+    names = args.classes or sorted(class_names(splits))
     files = write_coco_folder(splits, names, args.root, args.out or args.root)
     for split, path in files.items():
         print(f'{path}: {len(splits[split])} images')

@@ -7,26 +7,30 @@ python tools/dataset_converters/yolo2coco.py DIR [--out DIR]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmext.datasets.converters import read_yolo, write_coco_folder
 from mmext.errors import command
 
 
 @command
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('root', type=Path, help='holds images/, labels/ and the names')
     add('--out', type=Path, help='folder to write to; default: root')
     add('--classes', nargs='+', help='classes to keep; default: all')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+
+    from mmext.datasets.converters import (
+        class_names,
+        read_yolo,
+        write_coco_folder,
+    )
+
     splits, names = read_yolo(args.root)
-    objects = [
-        o for images in splits.values() for i in images for o in i.objects
-    ]
-    seen = {o.name for o in objects}
-    # A name that nothing has would be a class without an example.
+    seen = class_names(splits)
+    # A class without an example cannot be learned.
     names = args.classes or [n for n in names if n in seen]
     files = write_coco_folder(splits, names, args.root, args.out or args.root)
     for split, path in files.items():

@@ -1,55 +1,56 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Finds what is wrong with a data set before a training does.
+"""Checks a data set before a training.
 
     python tools/misc/check_data.py DIR      # a folder in COCO format
     python tools/misc/check_data.py CONFIG   # the data that a config names
 
-Reads all annotations and decodes every image. Exit status 1 where a run would
-stop.
+Reads all annotations and decodes every image. The exit status is 1 if a run
+would stop with an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from mmext.checks.tool import run
 from mmext.errors import command
 from mmext.utils.options import add_cfg_options
 
 
-def parse_args() -> argparse.Namespace:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add('data', type=Path, help='folder in COCO format, or a config')
-    add('--classes', nargs='+', help='of a folder; default: all')
+    add('data', help='folder in COCO format, or a config')
+    add('--classes', nargs='+', help='classes of a folder; default: all')
     add(
         '--masks',
         action='store_true',
-        help='of a folder: masks are needed too',
+        help='require a mask of every annotation of a folder',
     )
     add(
         '--sample',
         action='store_true',
         help='decode a sample of the images, as a training does at its start',
     )
-    add('--workers', type=int, help='threads; default: the cores')
+    add('--workers', type=int, help='threads; default: the number of CPUs')
     add(
         '--fix',
-        type=Path,
         metavar='DIR',
-        help='write mended copies of the annotations into this folder',
+        help='write corrected copies of the annotations into this folder',
     )
     add_cfg_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args(argv)
 
+    from mmext.checks.data import check_data
 
-@command
-def main() -> None:
-    sys.exit(run(parse_args()))
+    report = check_data(**vars(args), progress=True)
+    print(report)
+    if report.errors:
+        sys.exit(1)
 
 
 if __name__ == '__main__':

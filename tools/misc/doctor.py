@@ -1,36 +1,27 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What is installed, whether it works, and the line that mends it.
+"""Checks what is installed and whether it works, and names the fixes.
 
     python tools/misc/doctor.py [--json] [--no-self-test]
 
-Needs no package at all. Exit status 1 where there is a problem.
+Needs the standard library only. The exit status is 1 if there is a problem.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-
-def load_doctor():
-    """mmext's doctor, without importing mmext, which may be broken."""
-    folder = Path(__file__).resolve().parents[2] / 'mmext'
-    if not folder.is_dir():  # an installed wheel keeps tools elsewhere
-        folder = Path(importlib.util.find_spec('mmext').origin).parent
-    spec = importlib.util.spec_from_file_location(
-        'mmext_doctor',
-        folder / 'doctor' / '__init__.py',
-        submodule_search_locations=[str(folder / 'doctor')],
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+# In a clone, the doctor works before mmext is installed.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from mmext.doctor import PROBLEM, as_text, examine  # noqa: E402
+from mmext.errors import command  # noqa: E402
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -38,21 +29,23 @@ def main() -> None:
     parser.add_argument(
         '--no-self-test',
         action='store_true',
-        help='only look: run no op and no training step',
+        help='run no op and no training step',
     )
-    args = parser.parse_args()
-    doctor = load_doctor()
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     if not args.json:
-        print('Looking at the environment...', flush=True)
-    found = doctor.examine(self_test=not args.no_self_test)
-    problems = [f for f in found if f.state == doctor.PROBLEM]
+        print('Checking the environment...', flush=True)
+    results = examine(self_test=not args.no_self_test)
+    problems = sum(r.state == PROBLEM for r in results)
     if args.json:
-        table = [dataclasses.asdict(f) for f in found]
-        print(
-            json.dumps({'problems': len(problems), 'found': table}, indent=1)
-        )
+        found = [dataclasses.asdict(r) for r in results]
+        print(json.dumps({'problems': problems, 'found': found}, indent=1))
     else:
-        print(doctor.as_text(found))
+        print(as_text(results))
     sys.exit(1 if problems else 0)
 
 

@@ -4,22 +4,24 @@
 python tools/model_converters/publish_model.py WORK_DIR/epoch_12.pth \
     published/faster-rcnn_stepnet-r50
 
-Left out: optimiser, schedules, log, config, paths, and the raw weights where
-the run kept an average (EMA). The result loads wherever a checkpoint does.
+The file does not have the optimiser, schedules, log, config and paths, nor
+the raw weights if the run kept an average (EMA). It loads like any
+checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
 from mmext.utils.options import add_sha256, add_trust
 
 
-def parse_args() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
-    add('checkpoint', help='of a training; it stays as it is')
+    add('checkpoint', help='of a training; it is not changed')
     add('target', help='folder and stem of the file: published/my-detector')
     add(
         '--format',
@@ -29,23 +31,21 @@ def parse_args() -> argparse.Namespace:
     )
     add_sha256(parser)
     add_trust(parser)
-    return parser.parse_args()
+    return parser
 
 
 @command
-def main() -> None:
-    args = parse_args()
-    import os
-
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     from mmext.checkpoints.publish import publish
-    from mmext.checkpoints.read import require_sha256
-    from mmext.checkpoints.untrusted import TRUST
 
-    if args.trust_checkpoint:
-        os.environ[TRUST] = '1'
-    if args.sha256:
-        require_sha256(args.checkpoint, args.sha256)
-    done = publish(args.checkpoint, args.target, args.format)
+    done = publish(
+        args.checkpoint,
+        args.target,
+        file_format=args.format,
+        sha256=args.sha256,
+        trust_checkpoint=args.trust_checkpoint,
+    )
     kind = 'averaged (EMA)' if done.averaged else 'trained'
     print(f'{done.path}: {done.tensors} {kind} tensors')
     print(f'left out: {", ".join(done.dropped) or "nothing"}')

@@ -11,12 +11,13 @@ reads official files as they are.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmext.errors import command
 from mmext.utils.options import add_cfg_options
 
 
-def parse_args() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('backbone', choices=['DWNet', 'GMLP', 'StarNet'], help='its class')
@@ -32,20 +33,17 @@ def parse_args() -> argparse.Namespace:
         metavar='PREFIX',
         help='accept that tensors whose names begin like this are missing',
     )
-    return parser.parse_args()
+    return parser
 
 
 @command
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     from mmext.checkpoints.released import convert_released_weights
     from mmext.utils.config import parse_options
 
     convert_released_weights(
-        {
-            'type': args.backbone,
-            **parse_options(args.cfg_options or ()),
-        },
+        {'type': args.backbone, **parse_options(args.cfg_options or ())},
         args.src,
         args.dst,
         allow_missing=args.allow_missing,

@@ -1,5 +1,5 @@
-# BCCD: 364 photographs of stained blood, 640x480, 3 classes of cells.
-# $MMEXT_DATA names the folder that holds bccd/ (default: data).
+# BCCD: 364 photographs of stained blood, 640x480 pixels, 3 classes of cells.
+# $MMEXT_DATA names the folder that contains bccd/ (default: data).
 _base_ = './coco_splits.py'
 data_root = '{{$MMEXT_DATA:data}}/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
@@ -24,21 +24,12 @@ test_pipeline = [
     dict(type='PackDetInputs'),
 ]
 
+dataset = dict(data_root=data_root, metainfo=metainfo)
 train_dataloader = dict(
     batch_sampler=dict(type='AspectRatioBatchSampler'),
-    dataset=dict(
-        data_root=data_root, metainfo=metainfo, pipeline=train_pipeline
-    ),
+    dataset=dict(dataset, pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    dataset=dict(
-        data_root=data_root, metainfo=metainfo, pipeline=test_pipeline
-    )
-)
+val_dataloader = dict(dataset=dict(dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val.json',
-    metric='bbox',
-)
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator

@@ -1,6 +1,6 @@
-# Loaders of a data set in COCO format: annotations/instances_{train,val}.json
-# and the images in train/ and val/. Who inherits gives data_root, metainfo and
-# pipelines, and the evaluator its annotation file.
+# Loaders for a data set in COCO format: annotations/instances_{train,val}.json
+# and the images in train/ and val/. A config that inherits this one sets
+# data_root, metainfo and pipelines, and the evaluator's annotation file.
 custom_hooks = [dict(type='CheckDataHook')]
 train_dataloader = dict(
     batch_size=4,
@@ -28,3 +28,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', metric='bbox')
+test_evaluator = val_evaluator

@@ -1,17 +1,15 @@
-# One's own data in COCO format: $MMEXT_DATA names the folder (default: a few
-# generated shapes, so that the config runs as it is), $MMEXT_CLASSES some of
-# its categories, with commas (default: all). Paths, class names and their
-# number are read from the JSON when the config is loaded; a data set that
-# cannot train ends there, with what is wrong. See docs/custom_data.md.
-_base_ = []
-from mmext.checks.layouts import data_of_environment
-
-data = data_of_environment()
-num_classes = len(data['classes'])
-metainfo = dict(classes=data['classes'])
+# Own data in COCO format. `tools/train.py CONFIG --data DIR` takes the paths,
+# the class names and their number from a folder; see docs/data.md.
+# Without --data these values hold: edit them, with the classes in the order of
+# the JSON's categories. As they are they fit the drawn shapes, which
+# `python -m mmext.datasets.shapes.generate --out data/shapes` writes.
+data_root = 'data/shapes/'
+classes = ('circle', 'triangle', 'square', 'star', 'cross')
+num_classes = len(classes)
+metainfo = dict(classes=classes)
 custom_hooks = [dict(type='CheckDataHook')]
 
-# Small data: scales and flips vary what there is; colours shift a little.
+# Small data sets: scales and flips vary the images, colours shift a little.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -39,8 +37,9 @@ train_dataloader = dict(
     dataset=dict(
         type='CocoDataset',
         metainfo=metainfo,
-        ann_file=data['ann_files']['train'],
-        data_prefix=dict(img=data['img_dirs']['train']),
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=True, min_size=1),
         pipeline=train_pipeline,
     ),
@@ -54,14 +53,17 @@ val_dataloader = dict(
     dataset=dict(
         type='CocoDataset',
         metainfo=metainfo,
-        ann_file=data['ann_files']['val'],
-        data_prefix=dict(img=data['img_dirs']['val']),
+        data_root=data_root,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
         test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data['ann_files']['val'], metric='bbox'
+    type='CocoMetric',
+    ann_file=data_root + 'annotations/instances_val.json',
+    metric='bbox',
 )
 test_evaluator = val_evaluator

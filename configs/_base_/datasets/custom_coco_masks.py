@@ -1,9 +1,5 @@
-# As custom_coco.py, for detectors that predict masks: an annotation without
-# one stops the config from loading.
+# As custom_coco.py, for detectors that predict masks.
 _base_ = './custom_coco.py'
-from mmext.checks.layouts import data_of_environment
-
-data = data_of_environment(masks=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),

@@ -1,4 +1,4 @@
-# One folder a class under $MMEXT_DATA/crops/{train,val}, 64x64 pixels.
+# One folder per class in $MMEXT_DATA/crops/{train,val}, 64x64 pixels.
 data_root = '{{$MMEXT_DATA:data}}/crops/'
 data_preprocessor = dict(
     mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True

@@ -1,5 +1,6 @@
-# Drawn shapes: 5 classes, 256x192, boxes and masks; made on first use in
-# $MMEXT_CACHE (default: ~/.cache/mmext). See mmext/datasets/shapes/generate.py.
+# Drawn shapes: 5 classes, 256x192 pixels, boxes and masks. They are generated
+# on the first use into $MMEXT_CACHE (default: ~/.cache/mmext); see
+# mmext/datasets/shapes/generate.py.
 scale = (256, 192)
 shapes = dict(type='ShapesDataset', num_train=320, num_val=80, seed=0)
 
@@ -17,7 +18,7 @@ test_pipeline = [
     dict(type='PackDetInputs'),
 ]
 
-# The pictures are small: a worker would cost more than it loads.
+# The images are small: a worker costs more time than it saves.
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,

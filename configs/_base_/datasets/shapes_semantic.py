@@ -1,4 +1,4 @@
-# Drawn shapes as semantic segmentation: background and five classes.
+# Drawn shapes for semantic segmentation: background and five classes.
 custom_imports = dict(
     imports=['mmext', 'mmext.datasets.shapes.seg_dataset'],
     allow_failed_imports=False,

@@ -1,4 +1,4 @@
-# mmdet's default runtime, with TensorBoard beside the log files:
+# mmdet's default runtime, with TensorBoard in addition to the log files:
 # tensorboard --logdir work_dirs (pip install tensorboard).
 _base_ = 'mmdet::_base_/default_runtime.py'
 visualizer = dict(

@@ -1,5 +1,5 @@
-# mmdet's default runtime, with Weights & Biases beside the log files
-# (pip install wandb; wandb login). WANDB_MODE=offline sends nothing.
+# mmdet's default runtime, with Weights & Biases in addition to the log files
+# (pip install wandb; wandb login). With WANDB_MODE=offline nothing is sent.
 _base_ = 'mmdet::_base_/default_runtime.py'
 visualizer = dict(
     vis_backends=[

@@ -1,6 +1,6 @@
-# Twelve epochs of AdamW, a short warm-up, a cosine to zero: fine-tuning from
-# COCO weights on hundreds to a few thousand images.
-# mmdet's own tools, and mim, get our guards too.
+# Twelve epochs of AdamW with a short warm-up and a cosine to zero, for
+# fine-tuning from COCO weights on hundreds to a few thousand images.
+# This activates mmext's guards in the tools of mmdet and mim too.
 runner_type = 'ReliableRunner'
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')

@@ -1,4 +1,5 @@
-# A few minutes from random weights: a high rate, validation at the end.
+# A few minutes from random weights: a high learning rate, and validation at
+# the end.
 _base_ = './adamw_cosine_12e.py'
 max_epochs = 9
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -1,6 +1,6 @@
-# AdamW for UperNet on ADE20K: Swin's recipe, which DWNet's authors took over.
+# AdamW for UperNet on ADE20K: Swin's recipe, which DWNet's authors use.
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
-# mmdet's own tools, and mim, get our guards too.
+# This activates mmext's guards in the tools of mmdet and mim too.
 runner_type = 'ReliableRunner'
 optim_wrapper = dict(
     _delete_=True,

@@ -1,23 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What every source format is read into, and how COCO is written from it."""
+"""The common form of all source formats, and how COCO is written from it."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from mmext.errors import UserError, did_you_mean
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_ORIENTATION = 0x0112  # EXIF tag
+from mmext.utils.exif import stored_size, turned_size
+from mmext.utils.files import write_json
+from mmext.utils.images import is_image
 
 
 @dataclass
@@ -27,8 +24,9 @@ class LabelledObject:
     Args:
         name: Its class.
         bbox: x, y, width, height.
-        polygon: x0, y0, x1, y1, ... or None for a box only.
-        ignore: Neither learnt nor counted; becomes ``iscrowd``.
+        polygon: x0, y0, x1, y1, ... Default: None, for a box only.
+        ignore: Whether it is neither learned nor counted; becomes
+            ``iscrowd``. Default: False.
     """
 
     name: str
@@ -39,13 +37,13 @@ class LabelledObject:
 
 @dataclass
 class LabelledImage:
-    """One image and what is in it.
+    """One image and its objects.
 
     Args:
         path: The file.
-        width: Pixels, as shown (EXIF rotation applied).
-        height: Pixels.
-        objects: Its objects.
+        width: In pixels, as shown (EXIF rotation applied).
+        height: In pixels.
+        objects: Its objects. Default: none.
     """
 
     path: Path
@@ -55,52 +53,51 @@ class LabelledImage:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file as OpenCV loads it.
+    """Returns the width and height of an image as OpenCV loads it.
 
     Raises:
-        UserError: If the file is no image.
+        UserError: The file is not an image.
     """
     try:
         with Image.open(path) as image:
-            size, tag = image.size, image.getexif().get(_ORIENTATION, 1)
-        if tag not in (0, 1):  # heeded or not: OpenCV's choice by format
-            data = np.fromfile(path, np.uint8)
-            size = cv2.imdecode(data, cv2.IMREAD_COLOR).shape[1::-1]
-    except Exception as error:  # what is raised is up to the format
-        raise UserError(f'{path} is not a readable image: {error}') from error
-    return size
+            return turned_size(*stored_size(path, image))
+    except Exception as error:  # its type depends on the format
+        raise UserError(
+            f'{path} is not a readable image: {error}',
+            'Replace the file, or remove it with its annotations.',
+        ) from error
 
 
-def find_images(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Images by their path in ``folder`` without the suffix.
+def images_by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Returns images by their path in ``folder`` without the suffix.
 
     Raises:
-        UserError: If two differ in the suffix alone: their annotations would
-            be one file.
+        UserError: Two of them differ only in the suffix, so that they would
+            have the same annotation file.
     """
     images: dict[str, Path] = {}
-    for path in sorted(files):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            name = path.relative_to(folder).with_suffix('').as_posix()
-            if (other := images.setdefault(name, path)) != path:
-                raise UserError(
-                    f'{other} and {path} would have the same annotations',
-                    'rename one of them, or remove it where it is a copy',
-                )
+    for path in sorted(filter(is_image, files)):
+        name = path.relative_to(folder).with_suffix('').as_posix()
+        if name in images:
+            raise UserError(
+                f'{images[name]} and {path} would have the same annotations',
+                'Rename one of them, or remove it if it is a copy.',
+            )
+        images[name] = path
     return images
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file, with or without a BOM, stripped.
+    """Returns the stripped lines of a UTF-8 file, with or without a BOM.
 
     Raises:
-        UserError: If the file is of another encoding.
+        UserError: The file has another encoding.
     """
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise UserError(
-            f'{path} is not UTF-8: {error}', 'save it in that encoding'
+            f'{path} is not UTF-8: {error}', 'Save it in that encoding.'
         ) from error
     return [line.strip() for line in text.splitlines()]
 
@@ -108,15 +105,19 @@ def read_lines(path: Path) -> list[str]:
 def clip_box(
     x1: float, y1: float, x2: float, y2: float, width: int, height: int
 ) -> tuple[float, float, float, float] | None:
-    """x, y, w, h of the part inside the image; None where there is none.
+    """Cuts a box at the edges of its image.
 
     Args:
-        x1: Left edge, pixels.
+        x1: Left edge in pixels.
         y1: Upper edge.
         x2: Right edge.
         y2: Lower edge.
-        width: Of the image, pixels.
-        height: Of the image, pixels.
+        width: Width of the image in pixels.
+        height: Height of the image.
+
+    Returns:
+        x, y, width and height of the part inside the image, or None if no
+        part is.
     """
     x1, x2 = max(0.0, x1), min(float(width), x2)
     y1, y2 = max(0.0, y1), min(float(height), y2)
@@ -135,24 +136,25 @@ def write_coco_folder(
 
     Args:
         splits: Name of the split -> its images.
-        names: Classes, in the order of their ids; objects of others are left
-            out.
-        root: Folder that the images lie in; file names are relative to it.
-        out: Folder to write to. Where it is not ``root``, the images are
-            copied.
+        names: Classes in the order of their ids; objects of other classes are
+            left out.
+        root: Folder of the images; file names are relative to it.
+        out: Folder to write to. If it is not ``root``, the images are copied.
+
+    Returns:
+        Name of the split -> the file that was written.
 
     Raises:
-        UserError: If a class is named twice or nowhere in the data, or a
+        UserError: A class is named twice or does not occur in the data, or a
             split is empty.
     """
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise UserError(
-            f'class {twice[0]!r} is named twice: {", ".join(names)}',
-            'give each class a name of its own',
+            f'class {twice!r} is named twice: {", ".join(names)}',
+            'Give each class a name of its own.',
         )
-    seen = {
-        o.name for images in splits.values() for i in images for o in i.objects
-    }
+    seen = class_names(splits)
     for name in names:
         if name not in seen:
             raise UserError(
@@ -165,7 +167,7 @@ def write_coco_folder(
         if not images:
             raise UserError(
                 f'split {split!r} of {root} has no images',
-                'training needs images to train and images to validate',
+                'Training needs images to train and images to validate.',
             )
         contents[split] = _coco(images, names, root)
     folder = out / 'annotations'
@@ -178,10 +180,15 @@ def write_coco_folder(
     written = {}
     for split, content in contents.items():
         written[split] = folder / f'instances_{split}.json'
-        partial = written[split].with_suffix('.partial')
-        partial.write_text(json.dumps(content), encoding='utf-8')
-        os.replace(partial, written[split])
+        write_json(written[split], content)
     return written
+
+
+def class_names(splits: Mapping[str, Sequence[LabelledImage]]) -> set[str]:
+    """Returns the names of all objects."""
+    return {
+        o.name for images in splits.values() for i in images for o in i.objects
+    }
 
 
 def _coco(

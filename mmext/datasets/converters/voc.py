@@ -18,8 +18,8 @@ from mmext.datasets.converters.common import (
     LabelledImage,
     LabelledObject,
     clip_box,
-    find_images,
     image_size,
+    images_by_name,
     read_lines,
 )
 from mmext.errors import UserError
@@ -30,27 +30,30 @@ def read_voc(
 ) -> dict[str, list[LabelledImage]]:
     """Reads a VOC folder into a train and a val split.
 
-    Boxes of VOC count pixels from 1 and include the last one: a box from 1 to
-    10 is 10 pixels wide and begins at COCO's 0. Tools like labelImg write
-    corners counted from 0 instead.
+    VOC counts pixels from 1 and includes the last one: a box from 1 to 10 is
+    10 pixels wide and begins at COCO's 0. Tools such as labelImg count from 0.
 
     Args:
         root: The folder.
         zero_based: Whether corners count from 0. Default: False.
-        val_part: Part of the images held out where ``ImageSets/Main`` does
-            not say which; the choice is the same every time. Default: 0.2.
+        val_part: Fraction of the images to hold out for validation if
+            ``ImageSets/Main`` has no lists; always the same ones. Default:
+            0.2.
+
+    Returns:
+        ``train`` and ``val`` -> images.
 
     Warns:
-        UserWarning: If corners of 0 show that ``zero_based`` was meant.
+        UserWarning: Corners of 0 occur without ``zero_based``.
 
     Raises:
-        UserError: If a file is missing or not what VOC describes, or
-            ``val_part`` is not between 0 and 1.
+        UserError: A file is missing or not in VOC's format, or ``val_part``
+            is not between 0 and 1.
     """
     if not 0 < val_part < 1:
         raise UserError(
-            f'--val-part {val_part:g} is no part of the images',
-            'name one between 0 and 1, such as 0.2',
+            f'--val-part {val_part:g} is not a fraction of the images',
+            'Give one between 0 and 1, such as 0.2.',
         )
     folder = root / 'Annotations'
     files = {
@@ -61,10 +64,10 @@ def read_voc(
     if not files:
         raise UserError(
             f'{folder} has no XML files',
-            'name the folder that holds Annotations/ and JPEGImages/',
+            'Give the folder that holds Annotations/ and JPEGImages/.',
         )
-    images = root / 'JPEGImages'
-    images = find_images(images, images.glob('*'))
+    img_dir = root / 'JPEGImages'
+    images = images_by_name(img_dir, img_dir.glob('*'))
     return {
         split: [_read_file(files[s], images, zero_based) for s in stems]
         for split, stems in _splits(root, files, val_part).items()
@@ -82,7 +85,7 @@ def _splits(
         return {'train': sorted(stems[count:]), 'val': sorted(stems[:count])}
     splits = {}
     for split, path in lists.items():
-        # Lists of one class have a second column, 1 or -1; names may have
+        # Lists of one class have a second column, 1 or -1. Names may contain
         # spaces.
         stems = [
             line if line in files else line.rsplit(maxsplit=1)[0]
@@ -92,7 +95,8 @@ def _splits(
         if missing := [s for s in stems if s not in files]:
             raise UserError(
                 f'{path} lists {missing[0]!r}, and '
-                f'{root / "Annotations" / missing[0]}.xml does not exist'
+                f'{root / "Annotations" / missing[0]}.xml does not exist',
+                'Add the file, or remove the line.',
             )
         splits[split] = stems
     return splits
@@ -104,31 +108,37 @@ def _read_file(
     try:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(f'{path} is not XML: {error}') from error
+        raise UserError(
+            f'{path} is not XML: {error}', 'Export the annotations again.'
+        ) from error
     image = images.get(path.stem)
     if image is None:
         raise UserError(
             f'{path} has no image {path.stem}.* in '
-            f'{path.parents[1] / "JPEGImages"}'
+            f'{path.parents[1] / "JPEGImages"}',
+            'Add the image, or remove the annotations.',
         )
     width, height = image_size(image)
     try:
-        said = [float(tree.findtext(f'size/{k}')) for k in ('width', 'height')]
+        size = [float(tree.findtext(f'size/{k}')) for k in ('width', 'height')]
     except (TypeError, ValueError):
-        said = [0, 0]  # nothing is said
-    if min(said) > 0 and said != [width, height]:
+        size = [0, 0]  # not given
+    if min(size) > 0 and size != [width, height]:
         raise UserError(
-            f'{path} is of a {said[0]:g}x{said[1]:g} image, and {image} is '
+            f'{path} is for a {size[0]:g}x{size[1]:g} image, and {image} is '
             f'{width}x{height} as OpenCV reads it',
-            'it may have been resized, or turned by its EXIF tag, after its '
-            'boxes were drawn; where they are right, remove <size>',
+            'The image may have been resized, or turned by its EXIF tag, '
+            'after its boxes were drawn. If the boxes are right, remove '
+            '<size>.',
         )
     labelled = LabelledImage(image, width, height)
     for i, node in enumerate(tree.iter('object')):
         name = (node.findtext('name') or '').strip()
         where = f'{path}: object {i + 1} ({name or "without a name"})'
         if not name:
-            raise UserError(f'{where}: <name> is missing or empty')
+            raise UserError(
+                f'{where}: <name> is missing or empty', 'Add it to the file.'
+            )
         x1, y1, x2, y2 = (
             _number(node, key, where)
             for key in ('xmin', 'ymin', 'xmax', 'ymax')
@@ -136,13 +146,14 @@ def _read_file(
         if x2 < x1 or y2 < y1:
             raise UserError(
                 f'{where}: the box ends before it begins: xmin {x1:g}, '
-                f'xmax {x2:g}, ymin {y1:g}, ymax {y2:g}'
+                f'xmax {x2:g}, ymin {y1:g}, ymax {y2:g}',
+                'Exchange the corners.',
             )
         if not zero_based and min(x1, y1) == 0:
             warnings.warn(
                 f'boxes of {path.parent} begin at 0, and corners count from '
-                '1 in VOC: if whoever wrote them counts from 0, every box is '
-                'a pixel off without --zero-based',
+                '1 in VOC. If the tool that wrote them counts from 0, every '
+                'box is off by one pixel without --zero-based',
                 stacklevel=2,
             )
         shift = 0 if zero_based else 1
@@ -150,7 +161,8 @@ def _read_file(
         if box is None:
             raise UserError(
                 f'{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no '
-                f'area inside the {width}x{height} image'
+                f'area inside the {width}x{height} image',
+                'Correct or remove it.',
             )
         ignore = (node.findtext('difficult') or '0').strip() == '1'
         labelled.objects.append(LabelledObject(name, box, ignore=ignore))
@@ -166,6 +178,7 @@ def _number(node: ElementTree.Element, key: str, where: str) -> float:
     if not math.isfinite(value):
         raise UserError(
             f'{where}: <bndbox><{key}> is '
-            + ('missing' if text is None else f'{text!r}, not a number')
+            + ('missing' if text is None else f'{text!r}, not a number'),
+            'Correct the file, or export the annotations again.',
         )
     return value

@@ -7,7 +7,7 @@
     images/train/*  images/val/*    labels/train/*.txt  labels/val/*.txt
 
 A line is ``class cx cy w h`` for a box, ``class x0 y0 x1 y1 x2 y2 ...`` for a
-polygon; coordinates are parts of the image's width and height.
+polygon; coordinates are fractions of the image's width and height.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mmext.datasets.converters.common import (
     LabelledImage,
     LabelledObject,
     clip_box,
-    find_images,
     image_size,
+    images_by_name,
     read_lines,
 )
 from mmext.errors import UserError
 
-SLACK = 0.01  # beyond the border, as part of the image: rounding of tools
+SLACK = 0.01  # fraction of the image beyond its border: tools round
 
 
 def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
@@ -36,21 +36,21 @@ def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
         root: The folder.
 
     Returns:
-        Split (train, val) -> images, and the names of the classes. An image
-        without a label file is one without objects.
+        ``train`` and ``val`` -> images, and the names of the classes. An
+        image without a label file has no objects.
 
     Raises:
-        UserError: If a file is missing or a line is not what YOLO describes.
+        UserError: A file is missing or a line is not in YOLO's format.
     """
     names = _names(root)
     splits = {}
     for split in ('train', 'val'):
         folder, labels = root / 'images' / split, root / 'labels' / split
-        images = find_images(folder, folder.rglob('*'))
+        images = images_by_name(folder, folder.rglob('*'))
         if not images:
             raise UserError(
                 f'{folder} has no images',
-                'YOLO data has images/{train,val}/ and labels/{train,val}/',
+                'YOLO data has images/{train,val}/ and labels/{train,val}/.',
             )
         files = {
             p.relative_to(labels).with_suffix('').as_posix(): p
@@ -58,11 +58,17 @@ def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
             if p.suffix.lower() == '.txt'
         }
         if not files:
-            raise UserError(f'{labels} has no label files')
+            raise UserError(
+                f'{labels} has no label files',
+                'YOLO data has images/{train,val}/ and labels/{train,val}/.',
+            )
         for name, path in files.items():
             # labelImg writes the class names beside the labels.
             if name not in images and path.name != 'classes.txt':
-                raise UserError(f'{path} has no image in {folder}')
+                raise UserError(
+                    f'{path} has no image in {folder}',
+                    'Add the image, or remove the labels.',
+                )
         splits[split] = [
             _read_file(files.get(name), image, names)
             for name, image in images.items()
@@ -75,27 +81,31 @@ def _names(root: Path) -> list[str]:
         try:
             content = yaml.safe_load(path.read_bytes())
         except yaml.YAMLError as error:
-            raise UserError(f'{path} is not YAML: {error}') from error
-        content = content if isinstance(content, dict) else {}
-        if 'kpt_shape' in content:  # whose lines would pass for polygons
             raise UserError(
-                f'{path} is of a data set of keypoints (kpt_shape)',
-                'boxes and polygons can be converted; leave the keypoints out',
+                f'{path} is not YAML: {error}', 'Correct the file.'
+            ) from error
+        content = content if isinstance(content, dict) else {}
+        if 'kpt_shape' in content:  # its lines would be read as polygons
+            raise UserError(
+                f'{path} describes keypoints (kpt_shape)',
+                'Only boxes and polygons can be converted; remove the '
+                'keypoints.',
             )
         names = content.get('names')
         if isinstance(names, dict):
             if set(names) != set(range(len(names))):
                 raise UserError(
                     f'{path}: the keys of names are {[*names]}, not 0 to '
-                    f'{len(names) - 1}'
+                    f'{len(names) - 1}',
+                    'Number the names without gaps.',
                 )
             names = [names[i] for i in range(len(names))]
         if isinstance(names, list) and names:
-            # YAML reads no, off and null as something else than words.
+            # YAML reads no, off and null as False and None.
             if odd := [n for n in names if type(n) in (bool, type(None))]:
                 raise UserError(
                     f'{path}: a name is {odd[0]!r}, not a word',
-                    'put it in quotes',
+                    'Put it in quotes.',
                 )
             return [str(name) for name in names]
     path = root / 'classes.txt'
@@ -103,8 +113,8 @@ def _names(root: Path) -> list[str]:
         return [line for line in read_lines(path) if line]
     raise UserError(
         f'{root} has no data.yaml with names: [...] and no classes.txt',
-        'write the class names, in the order of their numbers, to '
-        f'{path}, one a line',
+        'Write the class names in the order of their numbers to '
+        f'{path}, one a line.',
     )
 
 
@@ -129,22 +139,25 @@ def _read_line(
         label, values = int(fields[0]), [float(v) for v in fields[1:]]
     except ValueError:
         raise UserError(
-            f'{where}: {line!r} is not a class number and coordinates'
+            f'{where}: {line!r} is not a class number and coordinates',
+            'A line is `class cx cy w h`, or `class x0 y0 x1 y1 x2 y2 ...`.',
         ) from None
     if not 0 <= label < len(names):
         raise UserError(
             f'{where}: class {label}, and there are {len(names)} names '
-            f'(0 to {len(names) - 1}): {", ".join(names)}'
+            f'(0 to {len(names) - 1}): {", ".join(names)}',
+            'Correct the line, or add the names.',
         )
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise UserError(
-            f'{where}: {len(values)} coordinates: a box has 4, a polygon 6 '
-            'or more and an even number'
+            f'{where}: {len(values)} coordinates; a box has 4, a polygon an '
+            'even number of 6 or more',
+            'Correct the line.',
         )
     if outside := [v for v in values if not -SLACK <= v <= 1 + SLACK]:
         raise UserError(
             f'{where}: coordinate {outside[0]:g} is not in 0..1',
-            'YOLO divides by the width and the height of the image',
+            'YOLO divides by the width and the height of the image.',
         )
     polygon = None
     if len(values) == 4:
@@ -167,5 +180,8 @@ def _read_line(
         height,
     )
     if box is None:
-        raise UserError(f'{where}: the object has no area inside the image')
+        raise UserError(
+            f'{where}: the object has no area inside the image',
+            'Correct or remove the line.',
+        )
     return LabelledObject(names[label], box, polygon)

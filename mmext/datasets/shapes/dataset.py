@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
@@ -21,8 +23,9 @@ from mmext.errors import UserError, did_you_mean
 class ShapesDataset(CocoDataset):
     """Five classes of drawn shapes with boxes and masks.
 
-    The files are made on first use and kept in :func:`cache_dir`; see
-    :mod:`mmext.datasets.shapes.generate` for what is in them.
+    The files are generated on first use and kept in
+    :func:`~mmext.utils.cache.cache_dir`; see
+    :mod:`mmext.datasets.shapes.generate` for their content.
 
     Args:
         split: ``'train'`` or ``'val'``. Default: ``'train'``.
@@ -30,12 +33,12 @@ class ShapesDataset(CocoDataset):
         num_val: Validation images of the data set. Default: 80.
         seed: Any integer >= 0. Default: 0.
         size: Width and height of the images. Default: (256, 192).
-        **kwargs: Of mmdet's ``CocoDataset``: ``pipeline``, ``filter_cfg``,
-            ``test_mode``, ``indices``... but no paths.
+        **kwargs: Arguments of mmdet's ``CocoDataset`` except paths:
+            ``pipeline``, ``filter_cfg``, ``test_mode``, ``indices``...
 
     Raises:
-        UserError: For an unknown split, an argument out of range, or a cache
-            that cannot be written.
+        UserError: The split is unknown, an argument is out of range, or the
+            cache cannot be written.
 
     Example:
         >>> data = ShapesDataset(split='val', num_train=1, num_val=2)
@@ -52,12 +55,12 @@ class ShapesDataset(CocoDataset):
         num_val: int = 80,
         seed: int = 0,
         size: tuple[int, int] = (256, 192),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
             raise UserError(
                 f'ShapesDataset has no split {split!r}',
-                f'use one of {SPLITS}. {did_you_mean(split, SPLITS)}'.strip(),
+                f'Use one of {SPLITS}. {did_you_mean(split, SPLITS)}'.strip(),
             )
         root = cached_shapes(num_train, num_val, seed, tuple(size))
         ann_file = root / 'annotations' / f'instances_{split}.json'
@@ -70,21 +73,22 @@ class ShapesDataset(CocoDataset):
             },
             **kwargs,
         )
-        # For ShapesMetric. Given as `metainfo`, mmengine would read the file.
+        # For ShapesMetric. MMEngine would read the file if it were given as
+        # `metainfo`.
         self._metainfo['ann_file'] = str(ann_file)
 
 
 @METRICS.register_module()
 class ShapesMetric(CocoMetric):
-    """COCO AP on :class:`ShapesDataset`, whose files it finds by itself.
+    """COCO AP on :class:`ShapesDataset`, whose annotations it finds.
 
-    mmdet's ``CocoMetric`` wants the path of the annotations in the config,
-    where the cache folder is not known yet.
+    mmdet's ``CocoMetric`` needs the path of the annotations in the config,
+    which cannot know the cache folder.
     """
 
     @property
     def dataset_meta(self) -> dict | None:
-        """Meta information of the data set under evaluation."""
+        """Meta information of the data set that is evaluated."""
         return self._dataset_meta
 
     @dataset_meta.setter

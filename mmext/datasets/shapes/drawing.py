@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Outlines of shapes, their exact drawing, and exact polygons of masks.
 
-Vertices are rounded to a grid, and all that follows is integer arithmetic, so
-a picture drawn from the same numbers has the same pixels on every machine and
-under every version of an imaging library, which ``cv2.fillPoly`` and PIL do
-not promise.
+Vertices are rounded to a grid, and everything after that is integer
+arithmetic. The same numbers therefore give the same pixels on every machine,
+which ``cv2.fillPoly`` and PIL do not guarantee across versions.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import math
 import numpy as np
 
 SAMPLES = 4
-"""Samples per pixel along each axis; coverage is in 0..SAMPLES**2."""
+"""Samples per pixel along each axis; a coverage is 0 to SAMPLES**2."""
 UNIT = 4 * SAMPLES
 """Vertices are integers in steps of 1/UNIT pixel."""
 
 
 def _star(points: int, ratio: float) -> list[tuple[float, float]]:
-    """A star, or with ``ratio`` 1 a regular polygon of 2 * points sides."""
+    """Returns a star, or for ``ratio`` 1 a regular polygon."""
     turn = math.pi / points
     return [
         (r * math.sin(turn * i), -r * math.cos(turn * i))
@@ -37,7 +36,7 @@ OUTLINES = {
     'cross': [(1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3)]
     + [(-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1), (-1, -3)],
 }
-"""Corners of each class about the origin, at any scale."""
+"""Corners of each class around the origin, at any scale."""
 
 
 def outline(
@@ -47,14 +46,14 @@ def outline(
     angle: float = 0.0,
     stretch: float = 1.0,
 ) -> np.ndarray:
-    """Vertices of a shape, for :func:`coverage`.
+    """Returns the vertices of a shape, for :func:`coverage`.
 
     Args:
         name: One of ``OUTLINES``.
-        centre: x, y in pixels.
-        side: Square root of the shape's area, pixels.
-        angle: Rotation, radians.
-        stretch: Ratio of width to height before the rotation.
+        centre: x and y in pixels.
+        side: Square root of the shape's area, in pixels.
+        angle: Rotation in radians. Default: 0.
+        stretch: Ratio of width to height before the rotation. Default: 1.
     """
     points = np.array(OUTLINES[name])
     after = np.roll(points, -1, axis=0)
@@ -68,26 +67,26 @@ def outline(
 
 
 def area(vertices: np.ndarray) -> int:
-    """Whole pixels inside a polygon, wherever it lies."""
+    """Returns the area of a polygon, rounded down to pixels."""
     after = np.roll(vertices, -1, axis=0)
     cross = vertices[:, 0] * after[:, 1] - vertices[:, 1] * after[:, 0]
     return int(abs(cross.sum()) // (2 * UNIT**2))
 
 
 def coverage(vertices: np.ndarray, width: int, height: int) -> np.ndarray:
-    """How many of each pixel's samples lie inside a polygon (even-odd rule).
+    """Counts the samples of each pixel inside a polygon (even-odd rule).
 
     Args:
         vertices: (n, 2) integers x, y in steps of 1/UNIT pixel; the polygon
             may reach beyond the canvas.
-        width: Of the canvas, pixels.
-        height: Of the canvas, pixels.
+        width: Width of the canvas in pixels.
+        height: Height of the canvas.
 
     Returns:
         (height, width) integers from 0 (outside) to SAMPLES**2 (inside).
     """
     canvas = np.zeros((height, width), np.int32)
-    # Work in the polygon's own window, with whole pixels on every side.
+    # Work in the smallest window of full pixels around the polygon.
     low = np.clip(vertices.min(axis=0) // UNIT, 0, (width, height))
     high = np.clip(-(-vertices.max(axis=0) // UNIT), 0, (width, height))
     width, height = (high - low).tolist()
@@ -102,8 +101,8 @@ def coverage(vertices: np.ndarray, width: int, height: int) -> np.ndarray:
             continue
         if y0 > y1:
             x0, y0, x1, y1 = x1, y1, x0, y0
-        # Sample row j lies at step * j + step / 2; the edge owns [y0, y1)
-        # of them, and the sample that it crosses exactly is inside.
+        # Sample row j is at step * j + step / 2. The edge covers the rows in
+        # [y0, y1), and a sample exactly on the edge is inside.
         first = max(0, -((step // 2 - y0) // step))
         last = min(len(flips), -((step // 2 - y1) // step))
         if first >= last:
@@ -122,17 +121,17 @@ def coverage(vertices: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[list[int]]:
-    """Polygons along the pixels' edges that give back exactly this mask.
+    """Returns polygons along the pixels' edges that cover exactly this mask.
 
-    A region with a hole is cut in two through the hole, since a COCO
-    segmentation is a union of polygons and cannot subtract.
+    A region with a hole is cut in two through the hole, because a COCO
+    segmentation is a union of polygons.
 
     Args:
         mask: (h, w) booleans.
 
     Returns:
         COCO polygons ``[x0, y0, x1, y1, ...]`` in pixels. pycocotools
-        rasterises them to ``mask`` without a pixel's difference.
+        rasterises them to exactly ``mask``.
     """
     loops = _loops(mask)
     for loop in loops:
@@ -147,7 +146,7 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[int]]:
 
 
 def _doubled_area(loop: list[tuple[int, int]]) -> int:
-    """Shoelace sum: positive around a region, negative around a hole."""
+    """Returns twice the area: positive for a region, negative for a hole."""
     return sum(
         x0 * y1 - x1 * y0
         for (x0, y0), (x1, y1) in zip(loop, loop[1:] + loop[:1], strict=True)
@@ -155,11 +154,11 @@ def _doubled_area(loop: list[tuple[int, int]]) -> int:
 
 
 def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """Closed walks along pixel edges with the region on the right hand."""
+    """Returns closed paths along pixel edges, with the region on the right."""
     padded = np.pad(mask, 1)
     inner = padded[1:-1, 1:-1]
-    # Direction of the walk: where the region ends, and the edge's offset
-    # from the pixel's upper left corner.
+    # Direction of the path -> where the neighbouring pixel is, and the offset
+    # of the edge from the pixel's upper left corner.
     sides = {
         (1, 0): (padded[:-2, 1:-1], (0, 0)),
         (0, 1): (padded[1:-1, 2:], (1, 0)),
@@ -175,7 +174,7 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     loops = []
     for origin in sorted(leaving):
         while leaving[origin]:
-            # A right turn first keeps pixels that touch at a corner apart.
+            # Right turns first: pixels that touch at a corner stay apart.
             direction = min(leaving[origin])
             point, loop = origin, []
             while True:

@@ -1,23 +1,21 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """A generated COCO-format data set of drawn shapes.
 
-Five classes of filled shapes over a cluttered, noisy background, in objects
-that are small, medium and large by COCO's area ranges, overlapping and cut by
-the border. Meant for a first run on a machine without any data, and for tests.
+Five classes of filled shapes on a cluttered, noisy background. The objects are
+small, medium and large by COCO's area ranges, overlap, and are cut by the
+border. The data set is for a first run on a machine without data, and for
+tests.
 
-What the annotations say:
-
-- Masks, boxes and areas are those of the *visible* pixels, as COCO annotates:
-  a shape behind another, or beyond the border, ends where it is hidden. Every
-  shape keeps at least ``MIN_VISIBLE`` of its pixels.
-- The polygons follow the pixels' edges, so that pycocotools rasterises them to
-  the drawn mask exactly; ``bbox`` is the polygons' extent and ``area`` the
-  number of pixels.
+- Masks, boxes and areas are those of the *visible* pixels, as in COCO. At
+  least ``MIN_VISIBLE`` of the pixels of every shape are visible.
+- The polygons follow the edges of the pixels, so that pycocotools rasterises
+  them to exactly the drawn mask; ``bbox`` is the extent of the polygons and
+  ``area`` the number of pixels.
 - ``iscrowd`` is 0 everywhere.
 
-An image depends on the seed, its split and its index only, so a smaller data
-set of the same seed is a prefix of a larger one. Pictures are PNG files drawn
-in integer arithmetic: the same pixels on any machine.
+An image depends only on the seed, its split and its index, so that a smaller
+data set of the same seed is a prefix of a larger one. Images are PNG files
+drawn in integer arithmetic, with the same pixels on every machine.
 
     python -m mmext.datasets.shapes.generate --out data/shapes
 """
@@ -50,15 +48,15 @@ from mmext.utils.cache import cache_dir
 CLASSES = tuple(OUTLINES)
 SPLITS = ('train', 'val')
 VERSION = 1
-"""Raised when the same arguments give other pixels: caches do not mix."""
+"""Increased when the same arguments give other pixels; part of cache names."""
 MIN_VISIBLE = 0.6
 USUAL_COLOUR = 0.6
-"""Part of the objects of class i that have ``COLOURS[i]``."""
+"""Fraction of the objects of class i that have ``COLOURS[i]``."""
 MANIFEST = 'shapes.json'
 
-# Side of a square of the shape's area, in pixels, and how many an image has;
-# COCO's ranges are 32 and 96. What is hidden may move an object one range
-# down, so the ranges keep a distance from the upper bound only.
+# Square root of the area in pixels, and how many such shapes an image has.
+# COCO's ranges are divided at 32 and 96. An object with hidden pixels may move
+# one range down.
 SIZES = (
     ((104, 124), (0, 1)),
     ((38, 84), (1, 4)),
@@ -79,7 +77,7 @@ COLOURS = (
 
 
 def _blend(image: np.ndarray, alpha: np.ndarray, paint: np.ndarray) -> None:
-    """Lays ``paint`` over ``image`` in place; ``alpha`` is a coverage."""
+    """Paints on an image in place, where ``alpha`` is above 0."""
     full = SAMPLES**2
     touched = alpha > 0
     a = alpha[touched][:, None]
@@ -92,7 +90,7 @@ def _blend(image: np.ndarray, alpha: np.ndarray, paint: np.ndarray) -> None:
 def _background(
     rng: np.random.Generator, width: int, height: int
 ) -> np.ndarray:
-    """A gradient between two muted colours, with strokes and specks."""
+    """Draws a gradient of two muted colours with strokes and specks."""
     first, second = rng.integers(95, 165, (2, 3))
     ramp = np.arange(width)[None, :] * rng.integers(-4, 5)
     ramp = ramp + np.arange(height)[:, None] * rng.integers(-4, 5)
@@ -122,11 +120,11 @@ def _paint(
     height: int,
     ground: np.ndarray,
 ) -> np.ndarray:
-    """The class's usual colour or any that stands out; at times stripes."""
+    """Returns the usual colour of a class or another, at times in stripes."""
     colours = np.array(COLOURS)
     distance = np.abs(ground[:, None] - colours).sum(axis=2)
-    alike = (distance < 90).sum(axis=0)
-    free = np.flatnonzero(alike <= alike.min() + len(ground) // 50)
+    similar = (distance < 90).sum(axis=0)
+    free = np.flatnonzero(similar <= similar.min() + len(ground) // 50)
     usual = rng.random() < USUAL_COLOUR and label in free
     colour = colours[label if usual else rng.choice(free)]
     if rng.random() < 0.75:
@@ -143,27 +141,28 @@ def _paint(
 def draw(
     seed: int, split: str, index: int, size: tuple[int, int] = (256, 192)
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """One picture of the data set.
+    """Draws one image of the data set.
 
     Args:
-        seed: Of the data set.
+        seed: The seed of the data set.
         split: ``'train'`` or ``'val'``.
-        index: Of the picture within its split.
-        size: Width and height in pixels.
+        index: Number of the image in its split.
+        size: Width and height in pixels. Default: (256, 192).
 
     Returns:
-        Picture (h, w, 3) RGB uint8; map (h, w) with 0 for background and
-        i + 1 where object i is visible; the objects' indices in ``CLASSES``.
+        The image, (h, w, 3) RGB uint8; a map, (h, w), with 0 for background
+        and i + 1 where object i is visible; the indices of the objects'
+        classes in ``CLASSES``.
     """
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), index])
     width, height = size
     image = _background(rng, width, height)
     visible = np.zeros((height, width), np.int64)
     labels: list[int] = []
-    whole: list[int] = []
+    areas: list[int] = []
     for (low, high), (fewest, most) in SIZES:
         for _ in range(rng.integers(fewest, most + 1)):
-            for _ in range(20):  # places tried before the object is left out
+            for _ in range(20):  # attempts to place the object
                 label = int(rng.integers(len(CLASSES)))
                 side = rng.uniform(low, high)
                 margin = 0.35 * side
@@ -180,7 +179,7 @@ def draw(
                 mask = alpha * 2 >= SAMPLES**2
                 after = np.where(mask, len(labels) + 1, visible)
                 left = np.bincount(after.ravel(), minlength=len(labels) + 2)
-                if all(left[1:] >= MIN_VISIBLE * np.array([*whole, pixels])):
+                if all(left[1:] >= MIN_VISIBLE * np.array([*areas, pixels])):
                     break
             else:
                 continue
@@ -188,7 +187,7 @@ def draw(
             _blend(image, alpha, paint)
             visible = after
             labels.append(label)
-            whole.append(pixels)
+            areas.append(pixels)
     strength = int(rng.integers(2, 9))
     noise = rng.integers(-strength, strength + 1, (2, height, width, 3))
     image = np.clip(image + noise.sum(axis=0), 0, 255).astype(np.uint8)
@@ -196,7 +195,7 @@ def draw(
 
 
 def annotate(visible: np.ndarray, labels: list[int]) -> Iterator[dict]:
-    """COCO annotations of one picture, without their ids."""
+    """Yields the COCO annotations of one image, without their ids."""
     for i, label in enumerate(labels):
         mask = visible == i + 1
         polygons = mask_to_polygons(mask)
@@ -259,8 +258,8 @@ def _write_split(
     )
 
 
-def _is_whole(root: Path, spec: dict) -> bool:
-    """Whether ``root`` holds this data set with every file at its size."""
+def _is_complete(root: Path, spec: dict) -> bool:
+    """Returns whether ``root`` holds this data set, by the sizes of files."""
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         return manifest['spec'] == spec and all(
@@ -278,35 +277,34 @@ def write_shapes(
     seed: int = 0,
     size: tuple[int, int] = (256, 192),
 ) -> Path:
-    """Writes the data set to a folder, once.
+    """Writes the data set to a folder if it is not there.
 
-    The folder appears complete or not at all, however many processes ask for
-    it; one that has lost files, or was made with other arguments, is written
-    anew. One that holds anything else is left alone.
+    The folder is written completely or not at all, also if several processes
+    ask for it. It is written again if files are missing or if it was made with
+    other arguments.
 
     Args:
-        out: Folder to make: ``annotations/instances_{train,val}.json``,
+        out: The folder: ``annotations/instances_{train,val}.json``,
             ``train/``, ``val/`` and, for semantic segmentation,
             ``semantic/{train,val}/`` (0 background, class index + 1).
-        num_train: Training images.
-        num_val: Validation images.
-        seed: Any integer >= 0.
-        size: Width and height in pixels, at least 160 each.
+        num_train: Training images. Default: 320.
+        num_val: Validation images. Default: 80.
+        seed: Any integer >= 0. Default: 0.
+        size: Width and height in pixels, at least 160 each. Default:
+            (256, 192).
 
     Returns:
         ``out``.
 
     Raises:
-        UserError: For an argument out of range, or if ``out`` holds
-            something other than this data set.
+        UserError: An argument is out of range, or ``out`` holds other files.
     """
     if min(num_train, num_val) < 1 or seed < 0 or min(size) < 160:
         raise UserError(
-            'the shapes data set was asked for with '
-            f'num_train={num_train}, num_val={num_val}, seed={seed}, '
-            f'size={tuple(size)}',
-            'use num_train >= 1, num_val >= 1, seed >= 0 and a size of '
-            '160x160 or more, so that large objects fit',
+            f'the shapes data set cannot have num_train={num_train}, '
+            f'num_val={num_val}, seed={seed}, size={tuple(size)}',
+            'Use num_train >= 1, num_val >= 1, seed >= 0 and a size of '
+            '160x160 or more, so that large objects fit.',
         )
     out = Path(out).expanduser().absolute()
     spec = {
@@ -316,13 +314,13 @@ def write_shapes(
         'seed': seed,
         'size': list(size),
     }
-    if _is_whole(out, spec):
+    if _is_complete(out, spec):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    # The lock goes with its process, so whatever it finds half-written under
-    # these names is nobody's.
+    # The lock ends with its process, so incomplete folders of these names are
+    # left over from processes that were killed.
     with FileLock(out.parent / f'.{out.name}.lock'):
-        if _is_whole(out, spec):
+        if _is_complete(out, spec):
             return out
         if (
             out.exists()
@@ -331,7 +329,7 @@ def write_shapes(
         ):
             raise UserError(
                 f'{out} holds files that are not a shapes data set',
-                'name another folder, or empty this one',
+                'Give another folder, or empty this one.',
             )
         partial, stale = (
             out.parent / f'.{out.name}.{state}' for state in ('partial', 'old')
@@ -356,9 +354,37 @@ def write_shapes(
     return out
 
 
+def cached_shapes(
+    num_train: int = 320,
+    num_val: int = 80,
+    seed: int = 0,
+    size: tuple[int, int] = (256, 192),
+) -> Path:
+    """Returns the folder of the data set in the cache, where it is written.
+
+    See :func:`write_shapes` for the arguments.
+
+    Raises:
+        UserError: An argument is out of range, or the cache cannot be
+            written.
+    """
+    width, height = size
+    # With the version: an older generator keeps its own data.
+    name = (
+        f'shapes-v{VERSION}_{width}x{height}_{num_train}+{num_val}_seed{seed}'
+    )
+    try:
+        return write_shapes(cache_dir() / name, num_train, num_val, seed, size)
+    except OSError as error:
+        raise UserError(
+            f'the shapes data set could not be written to {cache_dir()}: '
+            f'{error}',
+            'Set the environment variable MMEXT_CACHE to a writable folder.',
+        ) from error
+
+
 @command
 def main() -> None:
-    """Writes the data set to a folder of one's own."""
     parser = argparse.ArgumentParser(
         description='Write the generated shapes data set in COCO format.'
     )
@@ -378,36 +404,3 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
-
-
-def cached_shapes(
-    num_train: int = 320,
-    num_val: int = 80,
-    seed: int = 0,
-    size: tuple[int, int] = (256, 192),
-) -> Path:
-    """Folder of the data set in the cache, written there if need be.
-
-    Args:
-        num_train: Training images.
-        num_val: Validation images.
-        seed: Any integer >= 0.
-        size: Width and height in pixels.
-
-    Raises:
-        UserError: An argument out of range, or a cache that cannot be
-            written.
-    """
-    width, height = size
-    # A newer generator must not replace data that an older one reads.
-    name = (
-        f'shapes-v{VERSION}_{width}x{height}_{num_train}+{num_val}_seed{seed}'
-    )
-    try:
-        return write_shapes(cache_dir() / name, num_train, num_val, seed, size)
-    except OSError as error:
-        raise UserError(
-            f'the shapes data set could not be written to {cache_dir()}: '
-            f'{error}',
-            'name a writable folder in the environment variable MMEXT_CACHE',
-        ) from error

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """The generated shapes for MMSegmentation.
 
-Not imported by ``import mmext``, which must not need mmseg; a config names
-this module in ``custom_imports``.
+A config names this module in ``custom_imports``: ``import mmext`` does not
+import it, because mmext does not require mmseg.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mmext.datasets.shapes.generate import CLASSES, COLOURS, cached_shapes
 class ShapesSegDataset(BaseSegDataset):
     """Background and five classes of drawn shapes, a label a pixel.
 
-    The files are made on first use, as for
-    :class:`~mmext.datasets.ShapesDataset`.
+    The files are generated on first use, as for
+    :class:`~mmext.datasets.shapes.dataset.ShapesDataset`.
 
     Args:
         split: ``'train'`` or ``'val'``. Default: ``'train'``.
@@ -26,11 +26,11 @@ class ShapesSegDataset(BaseSegDataset):
         num_val: Validation images of the data set. Default: 80.
         seed: Any integer >= 0. Default: 0.
         size: Width and height of the images. Default: (256, 192).
-        pipeline: Transforms.
+        pipeline: Transforms. Default: none.
         test_mode: Whether the data set is for testing. Default: False.
 
     Raises:
-        UserError: For an argument out of range, or a cache that cannot be
+        UserError: An argument is out of range, or the cache cannot be
             written.
     """
 

@@ -1,30 +1,37 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The data checks of mmext's tools, for whoever trains with other ones."""
+"""The data checks of mmext's tools, for runs that other tools start."""
 
 from __future__ import annotations
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmext.checks import preflight
-from mmext.checks.config import find_splits
+from mmext.checks.config import find_config_splits
+from mmext.checks.preflight import require_fit
+from mmext.utils.modules import unwrap
 
 
 @HOOKS.register_module()
 class CheckDataHook(Hook):
-    """Stops a run whose data cannot work, before its first iteration.
+    """Stops a run whose data cannot work before its first iteration.
 
-    mmext's own tools have looked before the runner existed; then this does
-    nothing. ``--skip-data-checks`` of theirs turns both off.
+    :func:`mmext.engine.launch.train` and ``test`` have checked the data
+    before the runner is built, if ``check_data`` is set. They set ``checked``
+    in both cases.
+
+    Attributes:
+        checked: Whether the hook does nothing.
 
     Raises:
-        UserError: What is wrong with the data, on the first process.
+        UserError: On the first process, with all errors in the data.
     """
 
     priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.checked = False
 
     def before_train(self, runner: Runner) -> None:
         """Checks training and validation data."""
@@ -36,10 +43,7 @@ class CheckDataHook(Hook):
 
     @master_only
     def _check(self, runner: Runner, stages: tuple[str, ...]) -> None:
-        splits = find_splits(runner.cfg, stages)
-        if tuple(splits) in preflight.CHECKED:
-            preflight.CHECKED.remove(tuple(splits))  # a later run is another
-            return
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        preflight.require_fit(runner.cfg, model, splits, runner.logger.info)
+        if not self.checked:
+            splits = find_config_splits(runner.cfg, stages)
+            model = unwrap(runner.model)
+            require_fit(runner.cfg, model, splits, runner.logger.info)

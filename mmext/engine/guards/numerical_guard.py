@@ -1,20 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Stops a training run at its first non-finite loss or gradient.
 
-The look is taken right before the optimiser's step, so the weights are still
-those that the step began with:
+The check is right before the step of the optimizer, so that the weights are
+still those that the step began with:
 
 - A loss term that is not finite makes its own gradient NaN, on the device.
-  Gradients are averaged over the processes, so all of them see it at the same
-  step and stop together; nothing is sent for it.
-- Where the gradients are clipped by their norm, MMEngine has read that norm
-  already, and where ``GradScaler`` scales the loss, it has looked itself;
-  steps that it skips are its way of finding a scale and no error. Otherwise
-  the norm is computed and read: the one wait for the device that this adds, a
-  moment before MMEngine reads the losses.
+  Gradients are averaged over the processes, so that all of them see it at the
+  same step and stop together without a message.
+- If gradients are clipped by their norm, MMEngine has read that norm already.
+  If ``GradScaler`` scales the loss, it has checked the gradients itself; the
+  steps that it skips while it looks for a scale are no error. Otherwise the
+  norm is computed and read. This is the only wait for the device that the
+  guard adds, shortly before MMEngine reads the losses.
 
-Of several optimisers (``OptimWrapperDict``) each is looked at before its own
-step; what the ones before it did in that iteration stays.
+Each of several optimizers (``OptimWrapperDict``) is checked before its own
+step. Steps of other optimizers in the same iteration are kept.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmext.engine.distributed import SharedError
 from mmext.engine.guards.replay import (
     Diagnosis,
     diagnose,
@@ -42,14 +43,14 @@ from mmext.engine.guards.replay import (
     save_step,
 )
 from mmext.engine.optimizers import members, step_is_done
-from mmext.errors import UserError
+from mmext.utils.modules import unwrap
 from mmext.utils.random_state import (
     random_state,
     random_state_kept,
     set_random_state,
 )
 
-#: Steps in a row that GradScaler may skip: from 2**16 down to 2**-4.
+#: Consecutive steps that GradScaler may skip: from 2**16 down to 2**-4.
 SCALER_SKIPS = 20
 
 
@@ -58,13 +59,17 @@ class NumericalGuardHook(Hook):
     """Stops at, or skips, a step whose loss or gradient is not finite.
 
     The message names the loss terms, the first layer, the images and the
-    learning rate. ``WORK_DIR/nonfinite_iter_N.pth`` keeps weights, batch and
+    learning rate. ``WORK_DIR/nonfinite_iter_N.pth`` stores weights, batch and
     random state for ``tools/misc/replay_step.py``.
 
     Args:
-        max_skips: Such steps in a row that are skipped, weights and batch
-            norm's statistics left as they were, before the run stops.
-            Default: 0, the first one stops it.
+        max_skips: How many consecutive steps are skipped before the run
+            stops. A skipped step changes neither the weights nor the
+            statistics of batch norms. Default: 0, the first such step stops
+            the run.
+
+    Raises:
+        SharedError: In all processes, at the same step.
     """
 
     priority = 'VERY_HIGH'
@@ -76,19 +81,19 @@ class NumericalGuardHook(Hook):
         self._begin()
 
     def _begin(self) -> None:
-        """Forgets the last step of the optimiser."""
+        """Resets the record of the current step of the optimizer."""
         self._stepped = self._bad = False
         self._batches: list[dict[str, Any]] = []
 
-    def before_train(self, runner) -> None:
-        """Looks in before every step of the optimiser from here on."""
-        model = _unwrapped(runner.model)
+    def before_train(self, runner: Runner) -> None:
+        """Registers the checks with the model and the optimizers."""
+        model = unwrap(runner.model)
         self._wrappers = members(runner.optim_wrapper)
         if len(self._wrappers) > 1 and any(map(_scaled, self._wrappers)):
             runner.logger.warning(
-                'NumericalGuardHook: of several optimisers, those whose loss '
-                'GradScaler scales are not watched: a step that it skips is '
-                'not told from one that was not due'
+                'NumericalGuardHook: of several optimizers, those whose loss '
+                'GradScaler scales are not checked, because a step that it '
+                'skips looks like one that was not due'
             )
         self._handles = [model.register_forward_hook(self._poison)]
         self._handles += [
@@ -99,16 +104,16 @@ class NumericalGuardHook(Hook):
         ]
         self._statistics = _Statistics(model)
 
-    def after_train(self, runner) -> None:
-        """Stops looking."""
+    def after_train(self, runner: Runner) -> None:
+        """Removes the checks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def before_train_iter(
-        self, runner, batch_idx: int, data_batch: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Keeps what the step depends on."""
+        """Keeps the batch and the random state of the step."""
         if not self._handles:
             return
         if not self._batches:
@@ -134,22 +139,22 @@ class NumericalGuardHook(Hook):
     ) -> None:
         self._stepped = True
         if (found := getattr(optimizer, 'found_inf', None)) is not None:
-            # A fused optimiser does what GradScaler does for the others.
+            # A fused optimizer does what GradScaler does for the others.
             self._stepped = not bool(found)
             return
         if not _gradients_finite(wrapper):
             self._bad = True
-            # An optimiser passes over parameters that have no gradient.
+            # Optimizers skip parameters that have no gradient.
             optimizer.zero_grad(set_to_none=True)
 
     def after_train_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Looks into a step that was not taken."""
+        """Handles a step that was not taken."""
         if not self._handles:
             return
         self._batches[-1]['losses'] = outputs or {}
@@ -158,13 +163,18 @@ class NumericalGuardHook(Hook):
         (first, *others) = self._wrappers
         scaled = not others and _scaled(first) and not self._stepped
         if self._bad or scaled:
-            self._look_into(runner, scaled)
+            self._handle(runner, scaled)
         else:
             self._skips = 0
         self._begin()
 
-    def _look_into(self, runner, scaled: bool) -> None:
-        """Stops, or says what was skipped; all processes come here."""
+    def _handle(self, runner: Runner, scaled: bool) -> None:
+        """Stops the run or skips the step; all processes call it.
+
+        Args:
+            runner: In training.
+            scaled: Whether GradScaler has skipped the step.
+        """
         terms = [non_finite_terms(b['losses']) for b in self._batches]
         self._skips += 1
         if (
@@ -176,27 +186,28 @@ class NumericalGuardHook(Hook):
         self._statistics.put_back()
         found = self._diagnose(runner)
         mine = any(terms) or any(found)
-        blamed = [i for i, m in enumerate(all_gather_object(mine)) if m] or [0]
+        bad = [i for i, m in enumerate(all_gather_object(mine)) if m] or [0]
         path = None
-        if runner.rank in blamed and (
+        if runner.rank in bad and (
             self._skips == 1 or self._skips > self.max_skips
         ):
             path = self._save(runner)
-        told = all_gather_object(self._tell(runner, terms, found))[blamed[0]]
+        texts = all_gather_object(self._describe(runner, terms, found))
+        text = texts[bad[0]]
         paths = [p for p in all_gather_object(path) if p]
         if self._skips <= self.max_skips:
             runner.logger.warning(
-                f'{told}\n  this step was skipped ({self._skips} in a row; '
+                f'{text}\n  this step was skipped ({self._skips} in a row; '
                 f'the run stops after {self.max_skips})'
-                + ''.join(f'\n  kept: {path}' for path in paths)
+                + ''.join(f'\n  saved: {path}' for path in paths)
             )
             return
         config = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
-        raise UserError(
-            told,
+        raise SharedError(
+            text,
             ''.join(
-                f'python tools/misc/replay_step.py {config} {path} runs the '
-                'step again.\n     '
+                f'python tools/misc/replay_step.py {config} {path} repeats '
+                'the step.\n     '
                 for path in paths
             )
             + 'A lower learning rate, a longer warm-up or '
@@ -206,9 +217,9 @@ class NumericalGuardHook(Hook):
             'skips such steps. --resume continues from the last checkpoint.',
         )
 
-    def _diagnose(self, runner) -> list[Diagnosis]:
-        """Runs the batches of the step again, in every process alike."""
-        model = _unwrapped(runner.model)
+    def _diagnose(self, runner: Runner) -> list[Diagnosis]:
+        """Runs the batches of the step again, in every process."""
+        model = unwrap(runner.model)
         found = []
         self._poisoning = False
         try:
@@ -222,13 +233,17 @@ class NumericalGuardHook(Hook):
             self._statistics.put_back()
         return found
 
-    def _tell(
-        self, runner, terms: list[dict[str, float]], found: list[Diagnosis]
+    def _describe(
+        self,
+        runner: Runner,
+        terms: list[dict[str, float]],
+        found: list[Diagnosis],
     ) -> str:
+        """Returns the message of this process."""
         rates = {
             f'{r:g}' for v in runner.optim_wrapper.get_lr().values() for r in v
         }
-        # Of accumulated batches, the first that is to blame.
+        # The first batch of the step that is not finite, if any.
         which = next(
             (i for i, _ in enumerate(terms) if terms[i] or found[i]), -1
         )
@@ -245,8 +260,9 @@ class NumericalGuardHook(Hook):
             ]
         )
 
-    def _save(self, runner) -> str | None:
-        model = _unwrapped(runner.model)
+    def _save(self, runner: Runner) -> str | None:
+        """Saves the step; returns the path, or None if that fails."""
+        model = unwrap(runner.model)
         wrapper = self._wrappers[0]
         name = f'nonfinite_iter_{runner.iter + 1}'
         if runner.world_size > 1:
@@ -281,7 +297,7 @@ class NumericalGuardHook(Hook):
 
 
 class _Statistics:
-    """What a forward pass changes even where the step is not taken."""
+    """The statistics of norms, which a forward pass changes."""
 
     def __init__(self, model: nn.Module) -> None:
         by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
@@ -301,19 +317,19 @@ class _Statistics:
 
 
 def _poisoned(loss: Tensor, gradient: Tensor) -> Tensor:
-    # The difference is 0 for what is finite and NaN for what is not.
+    # The difference is 0 for finite values and NaN for all others.
     return gradient + (loss - loss)
 
 
 def _scaled(wrapper: OptimWrapper) -> bool:
-    """Whether GradScaler looks at the gradients."""
+    """Returns whether GradScaler checks the gradients."""
     return hasattr(wrapper, 'loss_scaler')
 
 
 def _gradients_finite(wrapper: OptimWrapper) -> bool:
-    """Whether a step may be taken, asking the device only if need be."""
+    """Returns whether a step may be taken; waits for the device if needed."""
     if _scaled(wrapper):
-        return True  # it would not have come to the step
+        return True  # GradScaler would have skipped the step
     if wrapper.clip_grad_kwargs and wrapper.grad_name == 'grad_norm':
         norm = wrapper.message_hub.get_scalar('train/grad_norm').current()
         return math.isfinite(norm)
@@ -323,12 +339,6 @@ def _gradients_finite(wrapper: OptimWrapper) -> bool:
         for p in group['params']
         if p.grad is not None
     ]
-    # 20 times faster than the largest absolute value. A norm beyond 1.8e19
-    # overflows, and is as lost as an infinite one.
+    # The norm is 20 times faster than the largest absolute value. A norm
+    # beyond 1.8e19 overflows; such gradients are as useless as infinite ones.
     return math.isfinite(torch.nn.utils.get_total_norm(gradients))
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model):
-        model = model.module
-    return model

@@ -1,10 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""One training step, run again: where is its first non-finite value?
+"""Repeats a training step to find its first non-finite value.
 
-What a step depends on is its weights, its batch and the state of the random
-generators. ``NumericalGuardHook`` saves the three where a loss or gradient is
-not finite; ``tools/misc/replay_step.py``
-runs them again.
+A step depends on its weights, its batch and the state of the random
+generators. ``NumericalGuardHook`` saves all three if a loss or gradient is
+not finite, and ``tools/misc/replay_step.py`` repeats the step.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmext.checkpoints.files import replace_durably
+from mmext.checkpoints.files import writing
 from mmext.checkpoints.read import load
 from mmext.errors import UserError
 from mmext.models.build import build_model
@@ -31,15 +30,15 @@ from mmext.utils.random_state import set_random_state
 
 @dataclass
 class Diagnosis:
-    """The first non-finite value of a step, by where it was looked for.
+    """The first non-finite values of a step.
 
     Attributes:
-        weight: A parameter or buffer, before the step.
-        activation: A module's output, in order of the forward pass.
+        weight: The first parameter or buffer before the step.
+        activation: The first output of a module in the forward pass.
         losses: The loss terms that are not finite.
-        gradient: The gradient of a module's output, in order of the backward
-            pass; looked for where the losses are finite.
-        error: What the step stopped with instead, if it did.
+        gradient: The first gradient of a module's output in the backward
+            pass, which runs only if all losses are finite.
+        error: The exception that the step raised, if any.
     """
 
     weight: str | None = None
@@ -54,7 +53,7 @@ class Diagnosis:
         )
 
     def lines(self) -> list[str]:
-        """What was found, a line each."""
+        """Returns one line for each value that was found."""
         found = []
         if self.weight:
             found.append(f'already not finite before the step: {self.weight}')
@@ -66,12 +65,12 @@ class Diagnosis:
         if self.gradient:
             found.append(f'first in the backward pass: {self.gradient}')
         if self.error:
-            found.append(f'run again, the step stops with: {self.error}')
-        return found or ['run again, every value of the step is finite']
+            found.append(f'repeated, the step raises {self.error}')
+        return found or ['repeated, every value of the step is finite']
 
 
 def finite(value: Any) -> bool:
-    """Whether all floating-point numbers in nested containers are finite."""
+    """Returns whether all floating-point tensors in containers are finite."""
     return all(bool(t.isfinite().all()) for t in _tensors(value))
 
 
@@ -86,7 +85,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def non_finite_terms(losses: Mapping[str, Any]) -> dict[str, float]:
-    """The loss terms that are not finite; the total only if no term is."""
+    """Returns the loss terms that are not finite, or else the total."""
     found = {
         name: float(sum(t.sum() for t in _tensors(value)))
         for name, value in losses.items()
@@ -101,13 +100,14 @@ def diagnose(
     data: Any,
     context: AbstractContextManager | None = None,
 ) -> Diagnosis:
-    """Runs a step forward and backward; no weight is changed.
+    """Runs a step forward and backward without changing the weights.
 
     Args:
-        model: The detector, not wrapped. Its gradients are lost and the
-            statistics of its batch norms go on.
-        data: A batch as the loader gives it.
-        context: Of the forward pass: mixed precision. Default: none.
+        model: The detector, not wrapped. Its gradients are cleared, and the
+            statistics of its batch norms are updated.
+        data: A batch of the loader.
+        context: The context of the forward pass, for mixed precision.
+            Default: none.
     """
     found = Diagnosis()
     for name, value in model.state_dict().items():
@@ -127,7 +127,7 @@ def diagnose(
         if not found.losses:
             model.parse_losses(losses)[0].backward()
     except Exception as error:
-        # Whatever a network does with values that are not finite.
+        # Layers may raise anything if they get values that are not finite.
         found.error = f'{type(error).__name__}: {error}'.splitlines()[0]
     finally:
         for handle in handles:
@@ -145,7 +145,7 @@ def _look(
 
     def look_back(gradient: Tensor) -> None:
         if found.gradient is None and not finite(gradient):
-            found.gradient = f'what comes back to {where}'
+            found.gradient = f'the gradient of the output of {where}'
 
     for tensor in _tensors(output):
         if tensor.requires_grad:
@@ -153,7 +153,7 @@ def _look(
 
 
 def images_of(data: Any) -> list[str]:
-    """Ids and paths of a batch's images, as far as it knows them."""
+    """Returns ids and paths of a batch's images, if it contains them."""
     samples = data.get('data_samples') if isinstance(data, Mapping) else None
     found = []
     for sample in samples or ():
@@ -164,28 +164,24 @@ def images_of(data: Any) -> list[str]:
 
 
 def save_step(path: Path, content: dict[str, Any]) -> None:
-    """Writes a step whole or not at all.
+    """Writes a step completely or not at all.
 
     Args:
         path: The file.
         content: ``meta``, ``state_dict`` and ``batches``, a list of
             dictionaries of ``data`` and ``random_state``.
     """
-    temporary = path.with_name(f'{path.name}.tmp')
-    try:
-        torch.save(content, temporary)
-        replace_durably(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as part:
+        torch.save(content, part)
 
 
 def load_step(path: str | Path) -> dict[str, Any]:
-    """Reads what :func:`save_step` wrote, running nothing that is in it.
+    """Reads a file of :func:`save_step` without running code in it.
 
     Raises:
-        UserError: No such file, or not a saved step.
+        UserError: The file does not exist or is not a saved step.
     """
-    # What a loader's batch is made of.
+    # The types in a batch of a loader.
     kinds = [set, bytes, BaseDataElement, *_subclasses(BaseDataElement)]
     try:
         from mmdet.structures.bbox import BaseBoxes
@@ -210,28 +206,32 @@ def _subclasses(cls: type) -> set[type]:
 
 
 def replay(
-    cfg: Config, path: str | Path, device: str = 'cpu'
+    cfg: Config, step: str | Path | dict[str, Any], device: str = 'cpu'
 ) -> list[Diagnosis]:
-    """Runs a saved step again: one diagnosis a batch of it.
+    """Repeats a saved step.
 
     Args:
-        cfg: The run's config.
-        path: The file that the guard wrote.
-        device: Where to run it. Default: the CPU.
+        cfg: The config of the run.
+        step: The file that the guard wrote, or what :func:`load_step`
+            returned for it.
+        device: Where to run it. Default: ``'cpu'``.
+
+    Returns:
+        One diagnosis for each batch of the step.
 
     Raises:
-        UserError: The file is no saved step, or of another model.
+        UserError: The file is not a saved step, or one of another model.
     """
-    content = load_step(path)
+    content = step if isinstance(step, dict) else load_step(step)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = build_model(cfg.model)
     try:
         model.load_state_dict(content['state_dict'])
     except RuntimeError as error:
         raise UserError(
-            f'{path} is a step of another model than the config: '
+            'the saved step is of another model than the config: '
             f'{str(error).splitlines()[-1].strip()}',
-            "Give the config that lies in the run's work folder.",
+            "Give the config from the run's work dir.",
         ) from error
     model.to(device)
     found = []

@@ -4,32 +4,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from torch import nn
+from mmengine.runner import Runner
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmext.engine.lr_scaling import lr_scaling
+from mmext.utils.modules import unwrap
 
 
 @HOOKS.register_module()
 class StartChecksHook(Hook):
-    """Warns of what would cost a run its result; stops nothing.
+    """Warns of settings that would spoil the result of a run.
 
-    - A learning rate for another total batch than the run has.
-    - SyncBN that ``norm_eval`` keeps from synchronising, and batch norm that
-      learns its statistics from one image.
-    - A disk that cannot hold the checkpoints that will be written.
+    - A learning rate for another total batch size.
+    - SyncBN that does not synchronise because of ``norm_eval``, and batch
+      norm that computes its statistics from one image.
+    - A disk that is too small for the checkpoints of the run.
     """
 
     priority = 'LOW'
 
-    def before_train(self, runner) -> None:
-        """Checks once."""
+    def before_train(self, runner: Runner) -> None:
+        """Logs the warnings."""
         for warning in (
             learning_rate_warning(runner),
             *norm_warnings(runner.model, _images(runner), runner.world_size),
@@ -39,23 +41,23 @@ class StartChecksHook(Hook):
                 runner.logger.warning(warning)
 
 
-def learning_rate_warning(runner) -> str | None:
-    """The arithmetic, where the config's rate is for another batch."""
+def learning_rate_warning(runner: Runner) -> str | None:
+    """Warns if the config's rate is meant for another total batch size."""
     if (runner.cfg.get('auto_scale_lr') or {}).get('enable'):
         return None
     scaling = lr_scaling(runner.cfg, runner.world_size)
     if scaling is None or scaling.factor == 1:
         return None
     return (
-        f'{scaling}. It is not scaled: --auto-scale-lr does '
-        f'it, or --cfg-options optim_wrapper.optimizer.lr={scaling.lr:g}'
+        f'{scaling}. It is not scaled: use --auto-scale-lr, '
+        f'or --cfg-options optim_wrapper.optimizer.lr={scaling.lr:g}'
     )
 
 
-def _images(runner) -> int:
-    """Images of one forward pass of one process."""
+def _images(runner: Runner) -> int:
+    """Returns the images of a process in a forward pass; 0 if not known."""
     loader = runner.train_dataloader
-    # A loader with a batch sampler, as all of mmdet's, has no size itself.
+    # A loader with a batch sampler, as mmdet's, has no batch size itself.
     for owner in (loader, getattr(loader, 'batch_sampler', None)):
         if size := getattr(owner, 'batch_size', None):
             return size
@@ -63,15 +65,14 @@ def _images(runner) -> int:
 
 
 def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
-    """What batch norm in training would do with these batches.
+    """Warns of batch norms that do not suit the batches.
 
     Args:
         model: The model, wrapped or not; it is put in training mode.
-        images: Of a forward pass; 0 where that is not known.
-        processes: That share a batch.
+        images: Images of a process in a forward pass; 0 if not known.
+        processes: Processes of the run.
     """
-    while is_model_wrapper(model):
-        model = model.module
+    model = unwrap(model)
     model.train()
     idle, small = [], []
     for name, module in model.named_modules():
@@ -80,7 +81,7 @@ def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
         synchronised = 'SyncB' in type(module).__name__ and processes > 1
         if 'SyncB' in type(module).__name__ and not module.training:
             idle.append(name)
-        # The heads of a second stage see hundreds of regions, not images.
+        # The heads of a second stage get hundreds of regions, not images.
         alone = images * (processes if synchronised else 1) == 1
         if module.training and alone and not name.startswith('roi_head'):
             small.append(name)
@@ -88,24 +89,26 @@ def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
     if idle:
         warnings.append(
             f'SyncBN: {len(idle)} layers ({idle[0]}, ...) are in evaluation '
-            'mode and will not synchronise anything: norm_eval=True or '
+            'mode and do not synchronise: norm_eval=True or '
             "frozen_stages keeps their statistics. Use norm_cfg=dict(type='BN'"
             ') with norm_eval=True, or SyncBN with norm_eval=False'
         )
     if small:
-        warnings.append(
-            f'Batch norm: {len(small)} layers ({small[0]}, ...) learn their '
-            'statistics from one image a process: they are noise. Set '
+        text = (
+            f'Batch norm: {len(small)} layers ({small[0]}, ...) compute their '
+            'statistics from one image in each process: they are noise. Set '
             'norm_eval=True (with pre-trained weights), '
             'train_dataloader.batch_size=2 or more, or norm_cfg=dict('
             "type='GN', num_groups=32)"
-            + ("; with several processes sync_bn='torch'" * (processes > 1))
         )
+        if processes > 1:
+            text += "; with several processes sync_bn='torch'"
+        warnings.append(text)
     return warnings
 
 
-def expected_bytes(runner) -> int:
-    """Size of a checkpoint, from the model and its optimiser."""
+def expected_bytes(runner: Runner) -> int:
+    """Returns the size of a checkpoint, from the model and its optimizer."""
     model = runner.model
     weights = sum(t.numel() * t.element_size() for t in _tensors(model))
     trained = sum(
@@ -116,41 +119,43 @@ def expected_bytes(runner) -> int:
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
     states = 0
     if optimizer is not None:
-        # One more tensor a weight for momentum, two for Adam's moments.
+        # Each weight has one more tensor for momentum, or two for Adam.
         states = 2 if 'Adam' in type(optimizer).__name__ else 1
         if isinstance(optimizer, torch.optim.SGD):
             states = int(optimizer.defaults['momentum'] > 0)
-    averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks)
-    return weights * (1 + averaged) + trained * states
+    if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        weights *= 2
+    return weights + trained * states
 
 
-def _tensors(model: nn.Module):
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
 
 
-def checkpoints_to_come(runner) -> int:
-    """How many more files the run will add to its folder."""
+def checkpoints_to_come(runner: Runner) -> int:
+    """Returns how many more checkpoints the run will add to its folder."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.interval > 0:
             done, last = runner.iter, runner.max_iters
             if hook.by_epoch:
                 done, last = runner.epoch, runner.max_epochs
             count = last // hook.interval - done // hook.interval
-            count += bool(hook.save_last and last % hook.interval)
+            if hook.save_last and last % hook.interval:
+                count += 1
             if hook.max_keep_ckpts > 0:
-                # One more, since a new one is whole before an old one goes.
+                # A new file is complete before an old one is removed.
                 count = min(count, hook.max_keep_ckpts + 1)
             return count
     return 0
 
 
-def disk_warning(runner, size: int) -> str | None:
-    """Whether the disk holds what is still to be written.
+def disk_warning(runner: Runner, size: int) -> str | None:
+    """Warns if the disk is too small for the checkpoints of the run.
 
     Args:
         runner: In training.
-        size: Of a checkpoint, in bytes.
+        size: Size of a checkpoint, in bytes.
     """
     folder = Path(runner.work_dir)
     free = shutil.disk_usage(folder).free
@@ -159,10 +164,11 @@ def disk_warning(runner, size: int) -> str | None:
         return None
     fit = free // size
     return (
-        f'Disk: {_megabytes(free)} are free in {folder}; {count} more '
-        f'checkpoints of {_megabytes(size)} each = {_megabytes(size * count)} '
-        f'are to come, and it is full after {fit} of them. Free some space, '
-        'or --cfg-options default_hooks.checkpoint.max_keep_ckpts='
+        f'Disk: {_megabytes(free)} are free in {folder}. The run will write '
+        f'{count} more checkpoints of {_megabytes(size)} each = '
+        f'{_megabytes(size * count)}: the disk is full after {fit} of them. '
+        'Free some space, or use --cfg-options '
+        'default_hooks.checkpoint.max_keep_ckpts='
         f'{max(min(fit - 1, 3), 1)}'
     )
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A yes or no that all processes of a run come to know at the same step."""
+"""A yes or no that all processes of a run learn at the same step."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor
 
 
 class Agreement:
-    """Whether any process wants something.
+    """Answers whether any process of a run has said yes.
 
-    Each process asks at the same places of the run. What it wants is sent
-    while its next step runs and read when it asks again, so that nobody waits:
-    the answer is the one to the question before. One process answers itself.
+    All processes ask at the same places of the run. Each value is sent while
+    the next step runs and read at the next question, so that no process
+    waits: an answer belongs to the question before. In a run of one process
+    the answer is its own value.
 
-    Over NCCL reading it waits for the device, as MMEngine has done just before
-    when it read the losses.
+    Over NCCL, reading an answer waits for the device. MMEngine has waited for
+    it just before, when it read the losses.
     """
 
     def __init__(self) -> None:
         self._work: dist.Work | None = None
         # One tensor for all questions, kept as long as this object: gloo's
-        # thread, which lets go of it last, would else want Python's lock to
-        # free it, and abort the process where that is just ending.
+        # thread releases it last. If it then had to free the tensor, it would
+        # need Python's lock, and would abort a process that is ending.
         self._flag: Tensor | None = None
 
     def any(self, mine: bool, at_once: bool = False) -> bool:
-        """Whether any process had said yes when it last asked.
+        """Returns whether any process said yes to the last question.
 
         Args:
-            mine: What this process says now.
-            at_once: Whether to wait for what the others say now, and to leave
-                nothing on its way. Default: False.
+            mine: The value of this process.
+            at_once: Whether to wait for the values of this question too, so
+                that no message is in flight afterwards. Default: False.
         """
         if get_world_size() == 1:
             return mine
@@ -47,11 +48,13 @@ class Agreement:
         self._work = dist.all_reduce(
             self._flag, dist.ReduceOp.MAX, async_op=True
         )
-        return self._read() or answer if at_once else answer
+        if at_once:
+            answer = self._read() or answer
+        return answer
 
     def close(self) -> None:
-        """Waits for what is on its way: a process must not end before."""
-        with contextlib.suppress(RuntimeError):  # the other side is gone
+        """Waits for the message in flight; a process must not end before."""
+        with contextlib.suppress(RuntimeError):  # the other process has ended
             self._read()
 
     def _read(self) -> bool:

@@ -1,16 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What MMEngine's checkpoints leave out, so that a resumed run ends alike.
+"""Saves what MMEngine's checkpoints do not store, for an exact resume.
 
-- A checkpoint from the middle of an epoch: MMEngine would begin that epoch
-  anew. Here the batches that were done are passed over, and the generators of
-  random numbers go on where they stopped.
-- The order of the images where no seed is given: it is the checkpoint's seed
-  that counts, and MMEngine's sampler has another one by then.
-- Gradients that are gathered for a step that is not due, where an epoch's
-  batches are no multiple of ``accumulative_counts``; of one process.
-- ``EarlyStoppingHook``'s patience: MMEngine would begin counting anew.
+- Checkpoints within an epoch: MMEngine starts that epoch again. Here the
+  batches that were trained on are skipped, and the generators of random
+  numbers continue from their saved state.
+- The order of the images without a given seed: MMEngine restores the seed of
+  the checkpoint after the sampler was built with another one.
+- Gradients that are accumulated for a later step, if the batches of an epoch
+  are no multiple of ``accumulative_counts``; for one process.
+- The patience of ``EarlyStoppingHook``: MMEngine starts to count again.
 - Whether the step was validated: a checkpoint that is written after the
-  validation, as that of a new best one is, has all that came of it.
+  validation, such as that of a new best one, has its results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from mmengine.dist import all_gather_object
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmext.engine.optimizers import step_is_done
@@ -31,34 +31,35 @@ KEY = 'mmext_resume'
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """An epoch loop that can go on in the middle of an epoch.
+    """An epoch loop that can resume in the middle of an epoch.
 
-    The arguments are those of ``EpochBasedTrainLoop``, for which
-    ``ReliableRunner`` takes this one.
+    ``ReliableRunner`` uses it instead of ``EpochBasedTrainLoop`` and with the
+    same arguments.
     """
 
     _done = 0
     _state: dict[str, Any] | None = None
 
     def resume_within(self, done: int, state: dict[str, Any] | None) -> None:
-        """Passes over the first batches of the next epoch to run.
+        """Skips the first batches of the next epoch.
 
-        They are loaded all the same: what a worker draws for a batch depends
-        on the batches before it.
+        They are loaded nevertheless, because the random numbers of a worker
+        depend on the batches that it has loaded before.
 
         Args:
             done: Batches of that epoch that were trained on.
-            state: Of the random generators after them. Default: unknown.
+            state: The state of the random generators after them; None if it
+                is not known.
         """
         self._done, self._state = done, state
 
     def run_epoch(self) -> None:
-        """One epoch, or the rest of one."""
+        """Runs an epoch, or the rest of one."""
         super().run_epoch()
         self._done = 0
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """One step, unless it was done before the run broke off."""
+        """Runs a step, unless it was done before the run was stopped."""
         if idx >= self._done:
             super().run_iter(idx, data_batch)
         elif idx == self._done - 1 and self._state is not None:
@@ -67,13 +68,14 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Saves and restores what MMEngine's checkpoints leave out.
+    """Saves and restores what MMEngine's checkpoints do not store.
 
-    Bit for bit on the CPU, over several processes too: all of them are asked
-    (:meth:`gather`) where one within an epoch is about to be saved.
+    The resumed run equals the undisturbed one bit for bit on the CPU, with
+    several processes too: before a checkpoint within an epoch is saved, it
+    collects the state of all processes (:meth:`gather`).
     """
 
-    priority = 'LOW'  # after whom a validation changes, before CheckpointHook
+    priority = 'LOW'  # after hooks that use a validation, before saving
 
     def __init__(self) -> None:
         self._done = 0
@@ -81,44 +83,46 @@ class ExactResumeHook(Hook):
         self._loaded: dict[str, Any] = {}
         self._processes: list[dict[str, Any]] = []
 
-    def gather(self, runner) -> None:
-        """Collects, for the next checkpoint, what each process alone knows.
+    def gather(self, runner: Runner) -> None:
+        """Collects the state of each process for the next checkpoint.
 
-        All of them call it: the state of its random generators, and, from the
-        second on, the statistics that are averaged only when an epoch ends.
+        All processes must call it. The state is that of the random generators
+        and, except for the first process, the statistics that are averaged
+        only at the end of an epoch.
         """
         buffers = {} if runner.rank == 0 else _statistics(runner.model)
         self._processes = all_gather_object(
             {'random_state': random_state(), 'buffers': buffers}
         )
 
-    def before_run(self, runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         """Notes the seed that the sampler was built with."""
         self._drawn = runner.seed
 
-    def before_train(self, runner) -> None:
-        """Sets the loop to the batch that is next."""
+    def before_train(self, runner: Runner) -> None:
+        """Restores gradients and sets the loop to the next batch."""
         loop = runner.train_loop
         batches = getattr(loop.dataloader, 'batch_sampler', None)
         sampler = getattr(batches, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._drawn:
             sampler.seed = runner.seed
         for name, value in self._loaded.get('gradients', {}).items():
-            runner.model.get_parameter(name).grad = value
+            parameter = runner.model.get_parameter(name)
+            parameter.grad = value.to(parameter.device)
         done = self._loaded.get('batches_done', 0)
         if not done or not isinstance(loop, ResumableEpochLoop):
             return
         if self._loaded['batches'] != len(loop.dataloader):
             runner.logger.warning(
                 f'The checkpoint is from the middle of an epoch of '
-                f'{self._loaded["batches"]} batches, and now it has '
-                f'{len(loop.dataloader)}: epoch {loop.epoch + 1} begins anew'
+                f'{self._loaded["batches"]} batches, but an epoch now has '
+                f'{len(loop.dataloader)}: epoch {loop.epoch + 1} starts again'
             )
             loop._iter = loop.epoch * len(loop.dataloader)
             return
         runner.logger.info(
             f'Resuming within epoch {loop.epoch + 1}: its first {done} of '
-            f'{len(loop.dataloader)} batches are loaded and passed over'
+            f'{len(loop.dataloader)} batches are loaded and skipped'
         )
         processes = dict(enumerate(self._loaded['processes']))
         mine = processes.get(runner.rank, {})
@@ -127,41 +131,46 @@ class ExactResumeHook(Hook):
             runner.model.get_buffer(name).copy_(value)
 
     def before_train_iter(
-        self, runner, batch_idx: int, data_batch: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Counts."""
+        """Counts the batches of the epoch."""
         self._done = batch_idx + 1
 
     def after_train_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Asks all processes where CheckpointHook is about to save."""
+        """Collects the states if CheckpointHook is about to save."""
         if runner.world_size > 1 and any(
             isinstance(hook, CheckpointHook) and _saves_now(hook, runner)
             for hook in runner.hooks
         ):
             self.gather(runner)
 
-    def after_train_epoch(self, runner) -> None:
-        """Begins to count anew: what is saved from here on has the epoch."""
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Resets the count: checkpoints now contain the complete epoch."""
         self._done = 0
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Notes it."""
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Notes the step that was validated."""
         self._validated = runner.iter
 
     @property
-    def may_lack_validation(self) -> bool:
-        """Whether the resumed checkpoint has no validation of its step."""
-        known = 'validated', 'batches_done'
-        return not any(self._loaded.get(key) for key in known)
+    def may_need_validation(self) -> bool:
+        """Whether the resumed checkpoint may have no validation results."""
+        return not (
+            self._loaded.get('validated') or self._loaded.get('batches_done')
+        )
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Adds its own to a checkpoint that can be resumed."""
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the state to a checkpoint that can be resumed."""
         if 'optimizer' not in checkpoint:
             return
         loop = runner.train_loop
@@ -189,8 +198,10 @@ class ExactResumeHook(Hook):
         self._processes = []
         checkpoint[KEY] = extra
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Takes its own from a checkpoint that is resumed."""
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restores the state from a checkpoint that is resumed."""
         if not runner._resume:
             return
         self._loaded = checkpoint.get(KEY, {})
@@ -205,7 +216,7 @@ class ExactResumeHook(Hook):
 
 
 def _statistics(model: nn.Module) -> dict[str, Tensor]:
-    """What SyncBuffersHook averages: the running statistics of norms."""
+    """Returns what SyncBuffersHook averages: running statistics of norms."""
     return {
         name: value.cpu()
         for name, value in model.named_buffers()
@@ -213,13 +224,13 @@ def _statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _saves_now(hook: CheckpointHook, runner) -> bool:
-    """Whether it saves after this iteration, by its own conditions."""
+def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
+    """Returns whether the hook saves after this iteration."""
     return not hook.by_epoch and (
         hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
         or (hook.save_last and hook.is_last_train_iter(runner))
     )
 
 
-def _early_stopping(runner) -> list[EarlyStoppingHook]:
+def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
     return [h for h in runner.hooks if isinstance(h, EarlyStoppingHook)]

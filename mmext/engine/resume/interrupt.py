@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Ctrl-C, and a cluster's SIGTERM, save a checkpoint before they end a run."""
+"""Saves a checkpoint when Ctrl-C or a cluster's SIGTERM ends a run."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmext.engine.optimizers import step_is_done
 from mmext.engine.resume.agreement import Agreement
 from mmext.engine.resume.exact_resume import ExactResumeHook
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: torchrun repeats a signal at once; a user who means it takes longer.
-REPEATED = 1.0  # seconds
+#: A second signal within this time, in seconds, is torchrun's repetition of
+#: the first one and does not count.
+REPEATED = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to stop and has saved what it had."""
+    """A run was asked to stop and has saved the checkpoint that it names."""
 
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """Ends a run after the step it is in, with a checkpoint.
+    """Saves and ends a run after the current step.
 
-    A second Ctrl-C, a second later or more, ends it at once. Several processes
-    stop at the same step, whichever of them the signal reached: the one after
-    the step in which it came. The first saves for all.
+    A second Ctrl-C, at least a second later, ends the run at once. Several
+    processes stop at the same step, whichever of them got the signal: the
+    step after the one in which it came. The first process saves.
     """
 
-    priority = 'LOWEST'  # after all that belongs to the step
+    priority = 'LOWEST'  # after everything that belongs to the step
 
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
@@ -45,8 +46,8 @@ class InterruptHook(Hook):
         self._training = self._agreed = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def before_train(self, runner) -> None:
-        """Listens from here on."""
+    def before_train(self, runner: Runner) -> None:
+        """Installs the signal handlers."""
         self._training, self._agreed = True, False
         self._asked = None
         if threading.current_thread() is threading.main_thread():
@@ -56,7 +57,7 @@ class InterruptHook(Hook):
                 self._before[number] = signal.signal(number, self._ask)
 
     def stop_listening(self) -> None:
-        """Gives the signals back; called by the runner, however it ends."""
+        """Restores the signal handlers; the runner calls this at its end."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -70,22 +71,22 @@ class InterruptHook(Hook):
             self._asked, self._when = signal.Signals(number), now
             if self._rank == 0:
                 self._logger.warning(
-                    f'{self._asked.name}: saving after this step; once more '
-                    'to stop without saving'
+                    f'{self._asked.name}: saving after this step; send it '
+                    'again to stop without saving'
                 )
         elif now - self._when > REPEATED:
-            self._training = False  # whatever the others do
+            self._training = False  # do not wait for the other processes
             self.stop_listening()
             raise KeyboardInterrupt
 
     def after_train_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Saves and stops, unless gradients are still being gathered."""
+        """Saves and stops, unless gradients are being accumulated."""
         if not self._heard():
             return
         loop = runner.train_loop
@@ -95,14 +96,14 @@ class InterruptHook(Hook):
         if step_is_done(runner.optim_wrapper) and not ends:
             self._stop(runner, f'iter_{runner.iter + 1}.pth', by_epoch=False)
 
-    def after_train_epoch(self, runner) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:
         """Saves and stops at the end of an epoch."""
         if self._heard(at_once=True):
             name = f'epoch_{runner.epoch + 1}.pth'
             self._stop(runner, name, by_epoch=True)
 
-    def before_val_epoch(self, runner) -> None:
-        """Finds how many batches every process validates at least."""
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Finds the number of batches that every process validates."""
         if self._training:
             batches = torch.tensor(len(runner.val_dataloader))
             all_reduce(batches, 'min')
@@ -110,12 +111,12 @@ class InterruptHook(Hook):
 
     def after_val_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Stops if the step that is validated was saved before."""
+        """Stops if the step that is being validated has been saved."""
         if not self._training or batch_idx >= self._shared:
             return
         if self._heard():
@@ -124,20 +125,22 @@ class InterruptHook(Hook):
             if saved and Path(saved).name in steps:
                 raise Interrupted(saved)
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
         """Saves and stops after a validation."""
         if self._heard(at_once=True):
             meta = {'epoch': runner.epoch, 'iter': runner.iter}
             self._stop(runner, f'iter_{runner.iter}.pth', meta=meta)
 
     def _heard(self, at_once: bool = False) -> bool:
-        """Whether to stop; the same in all processes."""
+        """Returns whether to stop; the same in all processes."""
         if self._training and not self._agreed:
             asked = self._asked is not None
             self._agreed = self._agreement.any(asked, at_once)
         return self._training and self._agreed
 
-    def _stop(self, runner, name: str, **options: Any) -> None:
+    def _stop(self, runner: Runner, name: str, **options: Any) -> None:
         saved = _last(runner)
         if not saved or Path(saved).name != name:
             saved = str(Path(runner.work_dir, name))
@@ -148,6 +151,6 @@ class InterruptHook(Hook):
         raise Interrupted(saved)
 
 
-def _last(runner) -> str | None:
-    """The checkpoint that CheckpointHook wrote last."""
+def _last(runner: Runner) -> str | None:
+    """Returns the checkpoint that CheckpointHook has written last."""
     return runner.message_hub.runtime_info.get('last_ckpt')

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Randomness that depends on the seed and the epoch, and on nothing before.
+"""Random numbers that depend only on the seed, the epoch and the process.
 
-A run that resumes from an epoch's checkpoint then draws what the undisturbed
-run drew: augmentation, sampled anchors and regions, dropped paths. Saving the
-generators' states instead would keep rank 0's only.
+A run that resumes from the checkpoint of an epoch then draws the same numbers
+as the undisturbed run: augmentation, sampled anchors and regions, dropped
+paths. The states of the generators in a checkpoint would be those of rank 0
+only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS, HOOKS
+from mmengine.runner import Runner
 
 from mmext.utils.random_state import seed_everything
 
 
 @FUNCTIONS.register_module()
 def epoch_worker_init(worker_id: int) -> None:
-    """Seeds a loader's worker from the main process's generator.
+    """Seeds a worker of a loader from the generator of the main process.
 
-    MMEngine's own gives a worker the same seed every epoch.
+    MMEngine's function gives a worker the same seed in every epoch.
     """
     seed_everything(torch.initial_seed() % 2**63)
 
@@ -31,8 +33,8 @@ class EpochSeedHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_train_epoch(self, runner) -> None:
-        """Mixes seed, epoch and rank into one 32-bit seed."""
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds with 32 bits that are mixed from seed, epoch and rank."""
         mixed = np.random.SeedSequence(
             [runner.seed or 0, runner.epoch, runner.rank]
         )

@@ -1,34 +1,35 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The validation that a resumed checkpoint has not seen.
+"""The validation that a resumed checkpoint was written before.
 
-MMEngine writes an epoch's checkpoint *before* it validates the epoch. What
-the validation changed, the best AP so far and a schedule on a plateau, is
-therefore not in it, and a process that dies between the two has not validated
-at all: the best epoch could be overlooked, and the last one end without an AP.
+MMEngine writes the checkpoint of an epoch *before* it validates the epoch. The
+checkpoint therefore does not have the results of the validation, such as the
+best AP so far and the state of a schedule on a plateau. A process that dies
+between the two has not validated at all: the best epoch could be overlooked,
+and the last epoch would have no AP.
 """
 
 from __future__ import annotations
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmext.engine.resume.exact_resume import ExactResumeHook
 
 
 @HOOKS.register_module()
 class ResumeValidationHook(Hook):
-    """Validates a resumed checkpoint where its step was to be validated."""
+    """Validates a resumed checkpoint if its step was due for a validation."""
 
-    priority = 'LOWEST'  # the others' before_train prepares them for it
+    priority = 'LOWEST'  # the other hooks prepare themselves before
 
-    def before_train(self, runner) -> None:
-        """Does what the loop does after a step, with its own conditions."""
+    def before_train(self, runner: Runner) -> None:
+        """Validates under the conditions of the training loop."""
         loop = runner.train_loop
         if not runner._resume or runner.val_loop is None or not loop.iter:
             return
         if any(
-            isinstance(hook, ExactResumeHook) and not hook.may_lack_validation
+            isinstance(hook, ExactResumeHook) and not hook.may_need_validation
             for hook in runner.hooks
         ):
             return
@@ -47,6 +48,6 @@ class ResumeValidationHook(Hook):
             )
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook):
-                    # Else it does not save anew what has a new best.
+                    # Otherwise it does not save a new best checkpoint.
                     hook.last_ckpt = hook.last_ckpt or runner._load_from
             runner.val_loop.run()

@@ -1,14 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""COCO's AP and AR of weighted images, many weightings at once.
+"""COCO's AP and AR for many weightings of the images at once.
 
-A bootstrap resample is a vector of multiplicities: an image drawn twice
-counts twice. With detections sorted and matched once, a resample's AP needs
-only sums of weights: precision can rise nowhere but at a true positive, so
-the curve is evaluated at the true positives alone, and all detections before
-one enter as a single running sum that the IoU thresholds share.
+A bootstrap resample is a vector of weights: an image that is drawn twice has
+weight 2. Detections are sorted and matched once; the AP of a resample needs
+only sums of weights. Precision rises only at true positives, so the curve is
+evaluated at the true positives, and the detections before each of them enter
+as one running sum that all IoU thresholds share.
 
-The result equals pycocotools on a data set that holds every image as often
-as its weight says (ties between scores aside).
+The result equals that of pycocotools on a data set that contains every image
+as often as its weight, except for the order of equal scores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmext.evaluation.coco.matches import (
+from mmext.evaluation.coco.matching import (
     IOU_THRESHOLDS,
     MAX_DETS,
     RECALL_THRESHOLDS,
@@ -33,13 +33,13 @@ _BLOCK = 1 << 20  # numbers
 
 @dataclass(frozen=True)
 class Cube:
-    """AP and AR of B weightings, nan where a class has no object.
+    """AP and AR of B weightings, from 0 to 1; nan if a class has no object.
 
     Args:
         ap: (B, T, K, A) mean precision over the 101 recall thresholds.
         ar: (B, T, K, A + 2) recall with at most 100 detections in each area,
             then with at most 1 and 10 over all areas.
-        areas: The A labels.
+        areas: A labels of area ranges.
     """
 
     ap: np.ndarray
@@ -54,13 +54,14 @@ def accumulate_weighted(
     progress: Callable[[float], None] | None = None,
     exact: bool = False,
 ) -> Cube:
-    """AP and AR for every row of weights.
+    """Computes AP and AR for every row of weights.
 
     Args:
         matches: A matched run.
-        weights: (B, I) whole numbers: how often each image counts.
-        threads: Threads to use. Default: 2.
-        progress: Called with the share done. Default: nothing.
+        weights: (B, I) integers, how often each image counts.
+        threads: Number of threads. Default: 2.
+        progress: Called with the share that is done, from 0 to 1.
+            Default: None.
         exact: Compute in float64, digit for digit as pycocotools does,
             rather than in float32. Default: False.
     """
@@ -87,7 +88,8 @@ def accumulate_weighted(
                 for i, values in enumerate(recall[1:]):
                     ar[rows, :, k, shape[3] + i] = values
 
-    # The longest class first, so that no thread ends alone with it.
+    # Longest class first: otherwise one thread may work on it at the end
+    # while the others wait.
     order = sorted(
         range(num_classes), key=lambda k: -len(matches.classes[k].image)
     )
@@ -102,7 +104,7 @@ def accumulate_weighted(
 
 
 def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Row ranges small enough that what a class needs stays in cache."""
+    """Ranges of rows so small that the arrays of a class stay in cache."""
     size = max(1, min(count, _BLOCK // max(width, 1)))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
@@ -120,8 +122,8 @@ def _one_area(
     limits = MAX_DETS[:2] if a == 0 else ()
     ap = np.zeros((rows, bits), dtype)
     recall = [np.zeros((rows, bits), dtype) for _ in range(1 + len(limits))]
-    # Detections that count at the strictest threshold share one running sum;
-    # where another threshold differs, its own events mend it.
+    # All thresholds share one running sum, of the detections that count at
+    # the strictest threshold. `correction` adds what differs at another.
     counted = (dets.ignored[a] >> (bits - 1)) & 1 == 0
     place = np.cumsum(counted)
     running = np.zeros((rows, np.count_nonzero(counted) + 1), np.int32)
@@ -132,15 +134,16 @@ def _one_area(
     offset = (np.arange(rows) * steps.shape[1])[:, None]
     for t in range(bits):
         hits = (dets.hit[a] >> t) & 1 == 1
-        mend = ((dets.ignored[a] >> t) & 1 == 0).astype(np.int32) - counted
-        events = np.flatnonzero(hits | (mend != 0))
+        counted_here = (dets.ignored[a] >> t) & 1 == 0
+        correction = counted_here.astype(np.int32) - counted
+        events = np.flatnonzero(hits | (correction != 0))
         w = np.take(weights, dets.image[events], axis=1)
         total = np.take(running, place[events], axis=1)
-        hits, mend = hits[events], mend[events]
-        if mend.any():
-            total += np.cumsum(w * mend, 1, dtype=np.int32)
+        hits, correction = hits[events], correction[events]
+        if correction.any():
+            total += np.cumsum(w * correction, 1, dtype=np.int32)
         if not hits.all():
-            # Not w[:, hits], whose memory runs down the columns: slow.
+            # w[:, hits] would be column-major, which is slow below.
             w, total = w.compress(hits, 1), total.compress(hits, 1)
         if not w.shape[1]:
             continue
@@ -153,9 +156,10 @@ def _one_area(
         _suffix_max(best)
         step = np.take(steps, found + offset)
         step[:, 1:] -= step[:, :-1]
-        # Recall 0 is a threshold too, met by the very first detection.
+        # Recall 0 is a threshold too; the first detection reaches it.
         step[:, 0] += 1
-        # Never of nothing: NumPy 2.2's einsum of width 0 gave nan at times.
+        # Rows of width 0 are skipped above: einsum of NumPy 2.2 sometimes
+        # returned nan for them.
         ap[:, t] = np.einsum('bi,bi->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
@@ -165,10 +169,11 @@ def _one_area(
 
 
 def _suffix_max(x: np.ndarray) -> None:
-    """``x[b, i] = max(x[b, i:])`` in place.
+    """Sets ``x[b, i] = max(x[b, i:])`` in place.
 
-    In two levels, because ``np.maximum.accumulate`` is bound by latency and
-    takes three times as long.
+    It works in two levels, blocks and their elements.
+    ``np.maximum.accumulate`` is bound by latency and takes three times as
+    long.
     """
     rows, width = x.shape
     side = math.isqrt(width)
@@ -193,10 +198,10 @@ def _suffix_max(x: np.ndarray) -> None:
 
 
 def _recall_steps(objects: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """(B, max + 1): recall thresholds above 0 reached by so many hits.
+    """(B, max + 1) number of recall thresholds above 0 that n hits reach.
 
-    A table, since pycocotools compares ``hits / objects >= threshold`` in
-    floating point and 7 / 20 < 0.35000000000000003.
+    This is a table because pycocotools compares ``hits / objects`` with the
+    threshold in floating point, and 7 / 20 < 0.35000000000000003.
     """
     hits = np.arange(objects.max(initial=0) + 1)
     unique, inverse = np.unique(objects, return_inverse=True)

@@ -1,21 +1,18 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""COCO annotations, checked before they judge anything."""
+"""COCO annotations as ground truth."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from mmext.datasets.coco import is_number
+from mmext.datasets.coco import is_number, parse_coco, read_bytes
 from mmext.errors import UserError
-
-_SECTIONS = ('images', 'annotations', 'categories')
-_LARGEST_ID = 2**53
+from mmext.utils.text import short
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,9 @@ class GroundTruth:
     """A COCO annotation file.
 
     Args:
-        path: Where it was read.
-        sha256: Of the file's bytes: what makes two runs comparable.
+        path: Path of the file.
+        sha256: Of the file's bytes. Runs can be compared if they were tested
+            on files with the same SHA-256.
         dataset: The parsed file.
         image_ids: (I,) sorted.
         category_ids: (K,) sorted.
@@ -40,7 +38,7 @@ class GroundTruth:
 
     @cached_property
     def sizes(self) -> dict[int, tuple[int, int]]:
-        """Height and width of every image that states them."""
+        """Image id -> (height, width), if the file has them."""
         return {
             r['id']: (int(r['height']), int(r['width']))
             for r in self.dataset['images']
@@ -51,26 +49,27 @@ class GroundTruth:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What is odd and yet has a defined AP."""
+        """Unusual content for which AP is defined."""
         if all(a['id'] for a in self.dataset['annotations']):
             return []
         return [
             f'{self.path} has an annotation of id 0. pycocotools, and so '
-            'mmdet, counts its object as missed even where it is found; here '
-            'it counts as any other. Number annotations from 1.'
+            'mmdet, counts its object as missed even if it was found; here '
+            'it counts like any other. Number annotations from 1.'
         ]
 
     def numbered(self, iou_type: str) -> dict:
-        """A dataset for hotcoco: ids are places in the sorted ids.
+        """Returns a dataset for hotcoco, with indices in place of ids.
 
-        hotcoco takes no negative ids, and is strict about fields that do not
-        matter; only what COCO evaluates is here, images in order.
+        hotcoco accepts no negative ids and checks fields that do not matter
+        here, so the result has only what COCO evaluates. The id of an image
+        or category is its index in the sorted ids.
 
         Args:
             iou_type: ``'segm'`` keeps the masks.
 
         Raises:
-            UserError: ``'segm'``, and an object has no mask.
+            UserError: ``iou_type`` is ``'segm'`` and an object has no mask.
         """
         place = {int(v): i for i, v in enumerate(self.image_ids)}
         category = {int(v): i for i, v in enumerate(self.category_ids)}
@@ -101,21 +100,20 @@ class GroundTruth:
     def _mask(self, i: int, ann: dict) -> list | dict:
         mask = ann.get('segmentation')
         polygons = isinstance(mask, list)
-        good = (
-            mask and isinstance(mask[0], list) and len(mask[0]) >= 6
-            if polygons
-            else isinstance(mask, dict) and {'counts', 'size'} <= mask.keys()
-        )
+        if polygons:
+            good = mask and isinstance(mask[0], list) and len(mask[0]) >= 6
+        else:
+            good = isinstance(mask, dict) and {'counts', 'size'} <= mask.keys()
         where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
         if not good:
             raise UserError(
-                f'{where} has no mask: segmentation {str(mask)[:60]}',
-                'Masks are judged by masks; compare boxes: --iou-type bbox.',
+                f'{where} has no mask: segmentation is {short(mask)}',
+                'Add the mask, or compare boxes: --iou-type bbox.',
             )
         if polygons and ann['image_id'] not in self.sizes:
             raise UserError(
-                f'{where} has polygons on image {ann["image_id"]}, whose '
-                'height and width "images" does not say'
+                f'{where} has polygons on image {ann["image_id"]}, which has '
+                'no height and width in "images"'
             )
         return mask
 
@@ -127,103 +125,20 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     """Reads and checks a COCO annotation file.
 
     Raises:
-        UserError: Not there, not JSON, not COCO, ids that name nothing or
-            occur twice, an object without a usable box or area.
+        UserError: The file does not exist or is not a COCO annotation file,
+            an id is unknown or occurs twice, or an object has no valid box or
+            area; see :func:`mmext.datasets.coco.parse_coco`.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        dataset = json.loads(data)
-    except FileNotFoundError:
-        raise UserError(
-            f'no annotation file {path}', 'Give a COCO file with --ann.'
-        ) from None
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f'{path} is not a JSON file ({error})') from None
-    missing = [
-        s
-        for s in _SECTIONS
-        if not isinstance(dataset, dict)
-        or not isinstance(dataset.get(s), list)
-    ]
-    if missing:
-        raise UserError(
-            f'{path} is not a COCO annotation file: no list '
-            f'{", ".join(map(repr, missing))}',
-            'It needs "images", "annotations" and "categories".',
-        )
-    for section in ('images', 'categories'):
-        if not dataset[section]:
-            raise UserError(
-                f'{path} has no {section}, so there is nothing to evaluate'
-            )
-    images = _ids(path, 'images', dataset['images'])
-    categories = _ids(path, 'categories', dataset['categories'])
-    _ids(path, 'annotations', dataset['annotations'])
-    _check(path, dataset['annotations'], set(images), set(categories))
-    order = np.argsort(categories)
+    data = read_bytes(path)
+    dataset = parse_coco(data, path, strict=True)
+    categories = sorted(dataset['categories'], key=lambda c: c['id'])
     return GroundTruth(
-        path=path,
+        path=Path(path),
         sha256=hashlib.sha256(data).hexdigest(),
         dataset=dataset,
-        image_ids=np.sort(np.array(images, np.int64)),
-        category_ids=np.array(categories, np.int64)[order],
-        names=tuple(
-            str(dataset['categories'][i].get('name', categories[i]))
-            for i in order
+        image_ids=np.array(
+            sorted(i['id'] for i in dataset['images']), np.int64
         ),
+        category_ids=np.array([c['id'] for c in categories], np.int64),
+        names=tuple(str(c.get('name', c['id'])) for c in categories),
     )
-
-
-def _ids(path: Path, section: str, records: list) -> list[int]:
-    ids = [r.get('id') if isinstance(r, dict) else None for r in records]
-    for i, value in enumerate(ids):
-        if type(value) is not int or abs(value) > _LARGEST_ID:
-            raise UserError(
-                f'{path}: {section}[{i}] has id {value!r}',
-                'An id is a whole number up to 2^53, which JSON can carry.',
-            )
-    if len(set(ids)) < len(ids):
-        seen: set[int] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))
-        raise UserError(f'{path}: id {twice} occurs twice in {section}')
-    return ids
-
-
-def _check(
-    path: Path, annotations: list[dict], images: set, categories: set
-) -> None:
-    for i, ann in enumerate(annotations):
-        where = f'{path}: annotations[{i}] (id {ann["id"]})'
-        image, category = ann.get('image_id'), ann.get('category_id')
-        if type(image) not in (int, float) or image not in images:
-            raise UserError(
-                f'{where} is on image {image!r}, which "images" does not list'
-            )
-        if type(category) not in (int, float) or category not in categories:
-            raise UserError(
-                f'{where} has category {category!r}, which "categories" does '
-                'not list'
-            )
-        box = ann.get('bbox')
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(map(is_number, box))
-            or min(box[2:]) < 0
-        ):
-            raise UserError(
-                f'{where} has bbox {box!r}',
-                'A box is [x, y, width, height] in pixels, sizes >= 0.',
-            )
-        area = ann.get('area')
-        if not is_number(area) or area < 0:
-            raise UserError(
-                f'{where} has area {area!r}',
-                'COCO decides small, medium and large by "area", in pixels.',
-            )
-        if ann.get('iscrowd', 0) not in (0, 1):
-            raise UserError(
-                f'{where} has iscrowd {ann["iscrowd"]!r}',
-                'It is 1 for a crowd, which is not counted, and 0 otherwise.',
-            )

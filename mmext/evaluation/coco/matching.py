@@ -1,33 +1,91 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Matches detections to ground truth with hotcoco, COCO's rules unchanged.
+"""Matches detections to objects with hotcoco, by COCO's rules.
 
 hotcoco computes IoUs and the greedy assignment for every image and class that
-has objects. Where a class has no object on an image, each of its detections
-is a false positive (or out of the area range), which needs no matching.
-Images go through in pieces, so memory does not grow with the data set.
+has objects. If a class has no object on an image, each of its detections is a
+false positive (or outside the area range), which needs no matching. Images
+are matched in groups of 500, so that memory does not grow with the data set.
+
+COCO's AP needs three facts about every detection: its rank among all
+detections of its class, the IoU thresholds at which it found an object, and
+those at which it is ignored. `Matches` holds these as arrays. Accumulation,
+resampling and curves start from them, so that matching is done once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import hotcoco
 import numpy as np
 
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.matches import (
-    AREAS,
-    IOU_THRESHOLDS,
-    MAX_DETS,
-    ClassMatches,
-    Matches,
-)
 from mmext.evaluation.coco.predictions import Predictions
 
-_PIECE = 500  # images
+#: COCO's IoU thresholds, recall thresholds, area ranges in square pixels and
+#: limits on the detections of a class in an image.
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
+AREAS = {
+    'all': (0.0, 1e10),
+    'small': (0.0, 32.0**2),
+    'medium': (32.0**2, 96.0**2),
+    'large': (96.0**2, 1e10),
+}
+MAX_DETS = (1, 10, 100)
+
+_GROUP = 500  # images
 _ALL_BITS = (1 << len(IOU_THRESHOLDS)) - 1
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS))
+
+
+@dataclass(frozen=True)
+class ClassMatches:
+    """The detections of one class over all images, best score first.
+
+    Ties keep the order of images, then of scores within an image, as
+    pycocotools' stable sort does.
+
+    Args:
+        image: (N,) index of the image.
+        score: (N,) confidence.
+        rank: (N,) place among the class's detections in its image, from 0.
+        hit: (A, N) bit t is set if the detection is a true positive at IoU
+            threshold t.
+        ignored: (A, N) bit t is set if the detection is not counted at IoU
+            threshold t.
+    """
+
+    image: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    hit: np.ndarray
+    ignored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The detections of one run, matched to the objects.
+
+    Args:
+        names: K class names.
+        areas: A labels of area ranges, the first is ``'all'``.
+        objects: (I, K, A) objects that count (not crowds, in the area range)
+            of each image and class.
+        classes: K sets of detections.
+    """
+
+    names: tuple[str, ...]
+    areas: tuple[str, ...]
+    objects: np.ndarray
+    classes: tuple[ClassMatches, ...]
+
+    @property
+    def num_images(self) -> int:
+        """I."""
+        return len(self.objects)
 
 
 def match(
@@ -35,13 +93,13 @@ def match(
     preds: Predictions,
     areas: tuple[str, ...] = tuple(AREAS),
 ) -> Matches:
-    """Matches a run's detections to the ground truth.
+    """Matches the detections of a run to the objects.
 
     Args:
         truth: Ground truth.
         preds: Detections on it.
-        areas: Labels of the area ranges wanted, ``'all'`` first. Default:
-            COCO's four.
+        areas: Labels of the area ranges to match in, ``'all'`` first.
+            Default: COCO's four.
     """
     rows = _best_of_each_cell(preds)
     image = np.searchsorted(truth.image_ids, preds.image_id[rows])
@@ -56,15 +114,15 @@ def match(
         low, high = AREAS[name]
         ignored[a, (area < low) | (area > high)] = _ALL_BITS
 
-    anns = _Annotations(truth)
-    at = np.full(len(preds), -1)
-    at[rows] = np.arange(len(rows))
-    may_match = rows[anns.may_match(preds, rows, image, category)]
-    for a, their_rows, their_hit, their_ignored in _hotcoco(
+    objects = _Objects(truth)
+    place = np.full(len(preds), -1)
+    place[rows] = np.arange(len(rows))
+    may_match = rows[objects.may_match(preds, rows, image, category)]
+    for a, cell_rows, cell_hit, cell_ignored in _hotcoco(
         truth, preds, np.sort(may_match), areas
     ):
-        hit[a, at[their_rows]] = their_hit
-        ignored[a, at[their_rows]] = their_ignored
+        hit[a, place[cell_rows]] = cell_hit
+        ignored[a, place[cell_rows]] = cell_ignored
 
     classes = []
     bounds = np.searchsorted(category, np.arange(len(truth.names) + 1))
@@ -79,18 +137,45 @@ def match(
                 rank=rank[by_score].astype(np.int16),
                 hit=hit[:, by_score],
                 ignored=ignored[:, by_score],
-                row=rows[by_score],
             )
         )
-    return Matches(
-        image_ids=truth.image_ids,
-        category_ids=truth.category_ids,
-        names=truth.names,
-        areas=areas,
-        objects=anns.count(areas),
-        classes=tuple(classes),
-        iou_type=preds.iou_type,
-    )
+    return Matches(truth.names, areas, objects.count(areas), tuple(classes))
+
+
+def match_pairs(
+    truth: GroundTruth, preds: Predictions
+) -> list[tuple[int, int]]:
+    """Matches detections at IoU 0.5 and returns which found which object.
+
+    Returns:
+        (row of the detection, index of the annotation) of each pair.
+    """
+    if not len(preds):
+        return []
+    evaluator = make_evaluator(truth, preds)
+    evaluator.params.area_rng = [list(AREAS['all'])]
+    evaluator.params.area_rng_lbl = ['all']
+    evaluator.evaluate()
+    return [
+        (row - 1, annotation - 1)
+        for cell in evaluator.eval_imgs
+        if cell is not None and cell['dtIds']
+        for row, annotation in zip(
+            cell['dtIds'], cell['dtMatches'][0], strict=True
+        )
+        if annotation
+    ]
+
+
+def make_evaluator(truth: GroundTruth, preds: Predictions) -> hotcoco.COCOeval:
+    """Returns hotcoco's evaluator of all detections, which has not run yet.
+
+    Detections are numbered from 1 in the order of rows, annotations from 1 in
+    the order of the file.
+    """
+    coco = hotcoco.COCO(truth.numbered(preds.iou_type))
+    detections = _load_detections(coco, truth, preds, np.arange(len(preds)))
+    return hotcoco.COCOeval(coco, detections, preds.iou_type)
 
 
 def _best_of_each_cell(preds: Predictions) -> np.ndarray:
@@ -103,7 +188,7 @@ def _best_of_each_cell(preds: Predictions) -> np.ndarray:
 
 
 def _place_in_run(key: np.ndarray) -> np.ndarray:
-    """0, 1, 2... within each stretch of equal keys."""
+    """0, 1, 2, ... within each stretch of equal keys."""
     index = np.arange(len(key))
     if not len(key):
         return index
@@ -111,8 +196,8 @@ def _place_in_run(key: np.ndarray) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(new, index, 0))
 
 
-class _Annotations:
-    """The ground truth as arrays, sorted by image and class."""
+class _Objects:
+    """The annotations as arrays, sorted by image and class."""
 
     def __init__(self, truth: GroundTruth) -> None:
         anns = truth.dataset['annotations']
@@ -130,7 +215,7 @@ class _Annotations:
         self.area, self.crowd, self.box = area[order], crowd[order], box[order]
 
     def count(self, areas: tuple[str, ...]) -> np.ndarray:
-        """(I, K, A) objects that count: not crowd, of that area."""
+        """(I, K, A) objects that count: not crowds, in the area range."""
         objects = np.zeros((self.shape[0] * self.shape[1], len(areas)), int)
         for a, name in enumerate(areas):
             low, high = AREAS[name]
@@ -145,11 +230,11 @@ class _Annotations:
         image: np.ndarray,
         category: np.ndarray,
     ) -> np.ndarray:
-        """Which detections could match an object of their image and class.
+        """Whether each detection could match an object of its class.
 
-        A box under the lowest IoU threshold with all of them never matches
-        and keeps no other from matching. For masks, every detection with an
-        object of its class on its image.
+        A box whose IoU with every object is below the lowest threshold never
+        matches and does not keep another box from matching. With masks, all
+        detections that have an object of their class on their image.
         """
         cell = image * self.shape[1] + category
         first = np.searchsorted(self.cell, cell, 'left')
@@ -180,15 +265,15 @@ def _hotcoco(
     rows: np.ndarray,
     areas: tuple[str, ...],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (area, rows, hit bits, ignored bits) cell by cell."""
+    """Yields (area, rows, hit bits, ignored bits) of every image and class."""
     numbered = truth.numbered(preds.iou_type)
     anns = defaultdict(list)
     for ann in numbered['annotations']:
         anns[ann['image_id']].append(ann)
     image = np.searchsorted(truth.image_ids, preds.image_id[rows])
     ranges = {tuple(AREAS[name]): a for a, name in enumerate(areas)}
-    for start in range(0, len(truth.image_ids), _PIECE):
-        stop = start + _PIECE
+    for start in range(0, len(truth.image_ids), _GROUP):
+        stop = start + _GROUP
         here = rows[(image >= start) & (image < stop)]
         if not len(here):
             continue
@@ -200,38 +285,31 @@ def _hotcoco(
                 'categories': numbered['categories'],
             }
         )
-        evaluator = hotcoco.COCOeval(
-            coco, load_detections(coco, truth, preds, here), preds.iou_type
-        )
+        detections = _load_detections(coco, truth, preds, here)
+        evaluator = hotcoco.COCOeval(coco, detections, preds.iou_type)
         evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
         evaluator.params.area_rng_lbl = list(areas)
         evaluator.evaluate()
         for cell in evaluator.eval_imgs:
             if cell is None or not cell['dtIds']:
                 continue
+            matched = _BITS @ np.array(cell['dtMatched'], np.int64)
+            ignored = _BITS @ np.array(cell['dtIgnore'], np.int64)
             yield (
                 ranges[tuple(cell['aRng'])],
                 here[np.array(cell['dtIds']) - 1],
-                _BITS @ np.array(cell['dtMatched'], np.int64)
-                & ~(_BITS @ np.array(cell['dtIgnore'], np.int64)),
-                _BITS @ np.array(cell['dtIgnore'], np.int64),
+                matched & ~ignored,
+                ignored,
             )
 
 
-def load_detections(
+def _load_detections(
     coco: hotcoco.COCO,
     truth: GroundTruth,
     preds: Predictions,
     rows: np.ndarray,
 ) -> hotcoco.COCO:
-    """Detections, numbered from 1 in the order of rows.
-
-    Args:
-        coco: Made of ``truth.numbered``.
-        truth: Ground truth.
-        preds: Detections on it.
-        rows: Those wanted.
-    """
+    """Loads the detections of ``rows``, numbered from 1 in their order."""
     image = np.searchsorted(truth.image_ids, preds.image_id[rows])
     category = np.searchsorted(truth.category_ids, preds.category_id[rows])
     if preds.mask is not None:

@@ -1,11 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""mmdet's ``CocoMetric`` with hotcoco underneath: seconds, not minutes.
+"""mmdet's ``CocoMetric``, computed by hotcoco in seconds.
 
-mmdet converts results, sets the parameters and prints as before, and
-pycocotools' own ``summarize`` makes the numbers; matching and accumulation
-alone are hotcoco's. The first evaluation that finds an object runs both
-engines on the data at hand; where they disagree, the metric says so and stays
-with pycocotools.
+Only matching and accumulation are hotcoco's. mmdet converts the results, sets
+the parameters and prints, and pycocotools' ``summarize`` computes the
+numbers. The first evaluation that finds an object runs both engines on the
+same data. If they disagree, the metric logs a warning and uses pycocotools.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from mmengine.registry import METRICS
 
 
 class HotcocoEval(COCOeval):
-    """pycocotools' evaluator, its two slow steps done by hotcoco."""
+    """pycocotools' evaluator with hotcoco in its two slow steps."""
 
     def evaluate(self) -> None:
-        """Matches detections to objects."""
+        """Matches the detections to the objects."""
         p = self.params
         p.imgIds = sorted(set(p.imgIds))
         p.catIds = sorted(set(p.catIds))
@@ -46,8 +45,12 @@ class HotcocoEval(COCOeval):
         fast.evaluate()
         self._fast = fast
 
-    def accumulate(self, p=None) -> None:
-        """Precision and recall arrays, in pycocotools' layout."""
+    def accumulate(self, p: object = None) -> None:
+        """Computes precision and recall in pycocotools' layout.
+
+        Args:
+            p: Not used; it is part of pycocotools' signature.
+        """
         self._fast.accumulate()
         found = self._fast.eval
         self.eval = {
@@ -60,25 +63,18 @@ class HotcocoEval(COCOeval):
     def _detections(self, truth: hotcoco.COCO) -> hotcoco.COCO:
         anns = self.cocoDt.dataset['annotations']
         if self.params.iouType == 'bbox':
-            return truth.load_res(
-                np.array(
-                    [
-                        (
-                            *(a['image_id'], *a['bbox'], a['score']),
-                            a['category_id'],
-                        )
-                        for a in anns
-                    ],
-                    np.float64,
-                ).reshape(-1, 7)
-            )
+            table = [
+                [a['image_id'], *a['bbox'], a['score'], a['category_id']]
+                for a in anns
+            ]
+            return truth.load_res(np.array(table, np.float64).reshape(-1, 7))
         keys = ('image_id', 'category_id', 'segmentation', 'score')
         return truth.load_res([{k: a[k] for k in keys} for a in anns])
 
 
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
-    """``CocoMetric``, its arguments unchanged, evaluated by hotcoco.
+    """``CocoMetric`` with the same arguments, computed by hotcoco.
 
     Example:
         >>> val_evaluator = dict(type='FastCocoMetric', ann_file='val.json')
@@ -87,13 +83,16 @@ class FastCocoMetric(CocoMetric):
     _trusted: bool | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """As ``CocoMetric``; the first time by both engines."""
+        """Returns the same as ``CocoMetric``, computed by hotcoco.
+
+        The first evaluations are computed by both engines.
+        """
         if self._trusted is False or self.format_only:
             return super().compute_metrics(results)
         try:
             with _engine(HotcocoEval):
                 fast = super().compute_metrics(results)
-        except Exception as error:  # an engine must never cost a training run
+        except Exception as error:  # hotcoco must not end a training run
             self._distrust(f'it failed: {type(error).__name__}: {error}')
             return super().compute_metrics(results)
         if self._trusted is None:
@@ -110,11 +109,11 @@ class FastCocoMetric(CocoMetric):
                 )
                 return reference
             if not any(_positive(v) for v in reference.values()):
-                return reference  # zeros prove nothing
+                return reference  # zeros do not show that hotcoco is right
             self._trusted = True
             print_log(
-                'hotcoco equals pycocotools on this data and is used from '
-                'now on.',
+                'hotcoco equals pycocotools on this data. Evaluations from '
+                'now on use hotcoco.',
                 'current',
             )
         return fast
@@ -122,7 +121,7 @@ class FastCocoMetric(CocoMetric):
     def _distrust(self, why: str) -> None:
         self._trusted = False
         print_log(
-            f'pycocotools is used, because hotcoco differs here: {why}',
+            f'Evaluations use pycocotools, because hotcoco differs: {why}',
             'current',
             level=logging.WARNING,
         )
@@ -130,7 +129,7 @@ class FastCocoMetric(CocoMetric):
 
 @contextmanager
 def _engine(evaluator: type) -> Iterator[None]:
-    """``CocoMetric`` names its engine in its module and nowhere else."""
+    """Replaces the evaluator that ``CocoMetric`` finds in its module."""
     names = ('COCOeval', 'COCOevalMP')
     before = {
         n: getattr(coco_metric, n) for n in names if hasattr(coco_metric, n)

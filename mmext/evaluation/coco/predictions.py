@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""COCO result files, read record by record and checked.
+"""Reads COCO result files record by record and checks them.
 
 ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...]`` for
-boxes, with ``"segmentation"`` for masks. A file of any size is read in pieces
-of 16 MiB and held as numbers, about 60 bytes a box.
+boxes, with ``"segmentation"`` for masks. Files are read in blocks of 16 MiB
+and kept as numbers, which takes about 60 bytes a box.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import hotcoco
 import numpy as np
-from pycocotools import mask as mask_utils
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.utils.text import count, short
 
-_PIECE = 16 << 20
+_BLOCK = 16 << 20  # bytes
 _GAP = re.compile(r'[\s,]*')
+_COLUMNS = {'image_id': 0, 'bbox': slice(1, 5), 'score': 5, 'category_id': 6}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Detections of one run on one ground truth.
+    """The detections of one run on one ground truth.
 
     Args:
-        path: Where they were read.
+        path: Path of the result file.
         iou_type: ``'bbox'`` or ``'segm'``.
         image_id: (N,) COCO image ids.
         category_id: (N,) COCO category ids.
@@ -39,7 +40,7 @@ class Predictions:
         score: (N,) confidence.
         mask: N run-length encodings, or None for boxes.
         meta: What testing wrote beside the file (seed, config, versions...).
-        warnings: What is odd and yet has a defined AP.
+        warnings: Unusual content for which AP is defined.
     """
 
     path: Path
@@ -53,24 +54,54 @@ class Predictions:
     warnings: tuple[str, ...] = ()
 
     def area(self) -> np.ndarray:
-        """(N,) box areas, or mask areas where there are masks."""
+        """(N,) areas of the boxes, or of the masks, in square pixels."""
         if self.mask is None:
             return self.box[:, 2] * self.box[:, 3]
         if not self.mask:
             return np.zeros(0)
         return np.asarray(hotcoco.mask.area(self.mask), np.float64)
 
+    def select(self, rows: np.ndarray) -> Predictions:
+        """Returns the detections of some rows.
+
+        Args:
+            rows: (N,) bool, or indices of rows.
+        """
+        rows = np.arange(len(self))[rows]
+        mask = self.mask and [self.mask[r] for r in rows]
+        return replace(
+            self,
+            image_id=self.image_id[rows],
+            category_id=self.category_id[rows],
+            box=self.box[rows],
+            score=self.score[rows],
+            mask=mask,
+        )
+
+    def bounding_boxes(self) -> np.ndarray:
+        """(N, 4) x, y, width, height in pixels, of masks too."""
+        if self.mask is None:
+            return self.box
+        from pycocotools import mask as mask_utils
+
+        return np.array([mask_utils.toBbox(m) for m in self.mask]).reshape(
+            -1, 4
+        )
+
     def __len__(self) -> int:
         return len(self.score)
 
 
 def read_meta(path: str | Path) -> dict:
-    """What ``tools/test.py`` wrote beside a prediction file, or nothing.
+    """Reads what ``tools/test.py`` wrote beside a prediction file.
 
     ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``.
 
+    Returns:
+        The content, empty if there is no such file.
+
     Raises:
-        UserError: The side file is there and no JSON object.
+        UserError: The file is not a JSON object.
     """
     path = Path(path)
     stem = re.sub(r'(\.(bbox|segm))?\.json$', '', path.name)
@@ -96,42 +127,43 @@ def read_predictions(
 
     Args:
         path: The file.
-        truth: What it predicts.
-        iou_type: ``'bbox'`` or ``'segm'``. Default: ``'segm'`` where the
-            records carry masks.
+        truth: Ground truth that it belongs to.
+        iou_type: ``'bbox'`` or ``'segm'``. Default: ``'segm'`` if the records
+            have masks.
 
     Raises:
-        UserError: Not a result file, cut off, made for other images or
-            another ground truth, a value that is no number, a negative size,
-            an unknown id, too big for this machine.
+        UserError: The file is not a result file, is truncated, belongs to
+            other images or another ground truth, is too large for the memory
+            of this machine, or has a value that is not a finite number, a
+            negative size or an unknown id.
     """
     path = Path(path)
     meta = read_meta(path)
-    seen = meta.get('annotation_sha256')
-    if seen and seen != truth.sha256:
+    tested = meta.get('annotation_sha256')
+    if tested and tested != truth.sha256:
         raise UserError(
             f'{path} was made for another ground truth '
-            f'({meta.get("annotation_file", "?")}, sha256 {seen[:12]}...; '
+            f'({meta.get("annotation_file", "?")}, sha256 {tested[:12]}...; '
             f'here {truth.path}, {truth.sha256[:12]}...)',
-            'Compare runs tested on one annotation file.',
+            'Compare runs that were tested on the same annotation file.',
         )
-    _refuse_too_big(path)
-    columns: list[tuple] = []
+    _require_memory(path)
+    rows: list[tuple] = []
     masks: list[dict] = []
     arrays = []
     for n, record in enumerate(_records(path)):
         if iou_type is None:
             iou_type = 'segm' if record.get('segmentation') else 'bbox'
-        columns.append(_row(path, n, record, iou_type))
+        rows.append(_row(path, n, record, iou_type))
         if iou_type == 'segm':
             masks.append(_mask(path, n, record, truth))
-        if len(columns) == 100_000:
-            arrays.append(np.array(columns, float))
-            columns = []
-    arrays.append(np.array(columns, float).reshape(-1, 7))
+        if len(rows) == 100_000:
+            arrays.append(np.array(rows, float))
+            rows = []
+    arrays.append(np.array(rows, float).reshape(-1, 7))
     table = np.concatenate(arrays)
-    _check(path, table, truth)
-    warnings = _warn(path, table, truth)
+    has_masks = iou_type == 'segm'
+    _check(path, table, truth, has_masks)
     return Predictions(
         path=path,
         iou_type=iou_type or 'bbox',
@@ -139,41 +171,46 @@ def read_predictions(
         category_id=table[:, 6].astype(np.int64),
         box=table[:, 1:5],
         score=table[:, 5],
-        mask=masks if iou_type == 'segm' else None,
+        mask=masks if has_masks else None,
         meta=meta,
-        warnings=tuple(warnings),
+        warnings=tuple(_warn(path, table, truth, has_masks)),
     )
 
 
-def _refuse_too_big(path: Path) -> None:
-    """A box takes about half its text; leave room to sort."""
+def _require_memory(path: Path) -> None:
+    """Raises if a large file does not fit into the free memory.
+
+    A box takes about half as much memory as its text; sorting takes as much
+    again.
+    """
     try:
         size = path.stat().st_size
         free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     except (AttributeError, ValueError, OSError):
-        return  # no such file is told later; other systems do not say
+        return  # no such file, or a system that does not report free memory
     if size > 1 << 30 and 2 * size > free:
         raise UserError(
             f'{path} has {size / 1e9:.1f} GB and this machine '
             f'{free / 1e9:.1f} GB of free memory',
-            'Keep the 100 best detections an image (COCO counts no more of '
-            'a class), or raise the score threshold, and test again.',
+            'Keep the 100 best detections of every image (COCO counts at '
+            'most 100 of a class), or raise the score threshold, and test '
+            'again.',
         )
 
 
 def _records(path: Path) -> Iterator[dict]:
-    """The objects of a JSON array, without holding the array."""
+    """Yields the objects of a JSON array without loading the array."""
     try:
         stream = path.open(encoding='utf-8', errors='replace')
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f'no prediction file {path}') from None
     decoder = json.JSONDecoder()
     with stream:
-        text = stream.read(_PIECE)
+        text = stream.read(_BLOCK)
         start = _GAP.match(text).end()
         if text[start : start + 1] != '[':
             raise not_predictions(path, text[:100_000])
-        at, count, last = start + 1, 0, False
+        at, number = start + 1, 0
         while True:
             at = _GAP.match(text, at).end()
             if text[at : at + 1] == ']':
@@ -181,29 +218,35 @@ def _records(path: Path) -> Iterator[dict]:
             try:
                 record, at = decoder.raw_decode(text, at)
             except json.JSONDecodeError as error:
-                piece = stream.read(_PIECE) if not last else ''
-                if not piece:
+                block = stream.read(_BLOCK)
+                if not block:
                     raise UserError(
-                        f'{path} is cut off or not JSON after record '
-                        f'{count} ({error.msg})',
+                        f'{path} is truncated or not JSON after record '
+                        f'{number} ({error.msg})',
                         'Write it again: tools/test.py CONFIG CHECKPOINT.',
                     ) from None
-                text, at = text[at:] + piece, 0
+                text, at = text[at:] + block, 0
                 continue
             if not isinstance(record, dict):
                 raise UserError(
-                    f'{path}: record {count} is {record!r}, not a detection'
+                    f'{path}: record {number} is {short(record)}, not a '
+                    'detection'
                 )
             yield record
-            count += 1
+            number += 1
 
 
 def not_predictions(path: Path, text: str) -> UserError:
-    """What a file that is no list is instead, as an error to raise."""
+    """Returns an error that names the kind of a file without detections.
+
+    Args:
+        path: Path of the file.
+        text: The beginning of the file.
+    """
     if re.search(r'mAP|"AP"|precision"', text):
         return UserError(
-            f'{path} holds metrics, averages over all images',
-            'An interval needs the detections: give the work folder, or '
+            f'{path} holds metrics, which are averages over all images',
+            'Intervals need the detections. Give the work folder, or the '
             'predictions/*.bbox.json that tools/test.py wrote in it.',
         )
     if '"annotations"' in text or '"images"' in text:
@@ -213,7 +256,8 @@ def not_predictions(path: Path, text: str) -> UserError:
         )
     return UserError(
         f'{path} is not a COCO result file: it does not begin with "["',
-        'It is a JSON list of {image_id, category_id, bbox, score}.',
+        'A result file is a JSON list of {image_id, category_id, bbox, '
+        'score}.',
     )
 
 
@@ -221,95 +265,99 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
     box = record.get('bbox') if iou_type == 'bbox' else (np.nan,) * 4
     try:
         x, y, w, h = box
-        return (
-            *(float(record['image_id']), float(x), float(y), float(w)),
-            *(float(h), float(record['score'])),
-            float(record['category_id']),
-        )
+        values = (record['image_id'], x, y, w, h, record['score'])
+        return (*map(float, values), float(record['category_id']))
     except (KeyError, OverflowError, TypeError, ValueError):
+        shape = 'bbox [x, y, w, h]' if iou_type == 'bbox' else 'segmentation'
         raise UserError(
-            f'{path}: record {n} is no {iou_type} detection: '
-            f'{str(record)[:200]}',
-            'It needs image_id, category_id, score and '
-            + ('bbox [x, y, w, h].' if iou_type == 'bbox' else 'segmentation.')
-            + ' A comparison has one IoU type.',
+            f'{path}: record {n} is not a {iou_type} detection: '
+            f'{short(record, 200)}',
+            f'It needs image_id, category_id, score and {shape}. A '
+            'comparison has one IoU type.',
         ) from None
 
 
 def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
-    mask, size = (
-        record.get('segmentation'),
-        truth.sizes.get(record['image_id']),
-    )
+    mask = record.get('segmentation')
+    size = truth.sizes.get(record['image_id'])
     try:
-        if isinstance(mask, list):  # polygons
-            code = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
-        elif isinstance(mask['counts'], list):
-            code = mask_utils.frPyObjects(mask, *mask['size'])
-        else:
+        if isinstance(mask, dict) and not isinstance(mask['counts'], list):
             code = {'size': mask['size'], 'counts': mask['counts']}
+        else:
+            code = _encode(mask, size)
         if size and tuple(code['size']) != size:
             raise ValueError
-        hotcoco.mask.area(code)  # raises where the code is broken
+        hotcoco.mask.area(code)  # raises if the code is invalid
         return code
-    except Exception:  # pycocotools raises bare ones
+    except Exception:  # pycocotools raises Exception itself
         raise UserError(
             f'{path}: record {n} has no mask that COCO can read: '
-            f'{str(mask)[:100]}',
-            'A comparison has one IoU type; "segmentation" is a run-length '
-            'encoding {size, counts} or polygons.',
+            f'{short(mask, 100)}',
+            '"segmentation" is a run-length encoding {size, counts} or a '
+            'list of polygons. A comparison has one IoU type.',
         ) from None
 
 
-def _check(path: Path, table: np.ndarray, truth: GroundTruth) -> None:
-    """Raises on the first record that has no defined AP."""
-    image, box, score, category = (
-        *(table[:, 0], table[:, 1:5], table[:, 5], table[:, 6]),
-    )
-    masks = np.isnan(box).all()
-    problems = [
-        (~np.isfinite(score), 'score', score, 'Scores are numbers.'),
-        (~np.isin(image, truth.image_ids), 'image_id', image, ''),
-        (~np.isin(category, truth.category_ids), 'category_id', category, ''),
-    ]
-    if not masks:
-        problems += [
-            (
-                ~(abs(box) < 1e15).all(1),
-                *('bbox', box, 'Boxes are numbers, of pixels.'),
-            ),
-            ((box[:, 2:] < 0).any(1), 'bbox', box, 'Sizes are >= 0 pixels.'),
-        ]
-    for bad, name, values, fix in problems:
-        if not bad.any():
-            continue
-        first, count = int(np.argmax(bad)), int(bad.sum())
-        value = np.asarray(values[first]).tolist()
-        if name == 'image_id' and bad.all():
+def _encode(mask: list | dict, size: tuple[int, int] | None) -> dict:
+    """Encodes polygons, or a run-length encoding that is not compressed."""
+    from pycocotools import mask as mask_utils
+
+    if isinstance(mask, list):
+        return mask_utils.merge(mask_utils.frPyObjects(mask, *size))
+    return mask_utils.frPyObjects(mask, *mask['size'])
+
+
+def _check(
+    path: Path, table: np.ndarray, truth: GroundTruth, has_masks: bool
+) -> None:
+    """Raises an error for the first record for which AP is not defined."""
+    for name, known in (
+        ('image_id', truth.image_ids),
+        ('category_id', truth.category_ids),
+    ):
+        values = table[:, _COLUMNS[name]]
+        bad = ~np.isin(values, known)
+        if name == 'image_id' and len(bad) and bad.all():
             raise UserError(
                 f'{path} predicts other images: none of its ids (the first '
-                f'is {value:.0f}) is in {truth.path}',
-                'Compare runs tested on one annotation file.',
+                f'is {values[0]:.0f}) is in {truth.path}',
+                'Compare runs that were tested on the same annotation file.',
             )
-        if name.endswith('_id'):
-            known = (
-                truth.image_ids if name == 'image_id' else truth.category_ids
-            )
-            near = known[np.argmin(abs(known - value))]
-            value = f'{value:.0f}'
-            fix = f'{truth.path} does not list it; the nearest is {near}.'
-        raise UserError(
-            f'{path}: record {first} has {name} {value}'
-            + (f' (and {count - 1} more like it)' if count > 1 else ''),
-            fix,
-        )
+        if bad.any():
+            value = values[np.argmax(bad)]
+            nearest = known[np.argmin(abs(known - value))]
+            fix = f'{truth.path} does not list it; the nearest is {nearest}.'
+            raise _bad_record(path, bad, name, f'{value:.0f}', fix)
+    score, box = table[:, _COLUMNS['score']], table[:, _COLUMNS['bbox']]
+    tests = [('score', ~np.isfinite(score), 'Scores are finite numbers.')]
+    if not has_masks:
+        number = (abs(box) < 1e15).all(1)
+        negative = (box[:, 2:] < 0).any(1)
+        tests += [
+            ('bbox', ~number, 'Boxes are finite numbers, in pixels.'),
+            ('bbox', negative, 'Widths and heights are 0 pixels or more.'),
+        ]
+    for name, bad, fix in tests:
+        if bad.any():
+            value = table[np.argmax(bad), _COLUMNS[name]].tolist()
+            raise _bad_record(path, bad, name, value, fix)
 
 
-def _warn(path: Path, table: np.ndarray, truth: GroundTruth) -> list[str]:
+def _bad_record(
+    path: Path, bad: np.ndarray, name: str, value: object, fix: str
+) -> UserError:
+    first, others = int(np.argmax(bad)), int(bad.sum()) - 1
+    more = f' (and {count(others, "other record")} too)' if others else ''
+    return UserError(f'{path}: record {first} has {name} {value}{more}', fix)
+
+
+def _warn(
+    path: Path, table: np.ndarray, truth: GroundTruth, has_masks: bool
+) -> list[str]:
     if not len(table):
         return [f'{path} holds no detection at all: every AP is 0.']
     found = []
-    if not np.isnan(table[:, 1:5]).all():
+    if not has_masks:
         copies = len(table) - len(np.unique(table, axis=0))
         if copies:
             found.append(
@@ -319,7 +367,8 @@ def _warn(path: Path, table: np.ndarray, truth: GroundTruth) -> list[str]:
     share = len(np.unique(table[:, 0])) / len(truth.image_ids)
     if share < 0.5:
         found.append(
-            f'{path} has detections on {100 * share:.0f} % of the images '
-            'only; the rest count as missed. Is the file complete?'
+            f'{path} has detections on only {100 * share:.0f} % of the '
+            'images; the objects of the others count as missed. Is the file '
+            'complete?'
         )
     return found

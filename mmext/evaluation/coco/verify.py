@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The same numbers from pycocotools, the reference."""
+"""Compares our metrics with those of pycocotools, the reference."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mmext.evaluation.coco.summary import METRICS
 def pycocotools_metrics(
     truth: GroundTruth, preds: Predictions
 ) -> dict[str, float]:
-    """COCO's twelve numbers; nan where pycocotools has -1.
+    """Returns COCO's twelve metrics; nan where pycocotools returns -1.
 
-    Annotations are numbered from 1: pycocotools counts the object of id 0 as
-    missed, even where it is found.
+    Annotations are numbered from 1, because pycocotools counts an object of
+    id 0 as missed even if it was found.
 
     Raises:
-        UserError: No detection at all, which pycocotools cannot take.
+        UserError: There is no detection; pycocotools fails on an empty list.
     """
     if not len(preds):
         raise UserError(
-            f'pycocotools cannot evaluate {preds.path}: it has no detection'
+            f'pycocotools cannot evaluate {preds.path}: it has no detections'
         )
     key = 'bbox' if preds.mask is None else 'segmentation'
     values = preds.box.tolist() if preds.mask is None else preds.mask
@@ -61,10 +61,15 @@ def pycocotools_metrics(
 def verify(
     truth: GroundTruth, preds: Predictions, metrics: dict[str, float]
 ) -> None:
-    """Holds metrics against pycocotools.
+    """Compares metrics with those of pycocotools.
+
+    Args:
+        truth: Ground truth.
+        preds: Detections on it.
+        metrics: Metric -> value from 0 to 1.
 
     Raises:
-        UserError: One differs by more than rounding.
+        UserError: A metric differs by more than 1e-10.
     """
     for name, expected in pycocotools_metrics(truth, preds).items():
         if name in metrics and not np.isclose(

@@ -1,27 +1,34 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Parameters and FLOPs of a detector, with what was not counted.
+"""Parameters and FLOPs of a detector, with the operators not counted.
 
 FLOPs here are multiply-adds, as detection papers count them (one multiply-add
 is one FLOP; Faster R-CNN R-50 at 800x1280 is about 207 G). They are counted
-where PyTorch dispatches operators, so no list of module types is needed and a
-custom layer counts as the operators it runs. Operators without a formula are
-returned by name: point-wise ones are cheap, a fused kernel is not.
+where PyTorch dispatches operators. This needs no list of module types, and a
+custom layer counts as the operators that it runs. Operators without a formula
+are returned by name: point-wise ones are cheap, a fused kernel is not.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-# They move or make memory and compute nothing.
+from mmext.models.build import build_model
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+
+# Operators that move or allocate memory and compute nothing.
 _FREE = re.compile(
     r'alias|as_strided|arange|cat|clone|copy_|detach|empty(_like|_strided)?|'
     r'expand|fill_|full(_like)?|index|lift_fresh|(new_)?(empty|full|ones|zeros)|'
@@ -36,11 +43,11 @@ class Complexity:
     """The cost of one image.
 
     Args:
-        params: Number of parameters, frozen ones included.
-        flops: Multiply-adds of one forward pass; None where it failed.
-        shape: Height and width, in pixels, after padding.
-        uncounted: Operators that computed something and have no formula,
-            with the number of calls.
+        params: Number of parameters, with frozen ones.
+        flops: Multiply-adds of one forward pass; None if it failed.
+        shape: Height and width in pixels, after padding.
+        uncounted: Operators that compute something and have no formula, with
+            the number of calls.
         note: Why ``flops`` is None.
     """
 
@@ -52,13 +59,19 @@ class Complexity:
 
 
 class _Uncounted(TorchDispatchMode):
-    """Counts the calls that ``FlopCounterMode`` has no formula for."""
+    """Counts the calls of operators without a formula."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         packet = func._overloadpacket
         if packet not in flop_registry:
             self.calls[str(packet).removeprefix('aten.')] += 1
@@ -68,13 +81,16 @@ class _Uncounted(TorchDispatchMode):
 def count_complexity(
     model: nn.Module, shape: tuple[int, int] = (800, 1280)
 ) -> Complexity:
-    """Counts a detector's parameters and one image's multiply-adds.
+    """Counts the parameters of a detector and the multiply-adds of an image.
 
     Args:
-        model: An mmdet detector; its device is used.
+        model: An mmdet detector, on its device.
         shape: Height and width in pixels. Default: (800, 1280).
     """
     params = sum(p.numel() for p in model.parameters())
+    device = next(model.parameters()).device
+    image = torch.zeros(1, 3, *shape, device=device)
+    samples = empty_samples(shape)
     training = model.training
     model.eval()
     flops, note = None, ''
@@ -82,9 +98,9 @@ def count_complexity(
         seen = _Uncounted()
         try:
             with seen:
-                _forward(model, shape)
+                model(image, samples, mode='tensor')
             flops = counter.get_total_flops() // 2
-        except Exception as error:  # any op of any detector may object
+        except Exception as error:  # any operator of any detector may fail
             note = f'{type(error).__name__}: {error}'.splitlines()[0]
     model.train(training)
     uncounted = {
@@ -98,22 +114,36 @@ def count_complexity(
 def config_complexity(
     cfg: Config, shape: tuple[int, int] | None = None
 ) -> Complexity:
-    """Builds a config's model, without its weights, and counts it.
+    """Builds the model of a config, without its weights, and counts it.
 
     Args:
         cfg: A detection config.
-        shape: Height and width in pixels. Default: the test pipeline's
-            ``Resize``, padded as the model pads.
+        shape: Height and width in pixels. Default: see
+            :func:`detection_shape`.
+
+    Raises:
+        UserError: The model cannot be built.
+    """
+    model = build_from_config(cfg)
+    return count_complexity(model, shape or detection_shape(cfg))
+
+
+def build_from_config(cfg: Config) -> nn.Module:
+    """Builds the model of a config in the config's scope.
+
+    Raises:
+        UserError: The model cannot be built.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = MODELS.build(cfg.model)
-    return count_complexity(model, shape or test_shape(cfg))
+    return build_model(cfg.model)
 
 
-def test_shape(cfg: Config) -> tuple[int, int]:
-    """(height, width) that the test pipeline resizes to, after padding.
+def detection_shape(cfg: Config) -> tuple[int, int]:
+    """Returns the height and width of test images after padding.
 
-    Where it keeps each image's own size: that of the training crops.
+    They are those of the last ``Resize`` of the test pipeline. If it keeps
+    the size of each image, they are those of the crops in training, or
+    (800, 1280).
     """
     pre = cfg.model.get('data_preprocessor') or {}
     divisor = pre.get('pad_size_divisor', 1)
@@ -130,19 +160,22 @@ def test_shape(cfg: Config) -> tuple[int, int]:
     return tuple(-(-side // divisor) * divisor for side in (height, width))
 
 
-def _forward(model: nn.Module, shape: tuple[int, int]) -> None:
+def empty_samples(
+    shape: tuple[int, int], batch: int = 1
+) -> list[DetDataSample]:
+    """Returns samples of images that are neither resized nor padded.
+
+    Args:
+        shape: Height and width in pixels.
+        batch: Number of images. Default: 1.
+    """
     from mmdet.structures import DetDataSample
 
-    height, width = shape
-    device = next(model.parameters()).device
-    sample = DetDataSample(
-        metainfo={
-            'img_shape': shape,
-            'ori_shape': shape,
-            'pad_shape': shape,
-            'batch_input_shape': shape,
-            'scale_factor': (1.0, 1.0),
-        }
-    )
-    image = torch.zeros(1, 3, height, width, device=device)
-    model(image, [sample], mode='tensor')
+    meta = {
+        'img_shape': shape,
+        'ori_shape': shape,
+        'pad_shape': shape,
+        'batch_input_shape': shape,
+        'scale_factor': (1.0, 1.0),
+    }
+    return [DetDataSample(metainfo=meta) for _ in range(batch)]

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.utils.benchmark import timer
 
-from mmext.evaluation.cost.complexity import test_shape as detection_shape
+from mmext.evaluation.cost.complexity import (
+    build_from_config,
+    detection_shape,
+    empty_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class Latency:
     """Time of a forward pass with post-processing.
 
     Args:
-        batch: Images a batch.
+        batch: Number of images.
         seconds: Median time of a batch.
         images_per_second: ``batch / seconds``.
-        peak_bytes: Most memory allocated on the GPU, None on CPU.
-        device: What it was measured on.
+        peak_bytes: Peak of the allocated GPU memory; None on a CPU.
+        device: What it was measured on, as a sentence.
     """
 
     batch: int
@@ -42,47 +46,36 @@ def measure_latency(
     warm_up: int = 5,
     repeats: int = 20,
 ) -> Latency:
-    """Times ``model.predict`` on random images of one shape.
+    """Measures the time of ``model.predict`` on random images.
 
     Args:
         model: An mmdet detector, on its device.
         shape: Height and width in pixels.
-        batch: Images a batch. Default: 1.
-        warm_up: Batches not counted. Default: 5.
-        repeats: Batches counted. Default: 20.
+        batch: Number of images. Default: 1.
+        warm_up: Number of batches before the measurement. Default: 5.
+        repeats: Number of batches that are measured. Default: 20.
     """
-    from mmdet.structures import DetDataSample
-
     device = next(model.parameters()).device
     gpu = device.type == 'cuda'
     images = torch.randn(batch, 3, *shape, device=device)
-    meta = {
-        **dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), shape),
-        'batch_input_shape': shape,
-        'scale_factor': (1.0, 1.0),
-    }
-    samples = [DetDataSample(metainfo=meta) for _ in range(batch)]
+    samples = empty_samples(shape, batch)
     training = model.training
     model.eval()
     if gpu:
         torch.cuda.reset_peak_memory_stats(device)
     times = []
     with torch.no_grad():
-        for i in range(warm_up + repeats):
-            _wait(device)
-            start = time.perf_counter()
+        for _ in range(warm_up + repeats):
+            start = timer()  # waits for the GPU
             model.predict(images, samples)
-            _wait(device)
-            if i >= warm_up:
-                times.append(time.perf_counter() - start)
+            times.append(timer() - start)
     model.train(training)
-    seconds = statistics.median(times)
-    name = (
-        torch.cuda.get_device_name(device)
-        if gpu
-        else f'{platform.processor() or "CPU"}, '
-        f'{torch.get_num_threads()} threads'
-    )
+    seconds = statistics.median(times[warm_up:])
+    if gpu:
+        name = torch.cuda.get_device_name(device)
+    else:
+        processor = platform.processor() or 'CPU'
+        name = f'{processor}, {torch.get_num_threads()} threads'
     return Latency(
         batch=batch,
         seconds=seconds,
@@ -94,29 +87,27 @@ def measure_latency(
 
 def config_latency(
     cfg: Config,
-    batches: tuple[int, ...] = (1, 16),
+    batches: Sequence[int] = (1, 16),
     shape: tuple[int, int] | None = None,
     repeats: int = 20,
 ) -> list[Latency]:
-    """Builds a config's model with random weights and times it.
+    """Builds the model of a config with random weights and measures it.
 
-    Random weights let through as many proposals as the test settings allow,
-    so this is close to the slowest a trained detector gets.
+    With random weights, as many proposals pass as the test settings allow, so
+    the result is close to the largest latency of a trained detector.
 
     Args:
         cfg: A detection config.
-        batches: Images a batch, one measurement each. Default: 1 and 16.
-        shape: Height and width in pixels. Default: the test pipeline's.
-        repeats: Batches counted. Default: 20.
+        batches: Numbers of images, one measurement each. Default: 1 and 16.
+        shape: Height and width in pixels. Default: those of the test
+            pipeline.
+        repeats: Number of batches that are measured. Default: 20.
+
+    Raises:
+        UserError: The model cannot be built.
     """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = MODELS.build(cfg.model)
+    model = build_from_config(cfg)
     if torch.cuda.is_available():
         model = model.cuda()
     shape = shape or detection_shape(cfg)
     return [measure_latency(model, shape, b, repeats=repeats) for b in batches]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A report in the terminal, with rich."""
+"""Prints a report in the terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from mmext.evaluation.report.content import Report
+from mmext.evaluation.report.report import Report
 from mmext.evaluation.report.table import Table
 
 
-def print_table(table: Table, console: Console) -> None:
-    """One table, its notes below."""
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Prints a table with its notes below it.
+
+    Args:
+        table: The table.
+        console: Where to print. Default: the terminal.
+    """
+    console = console or Console()
     grid = RichTable(
         title=table.title or None,
         title_justify='left',
@@ -25,7 +31,7 @@ def print_table(table: Table, console: Console) -> None:
         grid.add_column(
             escape(column[0]),
             justify='left' if i == 0 else 'right',
-            min_width=max(map(len, words), default=0),  # no number in two
+            min_width=max(map(len, words), default=0),  # numbers do not wrap
         )
     for row in table.rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
@@ -35,8 +41,9 @@ def print_table(table: Table, console: Console) -> None:
     console.print()
 
 
-def print_report(report: Report, console: Console) -> None:
-    """All tables, then what they show."""
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Prints all tables, then the sentences; see `Report.print`."""
+    console = console or Console()
     for table in report.tables():
         print_table(table, console)
     for title, lines in report.verdicts():

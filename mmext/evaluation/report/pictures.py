@@ -1,18 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Images with the boxes of several runs drawn over them, as SVG."""
+"""Images with the boxes of several runs, for the HTML page."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-from mmengine.config import Config
-from PIL import Image
-from pycocotools import mask as mask_utils
+from typing import Any
 
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
@@ -21,8 +16,8 @@ _LONGEST = 480  # pixels of an embedded image
 _MOST_NAMES = 16
 
 
-def image_folder(cfg: Config | None) -> Path | None:
-    """Where a config's test images are, None where it does not say."""
+def image_folder(cfg: Mapping[str, Any] | None) -> Path | None:
+    """Returns the folder of a config's test images, None if unknown."""
     loader = (cfg or {}).get('test_dataloader') or {}
     dataset = loader.get('dataset') or {}
     prefix = dataset.get('data_prefix') or {}
@@ -34,92 +29,63 @@ def image_folder(cfg: Config | None) -> Path | None:
 def picture(
     truth: GroundTruth,
     image_id: int,
-    preds: Sequence[tuple[str, Predictions]],
+    preds: Mapping[str, Predictions],
     folder: Path | None,
     min_score: float = 0.3,
-) -> str:
-    """One image with ground truth (dashed) and each run's boxes.
+) -> dict[str, Any]:
+    """Returns an image with boxes, for the macro of ``page.html``.
 
     Args:
-        truth: Ground truth.
+        truth: Ground truth, whose boxes have the style ``truth``.
         image_id: COCO id.
-        preds: (style of the page, predictions).
-        folder: Where the images are; a blank frame without it.
-        min_score: Fainter detections are left out. Default: 0.3.
+        preds: Style of the boxes -> predictions.
+        folder: Folder of the images; without it the frame is empty.
+        min_score: Detections with lower scores are left out. Default: 0.3.
     """
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
     names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
-    embedded, size = _embed(record, folder)
+    boxes = [
+        ('truth', names[a['category_id']], a['bbox'])
+        for a in truth.dataset['annotations']
+        if a['image_id'] == image_id
+    ]
+    objects = len(boxes)
+    for style, run in preds.items():
+        found = run.select(
+            (run.image_id == image_id) & (run.score >= min_score)
+        )
+        for box, category, score in zip(
+            found.bounding_boxes().tolist(),
+            found.category_id.tolist(),
+            found.score.tolist(),
+            strict=True,
+        ):
+            boxes.append((style, f'{names[category]} {score:.2f}', box))
+    image, size = _embed(record, folder)
     if size is None and image_id in truth.sizes:
         size = truth.sizes[image_id][::-1]
-    anns = [
-        a for a in truth.dataset['annotations'] if a['image_id'] == image_id
-    ]
-    if size is None:
-        ends = [
-            (a['bbox'][0] + a['bbox'][2], a['bbox'][1] + a['bbox'][3])
-            for a in anns
-        ]
-        size = (
-            tuple(max(e[i] for e in ends) for i in (0, 1))
-            if ends
-            else (640, 480)
-        )
-    width, height = size
-    shown = sum(
-        int(((p.image_id == image_id) & (p.score >= min_score)).sum())
-        for _, p in preds
-    )
-    # Names would cover a crowded image; there they are tooltips only.
-    font = max(width, height) / 32 if shown <= _MOST_NAMES else 0
-    parts = [f'<rect class="frame" width="{width}" height="{height}"/>']
-    if embedded:
-        parts.append(
-            f'<image href="{embedded}" width="{width}" height="{height}"/>'
-        )
-    parts += [_box(a['bbox'], 'truth', names[a['category_id']]) for a in anns]
-    for style, found in preds:
-        rows = np.flatnonzero(
-            (found.image_id == image_id) & (found.score >= min_score)
-        )
-        for r in rows:
-            name = names[int(found.category_id[r])]
-            box = (
-                found.box[r].tolist()
-                if found.mask is None
-                else mask_utils.toBbox(found.mask[r]).tolist()
-            )
-            text = f'{name} {found.score[r]:.2f}'
-            parts.append(_box(box, style, text, font))
-    label = escape(str(record.get('file_name', image_id)))
-    return (
-        f'<svg class="picture" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{label}">{"".join(parts)}</svg>'
-    )
-
-
-def _box(box: Sequence[float], style: str, text: str, font: float = 0) -> str:
-    x, y, w, h = box
-    shape = (
-        f'<rect class="box {style}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" '
-        f'height="{h:.1f}"><title>{escape(text)}</title></rect>'
-    )
-    if font:
-        shape += (
-            f'<text class="label {style}" x="{x:.1f}" '
-            f'y="{max(y - 2, font):.1f}" font-size="{font:.1f}">'
-            f'{escape(text)}</text>'
-        )
-    return shape
+    if size is None:  # large enough for all boxes
+        size = tuple(max(b[i] + b[i + 2] for *_, b in boxes) for i in (0, 1))
+    # Names would cover an image with many detections.
+    crowded = len(boxes) - objects > _MOST_NAMES
+    return {
+        'name': record.get('file_name', image_id),
+        'image': image,
+        'size': size,
+        'boxes': boxes,
+        'font': 0 if crowded else max(size) / 32,
+    }
 
 
 def _embed(
-    record: dict, folder: Path | None
+    record: Mapping[str, Any], folder: Path | None
 ) -> tuple[str | None, tuple[int, int] | None]:
-    """A data URL and the image's own width and height, where it is there."""
+    """The image as a data URL, and its width and height before resizing."""
     path = folder and folder / str(record.get('file_name', ''))
     if not path or not path.is_file():
         return None, None
+    from PIL import Image
+
     with Image.open(path) as image:
         size = image.size
         small = image.convert('RGB')

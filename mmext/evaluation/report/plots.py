@@ -4,38 +4,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import hotcoco.plot
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from mmext.errors import UserError, did_you_mean
-from mmext.evaluation.coco.error_types import error_types, evaluator
+from mmext.evaluation.coco.error_types import error_types
 from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.evaluation.coco.matching import make_evaluator
 from mmext.evaluation.coco.predictions import Predictions
-from mmext.evaluation.runs import Run
-
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt  # noqa: E402
-
-
-def logged_curves(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Key -> (step, value) of everything that was logged as a number.
-
-    Training scalars have iterations as steps, validation metrics epochs (or
-    iterations, as the run was configured).
-    """
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for record in (*run.train_log, *run.val_log):
-        for key, value in record.items():
-            if key not in ('step', 'iter', 'epoch') and isinstance(
-                value, (int, float)
-            ):
-                curves.setdefault(key, []).append((record['step'], value))
-    return curves
+from mmext.evaluation.runs import Run, logged_curves
 
 
 def plot_curves(
@@ -43,15 +24,18 @@ def plot_curves(
     folder: str | Path,
     keys: Sequence[str] = ('loss', 'coco/bbox_mAP'),
 ) -> list[Path]:
-    """Writes one CSV a run and one PNG a key.
+    """Writes one CSV file a run and one PNG file a key.
 
     Args:
         runs: Their curves are drawn over each other.
-        folder: Made where it is missing.
-        keys: Logged names; those that no run has are an error.
+        folder: Folder of the files; it is made if it does not exist.
+        keys: Logged names to draw.
+
+    Returns:
+        The files.
 
     Raises:
-        UserError: A key that no run logged.
+        UserError: No run logged one of the keys.
     """
     folder = Path(folder)
     curves = [logged_curves(run) for run in runs]
@@ -66,14 +50,11 @@ def plot_curves(
     written = []
     for i, (run, found) in enumerate(zip(runs, curves, strict=True)):
         path = folder / f'curves_{i}_{run.name}.csv'
-        with path.open('w', newline='', encoding='utf-8') as stream:
-            writer = csv.writer(stream)
-            writer.writerow(['key', 'step', 'value'])
-            for key, points in found.items():
-                writer.writerows((key, *point) for point in points)
-        written.append(path)
+        rows = ((key, *xy) for key, points in found.items() for xy in points)
+        written.append(_write_csv(path, ['key', 'step', 'value'], rows))
     for key in keys:
-        figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
+        figure = Figure(figsize=(6, 4), layout='constrained')
+        axes = figure.subplots()
         for run, found in zip(runs, curves, strict=True):
             if key in found:
                 axes.plot(*zip(*found[key], strict=True), label=run.name)
@@ -82,7 +63,6 @@ def plot_curves(
         axes.legend()
         path = folder / f'{key.replace("/", "_")}.png'
         figure.savefig(path, dpi=150)
-        plt.close(figure)
         written.append(path)
     return written
 
@@ -96,33 +76,36 @@ def plot_confusion(
 ) -> list[Path]:
     """Writes ``confusion.csv`` and ``confusion.png``.
 
-    A row is the class of an object, a column what was predicted on it; the
-    last row are detections of nothing, the last column objects missed.
+    A row is the class of an object, a column the class that was predicted.
+    The last row is detections without an object, the last column objects that
+    were missed.
 
     Args:
         truth: Ground truth.
         preds: Detections.
-        folder: Made where it is missing.
-        iou: Least IoU of a match, classes aside. Default: 0.5.
-        min_score: Fainter detections are left out. Default: 0.3.
+        folder: Folder of the files; it is made if it does not exist.
+        iou: Smallest IoU of a match, whatever the classes. Default: 0.5.
+        min_score: Detections with lower scores are left out. Default: 0.3.
+
+    Returns:
+        The files.
     """
-    found = evaluator(truth, preds).confusion_matrix(
+    found = make_evaluator(truth, preds).confusion_matrix(
         iou_thr=iou, min_score=min_score
     )
     names = [*truth.names, 'background']
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table = folder / 'confusion.csv'
-    with table.open('w', newline='', encoding='utf-8') as stream:
-        writer = csv.writer(stream)
-        writer.writerow(['object \\ predicted', *names])
-        for name, row in zip(
-            names, np.asarray(found['matrix']).tolist(), strict=True
-        ):
-            writer.writerow([name, *row])
+    matrix = np.asarray(found['matrix']).tolist()
+    table = _write_csv(
+        folder / 'confusion.csv',
+        ['object \\ predicted', *names],
+        ([name, *row] for name, row in zip(names, matrix, strict=True)),
+    )
     image = folder / 'confusion.png'
-    figure, _ = hotcoco.plot.confusion_matrix(found, save_path=str(image))
-    plt.close(figure)
+    side = min(max(6, 0.35 * len(names)), 20)
+    axes = Figure(figsize=(side, side)).subplots()
+    hotcoco.plot.confusion_matrix(found, ax=axes, save_path=str(image))
     return [table, image]
 
 
@@ -136,18 +119,22 @@ def plot_error_types(
     Args:
         runs: (name, detections).
         truth: Ground truth.
-        folder: Made where it is missing.
+        folder: Folder of the files; it is made if it does not exist.
+
+    Returns:
+        The files.
     """
     lost = [(name, error_types(truth, preds)) for name, preds in runs]
     kinds = [*lost[0][1]]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table = folder / 'error_types.csv'
-    with table.open('w', newline='', encoding='utf-8') as stream:
-        writer = csv.writer(stream)
-        writer.writerow(['run', *kinds])
-        writer.writerows([n, *(x[k] for k in kinds)] for n, x in lost)
-    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
+    table = _write_csv(
+        folder / 'error_types.csv',
+        ['run', *kinds],
+        ([name, *(x[k] for k in kinds)] for name, x in lost),
+    )
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
     height = 0.8 / len(lost)
     for i, (name, values) in enumerate(lost):
         places = np.arange(len(kinds)) + i * height
@@ -158,5 +145,14 @@ def plot_error_types(
     axes.legend()
     image = folder / 'error_types.png'
     figure.savefig(image, dpi=150)
-    plt.close(figure)
     return [table, image]
+
+
+def _write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> Path:
+    with path.open('w', newline='', encoding='utf-8') as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What others reported for the same detector: differences, with sources.
+"""Published differences for the same detector, with their sources.
 
-Published levels depend on schedules and versions that are not ours, so only
-differences to the baseline of the same table are shown.
+Published AP depends on schedules and versions that differ from ours, so only
+differences from the baseline of the same table are shown.
 """
 
 from __future__ import annotations
@@ -11,23 +11,28 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-
+from mmext.evaluation.coco.summary import AP_METRICS
 from mmext.evaluation.report.table import Table
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 _FILE = Path(__file__).with_name('published_results.json')
-_METRICS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 
 
 @cache
 def published_results() -> list[dict]:
-    """Groups of rows; the first row of a group is its baseline."""
+    """Returns groups of rows, in AP points as the papers print them.
+
+    The first row of a group is its baseline.
+    """
     return json.loads(_FILE.read_text(encoding='utf-8'))
 
 
 def detector_name(cfg: Config) -> str:
-    """``Faster R-CNN`` for mmdet's ``FasterRCNN``, and so on."""
+    """Returns the usual name: ``Faster R-CNN`` for ``FasterRCNN``."""
     model = cfg.model
     kind = str(model.type).rsplit('.', 1)[-1]
     masks = 'mask_head' in (model.get('roi_head') or {})
@@ -39,15 +44,15 @@ def detector_name(cfg: Config) -> str:
 def published_table(
     detector: str, backbone: str, iou_type: str = 'bbox'
 ) -> Table | None:
-    """Published differences for a detector and a baseline backbone.
+    """Returns the published differences from a baseline.
 
     Args:
-        detector: As ``detector_name`` says it.
-        backbone: As in ``ResNet-50``; of the baseline.
+        detector: A name from :func:`detector_name`.
+        backbone: Backbone of the baseline, such as ``ResNet-50``.
         iou_type: ``'bbox'`` or ``'segm'``. Default: ``'bbox'``.
 
     Returns:
-        None where nothing is on record.
+        The table, or None if there are no published results.
     """
     rows, sources = [], []
     for group in published_results():
@@ -60,21 +65,16 @@ def published_table(
                 continue
             if row['source'] not in sources:
                 sources.append(row['source'])
-            rows.append(
-                [
-                    f'{row["name"]} - {group["baseline"]}',
-                    *(
-                        f'{delta[m]:+.1f}' if m in delta else '-'
-                        for m in _METRICS
-                    ),
-                    row['schedule'],
-                    f'[{sources.index(row["source"]) + 1}]',
-                ]
-            )
+            cells = [f'{row["name"]} - {group["baseline"]}']
+            cells += [
+                f'{delta[m]:+.1f}' if m in delta else '-' for m in AP_METRICS
+            ]
+            cells += [row['schedule'], f'[{sources.index(row["source"]) + 1}]']
+            rows.append(cells)
     if not rows:
         return None
     return Table(
-        ['published difference', *_METRICS, 'schedule', 'source'],
+        ['published difference', *AP_METRICS, 'schedule', 'source'],
         rows,
         f'Published: {detector}, COCO val2017, {iou_type}',
         [

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A table, and the ways to write it: plain text, Markdown, CSV, LaTeX."""
+"""A table as plain text, Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text already; the first column is left-aligned.
+    """A table of text; the first column is left-aligned.
 
     Args:
-        header: The columns' names.
-        rows: One sequence of cells a row, as long as the header.
-        title: What the table shows. Default: nothing.
-        notes: Lines under the table. Default: none.
+        header: Names of the columns.
+        rows: Sequences of cells, each as long as the header.
+        title: Title of the table. Default: none.
+        notes: Lines below the table. Default: none.
     """
 
     header: Sequence[str]
@@ -44,8 +44,9 @@ class Table:
     notes: Sequence[str] = ()
 
     def text(self) -> str:
-        """Aligned columns for a terminal or a log."""
-        widths = [max(map(len, column)) for column in self._columns()]
+        """Returns aligned columns for a terminal or a log."""
+        columns = zip(self.header, *self.rows, strict=True)
+        widths = [max(map(len, column)) for column in columns]
         lines = [self.title] if self.title else []
         lines.append(_join(self.header, widths))
         lines.append('-+-'.join('-' * w for w in widths))
@@ -53,17 +54,15 @@ class Table:
         return '\n'.join([*lines, *self.notes])
 
     def markdown(self) -> str:
-        """A GitHub table, its columns aligned in the source too."""
+        """Returns a GitHub table, with columns aligned in the source too."""
         cells = [
             [str(c).replace('|', r'\|') for c in row]
             for row in (self.header, *self.rows)
         ]
         widths = [max(3, *map(len, col)) for col in zip(*cells, strict=True)]
         lines = [f'**{self.title}**', ''] if self.title else []
-        rule = [
-            '-' * w if i == 0 else '-' * (w - 1) + ':'
-            for i, w in enumerate(widths)
-        ]
+        rule = ['-' * (w - 1) + ':' for w in widths]
+        rule[0] = '-' * widths[0]
         for row in (cells[0], rule, *cells[1:]):
             lines.append(f'| {_join(row, widths)} |')
         if self.notes:
@@ -71,7 +70,7 @@ class Table:
         return '\n'.join(lines) + '\n'
 
     def csv(self) -> str:
-        """Comma-separated values with one header line; no notes."""
+        """Returns comma-separated values: the header, then the rows."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator='\n')
         writer.writerow(self.header)
@@ -79,7 +78,7 @@ class Table:
         return out.getvalue()
 
     def latex(self) -> str:
-        """A booktabs tabular; needs ``\\usepackage{booktabs}``."""
+        """Returns a tabular that needs ``\\usepackage{booktabs}``."""
         lines = [
             r'\begin{tabular}{l' + 'r' * (len(self.header) - 1) + '}',
             r'\toprule',
@@ -92,12 +91,9 @@ class Table:
         lines += [f'% {note}' for note in self.notes]
         return '\n'.join(lines) + '\n'
 
-    def _columns(self) -> list[tuple[str, ...]]:
-        return list(zip(self.header, *self.rows, strict=True))
-
 
 def latex_escape(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
+    """Escapes the special characters of LaTeX."""
     return ''.join(_LATEX.get(c, c) for c in str(text))
 
 

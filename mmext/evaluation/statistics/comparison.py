@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Two sides compared on the same images: paired, resampled, over seeds."""
+"""Compares two sides on the same images: paired, resampled, over seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import accumulate_weighted
-from mmext.evaluation.coco.matches import Matches
+from mmext.evaluation.coco.matching import Matches
 from mmext.evaluation.coco.summary import (
     IOU_METRICS,
     METRICS,
@@ -24,22 +24,22 @@ from mmext.evaluation.statistics.resampling import (
 )
 from mmext.evaluation.statistics.seeds import SeedTest, seed_test, two_level
 
-#: A class on fewer images gets no interval: no method is reliable there.
+#: A class on fewer images gets no interval, because no method is reliable.
 FEWEST_IMAGES = 10
 
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """One class: AP of both sides and their difference.
+    """AP of both sides on one class, and the difference, from 0 to 1.
 
     Args:
         name: The class.
-        images: Images that hold an object of it.
+        images: Number of images with an object of the class.
         baseline: AP, mean over seeds.
         candidate: AP, mean over seeds.
-        difference: With its uncertainty over images; no interval and p nan
-            on fewer than ``FEWEST_IMAGES`` images.
-        holm: p-value adjusted for the number of classes tested.
+        difference: With its uncertainty over images. Interval and p are nan
+            if ``images`` is smaller than ``FEWEST_IMAGES``.
+        holm: p-value after Holm's correction for all classes that are tested.
     """
 
     name: str
@@ -54,16 +54,18 @@ class ClassEstimate:
 class Comparison:
     """A candidate against the baseline on one ground truth.
 
+    Values are shares from 0 to 1.
+
     Args:
         images: Number of images.
         resamples: Number of bootstrap resamples.
         baseline: Metric -> (S,) values, one a seed.
-        candidate: Metric -> (S',) values.
-        differences: Metric -> difference, uncertainty over images.
+        candidate: Metric -> (S',) values, one a seed.
+        differences: Metric -> difference, with its uncertainty over images.
         classes: One a class, in the order of the ground truth.
-        seeds: Metric -> test between seeds; empty with one seed a side.
-        both: Metric -> difference with seeds and images resampled together;
-            empty with one seed a side.
+        seeds: Metric -> test between seeds; empty if a side has one seed.
+        both: Metric -> difference, with its uncertainty over seeds and
+            images; empty if a side has one seed.
     """
 
     images: int
@@ -75,13 +77,18 @@ class Comparison:
     seeds: dict[str, SeedTest]
     both: dict[str, Estimate]
 
+    def best_estimate(self, metric: str) -> Estimate:
+        """Returns the difference over seeds and images, or over images."""
+        return self.both.get(metric) or self.differences[metric]
+
 
 @dataclass(frozen=True)
 class Resampled:
-    """A run's metrics on all images, the resamples and the jackknife.
+    """The metrics of a run on all images and on each resample, 0 to 1.
 
     Args:
-        metrics: Metric -> (1 + B + J,) values.
+        metrics: Metric -> (1 + B + J,) values: on all images, on B bootstrap
+            resamples, and without each of J groups of images.
         classes: (1 + B + J, K) AP of each class.
         resamples: B.
     """
@@ -92,13 +99,13 @@ class Resampled:
 
 
 class ImageBootstrap:
-    """Draws images once, so that all runs see the same resamples.
+    """Draws images once, so that all runs are evaluated on equal resamples.
 
     Args:
         num_images: Number of images.
-        resamples: Bootstrap resamples. Default: 1000.
-        seed: Of the random draws. Default: 0.
-        groups: Most groups that the jackknife leaves out. Default: 200.
+        resamples: Number of bootstrap resamples. Default: 1000.
+        seed: Seed of the random draws. Default: 0.
+        groups: Maximum number of groups of the jackknife. Default: 200.
     """
 
     def __init__(
@@ -124,21 +131,30 @@ class ImageBootstrap:
         progress: Callable[[float], None] | None = None,
         threads: int = 2,
     ) -> Resampled:
-        """Every metric of a run on every resample."""
+        """Computes every metric of a run on every resample.
+
+        Args:
+            matches: A matched run.
+            progress: Called with the share that is done, from 0 to 1.
+                Default: None.
+            threads: Number of threads. Default: 2.
+
+        Raises:
+            UserError: The fast and the exact values on all images differ.
+        """
         cube = accumulate_weighted(matches, self.weights, threads, progress)
-        # Of all images, to the last digit.
         exact = accumulate_weighted(
             matches, self.weights[:1], threads, exact=True
         )
         _require_equal(cube.ap[0], exact.ap[0])
-        names = [
+        sizes = {name[0] for name in matches.areas[1:]}
+        names = tuple(
             m
             for m in (*METRICS, *IOU_METRICS)
-            if m[-1] not in 'sml'
-            or any(a[0] == m[-1] for a in matches.areas[1:])
-        ]
-        metrics = summarize(cube, tuple(names))
-        for name, value in summarize(exact, tuple(names)).items():
+            if m[-1] not in 'sml' or m[-1] in sizes
+        )
+        metrics = summarize(cube, names)
+        for name, value in summarize(exact, names).items():
             metrics[name][0] = value[0]
         classes = summarize_classes(cube)
         classes[0] = summarize_classes(exact)[0]
@@ -146,71 +162,89 @@ class ImageBootstrap:
 
 
 def _require_equal(fast: np.ndarray, exact: np.ndarray) -> None:
-    """Holds the fast AP of all images against the exact one, every time.
+    """Raises if the fast AP of all images differs from the exact AP.
 
-    Twice the arithmetic of the resamples was wrong at times, where the values
-    on all images, computed by themselves, were right.
+    This runs every time: the arithmetic of the resamples was wrong twice,
+    while the exact values were right.
     """
     wrong = ~np.isclose(fast, exact, rtol=0, atol=1e-4, equal_nan=True)
     if wrong.any():
         raise UserError(
-            f'{wrong.sum()} of {wrong.size} AP of all images are off among '
-            f'the resamples: {fast[wrong][0]:.6f} in place of '
+            f'{wrong.sum()} of {wrong.size} AP values on all images are wrong '
+            f'in the resampling: {fast[wrong][0]:.6f} instead of '
             f'{exact[wrong][0]:.6f}',
             'Please report this with the predictions and the annotations.',
         )
 
 
-def compare(
+def compare_resampled(
     matches: Matches,
     baseline: Sequence[Resampled],
     candidate: Sequence[Resampled],
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two sides, one resampled run a seed.
+    """Compares two sides.
 
     Args:
-        matches: Any of the runs' matches (for the objects of each class).
-        baseline: One a seed.
-        candidate: One a seed.
-        level: Of the intervals. Default: 0.95.
-        seed: Of the draws of seeds. Default: 0.
+        matches: Any of the matched runs, for the objects of each class.
+        baseline: One resampled run a seed.
+        candidate: One resampled run a seed.
+        level: Coverage of the intervals. Default: 0.95.
+        seed: Seed of the draws of training seeds. Default: 0.
     """
     count = baseline[0].resamples
-    sides: list[dict[str, np.ndarray]] = [
+    base, cand = (
         {m: np.stack([r.metrics[m] for r in side]) for m in side[0].metrics}
         for side in (baseline, candidate)
-    ]
+    )
     differences, seeds, both = {}, {}, {}
     several = min(len(baseline), len(candidate)) > 1
     rng = np.random.default_rng(seed + 1)
-    for name in sides[0]:
-        base, cand = sides[0][name], sides[1][name]
-        # Rounded: the same runs in another order differ by 1e-16.
-        delta = (cand.mean(0) - base.mean(0)).round(12)
-        differences[name] = estimate(
-            float(delta[0]),
-            delta[1 : count + 1],
-            delta[count + 1 :],
-            level,
-            matches.num_images,
+    for name in base:
+        differences[name] = _difference(
+            base[name], cand[name], count, level, matches.num_images
         )
         if several:
-            seeds[name] = seed_test(base[:, 0], cand[:, 0], level)
+            seeds[name] = seed_test(base[name][:, 0], cand[name][:, 0], level)
             both[name] = two_level(
                 differences[name],
-                *(base[:, : count + 1], cand[:, : count + 1], rng, level),
+                base[name][:, : count + 1],
+                cand[name][:, : count + 1],
+                rng,
+                level,
             )
     return Comparison(
         images=matches.num_images,
         resamples=count,
-        baseline={m: v[:, 0] for m, v in sides[0].items()},
-        candidate={m: v[:, 0] for m, v in sides[1].items()},
+        baseline={m: v[:, 0] for m, v in base.items()},
+        candidate={m: v[:, 0] for m, v in cand.items()},
         differences=differences,
         classes=_classes(matches, baseline, candidate, level),
         seeds=seeds,
         both=both,
+    )
+
+
+def _difference(
+    baseline: np.ndarray,
+    candidate: np.ndarray,
+    resamples: int,
+    level: float,
+    images: int,
+    interval: bool = True,
+) -> Estimate:
+    """Estimates a difference of (S, 1 + B + J) values, mean over seeds."""
+    # Rounded, because the same runs in another order differ by 1e-16.
+    delta = (candidate.mean(0) - baseline.mean(0)).round(12)
+    if not interval:
+        delta[1:] = np.nan
+    return estimate(
+        float(delta[0]),
+        delta[1 : resamples + 1],
+        delta[resamples + 1 :],
+        level,
+        images,
     )
 
 
@@ -220,31 +254,31 @@ def _classes(
     candidate: Sequence[Resampled],
     level: float,
 ) -> tuple[ClassEstimate, ...]:
-    count = baseline[0].resamples
     base, cand = (
-        np.mean([r.classes for r in side], axis=0)
+        np.stack([run.classes for run in side])
         for side in (baseline, candidate)
     )
     images = (matches.objects[:, :, 0] > 0).sum(0)
-    found = []
-    for k in range(len(matches.names)):
-        delta = (cand[:, k] - base[:, k]).round(12)
-        if images[k] < FEWEST_IMAGES:
-            delta[1:] = np.nan
-        found.append(
-            estimate(
-                float(delta[0]),
-                delta[1 : count + 1],
-                delta[count + 1 :],
-                level,
-                int(images[k]),
-            )
+    found = [
+        _difference(
+            base[..., k],
+            cand[..., k],
+            baseline[0].resamples,
+            level,
+            int(images[k]),
+            interval=images[k] >= FEWEST_IMAGES,
         )
+        for k in range(len(matches.names))
+    ]
     adjusted = holm(np.array([e.p for e in found]))
     return tuple(
         ClassEstimate(
-            *(name, int(images[k]), float(base[0, k]), float(cand[0, k])),
-            *(found[k], float(adjusted[k])),
+            name=name,
+            images=int(images[k]),
+            baseline=float(base[:, 0, k].mean()),
+            candidate=float(cand[:, 0, k].mean()),
+            difference=found[k],
+            holm=float(adjusted[k]),
         )
         for k, name in enumerate(matches.names)
     )

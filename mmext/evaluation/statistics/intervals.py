@@ -1,15 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Confidence intervals and p-values from resampled differences.
 
-Three intervals are offered. ``percentile`` reads the quantiles of the
+There are three intervals. ``percentile`` is given by the quantiles of the
 resampled values. ``bca`` (Efron 1987, Better bootstrap confidence intervals)
 corrects them for bias and skewness. ``stretched``, the default, is the
-percentile interval, widened around the estimate where the jackknife's
-standard error exceeds the bootstrap's by more than a fifth. That happens
-where classes are on few images: a resample of one image has no spread, so
-the bootstrap's error is too small there, while the jackknife's is too large;
-their geometric mean is about right. ``benchmarks/bootstrap_coverage.py``
-measures all three.
+percentile interval, widened around the estimate if the jackknife's standard
+error exceeds the bootstrap's by more than a fifth. That happens if classes
+are on few images: resamples of one image do not vary, so the bootstrap's
+error is too small, while the jackknife's is too large. Their geometric mean
+is about right. ``benchmarks/bootstrap_coverage.py`` measures all three.
 """
 
 from __future__ import annotations
@@ -19,23 +18,22 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import t as students_t
 
 METHODS = ('stretched', 'percentile', 'bca')
 _NORMAL = NormalDist()
-_TOLERANCE = 1.2  # jackknife over bootstrap, where nothing is wrong
+_TOLERANCE = 1.2  # of the jackknife's error over the bootstrap's
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference and what is known of its uncertainty.
+    """A difference and its uncertainty, in shares from -1 to 1.
 
     Args:
-        value: The difference on the images at hand.
+        value: The difference on all images.
         se: Its standard error over images.
         intervals: Method -> (low, high).
-        p: Two-sided p-value of "no difference".
-        level: The intervals' nominal coverage.
+        p: Two-sided p-value of the hypothesis that there is no difference.
+        level: Nominal coverage of the intervals. Default: 0.95.
     """
 
     value: float
@@ -46,7 +44,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The default method's interval."""
+        """The interval of the default method."""
         return self.intervals[METHODS[0]]
 
 
@@ -57,25 +55,23 @@ def estimate(
     level: float = 0.95,
     images: int | None = None,
 ) -> Estimate:
-    """Intervals and a p-value of one difference.
+    """Computes the intervals and the p-value of a difference.
 
     Args:
-        value: On all images.
-        resampled: (B,) on bootstrap resamples; nan where undefined.
-        jackknife: (J,) with one of J groups of images left out.
+        value: The difference on all images.
+        resampled: (B,) differences on bootstrap resamples, nan if undefined.
+        jackknife: (J,) differences without one of J groups of images.
         level: Nominal coverage. Default: 0.95.
-        images: Images that tell of the difference. B resamples cannot tell
-            p-values under 2 / (B + 1) apart, which is too coarse to correct
-            for many classes; there, Student's t with one degree of freedom
-            fewer than images takes over. Default: it does not.
+        images: Number of images on which the difference depends. The
+            smallest p-value of B resamples is 2 / (B + 1), which is too large
+            to correct for many classes. If this number is given, smaller
+            p-values are Student's t with ``images - 1`` degrees of freedom.
+            Default: None.
     """
     resampled = resampled[np.isfinite(resampled)]
     jackknife = jackknife[np.isfinite(jackknife)]
     if not math.isfinite(value) or len(resampled) < 20 or len(jackknife) < 2:
-        nothing = (math.nan, math.nan)
-        return Estimate(
-            value, math.nan, dict.fromkeys(METHODS, nothing), math.nan, level
-        )
+        return no_estimate(value, level)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     spread = float(resampled.std(ddof=1))
     excess = jackknife_se(jackknife) / (_TOLERANCE * spread) if spread else 1
@@ -90,8 +86,9 @@ def estimate(
     }
     p = _p_value(moved)
     if images and images > 1 and p <= 2 / len(moved) and se > 0:
-        tail = students_t.sf(abs(value) / se, images - 1)
-        p = min(p, 2 * float(tail))
+        from scipy.special import stdtr  # takes 0.2 s to import
+
+        p = min(p, 2 * float(stdtr(images - 1, -abs(value) / se)))
     return Estimate(
         value=value,
         se=se,
@@ -103,14 +100,24 @@ def estimate(
     )
 
 
+def no_estimate(value: float, level: float = 0.95) -> Estimate:
+    """Returns an estimate without intervals, standard error and p-value."""
+    unknown = dict.fromkeys(METHODS, (math.nan, math.nan))
+    return Estimate(value, math.nan, unknown, math.nan, level)
+
+
 def jackknife_se(values: np.ndarray) -> float:
-    """Standard error from J leave-one-group-out values."""
+    """Returns the standard error from J leave-one-group-out values."""
     count = len(values)
     return float(np.sqrt((count - 1) * np.var(values)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjustment; nan stays nan and counts as no test."""
+    """Returns p-values after Holm's step-down correction.
+
+    Args:
+        p: (K,) p-values; nan stays nan and does not count as a test.
+    """
     p = np.asarray(p, float)
     adjusted = np.full_like(p, np.nan)
     tested = np.flatnonzero(np.isfinite(p))
@@ -122,14 +129,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _quantile(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Of B values the k-th is the quantile k / (B + 1)."""
+    """The k-th of B values is the quantile k / (B + 1)."""
     return np.quantile(values, shares, method='weibull')
 
 
 def _p_value(resampled: np.ndarray) -> float:
-    """The smallest level at which the interval of these leaves zero out.
+    """The smallest level whose interval does not contain zero.
 
-    At least 2 / (B + 1).
+    It is at least 2 / (B + 1).
     """
     count = len(resampled)
     shares = np.arange(1, count + 1) / (count + 1)
@@ -140,9 +147,12 @@ def _p_value(resampled: np.ndarray) -> float:
 
 
 def _bca(
-    value: float, resampled: np.ndarray, jackknife: np.ndarray, tails
+    value: float,
+    resampled: np.ndarray,
+    jackknife: np.ndarray,
+    tails: np.ndarray,
 ) -> np.ndarray:
-    """The quantiles that BCa reads instead of the nominal ones."""
+    """The quantiles that BCa uses instead of the nominal ones."""
     share = np.mean(resampled < value) + 0.5 * np.mean(resampled == value)
     least = 1 / (len(resampled) + 1)
     z0 = _NORMAL.inv_cdf(float(np.clip(share, least, 1 - least)))

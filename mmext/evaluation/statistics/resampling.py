@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Which images a resample holds, and how often."""
+"""Weights of images: how often a resample contains each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 def bootstrap_weights(
     num_images: int, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(count, I): multiplicities of images drawn with replacement."""
+    """Returns (count, I) weights of images drawn with replacement."""
     share = np.full(num_images, 1 / num_images)
     return rng.multinomial(num_images, share, count).astype(np.int32)
 
@@ -17,9 +17,10 @@ def bootstrap_weights(
 def jackknife_weights(
     num_images: int, groups: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(J, I): all images but one group, J = min(I, groups).
+    """Returns (J, I) weights, 0 for one group of images, 1 for the others.
 
-    Groups are random and equally large to within one image.
+    There are J = min(I, groups) random groups, whose sizes differ by at most
+    one image.
     """
     count = min(num_images, groups)
     group = rng.permutation(num_images) % count

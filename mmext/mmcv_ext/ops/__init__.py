@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The functions of ``mmcv._ext``, on torchvision's ops and PyTorch.
+"""The functions of ``mmcv._ext``, built on torchvision's ops and PyTorch.
 
-Imported under the name ``mmcv._ext``; not a part of ``mmext`` to import from.
-Names, argument order and in-place results are those that ``mmcv.ops`` asks
-of the compiled module. Any other name is answered by a function that raises
-when it is called: ``mmcv.ops`` asserts all its functions at import, and most
-are never used.
+Python imports this package under the name ``mmcv._ext``; do not import it as
+a part of ``mmext``. Names, argument order and in-place results are those that
+``mmcv.ops`` expects of the compiled module. Any other name is a function that
+raises when it is called: ``mmcv.ops`` asserts at import that all its functions
+exist, and most are never used.
 """
 
 from collections.abc import Callable
@@ -98,10 +98,10 @@ def __getattr__(name: str) -> Callable:
             f"mmcv's op {name!r} is not among those that mmext implements "
             'without a compiler. Build mmcv with its ops: `pip uninstall -y '
             'onedl-mmcv && pip install --no-build-isolation --no-cache-dir '
-            '--no-binary onedl-mmcv onedl-mmcv` (or mmcv==2.1.0 in place of '
-            'mmcv-lite); it needs a C++ compiler, for a GPU also the CUDA '
-            'toolkit, and some 15 minutes. mmext then uses the compiled ops '
-            'by itself.'
+            '--no-binary onedl-mmcv onedl-mmcv` (or mmcv==2.1.0 instead of '
+            'mmcv-lite). This needs a C++ compiler, for a GPU also the CUDA '
+            'toolkit, and about 15 minutes. mmext then uses the compiled ops '
+            'automatically.'
         )
 
     missing.__name__ = missing.__qualname__ = name

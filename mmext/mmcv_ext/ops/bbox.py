@@ -16,14 +16,14 @@ def bbox_overlaps(
     aligned: bool,
     offset: int,
 ) -> Tensor:
-    """IoU of all pairs, or of the aligned ones.
+    """Computes the IoU of all pairs, or of aligned pairs.
 
     Args:
         bboxes1: (M, 4), x1, y1, x2, y2.
         bboxes2: (N, 4).
         ious: Takes the result: (M, N), or (M,) if ``aligned``.
         mode: 0 for the union as denominator, 1 for the first box.
-        aligned: Pair row with row; M equals N.
+        aligned: Compare row with row; M equals N.
         offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
     """
     size1 = (bboxes1[:, 2:] - bboxes1[:, :2] + offset).prod(1)

@@ -1,22 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Bilinear reading of a map, with the border rule of RoIAlign.
+"""Bilinear sampling of a map, with the border rule of RoIAlign.
 
-A position more than one pixel outside the map reads 0; within that margin it
-reads the nearest border pixel. (``grid_sample`` with zero padding, and the
+A position more than one pixel outside of the map gives 0; within that margin
+it gives the nearest border pixel. (``grid_sample`` with zero padding, and the
 deformable convolutions, fade to 0 across the margin instead.)
 """
 
 import torch
 from torch import Tensor
 
-# Ops work through their boxes in pieces of about this many samples.
+# Ops process their boxes in chunks of about this many samples.
 SAMPLES = 1 << 22
 
 
 def corners(
     y: Tensor, x: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Where the four neighbours of each position are, and what they weigh.
+    """Returns the four neighbours of each position, and their weights.
 
     Args:
         y: Rows, in pixels; any shape that broadcasts with ``x``.
@@ -26,7 +26,7 @@ def corners(
 
     Returns:
         Flat indices into the map and weights, both (4, \\*shape). Positions
-        outside have weight 0 and a valid index.
+        outside of the map have weight 0 and a valid index.
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y = y.nan_to_num().clamp(0, height - 1)
@@ -57,14 +57,14 @@ def scatter(
     y: Tensor,
     x: Tensor,
 ) -> None:
-    """Adds to a map the gradient of values read from it.
+    """Adds the gradient of sampled values to the gradient of their map.
 
     Args:
         grad_input: (N, C, H, W), contiguous; added to in place.
-        batch: (R,) int64, the map that each row was read from.
-        grad: (R, C, K), gradient of the values read.
-        y: (R, C, K) or (R, 1, K), positions of the values, in pixels.
-        x: As ``y``.
+        batch: (R,) int64, the map that each row was sampled from.
+        grad: (R, C, K), gradient of the samples.
+        y: (R, C, K) or (R, 1, K), rows of the samples, in pixels.
+        x: Columns of the samples, as ``y``.
     """
     n, c, h, w = grad_input.shape
     index, weight = corners(y, x, h, w)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""BorderAlign (Qiu et al., BorderDet, 2020): a box's best border samples."""
+"""BorderAlign (Qiu et al., BorderDet, 2020): maxima along box borders."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from .precision import writes
 
 
 def _samples(boxes: Tensor, pool_size: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the samples: (N, 4, K, pool_size + 1).
+    """Returns rows and columns of the samples, (N, 4, K, pool_size + 1).
 
-    The borders are top, left, bottom and right; the first two start at the
-    box's first corner, the others at its second and go back.
+    The borders are top, left, bottom and right. The first two start at the
+    box's first corner, the others at its second corner, in reverse.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     step = torch.arange(pool_size + 1, device=boxes.device, dtype=boxes.dtype)
@@ -34,7 +34,7 @@ def border_align_forward(
     argmax_idx: Tensor,
     pool_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Largest sample along each border of each box.
+    """Takes the largest sample along each border of each box.
 
     Args:
         input: (N, 4 * C, H, W): C channels for each border.

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""CARAFE: upsampling with a predicted kernel a pixel (Wang et al., 2019).
+"""CARAFE: upsampling with a predicted kernel per pixel (Wang et al., 2019).
 
-One tap of the kernel at a time over the whole map, so memory stays at the
-size of the output. The naive and the fast op of mmcv give the same numbers.
+The ops apply one position of the kernel at a time to the whole map, so memory
+stays at the size of the output. mmcv's naive and fast op give the same
+numbers. mmcv passes the sizes by keyword.
 """
 
 from collections.abc import Iterator
@@ -11,58 +12,75 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .precision import full_precision, writes
+from .precision import writes
 
 
 def _taps(
-    features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int
+    features: Tensor,
+    masks: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
 ) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
-    """Each tap's place, the features it sees and its weights.
+    """Yields each position of the kernel, its features and its weights.
 
     Yields:
         Row and column in the kernel, (N, G, C / G, H, 1, W, 1) and
         (N, G, 1, H, scale, W, scale).
     """
     n, c, h, w = features.shape
-    padded = pad(features, (kernel // 2,) * 4)
-    masks = masks.view(n, groups, kernel, kernel, h, scale, w, scale)
-    for row in range(kernel):
-        for col in range(kernel):
+    padded = pad(features, (kernel_size // 2,) * 4)
+    masks = masks.view(
+        (n, group_size, kernel_size, kernel_size)
+        + (h, scale_factor, w, scale_factor)
+    )
+    for row in range(kernel_size):
+        for col in range(kernel_size):
             seen = padded[:, :, row : row + h, col : col + w]
             yield (
                 (row, col),
-                seen.reshape(n, groups, c // groups, h, 1, w, 1),
+                seen.reshape(n, group_size, c // group_size, h, 1, w, 1),
                 masks[:, :, row, col, None],
             )
 
 
-@full_precision
-def _forward(
-    features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int
+def _upsample(
+    features: Tensor,
+    masks: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
 ) -> Tensor:
     n, c, h, w = features.shape
-    output = features.new_zeros(n, groups, c // groups, h, scale, w, scale)
-    for _, seen, weight in _taps(features, masks, kernel, groups, scale):
+    output = features.new_zeros(
+        n, group_size, c // group_size, h, scale_factor, w, scale_factor
+    )
+    for _, seen, weight in _taps(
+        features, masks, kernel_size, group_size, scale_factor
+    ):
         output.addcmul_(seen, weight)
-    return output.view(n, c, h * scale, w * scale)
+    return output.view(n, c, h * scale_factor, w * scale_factor)
 
 
-@full_precision
-def _backward(
+def _gradients(
     grad: Tensor,
     features: Tensor,
     masks: Tensor,
-    kernel: int,
-    groups: int,
-    scale: int,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
 ) -> tuple[Tensor, Tensor]:
+    """Returns the gradients for features and masks."""
     n, c, h, w = features.shape
-    grad = grad.view(n, groups, c // groups, h, scale, w, scale)
-    edge = kernel // 2
+    channels, scale = c // group_size, scale_factor
+    grad = grad.view(n, group_size, channels, h, scale, w, scale)
+    edge = kernel_size // 2
     of_padded = pad(torch.zeros_like(features), (edge,) * 4)
-    of_masks = grad.new_zeros(n, groups, kernel, kernel, h, scale, w, scale)
+    of_masks = grad.new_zeros(
+        n, group_size, kernel_size, kernel_size, h, scale, w, scale
+    )
     for (row, col), seen, weight in _taps(
-        features, masks, kernel, groups, scale
+        features, masks, kernel_size, group_size, scale_factor
     ):
         spread = (grad * weight).sum((4, 6)).view(n, c, h, w)
         of_padded[:, :, row : row + h, col : col + w] += spread
@@ -73,12 +91,7 @@ def _backward(
 
 @writes('output')
 def carafe_naive_forward(
-    features: Tensor,
-    masks: Tensor,
-    output: Tensor,
-    kernel_size: int,
-    group_size: int,
-    scale_factor: int,
+    features: Tensor, masks: Tensor, output: Tensor, **sizes: int
 ) -> Tensor:
     """Each output pixel is a weighted sum of its source's neighbours.
 
@@ -86,11 +99,11 @@ def carafe_naive_forward(
         features: (N, C, H, W).
         masks: (N, group_size * kernel_size ** 2, sH, sW), the weights.
         output: Takes the result, (N, C, sH, sW).
-        kernel_size: Rows and columns of the kernel, odd.
-        group_size: Channel groups with their own weights.
-        scale_factor: s.
+        sizes: kernel_size, the rows and columns of the kernel, odd;
+            group_size, the channel groups with their own weights;
+            scale_factor, s.
     """
-    return _forward(features, masks, kernel_size, group_size, scale_factor)
+    return _upsample(features, masks, **sizes)
 
 
 @writes('bottom_grad', 'mask_grad')
@@ -100,14 +113,10 @@ def carafe_naive_backward(
     masks: Tensor,
     bottom_grad: Tensor,
     mask_grad: Tensor,
-    kernel_size: int,
-    group_size: int,
-    scale_factor: int,
+    **sizes: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`carafe_naive_forward`."""
-    return _backward(
-        top_grad, features, masks, kernel_size, group_size, scale_factor
-    )
+    return _gradients(top_grad, features, masks, **sizes)
 
 
 @writes('rfeatures', 'output')
@@ -118,19 +127,15 @@ def carafe_forward(
     routput: Tensor,
     rmasks: Tensor,
     output: Tensor,
-    kernel_size: int,
-    group_size: int,
-    scale_factor: int,
+    **sizes: int,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`carafe_naive_forward`.
+    """Computes the same as :func:`carafe_naive_forward`.
 
-    The compiled op rearranges its inputs into ``rfeatures``, which it reads
-    in the backward pass, and into scratch. Here ``rfeatures`` keeps the
+    The compiled op rearranges its inputs into ``rfeatures``, which the
+    backward pass reads, and into scratch. Here ``rfeatures`` keeps the
     features as they are.
     """
-    return features, _forward(
-        features, masks, kernel_size, group_size, scale_factor
-    )
+    return features, _upsample(features, masks, **sizes)
 
 
 @writes('bottom_grad', 'mask_grad')
@@ -144,11 +149,7 @@ def carafe_backward(
     rmask_grad: Tensor,
     bottom_grad: Tensor,
     mask_grad: Tensor,
-    kernel_size: int,
-    group_size: int,
-    scale_factor: int,
+    **sizes: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`carafe_forward`; the r tensors are scratch."""
-    return _backward(
-        top_grad, rfeatures, masks, kernel_size, group_size, scale_factor
-    )
+    return _gradients(top_grad, rfeatures, masks, **sizes)

@@ -1,12 +1,18 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Deformable convolution, v1 and v2 (Dai et al., 2017; Zhu et al., 2019).
 
-Both run torchvision's kernels. Two things differ there and are mended here:
-torchvision gives an offset a gradient where the sampling position lies
-exactly on the zero border (zero offsets and padding 1, the usual start, lie
-on it), mmcv does not; and a NaN offset makes torchvision's CPU kernel read
-out of bounds, while mmcv's reads 0.
+Both run torchvision's kernels. Two differences from mmcv's are corrected
+here. torchvision computes a gradient for an offset whose sampling position
+lies exactly on the zero border (zero offsets and padding 1, the usual start,
+do), mmcv does not. A NaN offset makes torchvision's CPU kernel read out of
+bounds, while mmcv's reads 0.
+
+mmcv passes the geometry of a convolution by keyword, so the functions collect
+it in ``options``. Of the scratch tensors of the compiled ops (``columns``,
+``ones``), only ``columns`` is used.
 """
+
+from typing import Any
 
 import torch
 import torchvision
@@ -14,7 +20,8 @@ from torch import Tensor
 
 from .precision import full_precision, writes
 
-_Pair = tuple[int, int]
+#: Stride, padding and dilation, each (rows, columns).
+_Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # An offset that leads outside every map: both kernels read 0 there.
 _OUTSIDE = 1e6
 
@@ -25,36 +32,27 @@ def _convolve(
     bias: Tensor | None,
     offset: Tensor,
     mask: Tensor | None,
-    stride: _Pair,
-    padding: _Pair,
-    dilation: _Pair,
+    geometry: _Geometry,
 ) -> Tensor:
+    offset = offset.nan_to_num(nan=_OUTSIDE)
     return torchvision.ops.deform_conv2d(
-        input,
-        offset.nan_to_num(nan=_OUTSIDE),
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        mask,
+        input, offset, weight, bias, *geometry, mask
     )
 
 
+@full_precision
 def _gradients(
     grad: Tensor,
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
-    stride: _Pair,
-    padding: _Pair,
-    dilation: _Pair,
-    groups: int,
-    offset_groups: int,
+    geometry: _Geometry,
+    options: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for input, weight, offset and mask."""
+    """Returns the gradients for input, weight, offset and mask."""
     offset = offset.nan_to_num(nan=_OUTSIDE)
+    stride, padding, dilation = geometry
     modulated = mask is not None
     grad_input, grad_weight, grad_offset, grad_mask, _ = (
         torch.ops.torchvision._deform_conv2d_backward(
@@ -67,32 +65,39 @@ def _gradients(
             *stride,
             *padding,
             *dilation,
-            groups,
-            offset_groups,
+            options['group'],
+            options['deformable_group'],
             modulated,
         )
     )
     n, _, rows, cols = offset.shape
     kernel = weight.shape[2:]
-    # (N, offset_groups, kh, kw, 2, rows, cols); the pair is y, x.
-    position = offset.view(n, offset_groups, *kernel, 2, rows, cols)
+    # (N, deformable_group, kh, kw, 2, rows, cols); the pair is y, x.
+    groups = options['deformable_group']
+    position = offset.view(n, groups, *kernel, 2, rows, cols)
     inside = True
     for axis, (length, size) in enumerate(
         zip((rows, cols), input.shape[2:], strict=True)
     ):
-        base = (
-            torch.arange(length, device=offset.device) * stride[axis]
-            - padding[axis]
-        )
-        base = base[:, None] if axis == 0 else base
-        tap = torch.arange(kernel[axis], device=offset.device)
-        tap = (tap * dilation[axis]).view(
-            (-1, 1, 1, 1) if axis == 0 else (-1, 1, 1)
-        )
+        base = torch.arange(length, device=offset.device) * stride[axis]
+        base -= padding[axis]
+        tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
+        if axis == 0:
+            base, tap = base.view(-1, 1), tap.view(-1, 1, 1, 1)
+        else:
+            tap = tap.view(-1, 1, 1)
         at = position[:, :, :, :, axis] + (base + tap).to(offset.dtype)
         inside = (at > -1) & (at < size) & inside
     grad_offset = grad_offset.view_as(position) * inside[:, :, :, :, None]
     return grad_input, grad_weight, grad_offset.view_as(offset), grad_mask
+
+
+def _geometry_v1(options: dict[str, int]) -> _Geometry:
+    return (
+        (options['dH'], options['dW']),
+        (options['padH'], options['padW']),
+        (options['dilationH'], options['dilationW']),
+    )
 
 
 @writes('output')
@@ -103,17 +108,7 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: int,
 ) -> Tensor:
     """Deformable convolution, v1.
 
@@ -122,15 +117,14 @@ def deform_conv_forward(
         weight: (O, C / group, kH, kW).
         offset: (N, 2 * deformable_group * kH * kW, h, w), y before x.
         output: Takes the result, (N, O, h, w).
-        columns: Scratch of the compiled op, not used.
-        ones: Scratch of the compiled op, not used.
-        kW: Kernel width; d, pad and dilation are stride and so on.
-        group: Groups of the convolution.
-        deformable_group: Channel groups with their own offsets.
-        im2col_step: Images at a time in the compiled op, not used.
+        columns: Scratch.
+        ones: Scratch.
+        options: kH, kW; stride dH, dW; padH, padW; dilationH, dilationW;
+            group, of the convolution; deformable_group, channel groups with
+            their own offsets; im2col_step, not used.
 
     Raises:
-        ValueError: If the offsets' size is not the output's.
+        ValueError: The size of the offsets is not that of the output.
     """
     if offset.shape[2:] != output.shape[2:]:
         raise ValueError(
@@ -138,8 +132,7 @@ def deform_conv_forward(
             f'is {tuple(output.shape[2:])}; give the layer that predicts '
             'offsets the same stride, padding and dilation.'
         )
-    geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-    return _convolve(input, weight, None, offset, None, *geometry)
+    return _convolve(input, weight, None, offset, None, _geometry_v1(options))
 
 
 def deform_conv_backward_input(
@@ -150,34 +143,22 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: int,
 ) -> None:
     """Gradients of :func:`deform_conv_forward` for input and offset."""
-    geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-    grad_input, grad_weight, grad_offset, _ = full_precision(_gradients)(
+    grad_input, grad_weight, grad_offset, _ = _gradients(
         gradOutput,
         input,
         weight,
         offset,
         None,
-        *geometry,
-        group,
-        deformable_group,
+        _geometry_v1(options),
+        options,
     )
     gradInput.copy_(grad_input)
     gradOffset.copy_(grad_offset)
-    # torchvision gives all gradients at once; mmcv asks for the weight's in
-    # a second call, with the same gradient and the same scratch tensor.
+    # torchvision computes all gradients at once; mmcv asks for the weight's
+    # in a second call, with the same gradient and the same scratch tensor.
     columns.weight_grad = gradOutput, grad_weight
 
 
@@ -188,38 +169,27 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
+    *,
     scale: float,
-    im2col_step: int,
+    **options: int,
 ) -> None:
-    """Gradient of :func:`deform_conv_forward` for the weight, ``scale`` d."""
+    """Adds ``scale`` times the gradient of the weight to ``gradWeight``."""
     of, grad_weight = columns.__dict__.pop('weight_grad', (None, None))
     if of is not gradOutput:
-        geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-        grad_weight = full_precision(_gradients)(
+        _, grad_weight, _, _ = _gradients(
             gradOutput,
             input,
             gradWeight,
             offset,
             None,
-            *geometry,
-            group,
-            deformable_group,
-        )[1]
+            _geometry_v1(options),
+            options,
+        )
     gradWeight.add_(grad_weight.to(gradWeight.dtype), alpha=scale)
 
 
 def _flat(tensor: Tensor, channels: int, size: torch.Size) -> Tensor:
-    """The first values of each image's memory, as a map of another size.
+    """Returns the first values of each image's memory as a smaller map.
 
     DyHead passes offsets of a larger map than the output. mmcv's kernels
     read them as flat memory, and models were trained with that.
@@ -237,12 +207,27 @@ def _flat(tensor: Tensor, channels: int, size: torch.Size) -> Tensor:
 
 
 def _unflat(grad: Tensor, like: Tensor) -> Tensor:
-    """Back from :func:`_flat`: zero where nothing was read."""
+    """Inverts :func:`_flat`, with zeros where nothing was read."""
     if grad.shape == like.shape:
         return grad
     full = grad.new_zeros(len(like), like[0].numel())
     full[:, : grad[0].numel()] = grad.flatten(1)
     return full.view(like.shape)
+
+
+def _samples_v2(
+    offset: Tensor, mask: Tensor, output: Tensor, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, _Geometry]:
+    """Returns offset, mask and geometry of a modulated convolution."""
+    taps = options['kernel_h'] * options['kernel_w']
+    taps *= options['deformable_group']
+    size = output.shape[2:]
+    geometry = (
+        (options['stride_h'], options['stride_w']),
+        (options['pad_h'], options['pad_w']),
+        (options['dilation_h'], options['dilation_w']),
+    )
+    return _flat(offset, 2 * taps, size), _flat(mask, taps, size), geometry
 
 
 @writes('output')
@@ -255,45 +240,29 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
-    with_bias: bool,
+    **options: Any,
 ) -> Tensor:
-    """Deformable convolution, v2: each sample is weighed by a mask.
+    """Deformable convolution, v2: a mask weights each sample.
 
     Args:
         input: (N, C, H, W).
         weight: (O, C / group, kernel_h, kernel_w).
         bias: (O,), read if ``with_bias``.
-        ones: Scratch of the compiled op, not used.
+        ones: Scratch.
         offset: (N, 2 * deformable_group * kernel_h * kernel_w, h, w), y
             before x. Larger maps are read as flat memory.
         mask: (N, deformable_group * kernel_h * kernel_w, h, w).
         output: Takes the result, (N, O, h, w).
-        columns: Scratch of the compiled op, not used.
+        columns: Scratch.
+        options: kernel, stride, pad and dilation, each with ``_h`` and
+            ``_w``; group, deformable_group and with_bias.
 
     Raises:
-        ValueError: If offset or mask is smaller than the output.
+        ValueError: Offset or mask is smaller than the output.
     """
-    taps, size = deformable_group * kernel_h * kernel_w, output.shape[2:]
-    return _convolve(
-        input,
-        weight,
-        bias if with_bias else None,
-        _flat(offset, 2 * taps, size),
-        _flat(mask, taps, size),
-        (stride_h, stride_w),
-        (pad_h, pad_w),
-        (dilation_h, dilation_w),
-    )
+    bias = bias if options['with_bias'] else None
+    offset, mask, geometry = _samples_v2(offset, mask, output, options)
+    return _convolve(input, weight, bias, offset, mask, geometry)
 
 
 @writes('grad_input', 'grad_weight', 'grad_bias', 'grad_offset', 'grad_mask')
@@ -311,33 +280,19 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
-    with_bias: bool,
+    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of :func:`modulated_deform_conv_forward`."""
-    taps, size = deformable_group * kernel_h * kernel_w, grad_output.shape[2:]
     of_input, of_weight, of_offset, of_mask = _gradients(
         grad_output,
         input,
         weight,
-        _flat(offset, 2 * taps, size),
-        _flat(mask, taps, size),
-        (stride_h, stride_w),
-        (pad_h, pad_w),
-        (dilation_h, dilation_w),
-        group,
-        deformable_group,
+        *_samples_v2(offset, mask, grad_output, options),
+        options,
     )
-    of_bias = grad_output.sum((0, 2, 3)) if with_bias else grad_bias
+    of_bias = grad_bias
+    if options['with_bias']:
+        of_bias = grad_output.sum((0, 2, 3))
     return (
         of_input,
         of_weight,

@@ -20,7 +20,7 @@ def _samples(
     ratio: int,
     gamma: float,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """RoIs and the positions of their samples, (R, bins, samples)."""
+    """Yields RoIs and the positions of their samples, (R, bins, samples)."""
     height, width = size
     for which, rows, cols in sampling_grids(
         rois, height, width, scale, ratio, True
@@ -53,7 +53,7 @@ def deform_roi_pool_forward(
     sampling_ratio: int,
     gamma: float,
 ) -> Tensor:
-    """Average of each bin, at its place plus an offset.
+    """Averages each bin, moved by an offset.
 
     Args:
         input: (N, C, H, W).
@@ -64,7 +64,7 @@ def deform_roi_pool_forward(
         pooled_height: Rows of the result.
         pooled_width: Columns of the result.
         spatial_scale: Map pixels per image pixel.
-        sampling_ratio: Samples along each side of a bin; 0 for one a pixel.
+        sampling_ratio: Samples along each side of a bin; 0 for one per pixel.
         gamma: Scale of the offsets.
     """
     n, c, h, w = input.shape
@@ -100,8 +100,8 @@ def deform_roi_pool_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`deform_roi_pool_forward`.
 
-    As in mmcv, the slope at a position outside the map is that of the
-    border pixels, continued.
+    As in mmcv, the slope at a position outside of the map is that at the
+    border.
     """
     n, c, h, w = input.shape
     rois, wild = checked(rois, n)

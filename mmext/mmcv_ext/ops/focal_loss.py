@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Focal loss (Lin et al., 2017), on a sigmoid and on a softmax.
+"""Focal loss (Lin et al., 2017) of sigmoid and softmax scores.
 
 mmcv clamps the argument of the logarithm at the smallest normal float32, so
 a saturated score costs 87.3 and not infinity.
@@ -14,7 +14,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def _weighted(loss: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Times the class weight of each row's target; background weighs 1."""
+    """Multiplies by the class weight of each target; 1 for background."""
     if not weight.numel():
         return loss
     known = (target >= 0) & (target < len(weight))
@@ -23,7 +23,7 @@ def _weighted(loss: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def _positives(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Row and class of the rows whose target is a class."""
+    """Returns row and class of the rows whose target is a class."""
     rows = ((target >= 0) & (target < classes)).nonzero()[:, 0]
     return rows, target[rows]
 
@@ -37,7 +37,7 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """One binary focal loss for each row and class.
+    """Computes a binary focal loss for each row and class.
 
     Args:
         input: (N, C) logits.
@@ -65,7 +65,7 @@ def sigmoid_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Derivative of each loss by its own logit."""
+    """Computes the derivative of each loss by its own logit."""
     p = input.sigmoid()
     rest = 1 - p
     grad = gamma * rest * rest.clamp(min=_TINY).log() - p
@@ -89,10 +89,10 @@ def softmax_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Focal loss of the target's probability.
+    """Computes the focal loss of the target's probability.
 
     Args:
-        input: (N, C) probabilities: mmcv takes the softmax itself.
+        input: (N, C) probabilities: mmcv has applied the softmax.
         target: (N,) int64; a negative one is ignored.
         weight: (C,) class weights, or empty.
         output: Takes the result, (N,).
@@ -116,7 +116,7 @@ def softmax_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Derivative by the logits; ``input`` is the softmax, (N, C)."""
+    """Computes the derivative by the logits; ``input`` is the softmax."""
     rows, classes = _positives(target, input.shape[1])
     p = input[rows, classes]
     rest = 1 - p

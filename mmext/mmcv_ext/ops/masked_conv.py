@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The two halves of a convolution that is computed at some pixels only."""
+"""The two steps of a convolution that is computed at some pixels only."""
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -18,7 +18,7 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> Tensor:
-    """Collects what the kernel sees at the given pixels.
+    """Collects the inputs of the kernel at the given pixels.
 
     Args:
         im: (1, C, H, W).
@@ -30,7 +30,7 @@ def masked_im2col_forward(
         pad_h: Zero rows around the map.
         pad_w: Zero columns around the map.
     """
-    # Zeros enough that each pixel has a window, whatever the padding.
+    # Enough zeros for a window at each pixel, whatever the padding.
     im = pad(im, (pad_w, kernel_w, pad_h, kernel_h))
     windows = im[0].unfold(1, kernel_h, 1).unfold(2, kernel_w, 1)
     seen = windows[:, mask_h_idx, mask_w_idx]  # (C, M, kh, kw)
@@ -46,5 +46,5 @@ def masked_col2im_forward(
     width: int,
     channels: int,
 ) -> None:
-    """Puts results, (channels, M), to their pixels of ``im``, (1, C, H, W)."""
+    """Writes results, (channels, M), to their pixels of (1, C, H, W)."""
     im[0, :, mask_h_idx, mask_w_idx] = col.to(im.dtype)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Multi-scale deformable attention (Zhu et al., Deformable DETR, 2021).
 
-One level at a time through ``grid_sample``, forward and backward, so that
-the samples of all levels never lie in memory together.
+Forward and backward pass process one level at a time with ``grid_sample``,
+so the samples of all levels are never in memory together.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _MODES = (0, 0, False)
 def _levels(
     value: Tensor, shapes: Tensor, locations: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, slice]]:
-    """Map, sampling grid and place in ``value`` of each level.
+    """Yields the map of each level, its grid and its slice of ``value``.
 
     Yields:
         (N * heads, dims, h, w), (N * heads, queries, points, 2), slice.
@@ -29,7 +29,7 @@ def _levels(
     start = 0
     # (N, queries, heads, levels, points, 2) to (levels, N * heads, ...)
     grids = locations.permute(3, 0, 2, 1, 4, 5).flatten(1, 2) * 2 - 1
-    # Outside every map, as NaN is in mmcv's kernel. Infinity would give NaN.
+    # NaN reads 0, as in mmcv's kernel; infinity would give NaN.
     grids = grids.nan_to_num(nan=-3).clamp(-3, 3)
     for (h, w), grid in zip(shapes.tolist(), grids, strict=True):
         place = slice(start, start + h * w)
@@ -63,12 +63,12 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sums samples of several maps, weighed by attention.
+    """Sums samples of several maps, weighted by attention.
 
     Args:
-        value: (N, keys, heads, dims), the levels' pixels after one another.
+        value: (N, keys, heads, dims), the pixels of all levels in a row.
         value_spatial_shapes: (levels, 2), h, w.
-        value_level_start_index: (levels,), follows from the shapes.
+        value_level_start_index: (levels,), not used.
         sampling_locations: (N, queries, heads, levels, points, 2), x, y,
             0 to 1 across a map.
         attention_weights: (N, queries, heads, levels, points).

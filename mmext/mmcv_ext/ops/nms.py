@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Non-maximum suppression: plain, soft, and with its groups."""
+"""Non-maximum suppression: plain, soft, and grouped."""
 
 import numpy as np
 import torch
@@ -10,18 +10,18 @@ from torch import Tensor
 def nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int
 ) -> Tensor:
-    """Indices of the kept boxes, by falling score, by torchvision's kernel.
+    """Returns the indices of the kept boxes, highest score first.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: A box is dropped above this IoU with a kept one.
+        iou_threshold: A box is removed above this IoU with a kept one.
         offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
 
     Returns:
         (K,) int64. The order among equal scores is undefined.
     """
-    if boxes.dtype != torch.float64:  # there is no half kernel on CPU
+    if boxes.dtype != torch.float64:  # the CPU has no half kernel
         boxes = boxes.float()
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
@@ -31,7 +31,7 @@ def nms(
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
-    """IoU of one box, (4,), with others, (N, 4), in their own precision."""
+    """Returns the IoU of a box, (4,), with others, (N, 4)."""
     zero, offset = boxes.dtype.type(0), boxes.dtype.type(offset)
     width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
     height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
@@ -56,25 +56,25 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., 2017): overlap lowers a score, not removes.
+    """Soft-NMS (Bodla et al., 2017): overlap lowers scores.
 
     Args:
         boxes: (N, 4) on the CPU.
         scores: (N,) on the CPU.
         dets: (N, 5) on the CPU; its first K rows take the boxes and their
             lowered scores.
-        iou_threshold: From this IoU on ``naive`` and ``linear`` lower.
+        iou_threshold: ``naive`` and ``linear`` lower from this IoU on.
         sigma: Width of ``gaussian``.
-        min_score: A box is dropped below it.
-        method: 0 naive (to nothing), 1 linear, 2 gaussian.
+        min_score: A box with a lower score is removed.
+        method: 0 naive (to zero), 1 linear, 2 gaussian.
         offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
 
     Returns:
         (K,) int64, the boxes in the order in which they were picked.
     """
-    # Columns: x1, y1, x2, y2, score. Picked rows stand in front. mmcv swaps
-    # rows as it goes and takes the first of equal scores, so the swaps are
-    # part of the result.
+    # Columns: x1, y1, x2, y2, score. Picked rows are in front. mmcv swaps
+    # rows and takes the first of equal scores, so the swaps are part of the
+    # result.
     rows = torch.cat([boxes, scores[:, None]], 1).float().numpy()
     inds = np.arange(len(rows))
     threshold, sigma = np.float32(iou_threshold), np.float32(sigma)
@@ -86,13 +86,13 @@ def softnms(
         rest = rows[picked + 1 : end]
         iou = _iou(rows[picked, :4], rest[:, :4], offset)
         if method == 2:
-            # Two boxes without area share 0 / 0, which would stay a score.
+            # Two boxes without area have the IoU 0 / 0.
             iou = np.nan_to_num(iou)
             rest[:, 4] *= np.exp(-(iou * iou) / sigma)
         else:
             lowered = (1 - iou) if method == 1 else np.float32(0)
             rest[:, 4] *= np.where(iou >= threshold, lowered, np.float32(1))
-        # A dropped row's place is taken by the last row that stays.
+        # The last row that stays replaces a removed row.
         drop = rest[:, 4] < np.float32(min_score)
         picked, end = picked + 1, end - int(drop.sum())
         kept = end - picked
@@ -105,15 +105,15 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """NMS that tells which boxes each kept one suppressed.
+    """Returns each box that NMS keeps, with those that it suppresses.
 
     Args:
         dets: (N, 5) on the CPU: x1, y1, x2, y2, score.
         iou_threshold: From this IoU on a box joins the group.
 
     Returns:
-        One list a group: the kept box, then those it suppressed, by falling
-        score.
+        One list per group: the kept box, then those that it suppresses,
+        highest score first.
     """
     order = dets[:, 4].sort(descending=True, stable=True).indices.numpy()
     boxes = dets[:, :4].float().numpy()

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""One rule for all ops: what is narrower than float32 is computed in float32.
+"""Makes ops compute in float32 if their inputs are narrower.
 
-torchvision's CPU kernels know neither bfloat16 nor half NMS, mmcv's know no
-bfloat16 at all, and sampling positions lose whole pixels in half precision.
-Every op here therefore widens its inputs, works outside autocast, and rounds
-once, when the result is stored; float64 stays float64.
+torchvision's CPU kernels support neither bfloat16 nor NMS in half precision,
+mmcv's do not support bfloat16, and sampling positions in half precision are
+wrong by pixels. Every op here therefore widens its inputs, runs outside of
+autocast, and rounds once, when the result is stored; float64 stays float64.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _is_float(value: Any) -> bool:
 
 
 def full_precision(op: Callable) -> Callable:
-    """Runs ``op`` outside autocast with its tensors in float32 at least."""
+    """Runs ``op`` outside of autocast with its tensors in float32 or more."""
 
     @wraps(op)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -48,7 +48,7 @@ def writes(*names: str) -> Callable[[Callable], Callable]:
 
     Args:
         names: The arguments that take the results, in the order in which the
-            function returns them. The function itself does not read them.
+            function returns them. The function does not read them.
     """
 
     def decorate(op: Callable) -> Callable:

@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """RoIAlign (He et al., Mask R-CNN, 2017, section 3).
 
-Averages by torchvision's kernel. The maximum, which torchvision lacks, is
-taken here over the same sampling points.
+torchvision's kernel computes the average. The maximum, which torchvision does
+not have, is computed here over the same samples.
 
-Compiled kernels read out of bounds, or loop for minutes, where a box is NaN
-or infinite. Here such a box gives NaN and no gradient: a diverged training
-run shows in its loss instead of ending the process.
+If a box is NaN or infinite, compiled kernels read out of bounds or loop for
+minutes. Here such a box gives NaN and no gradient, so a diverged training run
+has a NaN loss and does not crash.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,19 @@ from torch import Tensor
 from .bilinear import SAMPLES, corners, scatter
 from .precision import writes
 
-# float32 no longer tells neighbouring pixels apart from here on.
+# From here on, neighbouring pixels are the same number in float32.
 FAR = float(1 << 24)
 
 
 def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """RoIs without wild values, and which ones had them."""
+    """Returns RoIs with wild values set to 0, and which had them, (R,).
+
+    Raises:
+        IndexError: On the CPU, a RoI names an image that does not exist.
+    """
     wild = ~(rois.abs() < FAR).all(1)
     rois = rois.masked_fill(wild[:, None], 0)
-    if not rois.is_cuda and len(rois):  # a look at CUDA memory would wait
+    if not rois.is_cuda and len(rois):  # CUDA would have to synchronise
         low, high = int(rois[:, 0].min()), int(rois[:, 0].max())
         if low < 0 or high >= batch_size:
             raise IndexError(
@@ -45,15 +49,15 @@ def sampling_grids(
     ratio: int,
     aligned: bool,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """RoIs with equally many sampling points, and those points' positions.
+    """Yields groups of RoIs with equally many samples, and their positions.
 
     Args:
         rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
         height: Bins along a RoI's height.
         width: Bins along its width.
         scale: Map pixels per image pixel.
-        ratio: Samples along each side of a bin; 0 for one a pixel.
-        aligned: Whether pixel centres lie at half coordinates.
+        ratio: Samples along each side of a bin; 0 for one per pixel.
+        aligned: Whether pixel centres are at half coordinates.
 
     Yields:
         Indices of the RoIs (R,), rows (R, height, gh) and columns
@@ -94,7 +98,10 @@ def _maximum(
     ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest sample of each bin and its position, or -1e4 and -1."""
+    """Returns the largest sample of each bin and its position.
+
+    An empty bin has the value -1e4 and the position -1.
+    """
     _, c, h, w = input.shape
     shape = (len(rois), c, height, width)
     output = input.new_full(shape, -1e4)  # as mmcv's CPU kernel
@@ -155,12 +162,13 @@ def roi_align_forward(
         aligned_height: Rows of the result.
         aligned_width: Columns of the result.
         spatial_scale: Map pixels per image pixel.
-        sampling_ratio: Samples along each side of a bin; 0 for one a pixel.
+        sampling_ratio: Samples along each side of a bin; 0 for one per
+            pixel.
         pool_mode: 0 maximum, 1 average.
-        aligned: Whether pixel centres lie at half coordinates.
+        aligned: Whether pixel centres are at half coordinates.
 
     Raises:
-        IndexError: On the CPU, if a RoI names an image not in the batch.
+        IndexError: On the CPU, a RoI names an image that does not exist.
     """
     rois, wild = checked(rois, len(input))
     geometry = (spatial_scale, sampling_ratio, aligned)
@@ -195,7 +203,7 @@ def roi_align_backward(
     grad_output = grad_output.masked_fill(wild[:, None, None, None], 0)
     if pool_mode == 0:
         grad = grad_output.new_zeros(grad_input.shape)
-        # An empty bin's position is -1, which would read the border.
+        # An empty bin has the position -1, which would sample the border.
         taken = (argmax_y != -1) & ~wild[:, None, None, None]
         scatter(
             grad,

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""RoIPool (Girshick, Fast R-CNN, 2015), as mmcv has it.
+"""RoIPool (Girshick, Fast R-CNN, 2015), as in mmcv.
 
-mmcv does not round the boxes before it cuts them into bins; torchvision
+mmcv does not round the boxes before it divides them into bins. torchvision
 does, so its kernel gives other numbers.
 """
 
@@ -16,7 +16,7 @@ from .roi_align import checked
 def _bins(
     rois: Tensor, axis: int, cells: int, scale: float, size: int
 ) -> tuple[Tensor, Tensor]:
-    """First pixel of each bin and the one past its last, both (R, cells)."""
+    """Returns the first pixel of each bin and its end, both (R, cells)."""
     low = rois[:, 1 + axis, None] * scale
     high = (rois[:, 3 + axis, None] + 1) * scale
     step = (high - low) / cells
@@ -40,7 +40,8 @@ def _pool(
     # where the gradient then goes.
     area = (((rois[:, 3:] + 1) - rois[:, 1:3]) * scale > 0).all(1)
     argmax[~area] = 0
-    # RoIs of like size together: each piece is as wide as its widest bin.
+    # RoIs of similar size are processed together, because each chunk is as
+    # wide as its widest bin.
     tall = (y2 - y1).amax(1, keepdim=True).clamp(min=0)
     wide = (x2 - x1).amax(1, keepdim=True).clamp(min=0)
     order = area.nonzero()[:, 0]
@@ -95,13 +96,13 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Largest pixel of each bin.
+    """Takes the largest pixel of each bin.
 
     Args:
         input: (N, C, H, W).
         rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
         output: Takes the result, (R, C, pooled_height, pooled_width).
-        argmax: Takes the pixel it came from; -1 where a bin is empty.
+        argmax: Takes the number of that pixel; -1 for an empty bin.
         pooled_height: Rows of the result.
         pooled_width: Columns of the result.
         spatial_scale: Map pixels per image pixel.

@@ -2,10 +2,10 @@
 """IoU and non-maximum suppression of rotated boxes.
 
 A box is centre x, centre y, width, height and angle in radians, positive
-from the x axis towards the y axis. The overlap of two is a convex polygon
-whose corners are corners of one box inside the other and crossings of edges;
-sorted by angle around their mean, they give its area. In float64, because
-nearly parallel edges cross anywhere.
+from the x axis towards the y axis. Two boxes overlap in a convex polygon. Its
+corners are the corners of one box inside of the other and the crossings of
+edges; sorted by angle around their mean, they give the area. This is computed
+in float64, because nearly parallel edges make the crossings inaccurate.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .precision import writes
 
-# Pairs at a time: each takes about 4 kB.
+# Pairs at a time. Each takes about 4 kB.
 _PAIRS = 1 << 16
 
 
 def _corners(boxes: Tensor) -> Tensor:
-    """(N, 5) to (N, 4, 2), around the box."""
+    """Returns the corners of boxes (N, 5) as (N, 4, 2), in order."""
     cos, sin = boxes[:, 4].cos(), boxes[:, 4].sin()
     along = torch.stack([cos, sin], 1) * boxes[:, 2:3] / 2
     across = torch.stack([-sin, cos], 1) * boxes[:, 3:4] / 2
@@ -34,7 +34,7 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _inside(points: Tensor, corners: Tensor) -> Tensor:
-    """Whether each of (P, 4, 2) points lies in its rectangle, (P, 4)."""
+    """Whether each of the points (P, 4, 2) is in its rectangle, (P, 4)."""
     origin = corners[:, None, 1]
     found = True
     for end in (corners[:, None, 0], corners[:, None, 2]):
@@ -45,8 +45,8 @@ def _inside(points: Tensor, corners: Tensor) -> Tensor:
 
 
 def _intersection(first: Tensor, second: Tensor) -> Tensor:
-    """Area that pairs of boxes share: (P, 5) and (P, 5) to (P,)."""
-    # Centred between the two, where float numbers are densest.
+    """Returns the common area of pairs of boxes, both (P, 5), as (P,)."""
+    # Floats are most accurate around 0, so the origin moves between them.
     middle = (first[:, :2] + second[:, :2]) / 2
     a = _corners(first) - middle[:, None]
     b = _corners(second) - middle[:, None]
@@ -66,7 +66,7 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
     ]
     count = valid.sum(1, keepdim=True).clamp(min=1)
     points = points - (points * valid).sum(1, keepdim=True) / count
-    # The others move to the first valid point, where they add no area.
+    # Invalid points move to the first valid one, where they add no area.
     one = valid.long().argmax(1, keepdim=True).expand(-1, -1, 2)
     points = torch.where(valid, points, points.gather(1, one))
     order = torch.atan2(points[..., 1], points[..., 0]).argsort(1)
@@ -99,14 +99,14 @@ def box_iou_rotated(
     mode_flag: int,
     aligned: bool,
 ) -> Tensor:
-    """IoU of all pairs, or of the aligned ones.
+    """Computes the IoU of all pairs, or of aligned pairs.
 
     Args:
         boxes1: (M, 5).
         boxes2: (N, 5).
         ious: Takes the result: (M * N,), or (M,) if ``aligned``.
         mode_flag: 0 for the union as denominator, 1 for the first box.
-        aligned: Pair row with row; M equals N.
+        aligned: Compare row with row; M equals N.
     """
     if not ious.numel():
         return ious
@@ -131,14 +131,14 @@ def nms_rotated(
     Args:
         dets: (N, 5), or (N, 6) with the label last.
         scores: (N,).
-        order: (N,) int64, the boxes by falling score.
+        order: (N,) int64, the boxes, highest score first.
         dets_sorted: ``dets`` in that order.
-        labels: Not read; the label stands in ``dets``.
-        iou_threshold: A box is dropped from this IoU with a kept one on.
-        multi_label: Whether boxes of different labels leave each other be.
+        labels: Not used: ``dets`` contains the label.
+        iou_threshold: A box is removed from this IoU with a kept one on.
+        multi_label: Whether a box removes only those of its label.
 
     Returns:
-        (K,) int64, the kept boxes by falling score.
+        (K,) int64, the kept boxes, highest score first.
     """
     threshold = float(np.float32(iou_threshold))
     left = torch.arange(len(order), device=order.device)
@@ -151,7 +151,7 @@ def nms_rotated(
         stays = torch.ones_like(left, dtype=torch.bool)
         if len(left):
             iou = _pairs(best[:, :5], boxes[:, :5], 0)
-            stays = ~(iou.to(dets.dtype) >= threshold)  # NaN drops nobody
+            stays = ~(iou.to(dets.dtype) >= threshold)  # NaN removes none
         if multi_label:
             stays |= best[:, 5] != boxes[:, 5]
         left = left[stays]

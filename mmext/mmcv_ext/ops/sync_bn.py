@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Batch norm over the batches of several processes.
 
-mmcv gathers the statistics itself; these are the local steps in between, on
-inputs of shape (N, C, pixels). They work on the CPU with gloo as well.
+mmcv gathers the statistics. These are the local steps in between, on inputs
+of shape (N, C, pixels). They also run on the CPU with gloo.
 """
 
 from torch import Tensor
@@ -12,13 +12,13 @@ from .precision import writes
 
 @writes('mean')
 def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> Tensor:
-    """Mean of each channel, (C,)."""
+    """Computes the mean of each channel, (C,)."""
     return input.mean((0, 2))
 
 
 @writes('var')
 def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """Biased variance of each channel around a given mean, (C,)."""
+    """Computes the biased variance of each channel around a mean, (C,)."""
     return (input - mean[:, None]).square().mean((0, 2))
 
 
@@ -37,7 +37,7 @@ def sync_bn_forward_output(
     momentum: Tensor | float,
     group_size: int,
 ) -> None:
-    """Normalises, and moves the running statistics.
+    """Normalises, and updates the running statistics.
 
     Args:
         input: (N, C, pixels).
@@ -52,7 +52,7 @@ def sync_bn_forward_output(
         output: Takes the result.
         eps: Added to the variance.
         momentum: Share of the new statistics.
-        group_size: Processes that share them.
+        group_size: Number of processes.
     """
     std.copy_((var + eps).sqrt())
     norm.copy_((input.float() - mean[:, None]) / std[:, None])
@@ -72,7 +72,7 @@ def sync_bn_forward_output(
 def sync_bn_backward_param(
     grad_output: Tensor, norm: Tensor, grad_weight: Tensor, grad_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients for weight and bias, of this process's batch."""
+    """Computes the gradients of weight and bias for this process."""
     return (grad_output * norm).sum((0, 2)), grad_output.sum((0, 2))
 
 
@@ -86,7 +86,10 @@ def sync_bn_backward_data(
     std: Tensor,
     grad_input: Tensor,
 ) -> Tensor:
-    """Gradient for the input, from gradients averaged over processes."""
+    """Computes the gradient of the input.
+
+    ``grad_weight`` and ``grad_bias`` are averages over the processes.
+    """
     n, _, pixels = grad_output.shape
     shared = grad_weight[:, None] * norm + grad_bias[:, None]
     return (weight / std)[:, None] * (grad_output - shared / (n * pixels))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Backbones."""
+"""Backbones for detectors."""
 
 from mmext.models.backbones.demonet import DemoNet
 from mmext.models.backbones.dwnet import DWNet

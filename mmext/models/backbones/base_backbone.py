@@ -1,62 +1,74 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What the backbones of mmext do alike: arguments, freezing, weights."""
+"""Freezing, pre-trained weights and input checks for backbones of mmext."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmext.checkpoints.released import (
-    load_released_weights,
-    named_prefixes,
+    StrictInit,
+    allowed_prefixes,
+    pretrained_configs,
 )
 from mmext.errors import UserError
+from mmext.models.arguments import resolve_indices
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates of ``depth`` blocks, rising linearly from 0 to ``last``.
+    """Returns the rates of ``depth`` blocks, rising from 0 to ``last``.
 
     Raises:
-        UserError: ``last`` is no probability below 1.
+        UserError: If ``last`` is not in [0, 1).
     """
     if not 0 <= last < 1:
         raise UserError(
-            f'drop_path_rate={last} is no probability below 1.',
-            'It is the share of images that skip the last block: 0.1, say.',
+            f'drop_path_rate={last} is not a probability below 1.',
+            'It is the share of images that skip the last block, such as 0.1.',
         )
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
-class BaseBackbone(BaseModule):
-    """Freezing, strict pretrained weights and input checks in one place.
+class BaseBackbone(StrictInit):
+    """Base class of backbones made of a stem and stages.
 
-    A subclass calls ``__init__`` first, sets ``out_channels`` and
-    ``strides``, builds, lists the names of its sub-modules from the image on
-    in ``freezable`` and ends its own ``__init__`` with ``self.train()``.
+    A subclass
+
+    1. calls ``super().__init__``, then :meth:`set_stages`,
+    2. builds the stem and as many stages as :meth:`set_stages` returned,
+    3. ends its ``__init__`` with ``self.train()``, which freezes,
+    4. implements :meth:`levels`, with :meth:`run_block` for its blocks.
+
+    It may override :meth:`released_key` if the names in released checkpoints
+    differ from its own.
 
     Args:
         in_channels: Channels of the image.
-        frozen_stages: Entries of ``freezable`` to freeze beyond the first
-            (0 freezes the stem alone); -1 freezes nothing.
-        norm_eval: Keep batch norm in evaluation mode while training.
-        with_cp: Trade computation for memory: recompute each block in the
-            backward pass. As in the host, a batch norm in train mode then
-            moves its running statistics twice a step.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the
+            first n stages.
+        norm_eval: Whether batch norm stays in evaluation mode in training.
+        with_cp: Whether each block is computed again in the backward pass to
+            save memory. As in mmdet, a batch norm in training mode then
+            updates its running statistics twice a step.
         init_cfg: How to initialise. ``dict(type='Pretrained',
-            checkpoint=..., prefix=None, allow_missing=False)`` goes through
-            :func:`~mmext.models.load_released_weights`. What the list
-            ``allow_missing`` names stays trainable in frozen stages.
-    """
+            checkpoint=..., prefix=None, wrapper=None, allow_missing=False)``
+            is strict, see :class:`~mmext.checkpoints.released.StrictInit`.
+            Tensors that the list ``allow_missing`` names stay trainable in
+            frozen stages.
 
-    # load_released_weights says what was loaded, and is stricter.
-    reports_pretrained = True
+    Attributes:
+        out_indices: Stages whose output is returned.
+        out_channels: Channels of each output.
+        strides: Stride of each output.
+        freezable: Names of the modules that ``frozen_stages`` counts.
+        unbuilt: Prefixes of keys in released checkpoints that have no
+            counterpart, such as stages that are not built.
+    """
 
     def __init__(
         self,
@@ -71,116 +83,77 @@ class BaseBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+        self.out_indices: tuple[int, ...] = ()
         self.out_channels: tuple[int, ...] = ()
         self.strides: tuple[int, ...] = ()
         self.freezable: list[str] = []
-        # Prefixes of released keys that nothing here answers to.
         self.unbuilt: tuple[str, ...] = ()
-        # Prefixes of what a checkpoint may lack: freezing spares it. Known
-        # here, because the optimiser and DDP read requires_grad before any
-        # weights come.
-        self.spared = tuple(
-            prefix
-            for cfg in _configs(init_cfg)
-            for prefix in named_prefixes(cfg.get('allow_missing', False))
-        )
-        self.unfilled: frozenset[str] = frozenset()
+        # Prefixes of tensors that a checkpoint may not have, so that they
+        # are not frozen. The optimiser and DDP read requires_grad before any
+        # checkpoint is read.
+        self._spared: tuple[str, ...] = ()
+        for cfg in pretrained_configs(init_cfg):
+            allowed = cfg.get('allow_missing', False)
+            self._spared += allowed_prefixes(allowed)
+        self._missing: frozenset[str] = frozenset()
 
-    def released_key(self, key: str) -> str | None:
-        """Name here of an official checkpoint's key, None to drop it."""
-        return None if key.startswith(('head.', *self.unbuilt)) else key
+    def set_stages(
+        self,
+        out_indices: int | Sequence[int],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        stem: str = 'stem',
+        stages: str = 'stages',
+    ) -> int:
+        """Sets the attributes that follow from the stages.
 
-    def check_unfilled(self, unfilled: Sequence[str]) -> None:
-        """Raises UserError where a checkpoint lacks what is frozen.
+        Args:
+            out_indices: Stages whose output is returned; -1 is the last.
+            channels: Channels of each stage.
+            strides: Stride of each stage.
+            stem: Name of the stem. Default: ``'stem'``.
+            stages: Name of the list of stages. Default: ``'stages'``.
 
-        Norms that it lacks follow ``train()`` from here on, whatever
-        ``norm_eval`` says.
-        """
-        stages = tuple(
-            f'{n}.' for n in self.freezable[: self.frozen_stages + 1]
-        )
-        stuck = [
-            key
-            for key in unfilled
-            if key.startswith(stages) and not key.startswith(self.spared)
-        ]
-        if stuck:
-            layers = dict.fromkeys(key.rsplit('.', 1)[0] for key in stuck)
-            shared = os.path.commonprefix([f'{name}.' for name in layers])
-            shared = shared[: shared.rfind('.') + 1]
-            names = [shared] if shared else [f'{name}.' for name in layers]
-            raise UserError(
-                f'frozen_stages={self.frozen_stages} freezes {len(stuck)} '
-                f'tensors that the checkpoint lacks ({stuck[0]}, ...), at '
-                'random values; nothing was loaded.',
-                "Build the backbone with init_cfg=dict(type='Pretrained', "
-                f'checkpoint=..., allow_missing={names}): they then stay '
-                'trainable. Or frozen_stages=-1.',
-            )
-        self.unfilled = frozenset(unfilled)
-        self.train(self.training)
-
-    def init_weights(self) -> None:
-        """Initialises; ``Pretrained`` is strict, the rest is MMEngine's."""
-        cfgs = _configs(self.init_cfg)
-        pretrained = [c for c in cfgs if _type_name(c) == 'Pretrained']
-        asked, first_time = self.init_cfg, not self.is_init
-        self.init_cfg = [c for c in cfgs if c not in pretrained]
-        super().init_weights()
-        self.init_cfg = asked
-        if not first_time:
-            return
-        for cfg in pretrained:
-            options = {
-                k: v
-                for k, v in cfg.items()
-                if k not in ('type', 'checkpoint', 'map_location')
-            }
-            load_released_weights(self, cfg['checkpoint'], **options)
-        if not pretrained and (self.frozen_stages >= 0 or self.norm_eval):
-            warnings.warn(
-                f'{type(self).__name__} has no init_cfg of type Pretrained, '
-                f'but frozen_stages={self.frozen_stages} and '
-                f'norm_eval={self.norm_eval}: unless a checkpoint follows '
-                '(load_from, resume), random weights stay as they are. Give '
-                "init_cfg=dict(type='Pretrained', checkpoint=...), or "
-                'frozen_stages=-1 and norm_eval=False.',
-                stacklevel=2,
-            )
-
-    def train(self, mode: bool = True) -> BaseBackbone:
-        """Sets the mode, but keeps what is frozen frozen.
+        Returns:
+            The number of stages to build. Stages after the last output would
+            get no gradient, which stops distributed training.
 
         Raises:
-            UserError: ``frozen_stages`` is out of range.
+            UserError: If an output does not exist.
         """
-        super().train(mode)
-        if not -1 <= self.frozen_stages < max(len(self.freezable), 1):
-            raise UserError(
-                f'frozen_stages={self.frozen_stages} is out of range.',
-                f'-1 freezes nothing, 0 {self.freezable[0]!r} and '
-                f'{len(self.freezable) - 1} everything that is built.',
-            )
-        for name in self.freezable[: self.frozen_stages + 1]:
-            for key, param in self.get_submodule(name).named_parameters(name):
-                param.requires_grad = key.startswith(self.spared)
-            self._set_eval(name, nn.Module)
-        if self.norm_eval:
-            self._set_eval('', _BatchNorm)
-        return self
+        self.out_indices = resolve_indices(out_indices, len(channels))
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
+        self.strides = tuple(strides[i] for i in self.out_indices)
+        built = self.out_indices[-1] + 1
+        self.freezable = [stem, *(f'{stages}.{i}' for i in range(built))]
+        self.unbuilt = tuple(
+            f'{stages}.{i}.' for i in range(built, len(channels))
+        )
+        return built
 
-    def _set_eval(self, name: str, kind: type[nn.Module]) -> None:
-        for key, module in self.get_submodule(name).named_modules(prefix=name):
-            # A module is spared with its prefix, or for what is in it.
-            spared = f'{key}.'.startswith(self.spared) or any(
-                entry.startswith(f'{key}.')
-                for entry in (*self.spared, *self.unfilled)
-            )
-            if isinstance(module, kind) and not spared:
-                module.training = False
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Returns the output of each stage in ``out_indices``.
+
+        Args:
+            x: Images (B, in_channels, H, W), already checked.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns the levels (B, C_i, H / stride_i, W / stride_i).
+
+        Args:
+            x: Images (B, in_channels, H, W).
+
+        Raises:
+            UserError: If the images are smaller than the largest stride or
+                have other channels.
+        """
+        self.check_input(x)
+        return tuple(self.levels(x))
 
     def check_input(self, x: Tensor) -> None:
-        """Raises UserError for an image that this network cannot take."""
+        """Raises ``UserError`` for images that the backbone cannot take."""
         if torch.jit.is_tracing():  # comparing sizes would warn
             return
         least = max(self.strides)
@@ -199,17 +172,76 @@ class BaseBackbone(BaseModule):
             )
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """One block, recomputed in the backward pass if ``with_cp``."""
+        """Runs a block; computes it again in backward if ``with_cp``."""
         if self.with_cp and x.requires_grad:
             return checkpoint(block, x, use_reentrant=False)
         return block(x)
 
+    def released_key(self, key: str) -> str | None:
+        """Returns the name here of a checkpoint's key; None to drop it.
 
-def _configs(init_cfg: dict | list[dict] | None) -> list[dict]:
-    return [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+        Drops the classifier and what ``unbuilt`` lists.
+        """
+        return None if key.startswith(('head.', *self.unbuilt)) else key
 
+    def accept_missing(self, missing: list[str]) -> None:
+        """Checks that nothing missing is frozen; keeps its norms training.
 
-def _type_name(cfg: dict) -> str:
-    kind = cfg['type']
-    name = kind if isinstance(kind, str) else kind.__name__
-    return {'PretrainedInit': 'Pretrained'}.get(name, name)
+        Raises:
+            UserError: If ``frozen_stages`` would freeze random values.
+        """
+        frozen = tuple(f'{name}.' for name in self._frozen())
+        stuck = [
+            key
+            for key in missing
+            if key.startswith(frozen) and not key.startswith(self._spared)
+        ]
+        if stuck:
+            layers = dict.fromkeys(key.rsplit('.', 1)[0] for key in stuck)
+            shared = os.path.commonprefix([f'{name}.' for name in layers])
+            shared = shared[: shared.rfind('.') + 1]
+            names = [shared] if shared else [f'{name}.' for name in layers]
+            raise UserError(
+                f'frozen_stages={self.frozen_stages} freezes {len(stuck)} '
+                'tensors that are not in the checkpoint '
+                f'({stuck[0]}, ...), at random values; nothing was loaded.',
+                "Build the backbone with init_cfg=dict(type='Pretrained', "
+                f'checkpoint=..., allow_missing={names}): they then stay '
+                'trainable. Or set frozen_stages=-1.',
+            )
+        self._missing = frozenset(missing)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> BaseBackbone:
+        """Sets the mode, except for frozen stages and, by norm_eval, norms.
+
+        Raises:
+            UserError: If ``frozen_stages`` is out of range.
+        """
+        super().train(mode)
+        if not -1 <= self.frozen_stages < max(len(self.freezable), 1):
+            raise UserError(
+                f'frozen_stages={self.frozen_stages} is out of range.',
+                f'-1 freezes nothing, 0 {self.freezable[0]!r} and '
+                f'{len(self.freezable) - 1} everything that is built.',
+            )
+        for name in self._frozen():
+            for key, param in self.get_submodule(name).named_parameters(name):
+                param.requires_grad = key.startswith(self._spared)
+            self._set_eval(name, nn.Module)
+        if self.norm_eval:
+            self._set_eval('', _BatchNorm)
+        return self
+
+    def _frozen(self) -> list[str]:
+        return self.freezable[: self.frozen_stages + 1]
+
+    def _set_eval(self, name: str, kind: type[nn.Module]) -> None:
+        for key, module in self.get_submodule(name).named_modules(prefix=name):
+            # A module is spared with its prefix, or for what is in it.
+            spared = f'{key}.'.startswith(self._spared) or any(
+                entry.startswith(f'{key}.')
+                for entry in (*self._spared, *self._missing)
+            )
+            if isinstance(module, kind) and not spared:
+                module.training = False

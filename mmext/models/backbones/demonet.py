@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""DemoNet: one resolution, one block, to compare star with sum.
+"""DemoNet: a network of one resolution to compare star with sum.
 
 Paper: Rewrite the Stars, CVPR 2024 (arXiv 2403.19967), section 3.4, tables 2
 to 4. Official code: github.com/ma-xu/Rewrite-the-Stars (imagenet/demonet.py),
-with whose key names ours agree; no weights were released. What differs: maps
-are returned instead of class scores, images need not be square.
+with the same key names; no weights were released. Differences: it returns
+maps instead of class scores, and images need not be square.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAYER_SCALE = 1e-6
 class DemoBlock(nn.Module):
     """Norm, depth-wise 7x7, star or sum in a wider space, layer scale.
 
-    On tokens (B, H, W, C), beside a shortcut.
+    Takes and returns tokens (B, H, W, C); has a shortcut.
     """
 
     def __init__(
@@ -63,31 +63,32 @@ class DemoNet(IsotropicBackbone):
     ceil(H / 16), ceil(W / 16)) for each of ``out_indices``.
 
     Args:
-        depth: Number of blocks.
-        embed_dims: Channels.
-        in_channels: Channels of the image.
-        operation: ``'star'`` or ``'sum'``.
-        act_cfg: The activation of one branch; None for none at all, which
-            leaves layer norm and, with ``'star'``, the product as the only
-            non-linearities (the paper's table 4).
-        mlp_ratio: Channels of each branch over ``embed_dims``.
-        patch_size: Side of a patch, in pixels; the stride.
-        final_norm: Norm the last block's output, where it is returned.
-        gap_before_final_norm: Pool the last output over space before that
-            norm, as the official classifier does; it is then (B,
-            embed_dims).
-        drop_path_rate: Of the last block; rises linearly from 0.
-        out_indices: Blocks whose output is returned (-1 is the last).
-        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the
-            first n blocks.
-        norm_eval: For the host's sake; there is no batch norm to keep in
-            evaluation mode.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: Weights to start from, see :class:`BaseBackbone`.
+        depth: Number of blocks. Default: 12.
+        embed_dims: Channels. Default: 192.
+        in_channels: Channels of the image. Default: 3.
+        operation: ``'star'`` or ``'sum'``. Default: ``'star'``.
+        act_cfg: The activation of one branch. With None, layer norm and, for
+            ``'star'``, the product are the only non-linearities (the paper's
+            table 4). Default: GELU.
+        mlp_ratio: Channels of each branch over ``embed_dims``. Default: 3.
+        patch_size: Side of a patch in pixels, the stride. Default: 16.
+        final_norm: Whether to normalise the output of the last block, if it
+            is returned. Default: True.
+        gap_before_final_norm: Whether to pool the last output over space
+            before that norm, as the official classifier does; it is then (B,
+            embed_dims). Default: False.
+        drop_path_rate: Rate of the last block; rises linearly from 0.
+            Default: 0.
+        out_indices: Blocks whose output is returned. Default: -1, the last.
+        frozen_stages: See :class:`BaseBackbone`; stages are blocks. Default:
+            -1.
+        norm_eval: Has no effect: there is no batch norm. Default: False.
+        with_cp: See :class:`BaseBackbone`. Default: False.
+        init_cfg: Weights to load, see :class:`BaseBackbone`.
 
     Raises:
-        UserError: An operation or index that does not exist; an image with
-            the wrong number of channels or smaller than a patch.
+        UserError: If an operation or index does not exist; if an image is
+            smaller than a patch or has other channels.
 
     Example:
         >>> import torch
@@ -118,7 +119,7 @@ class DemoNet(IsotropicBackbone):
             in_channels, frozen_stages, norm_eval, with_cp, init_cfg
         )
         self.gap_before_final_norm = gap_before_final_norm
-        has_norm = self.set_outputs(
+        num_built, has_norm = self.set_blocks(
             out_indices, depth, embed_dims, patch_size, final_norm
         )
         rates = drop_path_rates(drop_path_rate, depth)
@@ -127,13 +128,13 @@ class DemoNet(IsotropicBackbone):
             DemoBlock(
                 embed_dims, mlp_ratio, StarOperation(operation, act_cfg), rate
             )
-            for rate in rates[: self.out_indices[-1] + 1]
+            for rate in rates[:num_built]
         )
         self.norm = nn.LayerNorm(embed_dims) if has_norm else None
         self.train()
 
     def init_weights(self) -> None:
-        """As the official code: truncated normal .02, biases zero."""
+        """Initialises as the official code: truncated normal of 0.02."""
         if not self.is_init:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
@@ -142,7 +143,7 @@ class DemoNet(IsotropicBackbone):
         super().init_weights()
 
     def final(self, x: Tensor) -> Tensor:
-        """The last tokens (B, H, W, C), normed; pooled first if asked."""
+        """Returns the last output, pooled if ``gap_before_final_norm``."""
         if self.gap_before_final_norm:
             return self.norm(x.mean((1, 2)))
         return super().final(x)

@@ -1,14 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""DWNet: Swin's plan with (dynamic) depth-wise convolution for attention.
+"""DWNet: Swin with (dynamic) depth-wise convolution instead of attention.
 
 Paper: On the Connection between Local Attention and Dynamic Depth-wise
 Convolution, ICLR 2022 (arXiv 2106.04263). Official code:
 github.com/Atten4Vis/DemystifyLocalViT; the key names are those of its
-detection backbone. What differs from it: the convolution is right in all
-three forms (at the official HEAD the homogeneous one is overwritten by a
-static one), the inhomogeneous one does not unfold its input and serves
-detection too, stages past the last of ``out_indices`` are not built, and the
-features stay (B, C, H, W) in channels-last order instead of tokens.
+detection backbone. Differences: all three forms of the convolution work (at
+the official HEAD a static one replaces the homogeneous one), the
+inhomogeneous one does not unfold its input and works for detection too,
+stages after the last of ``out_indices`` are not built, and features are
+(B, C, H, W) in channels-last order instead of tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmext.errors import UserError
-from mmext.models.arguments import choose, resolve_arch, resolve_indices
+from mmext.models.arguments import choose, per_stage, resolve_arch
 from mmext.models.backbones.base_backbone import BaseBackbone, drop_path_rates
 from mmext.models.layers.dynamic_depthwise_conv import (
     HomogeneousDynamicConv,
@@ -39,7 +39,7 @@ BN = {'type': 'BN'}
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to vectors, then LayerNorm over channels."""
+    """Embeds patches that do not overlap; LayerNorm over channels."""
 
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each 2x2 patch to one position of twice the channels."""
+    """Merges each 2x2 patch to one position with twice the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(pad_to_multiple(x, 2))
-        # Column by column within a patch, as Swin's code orders them.
+        # Column by column within a patch, as in Swin's code.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
         return channels_first(self.reduction(self.norm(x)))
 
 
 class ConvMixer(nn.Module):
-    """The block in attention's place: 1x1, mixing of positions, 1x1.
+    """Replaces attention: 1x1 convolution, mixing of positions, 1x1.
 
     Args:
         channels: C.
@@ -99,7 +99,7 @@ class DWBlock(nn.Module):
     Args:
         channels: C.
         mixer: Mixes positions, see :class:`ConvMixer`.
-        pad_to: Pad the mixer's input to a multiple of this; 1 is not at all.
+        pad_to: Pads the mixer's input to a multiple of this number.
         mlp_ratio: Hidden channels of the MLP over C.
         drop_path: Rate of stochastic depth.
         norm_cfg: The norms of the mixer and of the MLP's input.
@@ -131,7 +131,7 @@ class DWBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         # The padding comes before the norms, so it is not zero inside the
-        # mixer: the released detectors were trained like that.
+        # mixer, as in the training of the released detectors.
         y = self.attn2conv(pad_to_multiple(x, self.pad_to))
         x = x + self.drop_path(y[..., :height, :width])
         y = self.mlp(channels_last(self.bn(x)))
@@ -143,50 +143,53 @@ class DWNet(BaseBackbone):
     """DWNet, static, homogeneous dynamic or inhomogeneous dynamic.
 
     Images (B, in_channels, H, W), at least as large as the largest stride,
-    become up to four levels, level i of shape (B, embed_dims * 2**i,
-    H / 2**(i + 2), W / 2**(i + 2)), sizes rounded up at every halving.
+    become up to four levels. Level i has shape (B, embed_dims * 2**i,
+    H / 2**(i + 2), W / 2**(i + 2)), rounded up at every halving.
 
     Args:
         arch: ``'tiny'`` or ``'base'``; or a dict with the keys
             ``embed_dims``, ``depths``, ``channels_per_group``,
-            ``drop_path_rate``.
-        dynamic: Where the depth-wise kernels come from: None learns them;
-            ``'homogeneous'`` computes one per image and channel,
-            ``'inhomogeneous'`` one per position and group of channels.
-        in_channels: Channels of the image.
+            ``drop_path_rate``. Default: ``'tiny'``.
+        dynamic: None learns the depth-wise kernels; ``'homogeneous'``
+            computes one per image and channel, ``'inhomogeneous'`` one per
+            position and group of channels. Default: None.
+        in_channels: Channels of the image. Default: 3.
         token_mixer: ``'conv'``, or ``'local_mlp'`` for the paper's local
-            MLP: learned weights, not shared across a window's positions;
-            windows shift in every other block. Static only.
+            MLP: learned weights that the positions of a window do not share;
+            windows shift in every other block. Only with ``dynamic=None``.
+            Default: ``'conv'``.
         channels_per_group: Channels that share weights, in the inhomogeneous
-            convolution and the local MLP, one number or one each stage; a
-            divisor of the stage's channels. Default: the arch's.
+            convolution and the local MLP; one number or one for each stage,
+            a divisor of the stage's channels. Default: that of the arch.
         window_size: Side of the kernels and of the windows, in positions.
-        mlp_ratio: Hidden channels of the MLPs over their input's.
-        pad_to_window: Pad features with zeros to multiples of
-            ``window_size`` before each block's mixer, and crop after, as the
-            released detectors do. Off, the network is the ImageNet one at
-            any size; where the windows tile the features (224x224 with 7)
-            the two are equal.
-        norm_cfg: All norms but those of patch embedding and merging, which
-            are LayerNorm. The official detectors have SyncBN.
-        final_norm: As for classification: a LayerNorm on the last level
-            (3, which must be returned) and no norm on the others.
-        drop_path_rate: Of the last block; rises linearly from 0. Default:
-            the official detectors', .2 for tiny and .3 for base (base on
-            ImageNet: .5).
-        out_indices: Levels to return, 0 to 3 (-1 is the last).
-        frozen_stages: -1 freezes nothing, 0 the patch embedding, n that and
-            the first n stages. The norms of the levels are never frozen: no
-            ImageNet checkpoint has them.
-        norm_eval: Keep batch norm in evaluation mode while training.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: Weights to start from, see :class:`BaseBackbone`. An
-            ImageNet checkpoint lacks the norms of the levels: say
+            Default: 7.
+        mlp_ratio: Hidden channels of the MLPs over their input's. Default: 4.
+        pad_to_window: Whether to pad features with zeros to multiples of
+            ``window_size`` before each block's mixer and crop them after, as
+            the released detectors do. False is the ImageNet network at any
+            size; both are equal if the windows tile the features (224x224
+            with 7). Default: True.
+        norm_cfg: All norms except those of patch embedding and merging, which
+            are LayerNorm. The official detectors have SyncBN. Default: BN.
+        final_norm: Whether there is a LayerNorm on the last level (3, which
+            must be returned) and no norm on the others, as for
+            classification. Default: False.
+        drop_path_rate: Rate of the last block; rises linearly from 0.
+            Default: that of the official detectors, 0.2 for tiny and 0.3 for
+            base (0.5 for base on ImageNet).
+        out_indices: Levels to return, 0 to 3 (-1 is the last). Default: all.
+        frozen_stages: See :class:`BaseBackbone`. The norms of the levels are
+            never frozen, because no ImageNet checkpoint has them. Default:
+            -1.
+        norm_eval: See :class:`BaseBackbone`. Default: False.
+        with_cp: See :class:`BaseBackbone`. Default: False.
+        init_cfg: Weights to load, see :class:`BaseBackbone`. An ImageNet
+            checkpoint does not have the norms of the levels: give
             ``allow_missing=['norm']``.
 
     Raises:
-        UserError: An argument that is not allowed; an image with the wrong
-            number of channels or too small.
+        UserError: If an argument is not allowed; if an image is too small or
+            has other channels.
 
     Example:
         >>> import torch
@@ -245,21 +248,24 @@ class DWNet(BaseBackbone):
         self.token_mixer = token_mixer
         self.window_size = window_size
         self.norm_cfg = norm_cfg
-        self.out_indices = resolve_indices(out_indices, num_stages)
         widths = [settings['embed_dims'] * 2**i for i in range(num_stages)]
-        self.out_channels = tuple(widths[i] for i in self.out_indices)
-        self.strides = tuple(PATCH_SIZE * 2**i for i in self.out_indices)
+        strides = [PATCH_SIZE * 2**i for i in range(num_stages)]
+        num_built = self.set_stages(
+            out_indices, widths, strides, 'patch_embed', 'layers'
+        )
         if channels_per_group is None:
             channels_per_group = settings['channels_per_group']
-        shares = _per_stage(channels_per_group, num_stages)
+        shares = per_stage(
+            'channels_per_group', channels_per_group, num_stages
+        )
         if drop_path_rate is None:
             drop_path_rate = settings['drop_path_rate']
         rates = drop_path_rates(drop_path_rate, sum(depths))
 
         self.patch_embed = PatchEmbed(in_channels, widths[0])
         self.layers = nn.ModuleList()
-        last = self.out_indices[-1]
-        for i in range(last + 1):
+        last = num_built - 1
+        for i in range(num_built):
             blocks = nn.Sequential(
                 *(
                     DWBlock(
@@ -291,18 +297,12 @@ class DWNet(BaseBackbone):
         for name, i in norms.items():
             cfg = {'type': 'LayerNorm2d'} if final_norm else norm_cfg
             self.add_module(name, build_norm_layer(cfg, widths[i])[1])
-        # Which norm a level goes through, if any.
+        # The name of each level's norm.
         self.norm_of = {i: name for name, i in norms.items()}
-        self.freezable = [
-            'patch_embed',
-            *(f'layers.{i}' for i in range(last + 1)),
-        ]
-        released = ('norm', *(f'norm{i}' for i in range(num_stages)))
-        self.unbuilt = (
-            f'layers.{last}.downsample.',
-            *(f'layers.{i}.' for i in range(last + 1, num_stages)),
-            *(f'{name}.' for name in released if name not in norms),
-        )
+        self.unbuilt += (f'layers.{last}.downsample.',)
+        for name in ('norm', *(f'norm{i}' for i in range(num_stages))):
+            if name not in norms:
+                self.unbuilt += (f'{name}.',)
         self.train()
 
     def _build_mixer(self, channels: int, share: int, block: int) -> nn.Module:
@@ -321,7 +321,7 @@ class DWNet(BaseBackbone):
         )
 
     def init_weights(self) -> None:
-        """Draws the linear layers as Swin does; then ``init_cfg``.
+        """Initialises linear layers as Swin does; then ``init_cfg``.
 
         Convolutions keep PyTorch's weights, as in the official code.
         """
@@ -333,37 +333,35 @@ class DWNet(BaseBackbone):
                         nn.init.zeros_(module.bias)
         super().init_weights()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, in_channels, H, W) to the levels of ``out_indices``."""
-        self.check_input(x)
+    def levels(self, x: Tensor) -> list[Tensor]:
         x = self.patch_embed(x)
         outs = []
         for i, layer in enumerate(self.layers):
             for block in layer.blocks:
                 x = self.run_block(block, x)
             if i in self.out_indices:
-                # Necks and RoI ops of detectors run in the usual format.
+                # Compiled RoI ops of detectors need contiguous maps.
                 out = x.contiguous()
                 if i in self.norm_of:
                     out = self.get_submodule(self.norm_of[i])(out)
                 outs.append(out)
             if i < self.out_indices[-1]:
                 x = layer.downsample(x)
-        return tuple(outs)
+        return outs
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, H, W, C), a view."""
+    """Returns (B, H, W, C) of (B, C, H, W), a view."""
     return x.permute(0, 2, 3, 1)
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """(B, H, W, C) to (B, C, H, W), a view."""
+    """Returns (B, C, H, W) of (B, H, W, C), a view."""
     return x.permute(0, 3, 1, 2)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the right and the bottom up to multiples."""
+    """Pads with zeros at the right and the bottom up to multiples."""
     height, width = x.shape[2:]
     right, bottom = -width % multiple, -height % multiple
     if right or bottom:
@@ -382,14 +380,3 @@ def _check_mixer(dynamic: str | None, mixer: str, window_size: int) -> None:
             f'window_size={window_size} is not a positive odd number.',
             f'A kernel has a centre: use {max(window_size, 0) + 1}.',
         )
-
-
-def _per_stage(value: int | Sequence[int], num_stages: int) -> list[int]:
-    if isinstance(value, int):
-        return [value] * num_stages
-    if len(value) != num_stages:
-        raise UserError(
-            f'channels_per_group={list(value)} has {len(value)} entries.',
-            f'Give one number, or one for each of the {num_stages} stages.',
-        )
-    return list(value)

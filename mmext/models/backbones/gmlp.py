@@ -3,10 +3,11 @@
 
 Paper: Pay Attention to MLPs, NeurIPS 2021 (arXiv 2105.08050). The authors'
 weights are not public; key names and numbers are those of timm's gMLP, whose
-checkpoints load. What differs: the spatial projection, whose weights fix the
+checkpoints load. Differences: the spatial projection, whose weights fix the
 number of tokens, runs in windows of 14x14 tokens that shift from block to
-block, so any image size works at a cost linear in its area. At 224x224 there
-is one window and the network is exactly gMLP. It returns maps, not scores.
+block, so that any image size works at a cost linear in its area. At 224x224
+there is one window, and the network is exactly gMLP. It returns maps, not
+scores.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GELU = {'type': 'GELU'}
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to tokens, (B, C, H, W)."""
+    """Embeds patches that do not overlap as tokens (B, C, H, W)."""
 
     def __init__(self, in_channels: int, channels: int, size: int) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class GatedMLP(nn.Module):
 
 
 class GMLPBlock(nn.Module):
-    """Norm and gated MLP beside a shortcut, on tokens (B, H, W, C)."""
+    """Norm and gated MLP with a shortcut, on tokens (B, H, W, C)."""
 
     def __init__(
         self, norm: nn.Module, mlp: GatedMLP, drop_path: float
@@ -85,29 +86,33 @@ class GMLP(IsotropicBackbone):
     Args:
         arch: ``'tiny'``, ``'small'`` or ``'base'``; or a dict with the keys
             ``embed_dims``, ``depth``, ``mlp_ratio``, ``drop_path_rate``.
-        in_channels: Channels of the image.
-        patch_size: Side of a patch, in pixels; the stride.
-        window_size: Side of a window, in tokens. Released weights fit 14.
-        shift_windows: Shift every second block's windows by half a window,
-            so that windows exchange information.
-        act_cfg: The activation between the first linear layer and the gate.
+            Default: ``'small'``.
+        in_channels: Channels of the image. Default: 3.
+        patch_size: Side of a patch in pixels, the stride. Default: 16.
+        window_size: Side of a window in tokens; released weights need the
+            default, 14.
+        shift_windows: Whether the windows of every second block are shifted
+            by half a window, so that windows exchange information. Default:
+            True.
+        act_cfg: The activation before the gate. Default: GELU.
         norm_cfg: Norm of the blocks and of the end, over the last dimension.
-        gate_norm_cfg: Norm inside the gate.
-        final_norm: Norm the last block's output, where it is returned.
-        drop_path_rate: Of the last block; rises linearly from 0. Default:
-            the paper's for the arch (1 minus its survival probability).
-        out_indices: Blocks whose output is returned, 0 to 29 (-1 is the
-            last).
-        frozen_stages: -1 freezes nothing, 0 the patch embedding, n that and
-            the first n blocks.
-        norm_eval: Keep batch norm, if ``norm_cfg`` asks for any, in
-            evaluation mode.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: Weights to start from, see :class:`BaseBackbone`.
+            Default: LN.
+        gate_norm_cfg: Norm inside the gate. Default: LN.
+        final_norm: Whether to normalise the output of the last block, if it
+            is returned. Default: True.
+        drop_path_rate: Rate of the last block; rises linearly from 0.
+            Default: that of the paper (1 minus the survival probability).
+        out_indices: Blocks whose output is returned, 0 to 29. Default: -1,
+            the last.
+        frozen_stages: See :class:`BaseBackbone`; stages are blocks. Default:
+            -1.
+        norm_eval: See :class:`BaseBackbone`. Default: False.
+        with_cp: See :class:`BaseBackbone`. Default: False.
+        init_cfg: Weights to load, see :class:`BaseBackbone`.
 
     Raises:
-        UserError: An arch or index that does not exist; an image with the
-            wrong number of channels or smaller than a patch.
+        UserError: If an arch or index does not exist; if an image is smaller
+            than a patch or has other channels.
 
     Example:
         >>> import torch
@@ -116,7 +121,7 @@ class GMLP(IsotropicBackbone):
         [(1, 128, 16, 20), (1, 128, 16, 20)]
     """
 
-    # Table 1 of the paper; its mlp_ratio is d_ffn / d_model.
+    # Table 1 of the paper; mlp_ratio is d_ffn / d_model.
     arch_settings: ClassVar[dict[str, dict]] = {
         'tiny': {
             'embed_dims': 128,
@@ -164,14 +169,14 @@ class GMLP(IsotropicBackbone):
         hidden = int(dims * settings['mlp_ratio'])
         if drop_path_rate is None:
             drop_path_rate = settings['drop_path_rate']
-        has_norm = self.set_outputs(
+        num_built, has_norm = self.set_blocks(
             out_indices, depth, dims, patch_size, final_norm
         )
         rates = drop_path_rates(drop_path_rate, depth)
 
         self.stem = PatchEmbed(in_channels, dims, patch_size)
         self.blocks = nn.ModuleList()
-        for i in range(self.out_indices[-1] + 1):
+        for i in range(num_built):
             shift = shift_windows and i % 2 == 1
             gate = SpatialGatingUnit(hidden, window_size, shift, gate_norm_cfg)
             mlp = GatedMLP(dims, hidden, gate, act_cfg)
@@ -181,7 +186,7 @@ class GMLP(IsotropicBackbone):
         self.train()
 
     def init_weights(self) -> None:
-        """As timm: Xavier for linear layers, the gates near identity."""
+        """Initialises as timm: Xavier, and gates near the identity."""
         if not self.is_init:
             fan_in = self.stem.proj.weight[0].numel()
             nn.init.trunc_normal_(self.stem.proj.weight, std=fan_in**-0.5)

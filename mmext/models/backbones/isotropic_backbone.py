@@ -1,55 +1,57 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What networks of one resolution share: patches in, a map of tokens out."""
+"""Base class of backbones that work at one resolution."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mmext.models.arguments import resolve_indices
 from mmext.models.backbones.base_backbone import BaseBackbone
 
 
 class IsotropicBackbone(BaseBackbone):
     """Runs a patch embedding and a stack of blocks on (B, H, W, C) tokens.
 
-    A subclass builds ``stem`` (any module with (B, C, H, W) output of stride
-    ``patch_size``), ``blocks`` and ``norm`` (None for none) after calling
-    :meth:`set_outputs`, and ends its ``__init__`` with ``self.train()``.
+    A subclass calls :meth:`set_blocks`, builds ``stem`` (any module with a
+    (B, C, H, W) output of stride ``patch_size``), ``blocks`` and ``norm``
+    (or None), and ends its ``__init__`` with ``self.train()``.
     """
 
     stem: nn.Module
     blocks: nn.ModuleList
     norm: nn.Module | None
 
-    def set_outputs(
+    def set_blocks(
         self,
         out_indices: int | tuple[int, ...],
         depth: int,
         embed_dims: int,
         patch_size: int,
         final_norm: bool,
-    ) -> bool:
-        """Notes what is returned; whether the final norm is part of it."""
+    ) -> tuple[int, bool]:
+        """Sets the attributes that follow from the blocks.
+
+        Returns:
+            The number of blocks to build, and whether to build ``norm``,
+            which belongs to the last block.
+        """
         self.patch_size = patch_size
-        self.out_indices = resolve_indices(out_indices, depth)
-        self.out_channels = (embed_dims,) * len(self.out_indices)
-        self.strides = (patch_size,) * len(self.out_indices)
-        num_blocks = self.out_indices[-1] + 1
-        self.freezable = ['stem'] + [f'blocks.{i}' for i in range(num_blocks)]
-        self.unbuilt += tuple(f'blocks.{i}.' for i in range(num_blocks, depth))
-        has_norm = final_norm and num_blocks == depth
+        built = self.set_stages(
+            out_indices,
+            [embed_dims] * depth,
+            [patch_size] * depth,
+            stages='blocks',
+        )
+        has_norm = final_norm and built == depth
         if not has_norm:
             self.unbuilt += ('norm.',)
-        return has_norm
+        return built, has_norm
 
     def final(self, x: Tensor) -> Tensor:
-        """Last tokens (B, H, W, C) to the last output."""
+        """Returns the last output from the last tokens (B, H, W, C)."""
         return self.norm(x).permute(0, 3, 1, 2)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, in_channels, H, W) to a map for each of out_indices."""
-        self.check_input(x)
+    def levels(self, x: Tensor) -> list[Tensor]:
         # Zeros at the right and below, so that no pixel is lost.
         bottom, right = (-n % self.patch_size for n in x.shape[2:])
         x = self.stem(pad(x, (0, right, 0, bottom)))
@@ -61,4 +63,4 @@ class IsotropicBackbone(BaseBackbone):
                 outs.append(x.permute(0, 3, 1, 2))
         if self.norm is not None:
             outs[-1] = self.final(x)
-        return tuple(outs)
+        return outs

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""StarNet: a plain four-stage network of star operations.
+"""StarNet: a four-stage network of star operations.
 
 Paper: Rewrite the Stars, CVPR 2024 (arXiv 2403.19967), section 4 and
-appendix. Official code: github.com/ma-xu/Rewrite-the-Stars, with whose
-checkpoints (and timm's) the key names agree. What differs from it: the
-levels are returned instead of class scores, stages past the last of
-``out_indices`` are not built, and the paper's ablations are arguments.
+appendix. Official code: github.com/ma-xu/Rewrite-the-Stars; the key names are
+those of its checkpoints and of timm's. Differences: it returns levels instead
+of class scores, does not build stages after the last of ``out_indices``, and
+has the paper's ablations as arguments.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.errors import UserError
-from mmext.models.arguments import choose, resolve_arch, resolve_indices
+from mmext.models.arguments import choose, per_stage, resolve_arch
 from mmext.models.backbones.base_backbone import BaseBackbone, drop_path_rates
 from mmext.models.layers.star_operation import StarOperation
 
@@ -30,7 +29,7 @@ RELU6 = {'type': 'ReLU6', 'inplace': True}
 
 
 class ConvBN(nn.Sequential):
-    """Convolution that keeps its size over stride, then a norm if any."""
+    """A convolution, padded by half its kernel, and a norm, if any."""
 
     def __init__(
         self,
@@ -90,39 +89,41 @@ class StarNet(BaseBackbone):
     """StarNet.
 
     Images (B, in_channels, H, W), at least as large as the largest stride,
-    become up to four levels, level i of shape (B, embed_dims * 2**i,
-    H / 2**(i + 2), W / 2**(i + 2)), sizes rounded up at every halving.
+    become up to four levels. Level i has shape (B, embed_dims * 2**i,
+    H / 2**(i + 2), W / 2**(i + 2)), rounded up at every halving.
 
     Args:
         arch: ``'s1'``, ``'s2'``, ``'s3'``, ``'s4'``, or the very small
             ``'s050'``, ``'s100'``, ``'s150'``; or a dict with the keys
-            ``embed_dims``, ``depths``, ``mlp_ratio``.
-        in_channels: Channels of the image.
-        operation: ``'star'`` or ``'sum'``, one for all stages or one each
-            (the paper's table 7).
-        act_cfg: The activation, in the stem and in the blocks (table 17);
-            None for none anywhere.
-        act_position: Where a block's activation acts: on ``'one'`` branch,
-            on ``'both'``, ``'none'``, or ``'after'`` the operation (table 9).
-        norm_cfg: The norm of the ConvBN pairs.
-        final_norm: Norm the last stage's output, where it is returned: the
-            norm before a classifier. Off for dense prediction.
-        drop_path_rate: Of the last block; rises linearly from 0.
-        out_indices: Levels to return, 0 to 3 (-1 is the last).
-        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the
-            first n stages.
-        norm_eval: Keep batch norm in evaluation mode while training.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        weight_init: ``'default'`` keeps PyTorch's convolution weights, from
+            ``embed_dims``, ``depths``, ``mlp_ratio``. Default: ``'s1'``.
+        in_channels: Channels of the image. Default: 3.
+        operation: ``'star'`` or ``'sum'``, for all stages or one for each
+            (the paper's table 7). Default: ``'star'``.
+        act_cfg: The activation in the stem and in the blocks (table 17);
+            None for none. Default: ReLU6.
+        act_position: Where a block applies it: to ``'one'`` branch, to
+            ``'both'``, to ``'none'``, or ``'after'`` the operation (table 9).
+            Default: ``'one'``.
+        norm_cfg: The norm of the ConvBN pairs. Default: BN.
+        final_norm: Whether to normalise the output of the last stage, as
+            before a classifier. Default: False.
+        drop_path_rate: Rate of the last block; rises linearly from 0.
+            Default: 0.
+        out_indices: Levels to return, 0 to 3 (-1 is the last). Default: all.
+        frozen_stages: See :class:`BaseBackbone`. Default: -1.
+        norm_eval: See :class:`BaseBackbone`. Default: False.
+        with_cp: See :class:`BaseBackbone`. Default: False.
+        weight_init: ``'default'`` keeps PyTorch's convolution weights, with
             which the released checkpoints were trained (the official
             initialiser tests ``isinstance(m, nn.Linear or nn.Conv2d)``, which
             is Linear only); ``'trunc_normal'`` draws them with standard
-            deviation .02, as timm does. Biases are PyTorch's in both.
-        init_cfg: Weights to start from, see :class:`BaseBackbone`.
+            deviation 0.02, as timm does. Biases are PyTorch's in both.
+            Default: ``'default'``.
+        init_cfg: Weights to load, see :class:`BaseBackbone`.
 
     Raises:
-        UserError: An arch, operation, position or index that does not exist;
-            an image with the wrong number of channels or too small.
+        UserError: If an arch, operation, position or index does not exist;
+            if an image is too small or has other channels.
 
     Example:
         >>> import torch
@@ -131,7 +132,7 @@ class StarNet(BaseBackbone):
         [(1, 32, 9, 12), (1, 128, 3, 3)]
     """
 
-    # Table 5 and, of the very small ones, table 13 of the paper.
+    # Tables 5 and, for the very small ones, 13 of the paper.
     arch_settings: ClassVar[dict[str, dict]] = {
         's1': {'embed_dims': 24, 'depths': (2, 2, 8, 3), 'mlp_ratio': 4},
         's2': {'embed_dims': 32, 'depths': (1, 2, 6, 2), 'mlp_ratio': 4},
@@ -168,11 +169,10 @@ class StarNet(BaseBackbone):
         self.weight_init = choose(
             'weight_init', weight_init, ('default', 'trunc_normal')
         )
-        self.out_indices = resolve_indices(out_indices, num_stages)
         widths = [settings['embed_dims'] * 2**i for i in range(num_stages)]
-        self.out_channels = tuple(widths[i] for i in self.out_indices)
-        self.strides = tuple(2 ** (i + 2) for i in self.out_indices)
-        operations = _per_stage(operation, num_stages)
+        strides = [2 ** (i + 2) for i in range(num_stages)]
+        num_built = self.set_stages(out_indices, widths, strides)
+        operations = per_stage('operation', operation, num_stages)
         rates = drop_path_rates(drop_path_rate, sum(depths))
 
         self.stem = nn.Sequential(
@@ -182,7 +182,7 @@ class StarNet(BaseBackbone):
             self.stem.append(build_activation_layer(act_cfg))
         self.stages = nn.ModuleList()
         width = STEM_CHANNELS
-        for i in range(self.out_indices[-1] + 1):
+        for i in range(num_built):
             stage = nn.Sequential(
                 ConvBN(width, widths[i], 3, 2, norm_cfg=norm_cfg)
             )
@@ -192,11 +192,6 @@ class StarNet(BaseBackbone):
                 rate = rates[sum(depths[:i]) + j]
                 stage.append(StarBlock(width, ratio, star, norm_cfg, rate))
             self.stages.append(stage)
-        num_built = len(self.stages)
-        self.freezable = ['stem', *(f'stages.{i}' for i in range(num_built))]
-        self.unbuilt = tuple(
-            f'stages.{i}.' for i in range(num_built, num_stages)
-        )
         self.norm = None
         if final_norm and num_built == num_stages:
             self.norm = build_norm_layer(norm_cfg, width)[1]
@@ -205,16 +200,14 @@ class StarNet(BaseBackbone):
         self.train()
 
     def init_weights(self) -> None:
-        """Draws truncated normal weights if asked; then ``init_cfg``."""
+        """Draws truncated normal weights if configured; then ``init_cfg``."""
         if self.weight_init == 'trunc_normal' and not self.is_init:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.trunc_normal_(module.weight, std=0.02)
         super().init_weights()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, in_channels, H, W) to the levels of ``out_indices``."""
-        self.check_input(x)
+    def levels(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
@@ -224,15 +217,4 @@ class StarNet(BaseBackbone):
                 outs.append(x)
         if self.norm is not None:
             outs[-1] = self.norm(outs[-1])
-        return tuple(outs)
-
-
-def _per_stage(operation: str | Sequence[str], num_stages: int) -> list[str]:
-    if isinstance(operation, str):
-        return [operation] * num_stages
-    if len(operation) != num_stages:
-        raise UserError(
-            f'operation={list(operation)} has {len(operation)} entries.',
-            f'Give one name, or one for each of the {num_stages} stages.',
-        )
-    return list(operation)
+        return outs

@@ -2,14 +2,14 @@
 """StepNet on mmdet's ResNet.
 
 A residual block computes x + f(x), a forward-Euler step of size 1. Here a
-:class:`~mmext.models.StepAdaptor` looks at the state before the step and at
-the state a step of 1 would reach, and scales f per image and channel.
+:class:`~mmext.models.StepAdaptor` scales f per image and channel, depending
+on the state before the step and the state after a step of 1.
 
 Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
-System Perspective, ICCV 2023 (arXiv 2308.09939). No official code; the
-adaptor is a reconstruction, see docs/stepnet.md. f is what the last norm of
-the residual branch (and any ``after_conv3`` plugin) gives; x is the shortcut,
-downsampled in a stage's first block.
+System Perspective, ICCV 2023 (arXiv 2308.09939). There is no official code;
+the adaptor is a reconstruction, see docs/stepnet.md. f is the output of the
+last norm of the residual branch (and of any ``after_conv3`` plugin); x is the
+shortcut, downsampled in the first block of a stage.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from mmext.models.layers.step_adaptor import StepAdaptor
 class _StepBlock(nn.Module):
     """A residual block with ``step``, a StepAdaptor or None.
 
-    Subclasses give the residual branch as f = after(norm(conv(inner(x)))).
+    The residual branch is f = after(norm(conv(inner(x)))); subclasses define
+    its parts.
     """
 
     def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
-        """The last convolution, its norm, and names of plugins after it."""
+        """Returns the last convolution, its norm, and plugins after it."""
         raise NotImplementedError
 
     def inner(self, x: Tensor) -> Tensor:
-        """The residual branch before its last convolution."""
+        """Returns the residual branch before its last convolution."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +60,8 @@ class _StepBlock(nn.Module):
         if self.downsample is not None:
             x = self.downsample(x)
         if self.step is not None and not after and can_scale(norm, f):
-            # f is affine in h here: its average is known before f is, and
-            # the norm's own weights carry the step at no cost.
+            # f is affine in h here: its average is known before f, and the
+            # weights of the norm can include the step.
             return self.relu(
                 add_scaled_batch_norm(
                     x,
@@ -82,11 +83,11 @@ class _StepBlock(nn.Module):
 
 
 def _average_of_conv(conv: nn.Module, x: Tensor, out: Tensor) -> Tensor:
-    """The average of ``out = conv(x)`` over space, the cheapest way."""
+    """Returns the average of ``out = conv(x)`` over space."""
     pointwise = type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
     # Hooks may have changed the input or the output.
     hooked = conv._forward_hooks or conv._forward_pre_hooks
-    # The weights are read again, forward and backward.
+    # A small map is cheaper to average than its weights are to read again.
     if not pointwise or hooked or out.numel() < 4 * conv.weight.numel():
         return global_average(out)
     weight = conv.weight.flatten(1)
@@ -128,15 +129,14 @@ class StepGroupBottleneck(_StepBottleneck, resnext.Bottleneck):
 
 @MODELS.register_module()
 class StepNetResNet(PluginResNet):
-    """ResNet whose residual blocks choose their own step.
+    """A ResNet whose residual blocks choose their step size.
 
-    Takes what :class:`mmdet.models.ResNet` takes, under the same names, and
-    gives the same levels: strides 4, 8, 16, 32 with 256, 512, 1024, 2048
-    channels (64 to 512 for depths 18 and 34). With the default
-    ``start='identity'`` and weights of a plain ResNet, its outputs are the
-    plain ResNet's. Adaptors stay trainable in frozen stages, and are named
-    in the log as new where the checkpoint has none, see
-    :class:`~mmext.models.PluginResNet`.
+    It has the arguments of :class:`mmdet.models.ResNet` and its levels:
+    strides 4, 8, 16, 32 with 256, 512, 1024, 2048 channels (64 to 512 for
+    depths 18 and 34). With the default ``start='identity'`` and weights of a
+    plain ResNet, its outputs are those of the plain ResNet. Adaptors stay
+    trainable in frozen stages, and the log names them as new if they are not
+    in the checkpoint, see :class:`~mmext.models.PluginResNet`.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -149,19 +149,20 @@ class StepNetResNet(PluginResNet):
         out_indices: Stages to return.
         style: Which convolution of a downsampling bottleneck has the stride:
             the 3x3 in ``pytorch``, the first 1x1 in ``caffe``.
-        deep_stem: Three 3x3 convolutions in place of the 7x7.
-        avg_down: Average pooling in the shortcut in place of the stride.
+        deep_stem: Whether three 3x3 convolutions replace the 7x7.
+        avg_down: Whether average pooling replaces the stride in shortcuts.
         frozen_stages: Stem (0) and stages (1, ...) whose ResNet weights are
             frozen; -1 freezes nothing.
         conv_cfg: Convolution layer; None is Conv2d.
         norm_cfg: Norm layer; None is BN.
-        norm_eval: Keep the ResNet's BN in eval mode while training.
+        norm_eval: Whether the BN of the ResNet stays in evaluation mode.
         dcn: Deformable convolution for the 3x3 of bottlenecks.
         stage_with_dcn: Stages that use it.
         plugins: Layers such as attention inside bottlenecks, as in mmdet.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        zero_init_residual: Zero the last norm of each residual branch where
-            no checkpoint is given.
+        with_cp: Whether to compute blocks again in the backward pass to save
+            memory.
+        zero_init_residual: Whether the last norm of each residual branch
+            starts at zero if there is no checkpoint.
         init_cfg: See :class:`~mmext.models.PluginResNet`.
         groups: Groups of the 3x3 of bottlenecks; over 1 is ResNeXt.
         base_width: ResNeXt's width of a group in the first stage.
@@ -172,8 +173,8 @@ class StepNetResNet(PluginResNet):
             is all. Without an adaptor the step is 1.
 
     Raises:
-        UserError: On an unknown depth, block or adaptor argument, and as in
-            :class:`~mmext.models.PluginResNet`.
+        UserError: If a depth, block or adaptor argument is unknown, and as
+            for :class:`~mmext.models.PluginResNet`.
 
     Example:
         >>> import torch
@@ -269,13 +270,13 @@ class StepNetResNet(PluginResNet):
             zero_init_residual=zero_init_residual,
             init_cfg=init_cfg,
         )
-        # Stages that no output needs would stop distributed training.
+        # Stages without a gradient would stop distributed training.
         for name in self.res_layers[max(out_indices) + 1 :]:
             delattr(self, name)
         del self.res_layers[max(out_indices) + 1 :]
 
     def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
-        """A stage: mmdet's, of step blocks, with adaptors where asked."""
+        """Builds a stage of step blocks, with adaptors if configured."""
         if block is resnet.BasicBlock:
             block = StepBasicBlock
         elif self.groups == 1:
@@ -303,24 +304,24 @@ def _active_blocks(
     stages: Sequence[bool],
     blocks: Sequence[Sequence[int]] | None,
 ) -> list[list[int]]:
-    """Per stage, the blocks with an adaptor."""
+    """Returns the blocks with an adaptor, for each stage."""
     if len(stages) < len(depths):
         raise UserError(
             f'StepNetResNet: stage_with_step={tuple(stages)} for '
             f'{len(depths)} stages.',
-            'Give one True or False a stage.',
+            'Give one True or False for each stage.',
         )
-    asked = [range(d) for d in depths] if blocks is None else blocks
-    if len(asked) != len(depths) or any(
+    active = [range(d) for d in depths] if blocks is None else blocks
+    if len(active) != len(depths) or any(
         i not in range(depth)
-        for depth, wanted in zip(depths, asked, strict=True)
+        for depth, wanted in zip(depths, active, strict=True)
         for i in wanted
     ):
         raise UserError(
-            f'StepNetResNet: step_blocks={asked} does not fit stages of '
+            f'StepNetResNet: step_blocks={active} does not fit stages of '
             f'{tuple(depths)} blocks.',
-            'Give one sequence of block numbers, from 0, a stage.',
+            'Give one sequence of block numbers, from 0, for each stage.',
         )
     return [
-        list(b) if on else [] for b, on in zip(asked, stages, strict=False)
+        list(b) if on else [] for b, on in zip(active, stages, strict=False)
     ]

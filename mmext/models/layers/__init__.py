@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Building blocks, one a file."""
+"""Layers of the backbones."""
 
 from mmext.models.layers.channel_attention import ChannelAttention
 from mmext.models.layers.dynamic_depthwise_conv import (

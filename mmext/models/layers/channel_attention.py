@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What the channel-attention plugins have in common.
+"""Base class of the channel-attention plugins.
 
 Each is a plugin of mmdet's ResNet, after the last norm of the residual
 branch and before the addition::
@@ -18,23 +18,23 @@ from torch import Tensor
 
 
 class ChannelAttention(BaseModule):
-    """x * gate(x), the gate in (0, 1) per image and channel.
+    """Multiplies x by a gate in (0, 1) per image and channel.
 
     Subclasses define ``gate``, which maps (N, C, H, W) to (N, C).
 
-    mmdet's ResNet freezes whole stages, these layers included, even where
-    nothing has trained them yet; :class:`mmext.models.PluginResNet` does
-    not. Random weights that a host froze are reported once.
+    mmdet's ResNet freezes complete stages, these layers included, even if
+    they were never trained; :class:`mmext.models.PluginResNet` does not.
+    Random weights that are frozen are reported once.
     """
 
     _filled = False
 
     def gate(self, x: Tensor) -> Tensor:
-        """The attention (N, C)."""
+        """Returns the attention (N, C)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Returns x * gate(x), of the same shape (N, C, H, W)."""
         self._report_if_frozen_at_random()
         return x * self.gate(x)[..., None, None].to(x.dtype)
 

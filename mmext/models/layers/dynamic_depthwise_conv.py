@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Depth-wise convolutions that compute their own kernels from the input.
+"""Depth-wise convolutions that compute their kernels from the input.
 
 Paper: On the Connection between Local Attention and Dynamic Depth-wise
 Convolution, ICLR 2022 (arXiv 2106.04263), section 3.3. Official code:
@@ -32,11 +32,12 @@ class HomogeneousDynamicConv(nn.Module):
         channels: C.
         kernel_size: Odd.
         norm_cfg: The norm of the pooled, squeezed features.
-        ratio: By which the channels are squeezed, to 1 at least.
+        ratio: Channels over hidden channels, of which there is at least 1.
+            Default: 4.
 
     Raises:
-        UserError: A ratio below 1; in training, a single image with a norm
-            over images.
+        UserError: If ``ratio`` is below 1; in training, if there is a single
+            image and the norm is over images.
     """
 
     def __init__(
@@ -62,18 +63,18 @@ class HomogeneousDynamicConv(nn.Module):
                 "norm_cfg=dict(type='SyncBN') over several processes, or "
                 'norm_eval=True with pretrained weights.',
             )
-        # Few values in a batch, which differ little: in half precision the
-        # norm would amplify rounding. It costs nothing to leave autocast.
+        # There are few values in a batch, and they differ little: in half
+        # precision the norm would amplify rounding errors.
         dtype = torch.promote_types(x.dtype, torch.float32)
         device = 'cpu' if x.is_meta else x.device.type  # meta has no autocast
         with torch.autocast(device, enabled=False):
             pooled = x.mean((2, 3), keepdim=True, dtype=dtype)
             pooled = pooled.to(self.conv1.weight.dtype)
             kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
-        if not batch:  # a convolution has at least one group
+        if not batch:  # a convolution needs at least one group
             return x * kernels[:, :channels] + self.bias[:, None, None]
-        # All images' channels side by side: a grouped convolution, one
-        # kernel a group.
+        # The channels of all images side by side are a grouped convolution,
+        # with one kernel per group.
         out = functional.conv2d(
             x.reshape(1, -1, height, width),
             kernels.view(-1, 1, self.kernel_size, self.kernel_size),
@@ -85,9 +86,10 @@ class HomogeneousDynamicConv(nn.Module):
 
 
 class InhomogeneousDynamicConv(nn.Module):
-    """A kernel per position and group of channels, from its own features.
+    """One kernel per position and group of channels, from its features.
 
-    (B, C, H, W) to (B, C, H, W). No softmax over the taps and no bias.
+    (B, C, H, W) to (B, C, H, W). There is no softmax over the taps and no
+    bias.
 
     Args:
         channels: C.
@@ -95,12 +97,13 @@ class InhomogeneousDynamicConv(nn.Module):
         channels_per_group: How many neighbouring channels share a kernel; a
             divisor of C.
         norm_cfg: The norm of the squeezed features.
-        ratio: By which the channels are squeezed, to 1 at least.
+        ratio: Channels over hidden channels, of which there is at least 1.
+            Default: 4.
         backend: See :func:`inhomogeneous_depthwise_conv`.
 
     Raises:
-        UserError: C is not divisible by ``channels_per_group``; a ratio
-            below 1.
+        UserError: If ``channels_per_group`` does not divide C, or ``ratio``
+            is below 1.
     """
 
     def __init__(
@@ -135,17 +138,17 @@ class InhomogeneousDynamicConv(nn.Module):
 
 
 def _normalises_alone(norm: nn.Module) -> bool:
-    """Whether it is a batch norm that sees this process's images only."""
+    """Returns whether it is a batch norm over this process's images."""
     if isinstance(norm, SyncBatchNorm) and get_world_size() > 1:
         return False
     return isinstance(norm, _BatchNorm)
 
 
 def num_groups(channels: int, channels_per_group: int) -> int:
-    """Groups of channels that share weights.
+    """Returns the number of groups of channels that share weights.
 
     Raises:
-        UserError: ``channels_per_group`` does not divide ``channels``.
+        UserError: If ``channels_per_group`` does not divide ``channels``.
     """
     if channels_per_group < 1 or channels % channels_per_group:
         near = min(

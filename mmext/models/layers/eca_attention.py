@@ -2,8 +2,8 @@
 """Efficient channel attention.
 
 Paper: Wang et al., ECA-Net: Efficient Channel Attention for Deep
-Convolutional Neural Networks, CVPR 2020. The paper's code figure forgets the
-sigmoid; its text and the official code have it.
+Convolutional Neural Networks, CVPR 2020. The sigmoid is missing in the
+paper's code figure; its text and the official code have it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmext.models.layers.global_pool import global_average
 
 
 def adaptive_kernel_size(channels: int) -> int:
-    """The paper's rule: the odd number at or above (log2 C + 1) / 2.
+    """Returns the odd number at or above (log2 C + 1) / 2, as the paper.
 
     Example:
         >>> [adaptive_kernel_size(2 ** i) for i in range(6, 12)]
@@ -37,9 +37,9 @@ class ECAAttention(ChannelAttention):
         in_channels: Channels C.
         kernel_size: Odd width of the convolution. None is the paper's
             adaptive rule, see :func:`adaptive_kernel_size`. The official
-            nets fix one a stage instead (their name spells it: ECA-Net50's
-            3557): give one plugin a stage, with its ``stages`` mask, see
-            docs/attention.md.
+            networks have a fixed one for each stage (3, 5, 5, 7 in
+            ECA-Net50): give one plugin per stage, with its ``stages`` mask,
+            see docs/attention.md. Default: None.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:

@@ -2,9 +2,9 @@
 """Frequency channel attention.
 
 Paper: Qin et al., FcaNet: Frequency Channel Attention Networks, ICCV 2021.
-The global average is the lowest component of a 2-D discrete cosine transform;
-here each of 16 groups of channels keeps another of the 16 components that
-were the most useful alone ('top16' of the official code).
+The global average is the lowest component of a 2-D discrete cosine transform.
+Here each of 16 groups of channels keeps another of the 16 components that
+gave the best accuracy by themselves ('top16' of the official code).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STAGE_SIZES = {256: 56, 512: 28, 1024: 14, 2048: 7}
 
 
 def cosine_bases(frequencies: tuple[int, ...], size: int) -> Tensor:
-    """Orthonormal 1-D cosines (len(frequencies), size), in float64."""
+    """Returns orthonormal cosines (len(frequencies), size), in float64."""
     f = torch.tensor(frequencies, dtype=torch.float64)[:, None]
     at = torch.arange(size, dtype=torch.float64) + 0.5
     norm = (1 + (f > 0).double()).sqrt() / math.sqrt(size)
@@ -40,16 +40,16 @@ class FCAAttention(ChannelAttention):
 
     Args:
         in_channels: Channels C, a multiple of 16.
-        ratio: Reduction of the hidden layer; the linear layers have no bias.
-        dct_size: Side of the map the components are taken on; other sizes
-            are average-pooled to it. At least 7. None takes the stage's of
-            a bottleneck ResNet: 56, 28, 14, 7 for 256, 512, 1024, 2048
-            channels.
+        ratio: C over the channels of the hidden layer; the linear layers
+            have no bias. Default: 16.
+        dct_size: Side of the map for the transform, at least 7; other sizes
+            are average-pooled to it. None is that of a bottleneck ResNet: 56,
+            28, 14, 7 for 256, 512, 1024, 2048 channels. Default: None.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: If C is no multiple of 16, ``dct_size`` is unknown or
-            ``ratio`` below 1.
+        UserError: If C is not a multiple of 16, ``dct_size`` is unknown or
+            ``ratio`` is below 1.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ class FCAAttention(ChannelAttention):
         torch.Size([2, 256, 7, 5])
     """
 
-    # FcaNet's own name for it, so that its released weights fit.
+    # The name in FcaNet's released weights.
     _abbr_ = 'att'
 
     def __init__(
@@ -71,8 +71,8 @@ class FCAAttention(ChannelAttention):
         groups = len(TOP16_ROWS)
         if in_channels % groups:
             raise UserError(
-                f'FCAAttention: in_channels={in_channels} is no multiple of '
-                f'{groups}, one group of channels for each frequency.'
+                f'FCAAttention: in_channels={in_channels} is not a multiple '
+                f'of {groups}, one group of channels for each frequency.'
             )
         size = STAGE_SIZES.get(in_channels) if dct_size is None else dct_size
         if size is None or size < 7:
@@ -102,7 +102,7 @@ class FCAAttention(ChannelAttention):
         if size != [self.size, self.size]:
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         groups = len(self.bases)
-        # One matrix-vector product a group: no per-channel copy of the bases.
+        # One matrix-vector product per group needs no copy of the bases.
         x = x.unflatten(1, (groups, -1)).flatten(3)
         y = torch.matmul(x, self.bases[:, :, None].to(x.dtype))
         return self.fc(y.reshape(n, c))

@@ -1,17 +1,17 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Depth-wise convolution whose kernels come from each position's features.
+"""Depth-wise convolution whose kernels come from the features.
 
     weight[b, :, p] = kernel @ [hidden[b, :, p], 1]
 
-then :mod:`~mmext.models.layers.inhomogeneous_conv` with these weights. There
-are K * K * G of them at every position, so a processor spends its time on
-writing and reading them: 381 MB at 1x96x200x304. Here they are computed for a
-band of positions small enough for the cache, used, and forgotten; the
-backward pass computes them again.
+for every position p, then :mod:`~mmext.models.layers.inhomogeneous_conv` with
+these weights. There are K * K * G weights at every position, 381 MB at
+1x96x200x304, and a CPU would spend its time on writing and reading them. Here
+they are computed for a band of positions small enough for the cache, and
+computed again in the backward pass.
 
-Rows lie one after the other, so that a tap is the same distance away at every
-position and a band is one run of memory. A tap that leaves its row at one end
-lands on the next or the last row: its weight is set to zero.
+Rows are stored one after the other, so that a tap has the same offset at
+every position and a band is contiguous. The weight of a tap that leaves its
+row, and so reads another one, is set to zero.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmext.models.layers.inhomogeneous_conv import (
     pick_backend,
 )
 
-# Positions in a band. Half as many or twice as many are as fast.
+# Positions in a band. Half or twice as many are as fast.
 BAND = 1024
 
 
@@ -45,7 +45,7 @@ def generated_depthwise_conv(
     Args:
         x: Input (B, C, H, W).
         hidden: Features (B, D, H, W).
-        kernel: (groups * K * K, D + 1), the last column the bias.
+        kernel: (groups * K * K, D + 1); the last column is the bias.
         groups: G, a divisor of C; C / G neighbouring channels share weights.
         backend: See :func:`inhomogeneous_depthwise_conv`.
 
@@ -55,8 +55,8 @@ def generated_depthwise_conv(
     """
     if pick_backend(x, backend) == 'torch':
         return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
-    # A row of ones carries the bias: the weights are so large that adding it
-    # by itself would cost a pass. Not `@`: bmm leaves the positions last.
+    # A row of ones carries the bias, which saves a pass over the weights.
+    # bmm instead of `@` keeps the positions last.
     ones = torch.ones_like(hidden[:, :1])
     features = torch.cat([hidden, ones], 1).flatten(2)
     weight = torch.bmm(kernel.expand(len(x), -1, -1), features)
@@ -73,7 +73,7 @@ class _GeneratedConv(torch.autograd.Function):
         ctx.groups = groups
         plan = _Layout(x, groups, kernel)
         source, features = plan.spread(x), plan.features(hidden)
-        # In x's memory format, as what follows expects.
+        # In the memory format of x, as the next layers expect.
         out = torch.empty_like(
             x, dtype=torch.promote_types(x.dtype, hidden.dtype)
         )
@@ -112,7 +112,7 @@ class _GeneratedConv(torch.autograd.Function):
                 torch.sum(product, 1, keepdim=True, out=dweight[:, k])
                 dtap.addcmul_(above, weight[:, k])
             dweight = plan.zero_outside(dweight).view(len(kernel), -1)
-            dweight = dweight.to(kernel.dtype)  # matrices as autocast has it
+            dweight = dweight.to(kernel.dtype)  # as autocast multiplies
             torch.mm(kernel.T, dweight, out=dfeatures[b, :, band])
             dkernel += dweight @ part.T
         return (
@@ -124,25 +124,25 @@ class _GeneratedConv(torch.autograd.Function):
 
 
 class _Layout:
-    """Where positions lie: row after row, zeros before and after the image.
+    """Positions in memory: row after row, zeros around the image.
 
     Args:
         x: The input.
         groups: Groups of channels.
-        kernel: What generates the weights, (groups * taps, D + 1).
+        kernel: Generates the weights, (groups * taps, D + 1).
     """
 
     def __init__(self, x: Tensor, groups: int, kernel: Tensor) -> None:
         self.shape, self.groups = x.shape, groups
         self.height, self.width = x.shape[2:]
         self.size = math.isqrt(len(kernel) // groups)
-        # How far the first tap is from its position.
+        # The offset of the first tap from its position.
         self.start = (self.size // 2) * (self.width + 1)
         dtype = torch.promote_types(x.dtype, kernel.dtype)
         self.dtype = accumulation_dtype(dtype)
 
     def bands(self) -> Iterator[tuple[int, slice, slice]]:
-        """Image, rows, and positions in the order of rows."""
+        """Gives the image, rows and positions of each band."""
         step = max(1, BAND // self.width)
         for b in range(self.shape[0]):
             for top in range(0, self.height, step):
@@ -151,12 +151,12 @@ class _Layout:
                 yield b, slice(top, end), band
 
     def _inside(self, spread: Tensor) -> Tensor:
-        """The view (B, G, C / G, H, W) of the image."""
+        """Returns the view (B, G, C / G, H, W) of the image."""
         end = self.start + self.height * self.width
         return self.as_rows(spread[..., self.start : end])
 
     def spread(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, G, C / G, positions and zeros around)."""
+        """Returns (B, G, C / G, positions with zeros around)."""
         b, c = self.shape[:2]
         length = self.height * self.width + 2 * self.start
         spread = x.new_zeros(
@@ -166,26 +166,26 @@ class _Layout:
         return spread
 
     def gather(self, spread: Tensor) -> Tensor:
-        """The inverse of :meth:`spread`, a view."""
+        """Returns the inverse of :meth:`spread`, a view."""
         return self._inside(spread).flatten(1, 2)
 
     def as_rows(self, flat: Tensor) -> Tensor:
-        """(..., positions) to (..., rows, W)."""
+        """Returns (..., rows, W) of (..., positions), a view."""
         return flat.unflatten(-1, (-1, self.width))
 
     def features(self, hidden: Tensor) -> Tensor:
-        """(B, D, H, W) to (B, D + 1, positions), the last row ones."""
+        """Returns (B, D + 1, positions), the last row ones."""
         ones = torch.ones_like(hidden[:, :1])
         return torch.cat([hidden, ones], 1).flatten(2)
 
     def weights(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """Of a band: (G, taps, 1, positions)."""
+        """Returns the weights of a band, (G, taps, 1, positions)."""
         weight = torch.mm(kernel, features).to(self.dtype)
         weight = weight.view(self.groups, self.size**2, 1, -1)
         return self.zero_outside(weight)
 
     def zero_outside(self, weight: Tensor) -> Tensor:
-        """Sets the weights of taps left and right of the image to zero."""
+        """Sets the weights of taps beside the image to zero, in place."""
         by_tap = self.as_rows(weight[:, :, 0])
         by_tap = by_tap.unflatten(1, (self.size, self.size))
         for dx in range(self.size):
@@ -197,7 +197,7 @@ class _Layout:
         return weight
 
     def taps(self, spread: Tensor, band: slice) -> Iterator[Tensor]:
-        """What each tap of a band sees, (G, C / G, positions)."""
+        """Gives the input of each tap of a band, (G, C / G, positions)."""
         for dy in range(self.size):
             for dx in range(self.size):
                 at = dy * self.width + dx

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def global_average(x: Tensor) -> Tensor:
-    """Mean over height and width: (N, C, H, W) to (N, C).
+    """Returns the mean over height and width: (N, C, H, W) to (N, C).
 
-    A sum scaled afterwards: the gradient of ``mean`` is written out in full
-    size before it is used, that of a sum is a broadcast view. Half precision
-    accumulates in float32, where the sum cannot overflow.
+    The sum is scaled afterwards, because the gradient of a sum is a
+    broadcast view, and that of ``mean`` a tensor in full size. Half precision
+    is summed in float32, so that the sum cannot overflow.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     area = x.shape[-2] * x.shape[-1]

@@ -4,16 +4,16 @@
     out[b, c, h, w] = sum_k weight[b, g(c), k, h, w] * x[b, c, h + dy, w + dx]
 
 with tap k = K * (dy + K // 2) + (dx + K // 2), zeros outside the image and
-g(c) = c // (C / G): C / G channels share a weight. Paper: On the Connection
-between Local Attention and Dynamic Depth-wise Convolution, ICLR 2022
-(arXiv 2106.04263), section 3.3.
+g(c) = c // (C / G), so that C / G channels share a weight. Paper: On the
+Connection between Local Attention and Dynamic Depth-wise Convolution, ICLR
+2022 (arXiv 2106.04263), section 3.3.
 
-The weights are K * K * G / C times the input, so what counts is to read them
-once and to copy nothing. Unfolding the input would make K * K copies of it;
-here every tap is a shifted view. On CPU, bands of rows small enough for the
-cache are accumulated in place; on CUDA it is a Triton kernel. Both sum in
-float32 (float64 for double) whatever the dtypes of the inputs, so autocast
-needs no cast of the weights.
+The weights are K * K * G / C times as large as the input, so they should be
+read once and nothing should be copied. Unfolding the input would make K * K
+copies of it; here every tap is a shifted view. On CPU, bands of rows small
+enough for the cache are accumulated in place; on CUDA there is a Triton
+kernel. Both sum in float32 (float64 for double) for all dtypes of the inputs,
+so autocast does not need to cast the weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmext.models.arguments import choose
 
 BACKENDS = ('auto', 'torch', 'triton')
 # Elements of the input in a band of rows: 2 MiB in float32. Smaller bands
-# lose more to the calls than they gain from a smaller cache.
+# are slower, because they need more calls.
 BAND = 1 << 19
 
 Region = tuple  # (..., rows, columns)
@@ -45,17 +45,17 @@ def inhomogeneous_depthwise_conv(
     Args:
         x: Input (B, C, H, W).
         weight: Kernels (B, G, K * K, H, W): K odd, G a divisor of C. Fastest
-            where the last two dimensions are contiguous.
-        backend: ``'torch'``, ``'triton'``, or ``'auto'``: Triton on CUDA
-            where it is installed, PyTorch anywhere else.
+            if the last two dimensions are contiguous.
+        backend: ``'torch'``, ``'triton'``, or ``'auto'``: Triton on CUDA if
+            it is installed, otherwise PyTorch. Default: ``'auto'``.
 
     Returns:
         (B, C, H, W) in the wider of the two dtypes. Differentiable once in
         ``x`` and ``weight``.
 
     Raises:
-        UserError: Shapes that do not fit each other, an unknown backend, or
-            Triton asked for where it is not installed.
+        UserError: If the shapes do not fit each other, the backend is
+            unknown, or Triton is not installed.
     """
     backend = pick_backend(x, backend)
     _check_shapes(x, weight)
@@ -63,7 +63,7 @@ def inhomogeneous_depthwise_conv(
 
 
 def pick_backend(x: Tensor, backend: str) -> str:
-    """``'torch'`` or ``'triton'``, for an input and the user's choice."""
+    """Returns ``'torch'`` or ``'triton'``, whichever ``'auto'`` stands for."""
     choose('backend', backend, BACKENDS)
     if backend == 'auto':
         on_gpu = x.is_cuda and find_spec('triton') is not None
@@ -72,7 +72,7 @@ def pick_backend(x: Tensor, backend: str) -> str:
 
 
 class _InhomogeneousDepthwiseConv(torch.autograd.Function):
-    """Saves the inputs alone; each gradient is one more pass over them."""
+    """Saves only the inputs; each gradient is one more pass over them."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, backend: str) -> Tensor:
@@ -111,16 +111,16 @@ def _implementation(backend: str) -> tuple:
 def gather(
     x: Tensor, weight: Tensor, transposed: bool, dtype: torch.dtype
 ) -> Tensor:
-    """The convolution, or its transpose (the input's gradient).
+    """Returns the convolution, or its transpose (the input's gradient).
 
-    The transpose runs the taps backwards, with the weights of the position
-    that a value came from instead of those of the position it goes to.
+    The transpose goes through the taps backwards, and takes the weights of
+    the position that a value comes from.
 
     Args:
         x: (B, C, H, W): the input, or for the transpose the gradient.
         weight: (B, G, K * K, H, W).
-        transposed: Which of the two.
-        dtype: Of the result.
+        transposed: Whether to compute the transpose.
+        dtype: The dtype of the result.
     """
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(dtype)
@@ -143,20 +143,18 @@ def gather(
 
 
 def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of the weights: per tap, grad * x over sharing channels."""
+    """Returns the gradient of the weights."""
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(weight.dtype)
     x, grad = x.unflatten(1, (groups, -1)), grad.unflatten(1, (groups, -1))
-    # Zeros, because a tap that reads outside the image has no gradient.
+    # A tap that reads outside the image has no gradient.
     out = torch.zeros_like(weight)
     for band in _bands(x):
         source, first = _with_halo(x, band, taps, wide)
         upper = grad[..., band, :].to(wide)
         for k, here, there in _taps(x.shape, band, taps):
-            product = (
-                upper[_moved(here, band.start)]
-                * (source[_moved(there, first)])
-            )
+            product = upper[_moved(here, band.start)]
+            product = product * source[_moved(there, first)]
             target = out[:, :, k][here]
             if target.dtype == wide:
                 torch.sum(product, 2, out=target)
@@ -166,12 +164,12 @@ def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for anything narrower."""
+    """Returns float64 for float64, float32 for all others."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _bands(x: Tensor) -> Iterator[slice]:
-    """Bands of rows of about ``BAND`` elements."""
+    """Gives bands of rows of about ``BAND`` elements."""
     height = x.shape[-2]
     step = max(1, BAND * height // max(x.numel(), 1))
     for start in range(0, height, step):
@@ -181,9 +179,10 @@ def _bands(x: Tensor) -> Iterator[slice]:
 def _with_halo(
     x: Tensor, band: slice, taps: int, dtype: torch.dtype
 ) -> tuple[Tensor, int]:
-    """The rows that a band's taps touch, and the number of the first.
+    """Returns the rows that a band's taps read, and the first row's number.
 
-    A view; a copy only of rows in another dtype or memory format.
+    The rows are a view, or a copy if they have another dtype or memory
+    format.
     """
     halo = math.isqrt(taps) // 2
     first = max(0, band.start - halo)
@@ -194,9 +193,9 @@ def _with_halo(
 def _taps(
     shape: torch.Size, band: slice, taps: int, transposed: bool = False
 ) -> Iterator[tuple[int, Region, Region]]:
-    """Each tap's number, where it writes to and where it reads from.
+    """Gives each tap's number, and the regions that it writes and reads.
 
-    Both cut to the image, so that nothing needs padding.
+    Both are cut to the image, so that no padding is needed.
     """
     height, width = shape[-2:]
     size = math.isqrt(taps)
@@ -220,7 +219,7 @@ def _overlap(
 
 
 def _moved(region: Region, first_row: int) -> Region:
-    """The region in a band that begins at a row."""
+    """Returns the region relative to the first row of a band."""
     dots, rows, cols = region
     return dots, slice(rows.start - first_row, rows.stop - first_row), cols
 

@@ -1,25 +1,26 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Triton kernels of the inhomogeneous depth-wise convolution.
 
-A program has a tile of channels that share their weights by a run of
-positions. It loads each weight once for the whole tile and reads the input
-through the cache, tap by tap; nothing but the result is written. Imported by
-:mod:`mmext.models.layers.inhomogeneous_conv` when it is needed:
-Triton comes with the CUDA builds of PyTorch. ``TRITON_INTERPRET=1``, set
-before Triton is imported, runs the kernels on CPU tensors.
+A program computes a run of positions for a tile of channels that share their
+weights. It loads each weight once for the tile and reads the input through
+the cache, tap by tap; it writes only the result.
+:mod:`mmext.models.layers.inhomogeneous_conv` imports this module if needed,
+since only the CUDA builds of PyTorch include Triton. With
+``TRITON_INTERPRET=1``, set before Triton is imported, the kernels run on CPU
+tensors.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# Elements of a tile, and the most channels in it.
+# Elements of a tile, and the maximum number of channels in it.
 TILE = 1024
 MAX_CHANNELS = 32
 
@@ -59,7 +60,7 @@ def _gather_kernel(
     channel += tl.arange(0, CHANNELS)
     in_group = channel < share
     channel += group * share
-    # A batch of weights passes 2**31 elements: 64-bit offsets.
+    # A batch of weights can have over 2**31 elements: 64-bit offsets.
     batch = tl.program_id(2).to(tl.int64)
     row, col = position // width, position % width
     x += batch * x_b + channel[:, None].to(tl.int64) * x_c
@@ -205,7 +206,7 @@ def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _tile(share: int) -> tuple[int, int]:
-    """Channels and positions of a program, both powers of two."""
+    """Returns channels and positions of a program, both powers of 2."""
     channels = min(triton.next_power_of_2(share), MAX_CHANNELS)
     return channels, TILE // channels
 
@@ -214,10 +215,6 @@ def _accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def _on(x: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be x's."""
-    return (
-        torch.cuda.device(x.device)
-        if x.is_cuda
-        else (contextlib.nullcontext())
-    )
+def _on(x: Tensor) -> AbstractContextManager:
+    """Makes the device of x current: Triton launches on the current one."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class LayerNorm2d(nn.LayerNorm):
-    """Norm of (B, C, H, W) over C at every position, as ViTDet uses it.
+    """Normalises (B, C, H, W) over C at every position, as ViTDet does.
 
     In configs: ``norm_cfg=dict(type='LayerNorm2d', eps=1e-6)``.
     """

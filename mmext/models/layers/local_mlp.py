@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Local MLP: learned mixing of a window's positions.
+"""Local MLP: learned mixing of the positions in a window.
 
-The static counterpart of window attention: within each window every position
-has its own learned weights over all positions (convolution would share them
-across positions), the same in all windows, and in all channels of a group.
-Paper: On the Connection between Local Attention and Dynamic Depth-wise
-Convolution, ICLR 2022 (arXiv 2106.04263), section 3.2 and table 3. The
-authors released no code for it: this follows the definition, with a bias per
-position and, where asked, windows shifted by half their size, as their Swin
-framework has it.
+The static counterpart of window attention: every position in a window has
+learned weights over all positions of the window. The weights are the same in
+all windows and in all channels of a group. Paper: On the Connection between
+Local Attention and Dynamic Depth-wise Convolution, ICLR 2022 (arXiv
+2106.04263), section 3.2 and table 3. There is no official code: this follows
+the definition, with a bias per position and optionally shifted windows, as in
+the Swin framework of the authors.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from mmext.models.layers.dynamic_depthwise_conv import num_groups
 
 
 class LocalMLP(nn.Module):
-    """One matrix over the positions of a window, per group of channels.
+    """Multiplies the positions of each window by a matrix, per group.
 
     (B, C, H, W) to (B, C, H, W); a map that the windows do not tile is
-    padded with zeros and cropped again. ``weight[g, p, q]`` is what position
-    p takes from position q, row-major in the window.
+    padded with zeros and cropped again. ``weight[g, p, q]`` is the weight of
+    position q in the output of p; positions are row-major in the window.
 
     Args:
         channels: C.
         window_size: Side of a window, in positions.
         channels_per_group: How many neighbouring channels share weights; a
             divisor of C.
-        shift: By how many positions the windows begin before the top left
-            corner.
+        shift: How many positions before the top left corner the windows
+            begin. Default: 0.
 
     Raises:
-        UserError: C is not divisible by ``channels_per_group``.
+        UserError: If ``channels_per_group`` does not divide C.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class LocalMLP(nn.Module):
         area = window_size**2
         self.weight = nn.Parameter(torch.empty(self.groups, area, area))
         self.bias = nn.Parameter(torch.zeros(self.groups, area))
-        # As PyTorch starts a depth-wise convolution of as many inputs.
+        # As PyTorch initialises a depth-wise convolution of this size.
         bound = area**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A 1x1 convolution run as the matrix product that it is."""
+"""A 1x1 convolution as a matrix product."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch.nn import functional
 class PointwiseConv(nn.Conv2d):
     """``nn.Conv2d`` with a 1x1 kernel, for features in channels-last order.
 
-    (B, C_in, H, W) to (B, C_out, H, W). There the positions are the rows of
-    a matrix already, whereas PyTorch's CPU convolution may reorder input and
-    output. Parameters, their names and their start are ``nn.Conv2d``'s.
+    (B, C_in, H, W) to (B, C_out, H, W). In this order the positions are the
+    rows of a matrix, whereas PyTorch's CPU convolution may reorder input and
+    output. Parameters, their names and initial values are those of
+    ``nn.Conv2d``.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        bias: Whether there is one.
+        bias: Whether there is a bias. Default: True.
     """
 
     def __init__(

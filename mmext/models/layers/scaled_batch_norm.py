@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A shortcut plus a batch norm, scaled per image and channel.
+"""A shortcut plus a batch norm that is scaled per image and channel.
 
-A batch norm is x * a + b per channel. Scaling its output only changes a and
-b, so it costs no pass over the map: neither forward, nor backward, where the
+A batch norm computes x * a + b per channel. Scaling its output only changes a
+and b, so it needs no additional pass over the map. In the backward pass the
 gradients of the scale and of the batch's statistics follow from those of a
-and b. And the average of the norm's output, from which the scale is chosen,
+and b. The average of the norm's output, from which the scale is chosen,
 follows from the average of its input.
 """
 
@@ -18,17 +18,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Elements of a batch from which a norm in train mode is worth scaling like
-# this: smaller ones are through before the calls are.
+# Elements of a batch from which this is faster for a norm in training mode.
+# For smaller ones the additional calls take longer than they save.
 WORTHWHILE = 1 << 20
 
 
 def can_scale(norm: nn.Module, x: Tensor) -> bool:
-    """Whether :func:`add_scaled_batch_norm` takes this norm and input.
+    """Returns whether :func:`add_scaled_batch_norm` supports this norm.
 
-    The norm is a fixed affine map per channel just now, or finds it from
-    this process's images alone. And nobody watches it: hooks shall see the
-    map that they expect.
+    The norm must be a fixed affine map per channel, or depend on the images
+    of this process only. It must have no hooks, which would see other maps.
     """
     if (
         not isinstance(norm, _BatchNorm)
@@ -42,7 +41,7 @@ def can_scale(norm: nn.Module, x: Tensor) -> bool:
     return not norm.training or (
         type(norm) is nn.BatchNorm2d
         and norm.momentum is not None
-        and x.device.type == 'cpu'  # elsewhere nobody has measured it
+        and x.device.type == 'cpu'  # not measured on other devices
         and x[:, 0].numel() > 1
         and (len(x) == 1 or x.numel() > WORTHWHILE)
     )
@@ -55,19 +54,19 @@ def add_scaled_batch_norm(
     average: Callable[[], Tensor],
     choose: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """shortcut + norm(x) * choose(average of norm(x)), where ``can_scale``.
+    """Returns shortcut + norm(x) * choose(average of norm(x)).
 
     Args:
         shortcut: (N, C, H, W).
-        norm: A batch norm.
+        norm: A batch norm for which :func:`can_scale` returned True.
         x: Its input, (N, C, H, W).
-        average: Gives the average of x over height and width, (N, C).
-        choose: From the average of norm(x) to the scale, both (N, C).
+        average: Returns the average of x over height and width, (N, C).
+        choose: Returns the scale for the average of norm(x), both (N, C).
     """
     n, c, h, w = x.shape
     if norm.training and n == 1:
         norm.num_batches_tracked.add_(1)
-        # The image is the batch: its average after the norm is the bias.
+        # With one image in the batch, its average after the norm is the bias.
         scale = choose(norm.bias[None].to(x.dtype))[0]
         return shortcut + functional.batch_norm(
             x,
@@ -97,17 +96,15 @@ def add_scaled_batch_norm(
                 training=False,
                 eps=norm.eps,
             ).reshape(n, c, h, w)
-            # It may be a view; autograd copies what changes in place in one.
+            # f may be a view; autograd copies if it is changed in place.
             free = not (f.requires_grad or torch.jit.is_tracing())
             return f.add_(shortcut) if free else f + shortcut
         if torch.jit.is_tracing():
             return shortcut + norm(x) * scale[..., None, None].to(x.dtype)
         with torch.no_grad():
             f = norm(x)
-        mean, invstd = (
-            norm.running_mean,
-            (norm.running_var + norm.eps).rsqrt(),
-        )
+        mean = norm.running_mean
+        invstd = (norm.running_var + norm.eps).rsqrt()
     return _AddScaled.apply(
         shortcut,
         x,
@@ -124,9 +121,9 @@ class _Statistics(torch.autograd.Function):
     """Normalises a batch and updates the norm's running statistics.
 
     Takes x and its average over each image (N, C); returns x, norm(x), which
-    has no gradient here, mean and 1 / deviation of the batch (C). The mean's
-    gradient goes to that average, and of the variance's there is left x times
-    a constant: var = E[x * x] - mean * mean.
+    has no gradient here, and the mean and 1 / deviation of the batch (C). The
+    gradient of the mean goes to that average. Since var = E[x * x] - mean *
+    mean, the rest of the variance's gradient is x times a constant.
     """
 
     @staticmethod
@@ -158,15 +155,15 @@ class _Statistics(torch.autograd.Function):
         dvar = -0.5 * invstd**3 * dinvstd
         slope = (2 / values * dvar)[:, None, None].to(x.dtype)
         dmean = (dmean - 2 * mean * dvar) / n
-        # In place: _AddScaled made it for this alone.
+        # In place: _AddScaled made dx only for this.
         return dx.addcmul_(x, slope), dmean.expand(n, -1).to(x.dtype), None
 
 
 class _AddScaled(torch.autograd.Function):
-    """shortcut + f * scale, written over f, where f is the norm of x.
+    """Computes shortcut + f * scale in place of f, the norm of x.
 
-    Backward it is shortcut + (x - mean) * invstd * weight + bias, of weight
-    and bias (N, C), so f need not be kept.
+    The backward pass is that of shortcut + (x - mean) * invstd * weight +
+    bias, with weight and bias (N, C), so f is not saved.
     """
 
     @staticmethod
@@ -202,7 +199,7 @@ class _AddScaled(torch.autograd.Function):
 def _sums(
     grad: Tensor, x: Tensor, mean: Tensor, invstd: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums over height and width of grad * (x - mean) * invstd and grad."""
+    """Returns the sums of grad * (x - mean) * invstd and of grad, (N, C)."""
     n, c, h, w = x.shape
     if x.is_contiguous() and grad.is_contiguous():
         shape, m, s = (1, 1, n * c, h, w), mean.repeat(n), invstd.repeat(n)

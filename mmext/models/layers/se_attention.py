@@ -20,9 +20,9 @@ class SEAttention(ChannelAttention):
 
     Args:
         in_channels: Channels C.
-        ratio: Reduction of the hidden layer.
-        bias: Whether the two linear layers have biases; the 44.02M of the
-            ECA paper's table is without.
+        ratio: C over the channels of the hidden layer. Default: 16.
+        bias: Whether the two linear layers have biases. The 44.02 million
+            parameters in the ECA paper are without. Default: True.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:

@@ -2,9 +2,9 @@
 """The spatial gating unit of gMLP, in windows.
 
 Paper: Pay Attention to MLPs, NeurIPS 2021 (arXiv 2105.08050), section 2.1.
-The paper's unit has one weight for each pair of tokens and so a fixed number
-of tokens. Here the token map is cut into windows of that size, and all share
-the weights: on one window it is the paper's unit.
+The paper's unit has one weight for each pair of tokens and therefore a fixed
+number of tokens. Here the map of tokens is divided into windows of that size,
+which share the weights; with one window it is the paper's unit.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ LN = {'type': 'LN', 'eps': 1e-5}
 
 
 class SpatialGatingUnit(nn.Module):
-    """Half of the channels, times a spatial projection of the other half.
+    """Multiplies half of the channels by a projection of the other half.
 
     Tokens (B, H, W, channels) become (B, H, W, channels // 2) in time linear
-    in H * W. Cells of a window that lie beyond the border are zero after the
-    norm, so they add nothing to the projection.
+    in H * W. Cells of a window beyond the border are zero after the norm, so
+    they do not change the projection.
 
     Args:
         channels: Channels of the input, even.
         window_size: Side of a window, in tokens.
-        shift: Begin the grid of windows half a window before the first
-            token, along each side that is longer than a window.
+        shift: Whether the windows begin half a window before the first
+            token, along each side that is longer than a window. Default:
+            False.
         norm_cfg: Norm of the projected half, over the last dimension.
     """
 
@@ -47,7 +48,7 @@ class SpatialGatingUnit(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Starts as the identity on the ungated half: W near 0, b = 1."""
+        """Initialises as the identity of one half: W near 0, b = 1."""
         nn.init.normal_(self.proj.weight, std=1e-6)
         nn.init.ones_(self.proj.bias)
 
@@ -56,7 +57,7 @@ class SpatialGatingUnit(nn.Module):
         return u * self.project(self.norm(v))
 
     def project(self, v: Tensor) -> Tensor:
-        """The projection, the same in every window: (B, H, W, C) each way."""
+        """Returns the projection in every window, (B, H, W, C)."""
         size = self.window_size
         batch, height, width, channels = v.shape
         top, left = (
@@ -70,7 +71,7 @@ class SpatialGatingUnit(nn.Module):
         # B, rows, size, cols, size, C -> B * rows * cols, size * size, C
         v = v.view(batch, rows, size, cols, size, channels).transpose(2, 3)
         v = v.reshape(-1, size * size, channels)
-        # The tokens stay where they are: faster than Linear on a transpose.
+        # Faster than Linear on transposed tokens.
         weight = self.proj.weight.expand(v.size(0), -1, -1)
         v = torch.baddbmm(self.proj.bias[:, None], weight, v)
         v = v.view(batch, rows, cols, size, size, channels).transpose(2, 3)

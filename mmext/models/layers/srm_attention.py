@@ -18,15 +18,15 @@ from mmext.models.layers.channel_attention import ChannelAttention
 
 @MODELS.register_module()
 class SRMAttention(ChannelAttention):
-    """Mean and deviation of each channel, weighed, normalised, sigmoid.
+    """Weighted mean and deviation of each channel, norm, sigmoid.
 
-    Its parameters take no weight decay::
+    Its parameters should have no weight decay::
 
         paramwise_cfg=dict(custom_keys={'.srm.': dict(decay_mult=0)})
 
-    The norm is over images, so training needs two a process, or SyncBN. It
-    follows this layer's own train mode: a detector's ``norm_eval`` would pin
-    it to statistics that nobody has collected.
+    The norm is over images, so training needs two images per process, or
+    SyncBN. The norm follows the training mode of this layer: ``norm_eval`` of
+    a backbone would keep it at its initial statistics.
 
     Args:
         in_channels: Channels C.
@@ -34,7 +34,7 @@ class SRMAttention(ChannelAttention):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: In training, on a single image with a plain BN.
+        UserError: If there is a single image in training, with plain BN.
 
     Example:
         >>> import torch

@@ -17,16 +17,17 @@ ACT_POSITIONS = ('one', 'both', 'none', 'after')
 
 
 class StarOperation(nn.Module):
-    """Joins two branches of equal shape: ``act(a) * b`` by default.
+    """Combines two branches of equal shape: ``act(a) * b`` by default.
 
     Args:
         operation: ``'star'`` multiplies, ``'sum'`` adds.
-        act_cfg: The activation; None for none at all.
-        act_position: Where it acts: on ``'one'`` branch, on ``'both'``, on
-            ``'none'``, or ``'after'`` the operation (the paper's table 9).
+        act_cfg: The activation; None for none. Default: None.
+        act_position: Where the activation is applied: to ``'one'`` branch,
+            to ``'both'``, to ``'none'``, or ``'after'`` the operation (the
+            paper's table 9). Default: ``'one'``.
 
     Raises:
-        UserError: An operation or position that is not listed above.
+        UserError: If an operation or position is not listed above.
     """
 
     def __init__(

@@ -2,15 +2,15 @@
 """The step adaptor of StepNet.
 
 A residual block is a forward-Euler step, x_{t+1} = x_t + f(x_t) dt. StepNet
-takes a coarse step with dt = 1 first and lets both states choose the real
-one, per image and channel: x_t + f(x_t) * A(x_t, x_t + f(x_t)).
+first takes a coarse step with dt = 1, then chooses the step size from both
+states, per image and channel: x_t + f(x_t) * A(x_t, x_t + f(x_t)).
 
 Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
-System Perspective, ICCV 2023 (arXiv 2308.09939), section 2.5. The adaptor of
-its Fig. 4(b) is public in neither text nor code: this one is a
-*reconstruction* in the house style of the authors' other attention layers
-(pool, squeeze, excite), and so are the alternatives of Table 4 (``inputs``)
-and Fig. 5 (``fusion``). See docs/stepnet.md.
+System Perspective, ICCV 2023 (arXiv 2308.09939), section 2.5. Neither the
+text nor code describes the adaptor of Fig. 4(b): this one is a
+*reconstruction* in the style of the authors' other attention layers (pool,
+squeeze, excite), and so are the alternatives of Table 4 (``inputs``) and
+Fig. 5 (``fusion``). See docs/stepnet.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STARTS = ('identity', 'paper')
 
 
 class _Branch(nn.Sequential):
-    """Squeeze to ``hidden`` channels and excite, without biases."""
+    """Linear layers to ``hidden`` channels and back, without biases."""
 
     def __init__(
         self, inputs: int, hidden: int, channels: int, norm_cfg: dict | None
@@ -48,24 +48,26 @@ class StepAdaptor(BaseModule):
 
     Args:
         in_channels: Channels C of the states.
-        inputs: What it sees: ``both`` states, the ``current`` one x_t, the
-            ``next`` one x_t + f, or their ``difference`` f, which makes it
-            squeeze-and-excitation (Table 4).
-        fusion: How two inputs meet, for ``inputs='both'``: ``concat`` to 2C,
-            ``sum``, ``product``, or ``separate`` branches whose outputs are
-            added before the gate.
-        ratio: Reduction of the hidden layer, which has C / ratio channels.
+        inputs: ``both`` states, the ``current`` one x_t, the ``next`` one
+            x_t + f, or their ``difference`` f, which makes it
+            squeeze-and-excitation (Table 4). Default: ``'both'``.
+        fusion: How two inputs are combined, for ``inputs='both'``:
+            ``concat`` to 2C, ``sum``, ``product``, or ``separate`` branches
+            whose outputs are added before the gate. Default: ``'concat'``.
+        ratio: C over the channels of the hidden layer. Default: 16.
         norm_cfg: Norm layer on the hidden vector, such as
-            ``dict(type='LN')``; ``BN1d`` needs two images a process.
-        start: ``identity`` gates by 2 sigmoid(z) with the last layer at
-            zero: the step is exactly 1 until the first update, so weights of
-            a plain ResNet compute what they always did, and the gradient is
-            live. ``paper`` gates by sigmoid(z), in (0, 1).
+            ``dict(type='LN')``; ``BN1d`` needs two images per process.
+            Default: None.
+        start: With ``identity`` the gate is 2 sigmoid(z) and the last layer
+            is zero, so the step is exactly 1 until the first update, weights
+            of a plain ResNet give the same outputs, and the gradient is not
+            zero. With ``paper`` the gate is sigmoid(z), in (0, 1). Default:
+            ``'identity'``.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: On an unknown ``inputs``, ``fusion`` or ``start``, or a
-            ``ratio`` below 1.
+        UserError: If ``inputs``, ``fusion`` or ``start`` is unknown, or
+            ``ratio`` is below 1.
 
     Example:
         >>> import torch
@@ -115,7 +117,7 @@ class StepAdaptor(BaseModule):
         self._zero_last_layer()
 
     def _seen(self, x: Tensor, f: Tensor) -> list[Tensor]:
-        """The input (N, C or 2C) of each branch."""
+        """Returns the input (N, C or 2C) of each branch."""
         if self.inputs == 'difference':
             return [f]
         if self.inputs == 'current':
@@ -131,10 +133,10 @@ class StepAdaptor(BaseModule):
         return [x, x + f]
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
-        """The step, from the pooled state x and residual f, all (N, C).
+        """Returns the step for the pooled state x and residual f, all (N, C).
 
-        Pooling is linear, so the next state's average is x + f, and the next
-        state itself need not be computed.
+        Pooling is linear, so the average of the next state is x + f, and the
+        next state itself is not computed.
         """
         first, *second = self._seen(x, f)
         z = self.branches[0](first)

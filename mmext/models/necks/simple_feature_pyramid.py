@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A feature pyramid from one map, for networks of one resolution.
+"""A feature pyramid from one map, for backbones of one resolution.
 
 Paper: Exploring Plain Vision Transformer Backbones for Object Detection
 (ViTDet), ECCV 2022 (arXiv 2203.16527), section 3 and appendix A.1.
@@ -22,7 +22,7 @@ LN2D = {'type': 'LayerNorm2d', 'eps': 1e-6}
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):
-    """Deconvolution x4, x2, identity and max-pooling of the last map.
+    """Deconvolves, keeps and pools the last map to several levels.
 
     A map (B, in_channels, H, W) of stride 16 becomes ``num_outs`` maps of
     ``out_channels``: (4 H, 4 W) of stride 4, (2 H, 2 W), (H, W), (H / 2,
@@ -30,15 +30,15 @@ class SimpleFeaturePyramid(BaseModule):
     after a 1x1 and a 3x3 convolution with norms.
 
     Args:
-        in_channels: Channels of the map, a multiple of 4; as FPN's it may be
-            a list, here of one.
-        out_channels: Channels of every level.
-        num_outs: Number of levels, at least 4.
-        norm_cfg: Norm after each convolution.
-        init_cfg: How to initialise.
+        in_channels: Channels of the map, a multiple of 4; may be a list of
+            one number, as for FPN.
+        out_channels: Channels of every level. Default: 256.
+        num_outs: Number of levels, at least 4. Default: 5.
+        norm_cfg: Norm after each convolution. Default: LayerNorm2d.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: Channels, levels or inputs that do not fit the above.
+        UserError: If ``in_channels``, ``num_outs`` or an input does not fit.
 
     Example:
         >>> import torch
@@ -99,10 +99,10 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One map (B, in_channels, H, W) to ``num_outs`` levels.
+        """Returns ``num_outs`` levels of one map (B, in_channels, H, W).
 
         Raises:
-            UserError: Several maps, or one of other channels.
+            UserError: If there are several maps, or one of other channels.
         """
         if len(inputs) != 1 or inputs[0].size(1) != self.in_channels:
             raise UserError(

@@ -17,7 +17,7 @@ from mmengine.registry import METRICS
 from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner
 
-from mmext.checkpoints.files import defect, newest_valid
+from mmext.checkpoints.files import defect, newest_complete
 from mmext.checkpoints.read import load
 from mmext.engine.resume.interrupt import Interrupted, InterruptHook
 
@@ -201,7 +201,7 @@ def test_a_checkpoint_every_few_iterations(tmp_path):
         cut = tmp_path / f'{step}'
         with pytest.raises(KilledError):
             run(cut, Break(step + 1), **more)
-        assert newest_valid(cut).name == f'iter_{step}.pth'
+        assert newest_complete(cut)[0].name == f'iter_{step}.pth'
         resumed = run(cut, resume=True, **more)
         assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
         name = 'iter_18.pth'

@@ -1,6 +1,0 @@
-# tools/dist_train.sh \
-#     configs/stepnet/faster-rcnn_stepnet-r50-product_fpn_1x_coco.py 8
-# Not trained. The two states are multiplied, in place of concatenated (our
-# reading of the alternatives in the paper's Fig. 5).
-_base_ = './faster-rcnn_stepnet-r50_fpn_1x_coco.py'
-model = dict(backbone=dict(step_cfg=dict(fusion='product')))

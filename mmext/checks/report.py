@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The result of checking a data set: as a table, and kept for later runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmext.checks.findings import ERROR, LEVELS, Finding, Split
+from mmext.checks.images import ImageFacts, image_paths
+from mmext.utils.cache import cache_dir
+from mmext.utils.files import write_json
+from mmext.utils.text import count
+from mmext.version import __version__
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What the checks of a data set found. ``str()`` gives it as a table.
+
+    Args:
+        splits: The splits that were checked.
+        contents: Their parsed annotation files, by split name.
+        facts: The image files that were decoded.
+        missing: The image files that do not exist.
+        findings: Errors, then warnings, then notes.
+        fixed: Corrected annotation file that was written -> what was done in
+            it, and how often. Default: None, if no corrections were asked
+            for.
+        remaining: Errors in the corrected files. Default: none.
+    """
+
+    splits: tuple[Split, ...]
+    contents: dict[str, dict[str, Any]]
+    facts: dict[Path, ImageFacts]
+    missing: frozenset[Path]
+    findings: tuple[Finding, ...]
+    fixed: dict[Path, dict[str, int]] | None = None
+    remaining: tuple[Finding, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings with which a run would stop."""
+        return tuple(f for f in self.findings if f.level == ERROR)
+
+    def __str__(self) -> str:
+        lines = [*self._split_lines(), *self._count_lines(), '']
+        for finding in self.findings:
+            fix = ' (--fix corrects it)' if finding.fixable else ''
+            lines.append(f'{finding.level}: {finding}{fix}')
+            if finding.remedy:
+                lines.append(f'  -> {finding.remedy}')
+        lines.append(verdict(self.findings))
+        if self.fixed == {}:
+            lines.append('nothing to correct')
+        for file, done in (self.fixed or {}).items():
+            lines.append(f'wrote {file}:')
+            lines += [f'{number:7d} {what}' for what, number in done.items()]
+        lines += [f'still wrong: {finding}' for finding in self.remaining]
+        return '\n'.join(lines)
+
+    def _split_lines(self) -> list[str]:
+        lines = []
+        for split in self.splits:
+            content = self.contents[split.name]
+            read = sum(p in self.facts for p in image_paths(content, split))
+            lines.append(
+                f'{split.name}: {count(len(content["images"]), "image")} '
+                f'({read} read), {len(content["annotations"])} annotations, '
+                f'{len(split.classes or content["categories"])} classes; '
+                f'{split.ann_file}'
+            )
+        return lines
+
+    def _count_lines(self) -> list[str]:
+        """A table of how often each check failed in each split."""
+        counts: dict[str, Counter] = defaultdict(Counter)
+        level: dict[str, str] = {}
+        for finding in self.findings:
+            counts[finding.check][finding.split] += finding.count
+            level.setdefault(finding.check, finding.level)
+        if not counts:
+            return []
+        names = [split.name for split in self.splits]
+        # The first word is enough to tell places in a config apart.
+        heads = [name.split('_')[0].split('.')[0] for name in names]
+        width = max(len(check) for check in counts)
+        lines = ['', ' ' * (9 + width) + ''.join(f'{h:>9}' for h in heads)]
+        for check, per_split in counts.items():
+            cells = ''.join(f'{per_split[n] or "-":>9}' for n in names)
+            lines.append(f'{level[check]:9}{check:{width}}{cells}')
+        return lines
+
+
+def verdict(findings: Iterable[Finding]) -> str:
+    """Returns ``'2 errors, 1 note'``, for example."""
+    counts = Counter(finding.level for finding in findings)
+    parts = [count(counts[level], level) for level in LEVELS if counts[level]]
+    return ', '.join(parts) or 'nothing wrong was found'
+
+
+def keep(report: DataReport) -> None:
+    """Keeps the result of a full check, so that a run need not repeat it.
+
+    A result with errors is not kept.
+    """
+    file = _cache_file(report.splits)
+    if report.errors:
+        file.unlink(missing_ok=True)
+        return
+    # Without a cache the next run checks the data again.
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, [asdict(f) for f in report.findings])
+
+
+def recall(splits: Sequence[Split]) -> list[Finding] | None:
+    """Returns the findings that :func:`keep` kept for unchanged files."""
+    try:
+        content = json.loads(_cache_file(splits).read_text(encoding='utf-8'))
+        return [Finding(**entry) for entry in content]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _cache_file(splits: Sequence[Split]) -> Path:
+    """The name depends on the splits and on when their files changed."""
+    state: list = [__version__]
+    for split in splits:
+        files = [split.ann_file.absolute(), split.img_dir.absolute()]
+        times = [(str(f), f.stat().st_mtime_ns) for f in files if f.exists()]
+        state.append((split, times, split.ann_file.stat().st_size))
+    name = hashlib.blake2b(repr(state).encode(), digest_size=16).hexdigest()
+    return cache_dir() / 'checks' / f'{name}.json'

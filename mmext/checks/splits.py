@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""All checks of the splits of a data set, singly and against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmext.checks.annotations import check_annotations
+from mmext.checks.findings import LEVELS, Finding, Split
+from mmext.checks.images import (
+    ImageFacts,
+    check_images,
+    check_presence,
+    image_paths,
+    read_images,
+)
+from mmext.checks.report import DataReport
+from mmext.datasets.coco import read_coco
+from mmext.errors import did_you_mean
+from mmext.utils.text import some
+
+SAMPLE = 32  # images of a split that are decoded before a run
+STAT_LIMIT = 20_000  # files of a split that are looked for before a run
+
+#: Called with the number of images; returns a function that is called after
+#: each of them.
+Progress = Callable[[int], Callable[[], object]]
+
+
+def check_splits(
+    splits: Sequence[Split],
+    every_image: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> DataReport:
+    """Checks splits singly and against each other.
+
+    Args:
+        splits: Training data first.
+        every_image: Whether to decode all images instead of a sample.
+            Default: False.
+        workers: Threads that decode. Default: 1.
+        progress: See :data:`Progress`. Default: none.
+
+    Raises:
+        UserError: An annotation file cannot be read as COCO.
+    """
+    contents = {split.name: read_coco(split.ann_file) for split in splits}
+    findings: list[Finding] = []
+    missing: set[Path] = set()
+    wanted: list[Path] = []
+    paths = {}
+    for split in splits:
+        findings += check_annotations(contents[split.name], split)
+        entries = paths[split.name] = image_paths(contents[split.name], split)
+        expected = list(entries)
+        if not every_image and len(expected) > STAT_LIMIT:
+            expected = _spread(expected, SAMPLE)
+        found, absent = check_presence(
+            {p: entries[p] for p in expected}, split
+        )
+        findings += found
+        missing |= absent
+        present = [path for path in expected if path not in absent]
+        wanted += present if every_image else _spread(present, SAMPLE)
+    wanted = list(dict.fromkeys(wanted))
+    advance = progress(len(wanted)) if progress else lambda: None
+    facts = read_images(wanted, workers, advance)
+    for split in splits:
+        findings += check_images(facts, paths[split.name], split)
+    findings += _check_between(splits, contents, paths, facts, missing)
+    return DataReport(
+        tuple(splits),
+        contents,
+        facts,
+        frozenset(missing),
+        tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
+    )
+
+
+def _spread(paths: list[Path], number: int) -> list[Path]:
+    """Returns paths at even distances from the first to the last."""
+    at = np.linspace(0, len(paths) - 1, min(number, len(paths)))
+    return [paths[i] for i in np.unique(at.round().astype(int))]
+
+
+def _check_between(
+    splits: Sequence[Split],
+    contents: Mapping[str, dict[str, Any]],
+    paths: Mapping[str, Mapping[Path, dict]],
+    facts: Mapping[Path, ImageFacts],
+    missing: Iterable[Path],
+) -> Iterator[Finding]:
+    """Checks the other splits against the training data.
+
+    Args:
+        splits: The splits.
+        contents: Annotation files, by split name.
+        paths: Image path -> its entry, by split name.
+        facts: Of the images that were decoded.
+        missing: Images that do not exist.
+    """
+    training = [s for s in splits if s.training]
+    for split in splits:
+        if not training or split.training:
+            continue
+        yield from check_order(training[0], split, contents)
+        ours = {p for s in training for p in paths[s.name]} - set(missing)
+        theirs = set(paths[split.name]) - set(missing)
+        pairs = list(_equal_images(ours, theirs, facts))
+        if pairs:
+            mine, other = pairs[0]
+            yield split.warning(
+                'overlap',
+                f'{len(pairs)} of {len(theirs)} images are in the training '
+                f'data too, so AP is too high: {other} is {mine}',
+                'Remove them from one of the two.',
+                count=len(pairs),
+            )
+
+
+def check_order(
+    train: Split, split: Split, contents: Mapping[str, dict[str, Any]]
+) -> Iterator[Finding]:
+    """Checks that labels mean the same in two files.
+
+    mmdet numbers the labels of each file by the order of its categories.
+    """
+    orders = []
+    for one in (train, split):
+        names = [c['name'] for c in contents[one.name]['categories']]
+        orders.append([n for n in names if n in (one.classes or names)])
+    mine, other = orders
+    # check_classes reports a file without any of the classes.
+    if mine == other or not (mine and other):
+        return
+    files = f'{split.ann_file} and {train.ann_file}'
+    remedy = 'Both need the same names in the same order.'
+    reordered = set(mine) == set(other)
+    if reordered:
+        at = next(i for i, n in enumerate(mine) if n != other[i])
+        problem = (
+            f'categories of {files} are in different orders ({some(other)}; '
+            f'{some(mine)}). mmdet numbers labels by that order: label {at} '
+            f'is {mine[at]!r} in training and counts as {other[at]!r}'
+        )
+    else:
+        problem = f'categories of {files} differ: {some(other)}; {some(mine)}'
+        new = [n for n in other if n not in mine]
+        near = did_you_mean(new[0], mine) if new else ''
+        remedy = f'{near} {remedy}'.strip()
+    yield split.error('class order', problem, remedy, fixable=reordered)
+
+
+def _equal_images(
+    ours: set[Path], theirs: set[Path], facts: Mapping[Path, ImageFacts]
+) -> Iterator[tuple[Path, Path]]:
+    """Finds pairs of equal images in two splits.
+
+    Compares pixels if all images were decoded. Otherwise compares the bytes
+    of files, of which only those of equal size are read, or only the paths if
+    there are very many.
+    """
+    everything = ours | theirs
+    if everything <= facts.keys():
+        keys = {p: facts[p].digest or str(p) for p in everything}
+    elif len(everything) <= 2 * STAT_LIMIT:
+        # check_presence may have looked for a sample of them only.
+        everything = {p for p in everything if p.is_file()}
+        ours, theirs = ours & everything, theirs & everything
+        sizes = {p: p.stat().st_size for p in everything}
+        shared = {sizes[p] for p in ours} & {sizes[p] for p in theirs}
+        keys = {
+            p: hashlib.blake2b(p.read_bytes()).hexdigest()
+            if sizes[p] in shared
+            else str(p)
+            for p in everything
+        }
+    else:
+        keys = {p: str(p) for p in everything}
+    mine = {keys[p]: p for p in sorted(ours, reverse=True)}
+    for path in sorted(theirs):
+        if keys[path] in mine:
+            yield mine[keys[path]], path

@@ -1,0 +1,185 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The result of a comparison: sentences, tables, files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.evaluation.coco.matching import Matches
+from mmext.evaluation.coco.predictions import Predictions
+from mmext.evaluation.report import tables
+from mmext.evaluation.report.published import detector_name, published_table
+from mmext.evaluation.report.table import Table
+from mmext.evaluation.runs import Run
+from mmext.evaluation.statistics.comparison import Comparison
+from mmext.evaluation.statistics.verdict import verdict
+from mmext.utils.files import replacing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmext.evaluation.cost.complexity import Complexity
+    from mmext.evaluation.cost.latency import Latency
+
+
+@dataclass(frozen=True)
+class EvaluatedSide:
+    """One side of a comparison, with one entry a seed.
+
+    Args:
+        name: Name in the tables.
+        runs: The runs.
+        predictions: Their detections.
+        matches: Their detections, matched to the objects.
+        cost: Parameters and FLOPs; None if they are not known.
+        latencies: One a batch size; empty if they were not measured.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    predictions: tuple[Predictions, ...]
+    matches: tuple[Matches, ...]
+    cost: Complexity | None = None
+    latencies: Sequence[Latency] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of :func:`mmext.compare`.
+
+    All values are shares from 0 to 1; only text has AP points (0 to 100).
+
+    Args:
+        truth: Ground truth.
+        iou_type: ``'bbox'`` or ``'segm'``.
+        sides: The baseline, then the candidates.
+        comparisons: One a candidate.
+        warnings: About the inputs.
+
+    Example:
+        >>> report.comparisons[0].differences['AP'].interval
+        (0.0042, 0.0198)
+    """
+
+    truth: GroundTruth
+    iou_type: str
+    sides: tuple[EvaluatedSide, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: Sequence[str] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the sides, the baseline first."""
+        return [side.name for side in self.sides]
+
+    def candidates(self) -> Iterator[tuple[EvaluatedSide, Comparison]]:
+        """Yields each candidate with its comparison."""
+        yield from zip(self.sides[1:], self.comparisons, strict=True)
+
+    def verdicts(self) -> list[tuple[str, list[str]]]:
+        """Returns (heading, sentences) of each candidate."""
+        return [
+            (f'{side.name} against {self.names[0]}', verdict(comparison))
+            for side, comparison in self.candidates()
+        ]
+
+    def tables(self) -> list[Table]:
+        """Returns the tables, the most important one first."""
+        found = [tables.summary_table(self)]
+        base = self.names[0]
+        found += [
+            tables.metric_table(base, side.name, comparison)
+            for side, comparison in self.candidates()
+        ]
+        if len(self.truth.names) > 1:
+            found += [
+                tables.class_table(base, side.name, comparison)
+                for side, comparison in self.candidates()
+            ]
+        found.append(tables.cost_table(self.sides))
+        run = self.sides[0].runs[0]
+        if run.config and 'model' in run.config:
+            published = published_table(
+                detector_name(run.config), run.backbone, self.iou_type
+            )
+            found += [published] if published else []
+        return found
+
+    def details(self) -> list[Table]:
+        """Returns the tables that are too wide for a terminal."""
+        return [
+            tables.interval_table(side.name, comparison)
+            for side, comparison in self.candidates()
+        ]
+
+    def print(self, console: Console | None = None) -> None:
+        """Prints the tables and the sentences.
+
+        Args:
+            console: Where to print. Default: the terminal.
+        """
+        from mmext.evaluation.report.console import print_report
+
+        print_report(self, console)
+
+    def write(
+        self, folder: str | Path, images: str | Path | None = None
+    ) -> list[Path]:
+        """Writes ``report.md``, ``report.html``, and tables as CSV and TeX.
+
+        Args:
+            folder: Folder of the files; it is made if it does not exist.
+            images: Folder of the test images. Default: the one in the config
+                of the baseline.
+
+        Returns:
+            The files.
+        """
+        from mmext.evaluation.report.page import html_page
+
+        folder = Path(folder)
+        files = {
+            'report.md': self.markdown(),
+            'report.html': html_page(self, images and Path(images)),
+        }
+        for i, table in enumerate((*self.tables(), *self.details()), 1):
+            name = re.sub(r'\W+', '-', table.title.lower()).strip('-')
+            if f'{name}.csv' in files:  # names that differ in punctuation
+                name += f'-{i}'
+            files[f'{name}.csv'] = table.csv()
+            files[f'{name}.tex'] = table.latex()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            with replacing(folder / name) as part:
+                part.write_text(text, encoding='utf-8')
+        return [folder / name for name in files]
+
+    def markdown(self) -> str:
+        """Returns the report as one Markdown document."""
+        parts = [f'# {" / ".join(self.names)}\n']
+        for title, lines in self.verdicts():
+            parts.append(f'## {title}\n')
+            parts.append('\n'.join(f'- {line}' for line in lines) + '\n')
+        parts += [f'- Warning: {w}\n' for w in self.warnings]
+        parts += [t.markdown() for t in (*self.tables(), *self.details())]
+        return '\n'.join(parts)
+
+    def verify(self) -> None:
+        """Compares every metric of every run with pycocotools.
+
+        Raises:
+            UserError: A metric differs by more than 1e-10.
+        """
+        from mmext.evaluation.coco.verify import verify
+
+        columns = [self.comparisons[0].baseline]
+        columns += [c.candidate for c in self.comparisons]
+        for side, values in zip(self.sides, columns, strict=True):
+            for i, preds in enumerate(side.predictions):
+                metrics = {m: float(v[i]) for m, v in values.items()}
+                verify(self.truth, preds, metrics)

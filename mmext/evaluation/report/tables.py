@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmext.evaluation.coco.summary import AP_METRICS, METRICS
+from mmext.evaluation.report.table import Table
+from mmext.evaluation.statistics.comparison import Comparison
+from mmext.evaluation.statistics.intervals import METHODS
+from mmext.evaluation.statistics.verdict import interval
+from mmext.utils.text import duration, p_value, points, points_range
+
+if TYPE_CHECKING:
+    from mmext.evaluation.cost.complexity import Complexity
+    from mmext.evaluation.report.report import EvaluatedSide, Report
+
+
+def summary_table(report: Report) -> Table:
+    """Returns one row a side: AP, the difference in AP, and its p-value."""
+    first = report.comparisons[0]
+    metrics = [m for m in AP_METRICS if m in first.baseline]
+    level = first.differences['AP'].level
+    header = ['model', 'seeds', *metrics, f'delta AP [{100 * level:g} %]', 'p']
+
+    def cells(name: str, values: dict[str, np.ndarray]) -> list[str]:
+        means = [_mean_sd(values[m]) for m in metrics]
+        return [name, str(len(values['AP'])), *means]
+
+    rows = [[*cells(report.names[0], first.baseline), '-', '-']]
+    for side, comparison in report.candidates():
+        found = comparison.best_estimate('AP')
+        row = cells(side.name, comparison.candidate)
+        row += [interval(found.value, found.interval), p_value(found.p)]
+        rows.append(row)
+    note = (
+        f'{first.images} images, {first.resamples} resamples, IoU type '
+        f'{report.iou_type}. Several seeds: mean ± standard deviation.'
+    )
+    return Table(header, rows, 'AP', [note])
+
+
+def metric_table(base: str, name: str, comparison: Comparison) -> Table:
+    """Returns one row a metric: both sides, by name, and the difference."""
+    header = ['metric', base, name, 'delta', 'over images', 'p']
+    if comparison.both:
+        header += ['over seeds too', 'p']
+    rows = []
+    for metric in METRICS:
+        if metric not in comparison.differences:
+            continue
+        found = comparison.differences[metric]
+        row = [
+            metric,
+            _mean_sd(comparison.baseline[metric]),
+            _mean_sd(comparison.candidate[metric]),
+            points(found.value),
+            points_range(found.interval),
+            p_value(found.p),
+        ]
+        if comparison.both:
+            both = comparison.both[metric]
+            row += [points_range(both.interval), p_value(both.p)]
+        rows.append(row)
+    return Table(header, rows, f'{name} against {base}')
+
+
+def class_table(base: str, name: str, comparison: Comparison) -> Table:
+    """Returns one row a class, the largest gain first."""
+    classes = sorted(
+        comparison.classes,
+        key=lambda c: -np.nan_to_num(c.difference.value, nan=-np.inf),
+    )
+    rows = [
+        [
+            c.name,
+            str(c.images),
+            points(c.baseline, sign=False),
+            points(c.candidate, sign=False),
+            points(c.difference.value),
+            points_range(c.difference.interval),
+            p_value(c.difference.p),
+            p_value(c.holm),
+        ]
+        for c in classes
+    ]
+    header = ['class', 'images', base, name, 'delta', 'interval', 'p']
+    return Table([*header, 'p Holm'], rows, f'AP by class: {name}')
+
+
+def interval_table(name: str, comparison: Comparison) -> Table:
+    """Returns one row a metric or IoU threshold, with every interval."""
+    header = ['metric', 'delta', 'SE', 'interval', 'percentile', 'BCa', 'p']
+    notes = ['interval, percentile, BCa, p: over images alone.']
+    if comparison.seeds:
+        header += ['between seeds', 'p seeds', 'seeds and images', 'p both']
+        notes.append('between seeds: Welch.')
+    rows = []
+    for metric, found in comparison.differences.items():
+        row = [metric, points(found.value), points(found.se, sign=False)]
+        row += [points_range(found.intervals[m]) for m in METHODS]
+        row.append(p_value(found.p))
+        if comparison.seeds:
+            for test in (comparison.seeds[metric], comparison.both[metric]):
+                row += [points_range(test.interval), p_value(test.p)]
+        rows.append(row)
+    return Table(header, rows, f'Intervals: {name}', notes)
+
+
+def cost_table(sides: Sequence[EvaluatedSide]) -> Table:
+    """Returns parameters, FLOPs, training time, and speed if measured."""
+    batches = sorted({x.batch for side in sides for x in side.latencies})
+    header = ['model', 'params', 'FLOPs', 'train time']
+    for batch in batches:
+        header += [f'latency b{batch}', f'images/s b{batch}']
+    if batches:
+        header.append('peak memory')
+    rows, notes = [], []
+    for side in sides:
+        times = [r.train_seconds for r in side.runs if r.train_seconds]
+        mean = sum(times) / len(times) if times else None
+        row = [side.name, *cost_cells(side.cost), duration(mean)]
+        speeds = {x.batch: x for x in side.latencies}
+        for batch in batches:
+            speed = speeds.get(batch)
+            row += [
+                f'{1e3 * speed.seconds:.1f} ms' if speed else '-',
+                f'{speed.images_per_second:.1f}' if speed else '-',
+            ]
+        if batches:
+            peak = max((x.peak_bytes or 0 for x in side.latencies), default=0)
+            row.append(f'{peak / 2**20:.0f} MiB' if peak else '-')
+        rows.append(row)
+    notes += cost_notes({side.name: side.cost for side in sides})
+    notes += sorted({x.device for side in sides for x in side.latencies})
+    return Table(header, rows, 'Cost', notes)
+
+
+def cost_cells(cost: Complexity | None) -> list[str]:
+    """Returns the cells for parameters and FLOPs."""
+    return [
+        f'{cost.params / 1e6:.2f} M' if cost else '-',
+        f'{cost.flops / 1e9:.2f} G' if cost and cost.flops else '-',
+    ]
+
+
+def cost_notes(costs: dict[str, Complexity | None]) -> list[str]:
+    """Returns what the FLOPs are of, and what they do not include.
+
+    Args:
+        costs: Name in the table -> cost.
+    """
+    notes = [
+        f'{name}: FLOPs not counted ({cost.note}).'
+        for name, cost in costs.items()
+        if cost and cost.note
+    ]
+    counted = [cost for cost in costs.values() if cost and cost.flops]
+    notes += [
+        f'FLOPs: multiply-adds of one {h}x{w} image (height x width).'
+        for h, w in sorted({cost.shape for cost in counted})
+    ]
+    names = sorted({name for cost in counted for name in cost.uncounted})
+    if names:
+        notes.append(f'Not counted in FLOPs: {", ".join(names)}.')
+    return notes
+
+
+def _mean_sd(values: np.ndarray) -> str:
+    text = points(float(np.mean(values)), sign=False)
+    if len(values) > 1 and text != 'n/a':
+        text += f' ± {points(float(np.std(values, ddof=1)), sign=False)}'
+    return text

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The curves of a run and the table that ends its log."""
+
+from __future__ import annotations
+
+import csv
+
+import cv2
+import pytest
+from mmengine.evaluator import BaseMetric
+from toy import Numbers, build_runner
+from trained import records
+
+from mmext.engine.curves_hook import summary
+from mmext.evaluation.runs import read_run
+
+
+def test_curves_are_drawn_for_every_run(with_val_loss):
+    curves = with_val_loss / 'curves'
+    (table,) = curves.glob('*.csv')
+    with table.open() as stream:
+        rows = list(csv.DictReader(stream))
+    logged = [r for r in records(with_val_loss) if 'loss' in r]
+    drawn = [float(r['value']) for r in rows if r['key'] == 'loss']
+    assert drawn == [r['loss'] for r in logged] and len(drawn) == 4
+    names = {p.name for p in curves.glob('*.png')}
+    assert names == {
+        'loss.png',
+        'lr.png',
+        'val_loss.png',
+        'coco_bbox_mAP.png',
+    }
+    for name in names:
+        assert cv2.imread(str(curves / name)).std() > 1
+
+
+def test_the_log_ends_with_a_table_and_the_best_epoch(with_val_loss):
+    log = next(with_val_loss.glob('*/*.log')).read_text()
+    table = log[log.rindex('Best: epoch') :]
+    validated = [r for r in records(with_val_loss) if 'coco/bbox_mAP' in r]
+    best = max(validated, key=lambda r: r['coco/bbox_mAP'])
+    assert table.startswith(f'Best: epoch {best["step"]}\n')
+    row = next(x for x in table.split('\n') if ' *' in x).split('|')
+    assert row[0].split()[0] == str(best['step'])
+    assert float(row[1]) == pytest.approx(
+        100 * best['coco/bbox_mAP'], abs=0.051
+    )
+    assert float(row[4]) == pytest.approx(best['val_loss'], abs=1e-4)
+    assert 'save_best kept' in table and 'best_val_loss_epoch_' in table
+
+
+class Scripted(BaseMetric):
+    """Given metrics of a classifier and a segmentor for each epoch."""
+
+    default_prefix = 'script'
+    values = ((1.0, 40.0), (3.0, 70.0), (2.0, 60.5))
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        self.epoch = getattr(self, 'epoch', -1) + 1
+        accuracy, iou = self.values[self.epoch]
+        return {'aAcc': accuracy, 'mIoU': iou}
+
+
+def test_metrics_of_classification_and_segmentation(tmp_path):
+    loader = {
+        'batch_size': 2,
+        'num_workers': 0,
+        'dataset': Numbers(2),
+        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+        'collate_fn': {'type': 'pseudo_collate'},
+    }
+    runner = build_runner(
+        tmp_path / 'work',
+        epochs=3,
+        log_level='INFO',
+        val_dataloader=loader,
+        val_cfg={'type': 'ValLoop'},
+        val_evaluator=[Scripted()],
+    )
+    runner.train()
+    names = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
+    assert {'script_aAcc.png', 'script_mIoU.png'} <= names
+    lines = summary(runner, read_run(tmp_path / 'work')).split('\n')
+    assert lines[0] == 'Best: epoch 2'
+    assert [c.strip() for c in lines[1].split('|')] == [
+        'epoch',
+        'script/mIoU',
+        'script/aAcc',
+    ]
+    assert [c.strip() for c in lines[4].split('|')] == ['2 *', '70', '3']
+    assert [c.strip() for c in lines[5].split('|')] == ['3', '60.5', '2']

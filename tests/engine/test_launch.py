@@ -1,0 +1,133 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""``mmext.train`` and ``mmext.test`` with plain arguments."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+from same_end import assert_same_end
+from tiny_run import write_config
+
+import mmext
+from mmext.checks.preflight import preflight
+from mmext.engine.launch import build_runner
+from mmext.errors import UserError
+from mmext.utils.config import load_config
+from mmext.utils.random_state import seed_everything
+
+RATE = 'optim_wrapper.optimizer.lr'
+
+
+@pytest.fixture(scope='module')
+def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('launch')
+    return write_config(folder / 'tiny.py', data, epochs=2)
+
+
+@pytest.fixture(scope='module')
+def trained(config: Path) -> Path:
+    """The work dir of two epochs."""
+    runner = mmext.train(config, work_dir=config.parent / 'work')
+    assert runner.epoch == 2
+    return config.parent / 'work'
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list]]:
+    """What is built and read, by kind."""
+    found: dict[str, list] = {'built': [], 'read': [], 'verified': []}
+    build, read = MODELS.build, CheckpointLoader.load_checkpoint
+    verify = zipfile.ZipFile.testzip
+
+    def count_build(cfg: dict, *args: object, **kwargs: object) -> object:
+        if cfg['type'] == 'FasterRCNN':
+            found['built'].append(cfg['type'])
+        return build(cfg, *args, **kwargs)
+
+    def count_read(filename: str, *args: object, **kwargs: object) -> dict:
+        found['read'].append(Path(filename).name)
+        return read(filename, *args, **kwargs)
+
+    def count_verify(archive: zipfile.ZipFile) -> str | None:
+        found['verified'].append(Path(archive.filename).name)
+        return verify(archive)
+
+    monkeypatch.setattr(MODELS, 'build', count_build)
+    monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', count_read)
+    monkeypatch.setattr(zipfile.ZipFile, 'testzip', count_verify)
+    return found
+
+
+def test_resume_builds_and_reads_once(config, trained, tmp_path, counts):
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / 'epoch_1.pth').write_bytes((trained / 'epoch_1.pth').read_bytes())
+    mmext.train(config, work_dir=work, resume=True)
+    assert counts['built'] == ['FasterRCNN']
+    assert counts['read'] == ['epoch_1.pth']
+    # Verified when it is found; a new one is verified when it is written.
+    written = [name.removesuffix('.tmp') for name in counts['verified']]
+    assert written == ['epoch_1.pth', 'epoch_2.pth']
+    assert_same_end(trained / 'epoch_2.pth', work / 'epoch_2.pth')
+
+
+def test_test_builds_and_reads_once(config, trained, tmp_path, counts):
+    metrics = mmext.test(
+        config, trained / 'epoch_2.pth', work_dir=tmp_path / 'work', tta=True
+    )
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+    assert counts['built'] == ['FasterRCNN']
+    assert counts['read'] == ['epoch_2.pth']
+
+
+@pytest.mark.parametrize('seed', [3, None])
+def test_the_model_of_preflight_has_the_weights_of_the_runner(
+    config, tmp_path, seed
+):
+    ends = []
+    for name in ('checked', 'plain'):
+        seed_everything(0)  # a seed that is None is drawn from NumPy
+        cfg = load_config(config, {'randomness.seed': seed})
+        cfg.work_dir = str(tmp_path / name)
+        checked = preflight(cfg, ('train', 'val'), data=False)
+        runner = build_runner(cfg, checked if name == 'checked' else None)
+        ends.append((runner.seed, runner.model.state_dict(), torch.rand(3)))
+    (seed_1, weights_1, drawn_1), (seed_2, weights_2, drawn_2) = ends
+    assert seed_1 == seed_2
+    assert torch.equal(drawn_1, drawn_2)
+    for name, value in weights_1.items():
+        assert torch.equal(value, weights_2[name]), name
+
+
+def test_a_config_object_is_not_changed(config, trained, tmp_path):
+    cfg = load_config(config)
+    before = cfg.pretty_text
+    work = tmp_path / 'work'
+    runner = mmext.train(
+        cfg,
+        work_dir=work,
+        cfg_options=[f'{RATE}=0', 'train_cfg.max_epochs=1'],
+        check_data=False,
+    )
+    assert cfg.pretty_text == before
+    assert runner.epoch == 1
+    log = next(work.glob('*/vis_data/scalars.json')).read_text()
+    assert json.loads(log.splitlines()[0])['lr'] == 0
+
+
+def test_resume_names_a_checkpoint(config, tmp_path):
+    with pytest.raises(UserError, match='gone.pth does not exist'):
+        mmext.train(config, work_dir=tmp_path / 'w', resume='gone.pth')
+    assert not (tmp_path / 'w').exists()
+
+
+def test_raw_results_are_a_pickle_file(config, tmp_path):
+    with pytest.raises(UserError, match='raw results are a pickle file'):
+        mmext.test(config, 'a.pth', work_dir=tmp_path / 'w', out='a.json')
