@@ -92,7 +92,7 @@ setup(
         'pyyaml',
         'rich',
         'safetensors',
-        'scipy',
+        'scipy>=1.11',
         # Named safe globals: checkpoints are read without running them.
         'torch>=2.6',
         'torchvision>=0.21',

@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What mmcv's ops cost on the stand-in, against torchvision's or PyTorch's.
+"""Times mmext's implementation of mmcv's ops against other implementations.
 
     python benchmarks/mmcv_ext.py [--rounds 15] [--cpu-time]
 
-Each op and its rival run in turn in one process, forward and backward; the
-ratio is the median over rounds, so that a busy machine slows both alike.
-Rivals are the ops without mmcv: torchvision's own, or the pure PyTorch that
-mmdet and mmcv use on the CPU.
+An op and its rival run in turn in one process, forward and backward. The
+ratio is the median over rounds, so a busy machine affects both equally.
+Rivals are torchvision's ops, or the pure PyTorch code that mmdet and mmcv use
+on the CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Work = tuple[Callable[[], object], Callable[[], object]]
 def both(
     op: Callable[..., Tensor], rival: Callable[..., Tensor], *inputs: Tensor
 ) -> Work:
-    """Forward and backward of an op and of its rival."""
+    """Returns functions that run an op and its rival, with gradients."""
 
     def step(run: Callable[..., Tensor]) -> Callable[[], object]:
         leaves = [x.clone().requires_grad_() for x in inputs]
@@ -54,7 +54,7 @@ def both(
 
 
 def cases(device: str) -> dict[str, Work]:
-    """One realistic size for each op: Faster R-CNN, RetinaNet, DETR."""
+    """Returns each op at a size of Faster R-CNN, RetinaNet or DETR."""
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(shape, device=device)
@@ -144,7 +144,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--cpu-time', action='store_true')
-    parser.add_argument('--out', type=Path, help='where to write JSON')
+    parser.add_argument('--out', type=Path, help='JSON file to write')
     return parser.parse_args()
 
 

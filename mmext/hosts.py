@@ -12,13 +12,17 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mmext import mmcv_ext
+
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
 
 #: Name of a root registry -> modules that register classes in it. MMEngine
 #: imports the locations of a registry on the first look-up in it.
@@ -54,16 +58,14 @@ def add_locations(module: ModuleType) -> None:
         module: ``mmengine.registry``.
     """
     for registry in vars(module).values():
-        if isinstance(registry, module.Registry):
+        ours = LOCATIONS.get(getattr(registry, 'name', None))
+        if ours is not None:
             # A new list: registries without locations share one default.
-            registry._locations = [
-                *registry._locations,
-                *LOCATIONS.get(registry.name, ()),
-            ]
+            registry._locations = [*registry._locations, *ours]
             registry._imported = False
     import_own_locations = module.Registry.import_from_location
 
-    def import_from_location(self) -> None:
+    def import_from_location(self: Registry) -> None:
         import_own_locations(self)
         if self.root is not self:
             import_own_locations(self.root)
@@ -140,7 +142,7 @@ class HostFinder(MetaPathFinder):
 
 
 @contextlib.contextmanager
-def _without_noise():
+def _without_noise() -> Iterator[None]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

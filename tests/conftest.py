@@ -17,7 +17,7 @@ from mmengine.utils import ManagerMixin
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The same examples everywhere, on slow machines too.
+# The same examples on each machine, also on a slow one.
 settings.register_profile(
     'mmext',
     deadline=None,
@@ -27,14 +27,14 @@ settings.register_profile(
 settings.load_profile('mmext')
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
-    # One worker a core: more threads would only wait for each other.
+    # There is one worker per core, so more threads would only wait.
     torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """The same numbers whichever tests ran before."""
+    """Makes random numbers independent of the tests that ran before."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -42,11 +42,11 @@ def _seed() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """No logger, message hub, visualizer or scope of an earlier test.
+    """Removes loggers, message hubs, visualizers and scopes of other tests.
 
-    MMEngine keeps them by name, and a run's name is its config's and the
-    second: two runs in one second would share a log file. Before all
-    fixtures, since those of a module train, too.
+    MMEngine keeps them by the name of a run, which consists of the config's
+    name and the second, so two runs in one second would share a log file.
+    This runs before all fixtures, because those of a module can train.
     """
     for kind in _with_subclasses(ManagerMixin):
         kind._instance_dict.clear()
@@ -60,12 +60,12 @@ def _with_subclasses(kind: type) -> Iterator[type]:
 
 @pytest.fixture
 def shared() -> Callable[[str], Path]:
-    """Path of a reference file beside the checkout; skips without it."""
+    """Finds a reference file in ../shared, or skips the test."""
 
     def find(name: str) -> Path:
         path = ROOT.parent / 'shared' / name
         if not path.exists():
-            pytest.skip(f'reference data ../shared/{name} is not here')
+            pytest.skip(f'reference data ../shared/{name} is missing')
         return path
 
     return find
@@ -73,5 +73,5 @@ def shared() -> Callable[[str], Path]:
 
 @pytest.fixture
 def golden(shared: Callable[[str], Path]) -> dict:
-    """Outputs of the papers' reference implementations."""
+    """Outputs of the official implementations of the papers."""
     return json.loads(shared('golden/backbones.json').read_text())

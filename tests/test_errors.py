@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What a user sees when something is wrong."""
+"""Messages of errors."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         '--resume',
+        metavar='FILE',
         nargs='?',
         const=True,
         default=False,

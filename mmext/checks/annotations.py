@@ -152,7 +152,7 @@ def _check_ids(entries: Entries, split: Split) -> Iterator[Finding]:
                 'unknown ids',
                 f'{len(orphans)} of {len(entries.annotations)} annotations '
                 f'have an unknown {key}: annotation {orphans[0]["id"]} has '
-                f'{orphans[0][key]}, which {section} does not list',
+                f'{orphans[0][key]}, which "{section}" does not list',
                 'mmdet leaves these out without a message. Add the '
                 f'{section}, or remove the annotations.',
                 count=len(orphans),

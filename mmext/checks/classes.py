@@ -9,7 +9,7 @@ from typing import Any
 
 from mmext.checks.findings import NOTE, WARNING, Finding, Split
 from mmext.errors import did_you_mean
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 
 
 def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
@@ -33,19 +33,23 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             'class names',
             f'none of the classes {some(classes)} is among the categories of '
             f'{file}: {some(have)}',
-            f'{did_you_mean(unknown[0], have)} '
-            f'metainfo=dict(classes={tuple(have)!r}), and the same number as '
-            'num_classes of the heads.'.strip(),
+            sentences(
+                did_you_mean(unknown[0], have),
+                f'metainfo=dict(classes={tuple(have)!r}), and the same number '
+                'as num_classes of the heads.',
+            ),
         )
         return
     if unknown:
-        near = [f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]]
+        near = did_you_mean(unknown[0], have)
+        others = [
+            f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]
+        ]
         yield split.error(
             'class names',
             f'class {unknown[0]!r} is not a category of {file}'
-            + (f', nor are {len(unknown) - 1} others' if near else ''),
-            f'{did_you_mean(unknown[0], have)} {" ".join(near)} It has: '
-            f'{some(have, 20)}'.strip(),
+            + (f', nor are {len(unknown) - 1} others' if others else ''),
+            sentences(near, *others, f'It has: {some(have, 20)}'),
             count=len(unknown),
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:

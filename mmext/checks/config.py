@@ -17,7 +17,7 @@ from mmext.datasets.coco import read_coco
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.config import evaluates_masks, evaluators
 from mmext.utils.registries import registered
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 
 
 def find_config_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
@@ -142,18 +142,18 @@ def _classes(where: str, dataset: Mapping, cls: type) -> tuple[str, ...]:
 
 
 def _no_file(where: str, path: Path, what: str) -> UserError:
-    there = path
-    while not there.is_dir() and there != there.parent:
-        there = there.parent
-    step = path.relative_to(there).parts[0] if there != path else ''
-    beside = sorted(p.name for p in there.iterdir())
+    folder = path
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    missing = path.relative_to(folder).parts[0] if folder != path else ''
+    inside = sorted(p.name for p in folder.iterdir())
     return UserError(
         f'{where}: {what} {path} does not exist',
-        f'{there.resolve()} has '
-        + (', '.join(beside[:6]) or 'nothing in it')
-        + (', ...' if len(beside) > 6 else '')
-        + f'. {did_you_mean(step, beside)} Set it: --cfg-options {where}=... '
-        'or the data_root beside it.',
+        sentences(
+            f'{folder.resolve()} has {some(inside, 6) or "nothing in it"}.',
+            did_you_mean(missing, inside),
+            f'Set it: --cfg-options {where}=... or the data_root beside it.',
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from mmext.checks.findings import Finding, Split
 from mmext.errors import did_you_mean
 from mmext.utils.exif import SWAPPING, stored_size, turned_size
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 
 
 @dataclass(frozen=True)
@@ -131,18 +131,23 @@ def check_presence(
             f'none of the {len(paths)} images of {split.ann_file} is in '
             f'{split.img_dir}: {name} does not exist'
         )
-        remedy = f'Is that the right folder (data_prefix.img)? {near}'
-        remedy += f' It has {some(beside) or "nothing in it"}.'
+        remedy = sentences(
+            'Is that the right folder (data_prefix.img)?',
+            near,
+            f'It has {some(beside) or "nothing in it"}.',
+        )
     else:
         problem = (
             f'{len(missing)} of {len(paths)} images of {split.ann_file} are '
             f'not in {split.img_dir}; the first: {name}'
         )
-        remedy = f'{near} Put the files there, or remove their entries.'
+        remedy = sentences(
+            near, 'Put the files there, or remove their entries.'
+        )
     finding = split.error(
         'images missing',
         problem,
-        remedy.strip(),
+        remedy,
         count=len(missing),
         fixable=len(missing) < len(paths),
     )

@@ -14,7 +14,7 @@ from hotcoco import COCO
 
 from mmext.checks.findings import ERROR, WARNING, Finding, Split
 from mmext.errors import UserError, did_you_mean
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 
 LARGE = 100 * 2**20  # bytes
 # hotcoco's codes that matter to a run; it has others.
@@ -68,7 +68,10 @@ def check_large(split: Split) -> Iterator[Finding]:
         yield split.error(
             'class names',
             f'class {unknown[0]!r} is not a category of {split.ann_file}',
-            f'{did_you_mean(unknown[0], names)} It has: {some(names, 20)}',
+            sentences(
+                did_you_mean(unknown[0], names),
+                f'It has: {some(names, 20)}',
+            ),
             count=len(unknown),
         )
     yield split.note(

@@ -29,6 +29,7 @@ from mmengine.registry import (
 
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.registries import registered
+from mmext.utils.text import sentences
 
 STAGES = ('train', 'val', 'test')
 #: Whole numbers -> the least that works.
@@ -158,7 +159,10 @@ def _check_part(place: str, part: Any, registry: Registry, scope: str) -> None:
         if key not in names and key not in TAKEN and key[:1] != '_':
             raise UserError(
                 f'{place}: {kind} takes no argument {key!r}',
-                f'{did_you_mean(key, names)} It takes: {", ".join(names)}.',
+                sentences(
+                    did_you_mean(key, names),
+                    f'It takes: {", ".join(names)}.',
+                ),
             )
 
 

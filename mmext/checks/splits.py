@@ -22,7 +22,7 @@ from mmext.checks.images import (
 from mmext.checks.report import DataReport
 from mmext.datasets.coco import read_coco
 from mmext.errors import did_you_mean
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 
 SAMPLE = 32  # images of a split that are decoded before a run
 STAT_LIMIT = 20_000  # files of a split that are looked for before a run
@@ -153,7 +153,7 @@ def check_order(
         problem = f'categories of {files} differ: {some(other)}; {some(mine)}'
         new = [n for n in other if n not in mine]
         near = did_you_mean(new[0], mine) if new else ''
-        remedy = f'{near} {remedy}'.strip()
+        remedy = sentences(near, remedy)
     yield split.error('class order', problem, remedy, fixable=reordered)
 
 

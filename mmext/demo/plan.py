@@ -81,7 +81,8 @@ def make_plan(
             used = min(images or budget, folder.num_images['train'], budget)
             cfg.train_dataloader.dataset.indices = used
             epochs = epochs or max(1, round(budget / used))
-        set_epochs(cfg, epochs)
+        if epochs is not None:
+            set_epochs(cfg, epochs)
         # About ten checkpoints a run, even with many short epochs.
         interval = -(-cfg.train_cfg.max_epochs // 10)
         cfg.default_hooks.checkpoint.update(
@@ -104,15 +105,13 @@ def _shapes(cfg: Config) -> dict:
     return {k: dataset[k] for k in keys if k in dataset}
 
 
-def set_epochs(cfg: Config, epochs: int | None) -> None:
+def set_epochs(cfg: Config, epochs: int) -> None:
     """Sets the length of the schedule, with one validation at its end.
 
     Args:
         cfg: A config whose schedulers by epoch end with the training.
-        epochs: Number of epochs; None does not change the config.
+        epochs: Number of epochs.
     """
-    if epochs is None:
-        return
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
     for scheduler in cfg.param_scheduler:
         if scheduler.get('T_max'):

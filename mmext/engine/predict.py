@@ -95,7 +95,7 @@ def predict(
     with trusting(trust_checkpoint):
         detector = load_detector(cfg, checkpoint, device)
     print(f'{count(len(files), "image")} on {device}', flush=True)
-    return detect(detector, files, Path(out), score_thr, ann_file)
+    return _detect(detector, files, Path(out), score_thr, ann_file)
 
 
 def load_detector(
@@ -285,28 +285,14 @@ def coco_results(
             yield entry, {**entry, 'segmentation': segmentation}
 
 
-def detect(
+def _detect(
     detector: Detector,
     images: Sequence[Path],
     out: Path,
-    score_thr: float = 0.3,
-    ann_file: str | Path | None = None,
+    score_thr: float,
+    ann_file: str | Path | None,
 ) -> dict[str, list[dict]]:
-    """Detects, draws and writes, and shows the progress with the time left.
-
-    Args:
-        detector: A detector of :func:`load_detector`.
-        images: Image files, see :func:`mmext.utils.images.find_images`.
-        out: See :func:`predict`.
-        score_thr: See :func:`predict`.
-        ann_file: See :func:`predict`.
-
-    Returns:
-        See :func:`predict`.
-
-    Raises:
-        UserError: See :func:`predict`.
-    """
+    """Detects, draws and writes, and shows the progress with the time left."""
     ids = Ids(images, detector.model.dataset_meta['classes'], ann_file)
     try:
         (out / 'pictures').mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,6 @@ from mmext.evaluation.statistics.comparison import (
     Resampled,
     compare_resampled,
 )
-from mmext.utils.text import short
 
 if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
@@ -176,16 +175,22 @@ def _groups(
     """The sources of each side, the baseline first."""
     if runs and (baseline or candidates):
         raise UserError('give runs, or baseline and candidates, not both')
-    if runs:
-        entries = [runs] if isinstance(runs, Source) else list(runs)
-    else:
-        entries = [entry for entry in (baseline, *(candidates or ())) if entry]
+    entries = _listed(runs)
+    if baseline:
+        entries.append(baseline)
+    entries += _listed(candidates)
     if len(entries) < 2:
         raise UserError(
             'a comparison needs a baseline and at least one candidate',
-            f'Add a candidate. Given: {short(entries)}.',
+            'Add a candidate.',
         )
-    return [[e] if isinstance(e, Source) else list(e) for e in entries]
+    return [_listed(entry) for entry in entries]
+
+
+def _listed(sources: Source | Sequence | None) -> list:
+    if isinstance(sources, Source):
+        return [sources]
+    return list(sources or ())
 
 
 def _report(

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.registries import registered
+from mmext.utils.text import sentences
 
 
 def build_model(cfg: Mapping[str, Any]) -> nn.Module:
@@ -59,7 +60,10 @@ def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
         return UserError(
             f'{" or ".join(places) or "model"}: {found[1]} takes no argument '
             f'{found[2]!r}',
-            did_you_mean(found[2], names) + f' It takes: {", ".join(names)}.',
+            sentences(
+                did_you_mean(found[2], names),
+                f'It takes: {", ".join(names)}.',
+            ),
         )
     return UserError(
         f'the model cannot be built: {type(error).__name__}: {text}',

@@ -31,23 +31,23 @@ def add_cfg_options(
 
 
 def add_trust(parser: ArgumentParser) -> None:
-    """``--trust-checkpoint``."""
+    """Adds ``--trust-checkpoint``."""
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='unpickle whatever a checkpoint holds: it can run any code',
+        help='unpickle anything in a checkpoint, which can run any code',
     )
 
 
 def add_sha256(parser: ArgumentParser) -> None:
-    """``--sha256 DIGITS`` of a checkpoint."""
+    """Adds ``--sha256 DIGITS``."""
     parser.add_argument(
-        '--sha256', help='what the checkpoint must have, 8 digits or more'
+        '--sha256', help='hash of the checkpoint, its first 8 digits or more'
     )
 
 
 def add_run_options(parser: ArgumentParser) -> None:
-    """What training and testing share, for :func:`parse_run`."""
+    """Adds the options that training and testing share."""
     parser.add_argument(
         '--data',
         metavar='DIR',
@@ -61,13 +61,13 @@ def add_run_options(parser: ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started the processes',
+        help='the launcher that started the processes',
     )
     add_trust(parser)
     parser.add_argument(
         '--skip-data-checks',
         action='store_true',
-        help='do not look into annotations and images before the run',
+        help='do not check annotations and images before the run',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, help=SUPPRESS

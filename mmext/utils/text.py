@@ -19,6 +19,11 @@ def some(names: Iterable[object], limit: int = 5) -> str:
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
 
 
+def sentences(*texts: str) -> str:
+    """Joins the texts that are not empty with spaces."""
+    return ' '.join(text for text in texts if text)
+
+
 def count(number: int, noun: str) -> str:
     """Returns ``'1 image'`` or ``'2 images'``."""
     return f'{number} {noun}' if number == 1 else f'{number} {noun}s'

@@ -308,9 +308,7 @@ E, W = 'error', 'warning'
         ),
     ],
 )
-def test_each_damage_is_found_alone_and_corrected(
-    data, damage, found, left
-):
+def test_each_damage_is_found_alone_and_corrected(data, damage, found, left):
     damage(data)
     report = check(data, masks=True)
     assert summary(report) == found

@@ -243,7 +243,5 @@ def test_one_file_for_both_splits_is_an_error(data):
     folder = data / 'annotations'
     (folder / 'instances_val.json').unlink()
     (folder / 'instances_train.json').rename(folder / 'trainval.json')
-    with pytest.raises(
-        UserError, match='trainval.json is the only .* val'
-    ):
+    with pytest.raises(UserError, match='trainval.json is the only .* val'):
         find_coco_folder(data)

@@ -128,7 +128,9 @@ def test_an_op_that_compiled_builds_leave_out_is_a_note(capsys):
     self_test.run('Self-test', 'roi_pool', missing)
     (*_, line) = capsys.readouterr().out.splitlines()
     said = json.loads(line.removeprefix('doctor: '))
-    assert said['state'] == NOTE and 'not among the compiled ops' in said['value']
+    assert (
+        said['state'] == NOTE and 'not among the compiled ops' in said['value']
+    )
 
 
 def test_without_any_package(tmp_path):

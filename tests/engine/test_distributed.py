@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Two processes over gloo do what one process does on the whole batch."""
+"""Two processes over gloo equal one process with the complete batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 import torch
 from tiny_run import make_coco, write_config
 
-from mmext.engine.distributed import check_launcher, is_first_process
+from mmext.engine.distributed import (
+    check_launcher,
+    is_first_process,
+    reported_once,
+)
 from mmext.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +26,7 @@ WORKER = ROOT / 'tests' / 'helpers' / 'ddp_worker.py'
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory) -> dict:
-    """What one process and each of two processes saw."""
+    """The results of one process and of each of two processes."""
     folder = tmp_path_factory.mktemp('ddp')
     config = write_config(
         folder / 'tiny.py',
@@ -36,7 +40,7 @@ def runs(tmp_path_factory) -> dict:
         'CUDA_VISIBLE_DEVICES': '-1',
     }
     two = ['-m', 'torch.distributed.run', '--standalone']
-    # Two first: one process then validates what they trained.
+    # Two processes first: one process then validates what they trained.
     for launcher in ([*two, '--nproc_per_node=2'], []):
         subprocess.run(
             [sys.executable, *launcher, WORKER, config, folder],
@@ -54,7 +58,7 @@ def runs(tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize('name', ['named', 'torch', 'mmcv', 'bf16'])
-def test_sync_bn_sees_the_whole_batch(runs, name):
+def test_sync_bn_uses_the_complete_batch(runs, name):
     key = f'sync_bn_{name}'
     close = {'rtol': 1e-2, 'atol': 1e-3} if name == 'bf16' else {}
     one, rank0, rank1 = (runs[n][key] for n in ('1_0', '2_0', '2_1'))
@@ -66,7 +70,7 @@ def test_sync_bn_sees_the_whole_batch(runs, name):
             rank0['state'][name], value, msg=name, **close
         )
         assert torch.equal(rank0['state'][name], rank1['state'][name])
-    # An unsynchronised norm would be far off: the halves differ.
+    # Without synchronisation the results differ: the halves are different.
     assert one['state']['norm.running_var'].sub(1).abs().min() > 1e-3
     for name, value in one['gradients'].items():
         torch.testing.assert_close(
@@ -77,7 +81,7 @@ def test_sync_bn_sees_the_whole_batch(runs, name):
         )
 
 
-def test_gradients_of_two_halves_are_those_of_the_whole(runs):
+def test_gradients_of_two_halves_equal_those_of_the_batch(runs):
     one, rank0, rank1 = (runs[n]['gradients'] for n in ('1_0', '2_0', '2_1'))
     assert one.keys() == rank0.keys() and len(one) > 60
     for name, value in one.items():
@@ -95,14 +99,14 @@ def test_trained_parameters_are_equal_on_both_ranks(runs):
     before = runs['2_0']['initial']
     moved = 0
     for name, value in rank0.items():
-        # Running statistics too: validation reads them on every rank.
+        # Validation uses the running statistics of every rank.
         assert torch.equal(value, rank1[name]), name
         moved += not torch.equal(value, before[name])
     assert moved > 60
 
 
-def test_validation_loses_and_doubles_no_image(runs):
-    # Five images on two processes: one is padded, and must be dropped.
+def test_every_image_is_validated_once(runs):
+    # The sampler pads five images to six; the last one must be removed.
     results = json.loads((runs['folder'] / 'val.bbox.json').read_text())
     seen = {(r['image_id'], r['score'], *r['bbox']) for r in results}
     assert len(seen) == len(results)
@@ -128,7 +132,7 @@ def test_validation_loses_and_doubles_no_image(runs):
         ('mpi', 'OMPI_COMM_WORLD_RANK'),
     ],
 )
-def test_a_launcher_that_did_not_launch_is_named(launcher, variable):
+def test_missing_variables_of_a_launcher(launcher, variable):
     with pytest.raises(UserError, match=f'needs {variable}') as caught:
         check_launcher(launcher, {'LOCAL_RANK': '0'})
     assert 'Start it with:' in str(caught.value)
@@ -155,3 +159,17 @@ def test_first_process_of_each_launcher():
     assert not is_first_process('pytorch', {'RANK': '1'})
     assert not is_first_process('slurm', {'SLURM_PROCID': '3', 'RANK': '0'})
     assert is_first_process('mpi', {'OMPI_COMM_WORLD_RANK': '0'})
+
+
+def test_an_error_of_all_processes_is_reported_once(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(SystemExit) as end, reported_once('pytorch'):
+        raise UserError('config gone.py does not exist')
+    assert end.value.code == 0  # else the first process could be ended
+    for rank, launcher in (('0', 'pytorch'), ('1', 'none')):
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        with (
+            pytest.raises(UserError, match='gone.py'),
+            reported_once(launcher),
+        ):
+            raise UserError('config gone.py does not exist')

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The linear scaling rule, its arithmetic and its words."""
+"""The linear scaling rule and its message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config(**optim) -> Config:
     )
 
 
-def test_the_arithmetic_is_shown():
+def test_the_message_shows_the_arithmetic():
     found = lr_scaling(config(), 1)
     assert found.batch == 4 and found.lr == pytest.approx(0.005)
     assert str(found) == (
@@ -39,7 +39,7 @@ def test_accumulated_batches_count():
 @pytest.mark.parametrize(
     'gone', ['auto_scale_lr', 'optim_wrapper', 'train_dataloader']
 )
-def test_nothing_is_said_of_what_is_not_known(gone):
+def test_none_if_a_value_is_not_known(gone):
     cfg = config()
     cfg.pop(gone)
     assert lr_scaling(cfg, 1) is None

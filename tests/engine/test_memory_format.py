@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The memory format: chosen by rule, and nothing but speed depends on it."""
+"""The choice of the memory format, and equal results in both formats."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def detector(name: str, **backbone) -> nn.Module:
 
 
 @pytest.mark.parametrize('name', ['faster', 'retina'])
-def test_both_formats_give_the_same(name: str) -> None:
+def test_both_formats_give_the_same_losses_and_gradients(name: str) -> None:
     plain = detector(name, **SMALL).double().train()
     other = copy.deepcopy(plain)
     assert set_memory_format(plain, 'cpu', 'contiguous') == 'contiguous'
@@ -66,7 +66,7 @@ def test_both_formats_give_the_same(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_where_it_is_not_known_to_be_faster_or_safe() -> None:
+def test_the_choice_of_auto() -> None:
     known = detector('faster', **SMALL)
     assert faster_format(known, 'cpu') == 'channels_last'
     assert faster_format(known, 'cuda:0') == 'contiguous'
@@ -76,13 +76,13 @@ def test_where_it_is_not_known_to_be_faster_or_safe() -> None:
     assert faster_format(nn.Linear(2, 2), 'cpu') == 'contiguous'
 
 
-def test_a_name_that_is_no_format() -> None:
+def test_an_unknown_format() -> None:
     with pytest.raises(UserError, match='channels_last'):
         set_memory_format(nn.Linear(2, 2), 'cpu', 'channel_last')
 
 
 class Drawn(Toy):
-    """A toy whose convolution has random weights of its own."""
+    """A toy that initialises its convolution with random weights."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Two machines, played by two network namespaces joined by a cable.
+"""Two machines, simulated by two connected network namespaces.
 
-Each has one process, its own loopback and one address; nothing else connects
-them but the file system, as on a cluster.
+Each has one process, its own loopback and one address. Only the network and
+the file system connect them, as on a cluster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST, SECOND = '10.77.0.1', '10.77.0.2'
 
 @pytest.fixture(scope='module')
 def machines() -> Iterator[list[str]]:
-    """Names of two namespaces, each with an interface of its own name."""
+    """The names of two namespaces, which are also those of their devices."""
     names = [f'mmext{os.getpid() % 10**6}{side}' for side in 'ab']
     a, b = names
     commands = [f'ip netns add {a}', f'ip netns add {b}']
@@ -52,7 +52,7 @@ def machines() -> Iterator[list[str]]:
 
 
 def run(machines: list[str], commands: list[list], cwd: Path) -> list[str]:
-    """Runs one command a machine, at once; what each of them printed."""
+    """Runs a command on each machine and returns what they print."""
     started = []
     for name, command in zip(machines, commands, strict=True):
         environ = {
@@ -62,8 +62,8 @@ def run(machines: list[str], commands: list[list], cwd: Path) -> list[str]:
             'CUDA_VISIBLE_DEVICES': '-1',
             'OMP_NUM_THREADS': '1',
             'GLOO_SOCKET_IFNAME': name,
-            # https://github.com/pytorch/pytorch/issues/135712: else the
-            # restarted process looks for the others where nobody is.
+            # Otherwise a restarted process uses old addresses:
+            # https://github.com/pytorch/pytorch/issues/135712
             'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1',
         }
         started.append(
@@ -87,7 +87,7 @@ def run(machines: list[str], commands: list[list], cwd: Path) -> list[str]:
 
 
 def config(folder: Path, *hooks: dict) -> Path:
-    """Two epochs of two steps; each process writes its end to ``folder``."""
+    """Two epochs of two steps; each process writes its state to ``folder``."""
     imports = {'imports': ['mmext', 'rank_states']}
     hooks = ({'type': 'RankStates', 'folder': str(folder)}, *hooks)
     return write_config(
@@ -100,7 +100,7 @@ def config(folder: Path, *hooks: dict) -> Path:
 
 @pytest.fixture(scope='module')
 def trained(machines, tmp_path_factory) -> Path:
-    """A folder with both processes' states after an undisturbed run."""
+    """A folder with the states of both processes after a run."""
     folder = tmp_path_factory.mktemp('two_machines')
     file = config(folder)
     commands = [
@@ -134,7 +134,7 @@ def test_two_machines_train_one_model(trained):
     for name, value in saved['state_dict'].items():
         assert torch.equal(first[name], value), name
         assert torch.equal(second[name], value), name
-    # Eight images, two a process and step: two steps an epoch.
+    # Eight images, two in each process and step: two steps in an epoch.
     assert saved['meta']['iter'] == 4
 
 
@@ -150,7 +150,7 @@ def test_a_killed_worker_continues_from_the_last_checkpoint(
             *(sys.executable, '-m', 'torch.distributed.run'),
             *('--nnodes=2', '--nproc-per-node=1', '--max-restarts=2'),
             *('--rdzv-backend=c10d', f'--rdzv-endpoint={FIRST}:29501'),
-            # This machine's name says nothing about either address.
+            # The name of this machine belongs to neither address.
             *(f'--rdzv-conf=is_host={host}', f'--local-addr={address}'),
             *(ROOT / 'tools/train.py', file, '--launcher', 'pytorch'),
             *('--work-dir', tmp_path / 'work', '--resume'),
@@ -160,7 +160,7 @@ def test_a_killed_worker_continues_from_the_last_checkpoint(
     printed = ''.join(run(machines, commands, tmp_path))
     assert 'failed (exitcode: -9)' in printed
     assert f'Resuming from {tmp_path}/work/epoch_1.pth' in printed
-    # Killed in the second epoch, it ends where nobody was killed.
+    # The end state is that of the run without a killed process.
     for mine, other in zip(states(tmp_path), states(trained), strict=True):
         assert mine.keys() == other.keys()
         for name, value in mine.items():

@@ -17,7 +17,11 @@ from coco_cases import (
 
 from mmext.errors import UserError
 from mmext.evaluation.coco import accumulate as resample
-from mmext.evaluation.coco.accumulate import _suffix_max, accumulate_weighted
+from mmext.evaluation.coco.accumulate import (
+    Cube,
+    _suffix_max,
+    accumulate_weighted,
+)
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import Matches, match, match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
@@ -29,6 +33,7 @@ from mmext.evaluation.coco.summary import (
 from mmext.evaluation.statistics.comparison import ImageBootstrap
 
 Write = Callable[[str, object], Path]
+Shared = Callable[[str], Path]
 
 
 @pytest.fixture
@@ -41,13 +46,13 @@ def run(write: Write, truth: dict, detections: list[dict]) -> Matches:
     return match(gt, read_predictions(write('dt.json', detections), gt))
 
 
-def once(matches: Matches):
+def once(matches: Matches) -> Cube:
     ones = np.ones((1, matches.num_images), int)
     return accumulate_weighted(matches, ones, threads=1, exact=True)
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_published_numbers(shared, iou_type: str) -> None:
+def test_published_numbers(shared: Shared, iou_type: str) -> None:
     folder = shared('eval_oracles/coco_val2014_fake100')
     expected = json.loads((folder / 'expected.json').read_text())[iou_type]
     gt = read_ground_truth(folder / 'instances_val2014_100.json')
@@ -253,7 +258,7 @@ def test_more_than_a_hundred_detections_of_a_class(write: Write) -> None:
     )
 
 
-def test_masks_equal_pycocotools(write: Write, shared) -> None:
+def test_masks_equal_pycocotools(write: Write, shared: Shared) -> None:
     path = shared('data/coco_mini/annotations')
     truth = json.loads(next(path.glob('*.json')).read_text())
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import accumulate_weighted
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import match
-from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.coco.summary import summarize
 from mmext.evaluation.coco.verify import verify
 from mmext.evaluation.compare import compare
@@ -47,7 +47,7 @@ FOUND = random_detections(1, TRUTH)
 RLE = {'size': [480, 640], 'counts': 'PP\\9'}  # an empty mask
 
 
-def read(write: Write, found: object, truth: dict = TRUTH):
+def read(write: Write, found: object, truth: dict = TRUTH) -> Predictions:
     gt = read_ground_truth(write('gt.json', truth))
     return read_predictions(write('dt.json', found), gt)
 

@@ -27,7 +27,7 @@ from mmext.evaluation.statistics.verdict import images_needed, verdict
 from mmext.utils.text import points
 
 
-def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000):
+def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000) -> Estimate:
     """An estimate of a mean, whose bootstrap is known in closed form."""
     rng = np.random.default_rng(seed)
     drawn = rng.choice(x, (count, len(x))).mean(1)

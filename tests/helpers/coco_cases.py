@@ -14,9 +14,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-NAMES = tuple(
-    'AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl'.split()
-)
+AP_NAMES = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
+NAMES = (*AP_NAMES, 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 
 
 def random_truth(seed: int, images: int = 12, classes: int = 4) -> dict:

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""MMDetection's families with compiled ops and with ours: the same numbers?
+"""Compares MMDetection's models with compiled ops and with mmext's.
 
-    python tests/mmcv_ext/survey.py run compiled.json    # with a compiled mmcv
-    python tests/mmcv_ext/survey.py run stand-in.json    # without
-    python tests/mmcv_ext/survey.py compare compiled.json stand-in.json
+    python tests/mmcv_ext/survey.py run compiled.json  # with compiled ops
+    python tests/mmcv_ext/survey.py run mmext.json     # without
+    python tests/mmcv_ext/survey.py compare compiled.json mmext.json
 
-``run`` takes one config of every family of the installed mmdet, or of those
-named by ``--only``, narrowed as in test_detectors.py, from fixed random
-weights on the CPU: every loss, the norm of the gradient, and what it predicts.
-It goes on where it was interrupted. ``compare`` prints a table: families that
-fail with one and not with the other, and the largest relative difference.
+``run`` takes one config of each family of the installed mmdet, or of those
+named by ``--only``, narrowed as in test_detectors.py, with fixed random
+weights on the CPU, and records the losses, the norm of the gradient and the
+predictions. It resumes an interrupted run. ``compare`` prints the largest
+relative differences, and the families that fail with one kind of ops only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from torch.nn.utils import get_total_norm
 
-# Data, trackers, video, language models and teachers: no detector to train.
+# Data, trackers, video, language models and teachers are not trained here.
 OTHERS = [
     '_base_',
     'albu_example',
@@ -63,7 +63,7 @@ SEMANTIC = ('panoptic', 'htc', 'scnet', 'detectors', 'maskformer')
 
 
 def families() -> dict[str, Path]:
-    """One config of each family: of a ResNet-50 if any, the shortest name."""
+    """Returns one config per family, with a ResNet-50 if there is one."""
     chosen = {}
     for folder in sorted(CONFIGS.iterdir()):
         files = [f for f in folder.glob('*.py') if 'tta' not in f.name]
@@ -75,7 +75,7 @@ def families() -> dict[str, Path]:
 
 
 def without_weights(cfg: Any) -> None:
-    """Removes every pretrained checkpoint: none can be downloaded."""
+    """Removes all pre-trained checkpoints, which would be downloaded."""
     if isinstance(cfg, dict):
         cfg.pop('pretrained', None)
         if isinstance(cfg.get('init_cfg'), dict) and (
@@ -90,7 +90,7 @@ def without_weights(cfg: Any) -> None:
 
 
 def class_counts(cfg: Any) -> Iterator[int]:
-    """Every ``num_classes`` in a config."""
+    """Yields each ``num_classes`` in a config."""
     values = cfg
     if isinstance(cfg, dict):
         if isinstance(cfg.get('num_classes'), int):
@@ -102,7 +102,7 @@ def class_counts(cfg: Any) -> Iterator[int]:
 
 
 def measure(path: Path, shrink: bool) -> dict[str, float]:
-    """Losses, norm of the gradient and sums over the predictions.
+    """Returns losses, the norm of the gradient and sums of predictions.
 
     Args:
         path: The config.
@@ -110,7 +110,7 @@ def measure(path: Path, shrink: bool) -> dict[str, float]:
     """
     torch.manual_seed(0)
     np.random.seed(0)
-    hub = MessageHub.get_current_instance()  # TOOD and YOLOX ask it
+    hub = MessageHub.get_current_instance()  # TOOD and YOLOX read it
     hub.update_info_dict({'iter': 0, 'epoch': 0})
     cfg: ConfigDict = Config.fromfile(path).model
     if shrink:
@@ -118,7 +118,7 @@ def measure(path: Path, shrink: bool) -> dict[str, float]:
     without_weights(cfg)
     name = f'{path.parent.name}/{path.stem}'
     with DefaultScope.overwrite_default_scope('mmdet'):
-        # SyncBN runs on GPUs alone.
+        # SyncBN runs on GPUs only.
         model = revert_sync_batchnorm(MODELS.build(cfg))
         model.init_weights()
         data = demo_mm_inputs(
@@ -153,15 +153,15 @@ def measure(path: Path, shrink: bool) -> dict[str, float]:
 
 
 def run(out: Path, only: list[str], full: bool) -> None:
-    """Adds to the JSON what it has not yet."""
+    """Adds the missing families to a JSON file."""
     found = json.loads(out.read_text()) if out.exists() else {}
     compiled = not hasattr(mmcv._ext, '__path__')
-    print(f'ops: {"compiled" if compiled else "the stand-in"}')
+    print(f'ops: {"compiled" if compiled else "of mmext"}')
     chosen = families()
     for i, (family, path) in enumerate(chosen.items(), 1):
         if family in found or (only and family not in only):
             continue
-        # Not every model can be narrowed: the rest run at their own size.
+        # Models that cannot be narrowed run at their own size.
         for shrink in (False,) if full else (True, False):
             try:
                 found[family] = measure(path, shrink)
@@ -177,12 +177,12 @@ def run(out: Path, only: list[str], full: bool) -> None:
 
 
 def difference(a: dict[str, float], b: dict[str, float]) -> float:
-    """The largest relative difference of their numbers."""
+    """Returns the largest relative difference of two sets of numbers."""
     if a.keys() != b.keys():
         return float('inf')
     pairs = [(a[key], b[key]) for key in a]
     return max(
-        # A NaN that both have is no difference.
+        # Two NaN are equal here.
         0.0
         if x == y or (x != x and y != y)
         else abs(x - y) / max(abs(x), abs(y), 1e-6)
@@ -220,7 +220,7 @@ def main() -> None:
     running = commands.add_parser('run')
     running.add_argument('out', type=Path)
     running.add_argument('--only', nargs='+', default=[])
-    running.add_argument('--full', action='store_true', help='narrow none')
+    running.add_argument('--full', action='store_true', help='no narrowing')
     comparing = commands.add_parser('compare')
     comparing.add_argument('one', type=Path)
     comparing.add_argument('other', type=Path)

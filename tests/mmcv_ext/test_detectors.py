@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""MMDetection's detectors on the ops: build, train a step, predict.
+"""MMDetection's detectors with mmext's ops: build, train a step, predict.
 
-Each runs mmdet's own config with a narrow backbone on small images. On the
-CPU mmdet and mmcv avoid two ops that they use on a GPU, the focal loss and
-multi-scale deformable attention; here they are sent through them.
+Each test runs a config of mmdet with a narrow backbone on small images. On
+the CPU mmdet and mmcv do not use two of the ops that they use on a GPU, the
+focal loss and multi-scale deformable attention; here they do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DETR = {
     'decoder.num_layers': 2,  # DDQ predicts from the last but one
     'num_queries': 20,
 }
-# Config: functions that must have run. Those of the first list run in CI.
+# Config -> functions that must have run. The first list runs in CI.
 CI = {
     'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco': (
         'deform_conv_backward_parameters nms roi_align_backward'
@@ -95,7 +95,7 @@ SLOW = {
 
 
 def narrow(model: ConfigDict) -> ConfigDict:
-    """An eighth of a ResNet's width, one layer of a transformer."""
+    """Reduces a ResNet to an eighth of its width, a DETR to few layers."""
     backbone = model.backbone
     backbone.pop('init_cfg', None)
     if backbone.type == 'ResNet':
@@ -110,7 +110,7 @@ def narrow(model: ConfigDict) -> ConfigDict:
             owner[name] = value
     if 'dn_cfg' in model:
         model.dn_cfg.group_cfg.num_dn_queries = 10
-    # Fewer proposals and narrow heads: most of the time goes there.
+    # Proposals and heads take most of the time.
     for cfg in (model.get('train_cfg') or {}, model.test_cfg):
         for stage in ('rpn', 'rpn_proposal'):
             if 'max_per_img' in cfg.get(stage, {}):
@@ -133,7 +133,7 @@ def narrow(model: ConfigDict) -> ConfigDict:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Names of the ops that run, GPU-only ones included."""
+    """Records the names of the ops that run, including GPU-only ones."""
     names: set[str] = set()
 
     def recorded(name: str, op: Callable) -> Callable:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The ops against results of mmcv's compiled ones."""
+"""The ops against results of mmcv's compiled ops."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden' / 'ops'
 
 
 def cases(name: str, skip: tuple[str, ...] = ()) -> Iterator:
-    """Each case of a file as a parameter: its fields as tensors."""
+    """Yields each case of a file as a parameter, its fields as tensors."""
     path = GOLDEN / f'{name}.npz'
     if not path.exists():
-        yield pytest.param({}, marks=pytest.mark.skip(f'no {path.name} here'))
+        yield pytest.param(
+            {}, marks=pytest.mark.skip(f'{path.name} is missing')
+        )
         return
     groups: dict[str, dict] = {}
     loose = {}
@@ -222,7 +224,7 @@ def test_modulated_deform_conv2d_of_larger_offsets(c: dict) -> None:
 
 @pytest.mark.parametrize('c', cases('deform_conv_grid_offsets'))
 def test_deform_conv_on_the_grid(c: dict) -> None:
-    """Sampling positions on the zero border get no offset gradient."""
+    """Sampling positions on the zero border have no offset gradient."""
     names = ('x', 'offset', 'mask', 'w')
     x, offset, mask, w = (c[n].requires_grad_() for n in names)
     out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1, 1, 1, 1)

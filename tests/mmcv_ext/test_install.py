@@ -55,7 +55,9 @@ def python(code: str, *flags: str, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_stubs_of_mmdet_are_replaced_if_it_was_imported_first(tmp_path: Path) -> None:
+def test_stubs_of_an_earlier_mmdet_are_replaced(
+    tmp_path: Path,
+) -> None:
     """As in mmdet's own tools/train.py: mmext comes with the config."""
     tool = Path(sys.modules['mmdet'].__file__).parent / '.mim/tools/train.py'
     head = re.findall(r'^(?:from|import) .*', tool.read_text(), re.M)
@@ -132,7 +134,9 @@ assert find_spec('mmcv._ext') is None
     assert python(code, '-S', cwd=tmp_path) == ''
 
 
-def test_compiled_ops_are_preferred_even_if_built_later(tmp_path: Path) -> None:
+def test_compiled_ops_are_preferred_if_built_later(
+    tmp_path: Path,
+) -> None:
     permanent.install(tmp_path)
     (tmp_path / 'mmext' / 'mmcv_ext' / 'ops').mkdir(parents=True)
     (tmp_path / 'mmext' / '__init__.py').write_text('raise SystemExit(1)')
@@ -225,7 +229,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         sys.modules.pop(name, None)
 
 
-def test_stubs_imported_by_other_modules_are_replaced(host: types.ModuleType) -> None:
+def test_stubs_in_other_modules_are_replaced(
+    host: types.ModuleType,
+) -> None:
     assert stubs.replace_stubs() == [
         'mmhost.fast_nms',
         'mmhost.Pool',

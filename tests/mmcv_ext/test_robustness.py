@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What the ops do on other types, bad values and odd layouts."""
+"""The ops with other types, bad values and unusual layouts."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ SMOOTH = [op for op in OPS if op not in STEPS]
 def run(
     op: Callable, x: Tensor, via: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Result and gradient, with the op's other inputs rounded to ``via``."""
+    """Returns result and gradient; other inputs are rounded to ``via``."""
     x = x.detach().clone().requires_grad_()
     out = op(x, via or x.dtype)
     (grad,) = torch.autograd.grad(out.float().square().sum(), x)
@@ -188,7 +188,7 @@ def test_memory_layout_does_not_matter(op: Callable) -> None:
 def test_a_wild_box_gives_nan_and_no_gradient(
     value: float, mode: str, ratio: int
 ) -> None:
-    """Kernels would read out of bounds here and end the process."""
+    """Kernels would read out of bounds here and crash."""
     x = rand(1, 2, 8, 8).requires_grad_()
     rois = torch.tensor([[0.0, 1, 1, 5, 5], [0, 1, 1, 5, 5]])
 
@@ -312,7 +312,7 @@ def test_offsets_of_another_size_are_refused() -> None:
 
 
 def test_weight_gradient_alone_after_other_backwards() -> None:
-    """The weight's gradient is handed over between two calls."""
+    """The first of two calls also computes the gradient of the weight."""
     x, w = rand(2, 2, 6, 6), rand(3, 2, 3, 3, seed=1).requires_grad_()
     offset = rand(2, 18, 6, 6, seed=2).requires_grad_()
     out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1)
@@ -414,7 +414,7 @@ def test_ops_take_no_boxes() -> None:
     loss = mmcv.ops.sigmoid_focal_loss(
         torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2.0, 0.25
     )
-    assert loss.isnan()  # 0 / 0, as in mmcv: the mean of nothing
+    assert loss.isnan()  # 0 / 0, as in mmcv
 
 
 def test_deformable_attention_takes_no_images() -> None:
@@ -428,7 +428,7 @@ def test_deformable_attention_takes_no_images() -> None:
 
 
 def test_keys_of_no_level_have_no_gradient() -> None:
-    """Nor what memory happened to hold: here PyTorch fills it with NaN."""
+    """Uninitialised memory is not returned; PyTorch fills it with NaN."""
     value = rand(1, 40, 2, 2).requires_grad_()  # the levels have 36
     loc, attn = torch.rand(1, 3, 2, 2, 3, 2), torch.rand(1, 3, 2, 2, 3)
     out = MultiScaleDeformableAttnFunction.apply(
@@ -469,7 +469,7 @@ def test_deform_roi_pool_without_offsets_is_roi_align() -> None:
 
 
 def test_deform_roi_pool_offset_gradient() -> None:
-    """By differences, of a smooth map: bilinear slopes jump at pixels."""
+    """By differences on a linear map, as bilinear slopes jump at pixels."""
     y, x = torch.meshgrid(
         torch.arange(16.0), torch.arange(16.0), indexing='ij'
     )
@@ -485,7 +485,7 @@ def test_deform_roi_pool_offset_gradient() -> None:
 def test_rotated_boxes_without_rotation_are_boxes() -> None:
     a, b = boxes(12), boxes(9, seed=1)
     want = torchvision.ops.box_iou(a, b)
-    turn = torch.tensor([0.0, torch.pi / 2])  # by which w and h change places
+    turn = torch.tensor([0.0, torch.pi / 2])  # swaps w and h
 
     def turned(x: Tensor, quarter: int) -> Tensor:
         size = x[:, 2:] - x[:, :2]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""mmcv's synchronised batch norm against PyTorch's on the whole batch."""
+"""mmcv's synchronised batch norm against PyTorch's on all images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ for mode, parts in case['parts'].items():
 torch.save(out, f'{folder}/out{rank}.pt')
 dist.barrier()
 dist.destroy_process_group()
-# Gloo's threads have been seen to abort the interpreter as it winds down.
+# Gloo's threads can abort the interpreter when it ends.
 os._exit(0)
 """
 
@@ -78,7 +78,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """A process group of one: mmcv's layer asks for its size."""
+    """A process group of one, because mmcv's layer asks for its size."""
     dist.init_process_group(
         'gloo', store=dist.HashStore(), rank=0, world_size=1
     )
@@ -109,7 +109,7 @@ def test_one_process_equals_batch_norm(alone: None) -> None:
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='gloo over a file')
-def test_two_processes_equal_one_on_the_whole_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_on_the_complete_batch(tmp_path: Path) -> None:
     permanent.install(tmp_path)
     x, grad = batch()
     want = reference(x, grad)

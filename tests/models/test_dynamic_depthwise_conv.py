@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,7 +160,11 @@ def test_triton_equals_pytorch() -> None:
     """
     run = subprocess.run(
         [sys.executable, __file__],
-        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        env={
+            **os.environ,
+            'TRITON_INTERPRET': '1',
+            'PYTHONPATH': str(Path(__file__).parents[1] / 'helpers'),
+        },
         capture_output=True,
         text=True,
         check=False,

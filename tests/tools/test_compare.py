@@ -69,6 +69,22 @@ def test_plots_of_result_files_need_no_torch(
     assert imported(done) == ['matplotlib']
 
 
+def test_training_curves_need_no_torch(tmp_path: Path) -> None:
+    log = tmp_path / 'run/20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 2.0, "step": 1}\n{"loss": 1.0, "step": 2}\n')
+    (tmp_path / 'run/config.py').write_text('model = dict()')
+    done = run_tool(
+        'tools/analysis_tools/plot_curves.py',
+        tmp_path / 'run',
+        '--keys=loss',
+        '--out',
+        tmp_path / 'curves',
+    )
+    assert imported(done) == ['matplotlib']
+    assert (tmp_path / 'curves/loss.png').is_file()
+
+
 def test_missing_folder_is_one_message(tmp_path: Path) -> None:
     done = run_tool('tools/compare.py', tmp_path / 'nowhere', tmp_path)
     assert done.returncode == 2

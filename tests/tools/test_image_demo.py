@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""tools/image_demo.py: what it writes is what the detector found."""
+"""tools/image_demo.py writes what the detector finds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.apis import inference_detector
+from mmdet.apis import inference_detector, init_detector
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
 
 from mmext.checkpoints.publish import publish
-from mmext.engine.predict import find_images, load_detector
+from mmext.engine.memory_format import set_memory_format
+from mmext.engine.predict import load_detector
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
+from mmext.utils.images import find_images
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
 MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)
@@ -31,7 +33,7 @@ MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory) -> Path:
-    """A mask detector of random, published weights and images in folders."""
+    """A mask detector with random, published weights, and images."""
     root = tmp_path_factory.mktemp('demo')
     data = make_coco(root / 'coco', train=1, val=3)
     base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -57,6 +59,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def run(world: Path, out: Path, *options: str | Path) -> int:
+    """Runs the tool in this process and returns its exit status."""
     weights = next(world.glob('net-*.safetensors'))
     argv = [TOOL, world / 'mask.py', weights, *options, '--out', out]
     with pytest.MonkeyPatch.context() as patch:
@@ -68,30 +71,38 @@ def run(world: Path, out: Path, *options: str | Path) -> int:
     return 0
 
 
-def test_the_files_hold_what_the_detector_found(world, tmp_path, capsys):
+def test_results_equal_those_of_the_detector(world, tmp_path, capsys):
     val, out = world / 'coco' / 'val', tmp_path / 'out'
     options = (val, '--score-thr', '0', '--device', 'cpu')
     assert run(world, out, *options) == 0
-    told = capsys.readouterr().out
-    assert '3/3' in told and 'ETA' in told
+    printed = capsys.readouterr().out
+    assert '3 images on cpu' in printed
+    assert 'Detecting' in printed and '100%' in printed
     pictures = sorted(
         p.relative_to(out / 'pictures').as_posix()
         for p in (out / 'pictures').rglob('*.png')
     )
     assert pictures == ['1.png', '2.png', 'deep/3.png']
-    # COCO's own reader takes the files, and the ids mean the right images.
+    # pycocotools reads the files, and the ids are those of the images.
     truth = COCO(out / 'images.json')
     boxes = truth.loadRes(str(out / 'bbox.json'))
     masks = truth.loadRes(str(out / 'segm.json'))
     weights = next(world.glob('net-*.safetensors'))
     cfg = load_config(world / 'mask.py')
-    model = load_detector(cfg, str(weights), 'cpu')
+    detector = load_detector(cfg, weights, 'cpu')
+    model = init_detector(cfg, str(weights), device='cpu')
+    set_memory_format(model, 'cpu')  # as in load_detector
     assert tuple(c['name'] for c in truth.cats.values()) == CLASSES
     for image in truth.imgs.values():
         assert (image['width'], image['height']) == (128, 96)
         path = val / image['file_name']
-        found = inference_detector(model, str(path)).pred_instances.numpy()
+        image_bgr = cv2.imread(str(path))
+        (sample,) = detector(image_bgr, return_datasamples=True)['predictions']
+        found = sample.pred_instances.numpy()
         assert len(found) == 5
+        reference = inference_detector(model, str(path)).pred_instances
+        np.testing.assert_array_equal(found.bboxes, reference.bboxes)
+        np.testing.assert_array_equal(found.scores, reference.scores)
         for kind in (boxes, masks):
             got = kind.loadAnns(kind.getAnnIds(image['id']))
             assert [g['score'] for g in got] == found.scores.tolist()
@@ -103,9 +114,9 @@ def test_the_files_hold_what_the_detector_found(world, tmp_path, capsys):
                 np.testing.assert_allclose(xyxy, found.bboxes, rtol=1e-6)
         decoded = [rle.decode(g['segmentation']) for g in got]
         assert (np.array(decoded) == found.masks).all()
-        # Something was drawn, on this image and not on another.
+        # The detections were drawn on this image.
         drawn = cv2.imread(str(out / 'pictures' / image['file_name']))
-        differ = (drawn != cv2.imread(str(path))).any(-1)
+        differ = (drawn != image_bgr).any(-1)
         assert drawn.shape == (96, 128, 3) and differ.any()
 
 
@@ -124,12 +135,12 @@ def test_ids_of_an_annotation_file(world, tmp_path):
     assert {e['category_id'] for e in entries} <= {11, 12}
 
 
-def test_an_unreadable_image_spoils_no_other(world, tmp_path, capsys):
+def test_unreadable_images_are_skipped(world, tmp_path, capsys):
     images = tmp_path / 'images'
     shutil.copytree(world / 'coco' / 'val', images)
     (images / '1.png').write_bytes(b'')
-    whole = (images / '2.png').read_bytes()
-    (images / '2.png').write_bytes(whole[:20])
+    content = (images / '2.png').read_bytes()
+    (images / '2.png').write_bytes(content[:20])
     assert run(world, tmp_path / 'out', images) == 2
     error = capsys.readouterr().err
     assert '2 of 3 images could not be read' in error and '1.png' in error
@@ -139,7 +150,7 @@ def test_an_unreadable_image_spoils_no_other(world, tmp_path, capsys):
     assert {e['image_id'] for e in entries} == {3}
 
 
-def test_bad_inputs_leave_nothing(world, tmp_path, capsys):
+def test_bad_inputs_write_nothing(world, tmp_path, capsys):
     val = world / 'coco' / 'val'
     (tmp_path / 'file').touch()
     (tmp_path / 'empty').mkdir()
@@ -147,7 +158,7 @@ def test_bad_inputs_leave_nothing(world, tmp_path, capsys):
         ([val / '11.png'], "Did you mean '1.png'?"),
         ([tmp_path / 'empty'], 'holds no image; it has nothing'),
         ([world / 'mask.py'], 'is not an image by its name'),
-        ([val, '--device', 'cuda:9'], "device 'cuda:9' is not here"),
+        ([val, '--device', 'cuda:9'], "device 'cuda:9' is not available"),
         ([val, '--score-thr', '30'], '--score-thr 30.0 is not between'),
         ([val, '--ann', world / 'mask.py'], 'mask.py does not name all'),
         ([val, '--sha256', '0' * 64], 'and 00000000'),
@@ -160,10 +171,10 @@ def test_bad_inputs_leave_nothing(world, tmp_path, capsys):
         assert says in capsys.readouterr().err
         assert not (tmp_path / 'out').exists()
     assert run(world, tmp_path / 'file', val) == 2
-    assert 'results cannot go to' in capsys.readouterr().err
+    assert 'results cannot be written to' in capsys.readouterr().err
 
 
-def test_find_images_takes_each_once(tmp_path):
+def test_find_images_returns_each_once(tmp_path):
     for name in ('b.JPG', 'a.png', 'notes.txt'):
         (tmp_path / name).touch()
     found = find_images([tmp_path / 'b.JPG', tmp_path])

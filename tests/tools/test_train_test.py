@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""tools/train.py and tools/test.py as a user runs them, at a tiny size."""
+"""tools/train.py and tools/test.py on a tiny detector."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def run() -> RUN:
-    """Runs a tool in this process; returns its exit status."""
+    """Runs a tool in this process and returns its exit status."""
 
     def call(tool: Path, *arguments: str | Path) -> int:
         with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +62,7 @@ def trained(tmp_path_factory, data, run) -> Path:
 
 
 def scalars(work_dir: Path) -> list[dict]:
-    """All logged records of the newest run in a work dir."""
+    """Returns what the newest run in a work dir has logged."""
     file = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1]
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -96,7 +96,7 @@ def test_a_new_process_reproduces_the_logged_ap(trained, tmp_path):
     folder = tmp_path / 'test' / 'predictions'
     meta = json.loads((folder / 'epoch_2.meta.json').read_text())
     assert meta['metrics'] == logged[1]
-    # The result file alone gives the same AP again.
+    # The result file gives the same AP.
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -117,7 +117,7 @@ def test_a_new_process_reproduces_the_logged_ap(trained, tmp_path):
     assert meta['checkpoint_sha256'] == sha256(trained / 'epoch_2.pth')
     assert meta['seed'] == 1 and meta['config_name'] == 'tiny'
     assert not list(folder.glob('.writing*'))
-    # Two processes find the same, to the last digit and in the same order.
+    # Two processes write the same results in the same order.
     done = script(
         'dist_test.sh',
         trained / 'tiny.py',
@@ -135,7 +135,7 @@ def test_a_new_process_reproduces_the_logged_ap(trained, tmp_path):
 
 
 def script(name: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
-    """Runs one of the shell scripts without a GPU."""
+    """Runs a shell script without GPUs."""
     environ = {
         **os.environ,
         'CUDA_VISIBLE_DEVICES': '-1',
@@ -155,7 +155,7 @@ def script(name: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     'name', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
 )
-def test_scripts_say_how_they_are_used(name, tmp_path):
+def test_scripts_print_their_usage(name, tmp_path):
     done = script(f'{name}.sh', 'config.py', cwd=tmp_path)
     assert done.returncode == 2 and 'usage:' in done.stderr
 
@@ -176,7 +176,7 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     trained, data, run, tmp_path, workers
 ):
     options = ['--cfg-options', f'train_dataloader.num_workers={workers}']
-    # With workers also the averaged model, which is a second copy of all.
+    # With workers, also with an averaged model.
     more = "custom_hooks = [dict(type='EMAHook')]" if workers else ''
     config = write_config(
         tmp_path / f'w{workers}.py', data, epochs=2, more=more
@@ -188,11 +188,11 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     resumed = tmp_path / 'resumed'
     resumed.mkdir()
     shutil.copy(whole / 'epoch_1.pth', resumed)
-    # Killed while it wrote the second: what is there is torn.
+    # Killed while it wrote the second checkpoint, which is truncated.
     torn = (whole / 'epoch_2.pth').read_bytes()[:-1000]
     (resumed / 'epoch_2.pth').write_bytes(torn)
     (resumed / 'last_checkpoint').write_text(str(resumed / 'epoch_2.pth'))
-    # Whatever this process drew before must not matter.
+    # What this process drew before must not matter.
     torch.rand(7)
     arguments = [config, '--work-dir', resumed, '--resume', *options]
     assert run(TRAIN, *arguments) == 0
@@ -206,7 +206,7 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
 def test_resume_with_nothing_there_keeps_load_from(
     trained, data, run, tmp_path, capfd
 ):
-    """A job that is always started with --resume, for the first time."""
+    """The first start of a job that is always started with --resume."""
     config = write_config(tmp_path / 'tiny.py', data, epochs=1)
     arguments = [config, '--work-dir', tmp_path / 'work', '--resume']
     options = ['--cfg-options', f'load_from={trained / "epoch_2.pth"}']
@@ -231,7 +231,7 @@ def test_resume_with_nothing_there_keeps_load_from(
     assert_one_message(capfd, tmp_path, 'checkpoint gone.pth does not exist')
 
 
-def test_workers_draw_anew_every_epoch(data, run, tmp_path):
+def test_workers_draw_other_numbers_in_every_epoch(data, run, tmp_path):
     from mmext.engine.runner import ReliableRunner
 
     loader = Config.fromfile(
@@ -331,7 +331,7 @@ def test_masks_are_written_too(data, run, tmp_path):
     assert masks[0]['segmentation']['size'] == [96, 128]
 
 
-def test_the_host_s_own_tools_run_our_configs(data, run, tmp_path):
+def test_tools_of_mmdet_run_our_configs(data, run, tmp_path):
     tools = Path(mmdet.__file__).parent / '.mim' / 'tools'
     config = write_config(
         tmp_path / 'host.py', data, more="runner_type = 'ReliableRunner'"
@@ -343,7 +343,7 @@ def test_the_host_s_own_tools_run_our_configs(data, run, tmp_path):
     assert 'EpochSeedHook' in log and 'bfloat16' in log
     saved = work / 'epoch_1.pth'
     assert run(tools / 'test.py', config, saved, '--work-dir', work) == 0
-    # Plain Runner: the same config without the line.
+    # The same config without the line uses MMEngine's runner.
     once = '_dataloader.update(persistent_workers=False)\n'
     plain = write_config(
         tmp_path / 'plain.py',
@@ -409,7 +409,7 @@ def test_annotations_that_are_not_coco(
 
 
 def assert_one_message(capfd, tmp_path: Path, *says: str) -> None:
-    """One message, no traceback, and no trace in the file system."""
+    """Asserts one message, no traceback and no work dir."""
     seen = capfd.readouterr()
     assert seen.err.count('error:') == 1
     assert 'Traceback' not in seen.err + seen.out
@@ -544,7 +544,7 @@ def test_a_missing_config_names_its_neighbour(run, tmp_path, capfd):
 
 
 def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
-    """For testing every tensor must fit; nothing is loaded in part."""
+    """For testing, every tensor must fit."""
     config = write_config(tmp_path / 'tiny.py', data)
     good = trained / 'epoch_1.pth'
     test = ['--work-dir', tmp_path / 'work']
@@ -555,7 +555,7 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     assert_one_message(
         capfd, tmp_path, 'of another architecture', 'tensors fit', "'tiny_20"
     )
-    # The data, which are checked first, have another number of classes.
+    # The data checks would find the number of classes first.
     classes = ['--skip-data-checks', '--cfg-options']
     classes += ['model.roi_head.bbox_head.num_classes=3']
     assert run(TEST, config, good, *test, *classes) == 2
@@ -578,7 +578,9 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     torn = tmp_path / 'torn.pth'
     torn.write_bytes(good.read_bytes()[:5000])
     assert run(TEST, config, torn, *test) == 2
-    assert_one_message(capfd, tmp_path, 'torn.pth (5000 bytes) is not a complete')
+    assert_one_message(
+        capfd, tmp_path, 'torn.pth (5000 bytes) is not a complete'
+    )
     assert run(TEST, config, good, *test, '--out', 'a.json') == 2
     assert_one_message(capfd, tmp_path, '--out a.pkl')
 
@@ -586,7 +588,7 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
 def test_a_checkpoint_from_the_network(
     trained, data, run, tmp_path, capfd, monkeypatch
 ):
-    """As the configs for one's own data start from MMDetection's weights."""
+    """The configs for own data start from weights of MMDetection."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     config = write_config(tmp_path / 'tiny.py', data)
     test = ['--work-dir', tmp_path / 'work']
@@ -600,8 +602,8 @@ def test_a_checkpoint_from_the_network(
         assert_same(fetched['state_dict'], one['state_dict'])
         server.shutdown()
     (written,) = (tmp_path / 'work' / 'predictions').glob('*.meta.json')
-    told = ap(json.loads(written.read_text())['metrics'])
-    assert told == metrics(trained)[-1]
+    tested = ap(json.loads(written.read_text())['metrics'])
+    assert tested == metrics(trained)[-1]
     assert (tmp_path / 'torch/hub/checkpoints/epoch_2.pth').is_file()
     shutil.rmtree(tmp_path / 'work')
     capfd.readouterr()
@@ -639,7 +641,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert_same_end(trained / 'epoch_2.pth', work / 'epoch_2.pth')
 
 
-def test_one_kept_checkpoint_is_kept_until_the_next_is_whole(
+def test_one_checkpoint_is_kept_until_the_next_is_complete(
     data, run, tmp_path
 ):
     config = write_config(

@@ -3,7 +3,7 @@
 
     python tools/dev/model_zoo.py
 
-A test fails when the page is older than the metafiles.
+A test fails if the page is older than the metafiles.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ HEAD = """\
 
 # Model zoo
 
-Every config, with what its model costs: all parameters, frozen ones included,
-and the multiply-adds of one image of the given size. *Trained here* is what
-[results.md](results.md) reports with its command and limits; *published* is
-what others reported, often for another schedule or other weights than the
-config's: see its first lines. No COCO, ImageNet or ADE20K was at hand, hence
-the many "not trained". A *gain* is over the same detector without the method.
+All configs with the cost of their models: all parameters, including frozen
+ones, and the multiply-adds of one image of the given size. *Trained here* are
+results of [results.md](results.md), which has the commands and limits;
+*published* are results of others, often for another schedule or other weights
+than those of the config, whose first lines have the details. Most configs are
+not trained because COCO, ImageNet and ADE20K were not available. A *gain* is
+the difference to the same detector without the method.
 
-FLOPs are those of mmdet's plain forward pass: up to 1,000 proposals an image
-through the box heads, masks for 100 of them in Mask R-CNN, but for all in
-Cascade Mask R-CNN. A cascade's prediction computes 100 masks, which takes
-about 1,430 G less than the table says.
+FLOPs are those of mmdet's plain forward pass: up to 1,000 proposals per image
+in the box heads, and masks for 100 of them in Mask R-CNN, but for all of them
+in Cascade Mask R-CNN. The prediction of a cascade computes 100 masks, which
+takes about 1,430 G less than the table shows.
 """
 TASKS = {
     'cascade-mask-rcnn': 'boxes, masks',
@@ -51,7 +52,7 @@ COLUMNS = (
 
 
 def render(root: Path = ROOT) -> str:
-    """The whole page: one table a metafile, in the index's order."""
+    """Returns the page: one table per metafile, in the order of the index."""
     index = yaml.safe_load((root / 'model-index.yml').read_text())
     return '\n'.join([HEAD, *(_family(root / f) for f in index['Import'])])
 
@@ -89,18 +90,18 @@ def _cells(model: dict) -> list[str]:
         TASKS.get(name.split('_')[0], 'classes'),
         f'{cost["Parameters"] / 1e6:.2f} M',
         flops,
-        _told(ours, 'Dataset') or 'not trained',
-        _told(others, 'Source') or '-',
+        _describe(ours, 'Dataset') or 'not trained',
+        _describe(others, 'Source') or '-',
     ]
 
 
-def _told(results: list[dict], key: str) -> str:
-    """``box AP 33.8, mask AP 31.9 (source)``."""
-    told: dict[str, list[str]] = {}
+def _describe(results: list[dict], key: str) -> str:
+    """Returns ``box AP 33.8, mask AP 31.9 (source)``."""
+    values: dict[str, list[str]] = {}
     for result in results:
         for metric, value in result['Metrics'].items():
-            told.setdefault(result[key], []).append(f'{metric} {value}')
-    return '; '.join(f'{", ".join(v)} ({k})' for k, v in told.items())
+            values.setdefault(result[key], []).append(f'{metric} {value}')
+    return '; '.join(f'{", ".join(v)} ({k})' for k, v in values.items())
 
 
 if __name__ == '__main__':

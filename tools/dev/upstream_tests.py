@@ -4,19 +4,19 @@
     python tools/dev/upstream_tests.py mmdet --source ~/mmdetection
     python tools/dev/upstream_tests.py mmcv tests/test_ops/test_nms.py
 
-Neither the wheels nor the source archives on PyPI carry these tests, so they
-come from a checkout: ``--source``, or a clone of the release that is
-installed. Many of them do nothing, or end at once, without a GPU. Here
-``torch.cuda.is_available()`` says yes and everything sent to a GPU stays on
-the CPU, so their bodies run; with ``--plain`` nothing is pretended.
+The packages on PyPI do not contain these tests, so they are taken from a
+checkout: ``--source``, or a clone of the installed release. Many of them do
+nothing without a GPU. Here ``torch.cuda.is_available()`` returns True and all
+tensors stay on the CPU, so the tests run; ``--plain`` turns this off.
 
-Prints a table and the failures. Run it with and without compiled ops, and
-compare: what fails with both has nothing to do with the ops.
+Prints a table and the failures. Run it with and without compiled ops and
+compare: a test that fails with both is not affected by the ops.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from xml.etree import ElementTree
 
-# By distribution name; whichever is installed.
+# By the name of the distribution; the installed one is used.
 REPOSITORIES = {
     'mmdet': {
         'onedl-mmdetection': (
@@ -50,7 +50,7 @@ FOLDERS = {
 
 
 def clone(package: str, folder: Path) -> Path:
-    """A checkout of the release that is installed."""
+    """Clones the release that is installed."""
     for name, url in REPOSITORIES[package].items():
         try:
             tag = f'v{version(name)}'
@@ -68,7 +68,7 @@ def clone(package: str, folder: Path) -> Path:
 
 
 def pretend_cuda() -> None:
-    """Lets code written for a GPU run on the CPU."""
+    """Makes code for a GPU run on the CPU."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -77,7 +77,7 @@ def pretend_cuda() -> None:
         return 'cpu' if named and str(value).startswith('cuda') else value
 
     class OnCPU(TorchFunctionMode):
-        """Sends to the CPU what is meant for a GPU."""
+        """Moves tensors to the CPU instead of a GPU."""
 
         def __torch_function__(  # noqa: ANN204
             self, func, types, args=(), kwargs=None
@@ -96,15 +96,13 @@ def pretend_cuda() -> None:
 
 
 def pytest_configure(config: object) -> None:
-    """This file is also the pytest plugin of the run it starts."""
-    import os
-
+    """Prepares the run: this file is also its pytest plugin."""
     import mmdet
     from mmdet.testing import _utils
 
     import mmext  # noqa: F401
 
-    # The tests look for configs beside the sources; wheels have them inside.
+    # The tests expect configs beside the sources; wheels contain them.
     configs = Path(mmdet.__file__).parent / '.mim' / 'configs'
     _utils._get_config_directory = lambda: str(configs)
     if not os.environ.get('UPSTREAM_TESTS_PLAIN'):
@@ -114,17 +112,15 @@ def pytest_configure(config: object) -> None:
 def run(
     source: Path, targets: list[str], timeout: int, plain: bool
 ) -> ElementTree.Element:
-    """Results of the tests as JUnit XML."""
-    import os
-
+    """Runs the tests and returns the results as JUnit XML."""
     report = source / 'upstream_tests.xml'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', Path(__file__).stem]
     command += ['-p', 'no:cacheprovider', '--rootdir', '.', '-c', os.devnull]
     command += [f'--timeout={timeout}', f'--junitxml={report}', '--tb=short']
     command += ['--continue-on-collection-errors']
     env = {**os.environ, 'UPSTREAM_TESTS_PLAIN': '1' if plain else ''}
-    # Its folder for the plugin, the source's for `from tests import ...`; the
-    # installed packages must come before the source's own.
+    # The plugin is in this file's folder, and tests import `tests`. The
+    # packages must be the installed ones and not those of the source.
     shadow = source / 'upstream_path'
     shadow.mkdir(exist_ok=True)
     link = shadow / 'tests'
@@ -142,12 +138,12 @@ def run(
 
 
 def table(results: ElementTree.Element) -> str:
-    """Counts a folder, then each failure with the last line of its reason."""
+    """Returns counts per folder, then each failure with its reason."""
     counts: dict[str, Counter] = {}
     failures = []
     for case in results.iter('testcase'):
-        # tests.test_models.test_x.test_y.TestZ; one that could not be
-        # imported has its module as name.
+        # tests.test_models.test_x.test_y.TestZ; a module that could not be
+        # imported has its name here.
         parts = f'{case.get("classname")}.{case.get("name")}'.strip('.')
         parts = parts.split('.')
         folder = '/'.join(parts[1 : 3 if 'test_models' in parts else 2])
@@ -191,9 +187,11 @@ def main() -> None:
         '--timeout', type=int, default=300, help='seconds a test may take'
     )
     parser.add_argument(
-        '--plain', action='store_true', help='do not pretend a GPU'
+        '--plain',
+        action='store_true',
+        help='do not pretend that there is a GPU',
     )
-    parser.add_argument('--out', type=Path, help='write the table here too')
+    parser.add_argument('--out', type=Path, help='also write the table here')
     args = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         source = args.source or clone(args.package, Path(folder) / 'source')
@@ -205,7 +203,7 @@ def main() -> None:
         if absent or not targets:
             sys.exit(
                 f'{source} has no {", ".join(absent) or "model or op tests"}.'
-                ' Source archives on PyPI come without; use a checkout.'
+                ' Source archives on PyPI have none; use a checkout.'
             )
         text = table(run(source, targets, args.timeout, args.plain))
     print(text)

@@ -15,6 +15,7 @@ from mmext.errors import UserError, did_you_mean
 from mmext.utils.exif import stored_size, turned_size
 from mmext.utils.files import write_json
 from mmext.utils.images import is_image
+from mmext.utils.text import sentences
 
 
 @dataclass
@@ -159,8 +160,10 @@ def write_coco_folder(
         if name not in seen:
             raise UserError(
                 f'no object of class {name!r} in {root}',
-                f'{did_you_mean(name, seen)} It has: '
-                f'{", ".join(sorted(seen)) or "no objects"}'.strip(),
+                sentences(
+                    did_you_mean(name, seen),
+                    f'It has: {", ".join(sorted(seen)) or "no objects"}',
+                ),
             )
     contents = {}
     for split, images in splits.items():

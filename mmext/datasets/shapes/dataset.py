@@ -17,6 +17,7 @@ from mmext.datasets.shapes.generate import (
     cached_shapes,
 )
 from mmext.errors import UserError, did_you_mean
+from mmext.utils.text import sentences
 
 
 @DATASETS.register_module()
@@ -60,7 +61,9 @@ class ShapesDataset(CocoDataset):
         if split not in SPLITS:
             raise UserError(
                 f'ShapesDataset has no split {split!r}',
-                f'Use one of {SPLITS}. {did_you_mean(split, SPLITS)}'.strip(),
+                sentences(
+                    f'Use one of {SPLITS}.', did_you_mean(split, SPLITS)
+                ),
             )
         root = cached_shapes(num_train, num_val, seed, tuple(size))
         ann_file = root / 'annotations' / f'instances_{split}.json'

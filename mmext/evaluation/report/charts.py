@@ -14,7 +14,7 @@ _WIDTH = 360
 _NAMES = 128  # width of the names of bars and whiskers
 
 
-@dataclass(frozen=True)
+@dataclass
 class Axis:
     """Maps the values ``low`` to ``high`` to the pixels ``start`` to ``stop``.
 
@@ -28,7 +28,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         if self.low == self.high:
-            object.__setattr__(self, 'high', self.low + 1)
+            self.high += 1
 
     def at(self, value: float) -> float:
         """Returns the pixel of a value."""

@@ -104,8 +104,11 @@ def plot_confusion(
     )
     image = folder / 'confusion.png'
     side = min(max(6, 0.35 * len(names)), 20)
-    axes = Figure(figsize=(side, side)).subplots()
-    hotcoco.plot.confusion_matrix(found, ax=axes, save_path=str(image))
+    figure = Figure(figsize=(side, side))
+    axes = figure.subplots()
+    hotcoco.plot.confusion_matrix(found, ax=axes)
+    axes.title.set_fontweight('normal')  # matplotlib warns of hotcoco's 500
+    figure.savefig(image, dpi=200, bbox_inches='tight')
     return [table, image]
 
 

@@ -1,4 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
+# ruff: noqa: F401
 """The functions of ``mmcv._ext``, built on torchvision's ops and PyTorch.
 
 Python imports this package under the name ``mmcv._ext``; do not import it as
@@ -9,6 +10,7 @@ exist, and most are never used.
 """
 
 from collections.abc import Callable
+from types import FunctionType
 
 from .bbox import bbox_overlaps
 from .border_align import border_align_backward, border_align_forward
@@ -47,46 +49,8 @@ from .sync_bn import (
     sync_bn_forward_var,
 )
 
-__all__ = [
-    'bbox_overlaps',
-    'border_align_backward',
-    'border_align_forward',
-    'box_iou_rotated',
-    'carafe_backward',
-    'carafe_forward',
-    'carafe_naive_backward',
-    'carafe_naive_forward',
-    'deform_conv_backward_input',
-    'deform_conv_backward_parameters',
-    'deform_conv_forward',
-    'deform_roi_pool_backward',
-    'deform_roi_pool_forward',
-    'get_compiler_version',
-    'get_compiling_cuda_version',
-    'masked_col2im_forward',
-    'masked_im2col_forward',
-    'modulated_deform_conv_backward',
-    'modulated_deform_conv_forward',
-    'ms_deform_attn_backward',
-    'ms_deform_attn_forward',
-    'nms',
-    'nms_match',
-    'nms_rotated',
-    'roi_align_backward',
-    'roi_align_forward',
-    'roi_pool_backward',
-    'roi_pool_forward',
-    'sigmoid_focal_loss_backward',
-    'sigmoid_focal_loss_forward',
-    'softmax_focal_loss_backward',
-    'softmax_focal_loss_forward',
-    'softnms',
-    'sync_bn_backward_data',
-    'sync_bn_backward_param',
-    'sync_bn_forward_mean',
-    'sync_bn_forward_output',
-    'sync_bn_forward_var',
-]
+#: The functions above.
+__all__ = [k for k, v in globals().items() if isinstance(v, FunctionType)]
 
 
 def __getattr__(name: str) -> Callable:

@@ -57,14 +57,12 @@ def deform_roi_pool_forward(
 
     Args:
         input: (N, C, H, W).
-        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
+        rois: (R, 5), as for RoIAlign.
         offset: (R, 2, pooled_height, pooled_width), x before y, in
             ``gamma`` box sizes; or empty.
         output: Takes the result, (R, C, pooled_height, pooled_width).
-        pooled_height: Rows of the result.
-        pooled_width: Columns of the result.
         spatial_scale: Map pixels per image pixel.
-        sampling_ratio: Samples along each side of a bin; 0 for one per pixel.
+        sampling_ratio: As for RoIAlign.
         gamma: Scale of the offsets.
     """
     n, c, h, w = input.shape

@@ -100,11 +100,9 @@ def roi_pool_forward(
 
     Args:
         input: (N, C, H, W).
-        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
+        rois: (R, 5), as for RoIAlign.
         output: Takes the result, (R, C, pooled_height, pooled_width).
         argmax: Takes the number of that pixel; -1 for an empty bin.
-        pooled_height: Rows of the result.
-        pooled_width: Columns of the result.
         spatial_scale: Map pixels per image pixel.
     """
     return _pool(input, rois, pooled_height, pooled_width, spatial_scale)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The first value that is not finite stops a run, or is skipped."""
+"""A step that is not finite stops the run or is skipped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def assert_equal(one: dict, other: dict) -> None:
 
 
 class Before(Hook):
-    """Keeps the weights that each step began with."""
+    """Keeps the weights before each step."""
 
     def __init__(self) -> None:
         self.seen: list[dict] = []
@@ -76,11 +76,11 @@ def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
     assert 'the loss of iteration 3 (epoch 1, process 0)' in told
     assert 'loss_cls = nan, loss_box = nan' in told
     assert 'acc' not in told
-    # It came in with the picture.
+    # The image itself is not finite.
     assert 'first in the forward pass: data_preprocessor (' in told
     assert 'images: 4 4.png; 5 5.png' in told
     assert 'learning rate: 0.01' in told
-    # The step was not taken; not even the norm's statistics have moved.
+    # The step was not taken, and the statistics of the norm are unchanged.
     assert len(before.seen) == 3
     assert_equal(weights(runner.model), before.seen[-1])
     assert all(v.isfinite().all() for v in weights(runner.model).values())
@@ -97,7 +97,7 @@ def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
 
 
 class TwoSteps(Toy):
-    """Two optimisers, each with a forward pass of its own."""
+    """Two optimizers with one forward pass each."""
 
     def train_step(self, data, optim_wrapper):
         data = self.data_preprocessor(data, True)
@@ -121,8 +121,7 @@ def two_optimizers(model: Toy, **more) -> OptimWrapperDict:
 
 
 @pytest.mark.parametrize('more', [{}, {'clip_grad': {'max_norm': 1}}])
-def test_several_optimizers_are_watched(tmp_path, more):
-    """Each has two optimisers' ends of it: the first must not step either."""
+def test_several_optimizers_are_checked(tmp_path, more):
     model, before = TwoSteps(), Before()
     runner = build_runner(
         tmp_path,
@@ -160,7 +159,7 @@ def test_several_optimizers_skip(tmp_path):
 
 
 class BadGradient(Toy):
-    """The loss is finite; the gradient of a root at zero is not."""
+    """A finite loss with an infinite gradient: a square root at zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,8 +192,8 @@ def test_weights_that_were_broken_before(tmp_path):
     assert 'first in the forward pass: head (Linear)' in str(caught.value)
 
 
-def test_a_constant_loss_counts_too(tmp_path):
-    """Its own gradient is finite; the run is worth nothing all the same."""
+def test_a_constant_infinite_loss_stops_the_run(tmp_path):
+    """Its gradient is finite."""
 
     class Constant(Toy):
         def forward(self, inputs, data_samples=None, mode='loss'):
@@ -207,10 +206,10 @@ def test_a_constant_loss_counts_too(tmp_path):
 
 
 def test_a_bad_step_can_be_skipped(tmp_path):
-    """The run then ends as if the step had never been asked for."""
+    """The run ends with the weights of a run without that step."""
 
     class Skip(OptimWrapper):
-        """Leaves out the third step, and what it did to the norms."""
+        """Skips the third step."""
 
         def step(self, **kwargs) -> None:
             if self.inner_count != 3:
@@ -248,7 +247,7 @@ def test_a_bad_step_can_be_skipped(tmp_path):
 
 
 def test_accumulated_gradients(tmp_path):
-    """The batch to blame is found among those of one step."""
+    """The message names the images of the batch that is not finite."""
     before = Before()
     runner = build_runner(
         tmp_path,
@@ -267,7 +266,7 @@ def test_accumulated_gradients(tmp_path):
 
 
 class Scaler:
-    """As much of GradScaler as AmpOptimWrapper uses; finds what it is told."""
+    """A stand-in for GradScaler that skips given steps."""
 
     def __init__(self, skips: list[int]) -> None:
         self.skips, self.count = skips, 0
@@ -296,10 +295,10 @@ def scaled(tmp_path: Path, skips, **more):
 def test_steps_that_a_scaler_skips_are_normal(tmp_path):
     scaled(tmp_path / 'a', [1, 2, 4]).train()
     assert not list(tmp_path.glob('*/nonfinite*'))
-    # A loss does not contain the scale: it is never normal.
+    # The loss is not scaled and must be finite.
     with pytest.raises(UserError, match='iteration 3.*\n.*loss_cls = nan'):
         scaled(tmp_path / 'b', [3], bad={5: math.nan}).train()
-    # Nor is a gradient that no scale makes finite.
+    # No scale makes the gradient finite.
     skips = list(range(1, 99))
     images = 2 * SCALER_SKIPS + 8
     with pytest.raises(UserError, match=f'iteration {SCALER_SKIPS + 1} '):
@@ -307,7 +306,7 @@ def test_steps_that_a_scaler_skips_are_normal(tmp_path):
 
 
 def test_a_real_scaler(tmp_path):
-    """PyTorch's own, on the CPU: gradients overflow until the scale fits."""
+    """Gradients overflow until PyTorch's GradScaler has found a scale."""
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), 1e-7)
     wrapper = OptimWrapper(optimizer)
@@ -329,7 +328,7 @@ def test_a_real_scaler(tmp_path):
 
 @MODELS.register_module()
 class NoisyToy(Toy):
-    """Draws random numbers, so that a replay has to draw them again."""
+    """Draws random numbers that a replay must draw again."""
 
     def __init__(self) -> None:
         super().__init__(noise=1.0)
@@ -360,8 +359,7 @@ def test_a_replay_draws_the_same(tmp_path, monkeypatch, capsys):
         load_step(tmp_path / 'a.pth')
 
 
-def test_the_guard_changes_nothing(tmp_path):
-    """Same numbers, bit for bit, with it and without."""
+def test_the_guard_does_not_change_the_weights(tmp_path):
     ends = []
     start = Toy(noise=0.5)
     for name in ('with', 'without'):
@@ -393,7 +391,7 @@ def test_terms():
 
 
 def test_all_processes_stop_together(tmp_path):
-    """Only one of them has the image; both name it."""
+    """Only one process loads the image, and both name it."""
     root = Path(__file__).resolve().parents[3]
     script = root / 'tests' / 'helpers' / 'toy_ranks.py'
     two = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
@@ -420,8 +418,8 @@ def test_all_processes_stop_together(tmp_path):
 
 
 @pytest.mark.parametrize('polygons', [True, False])
-def test_a_detector_s_batch_is_kept_and_read(tmp_path, polygons):
-    """Boxes, masks and all: read with ``weights_only``."""
+def test_a_batch_of_a_detector_is_saved_and_read(tmp_path, polygons):
+    """Boxes and masks are read with ``weights_only``."""
     base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
     cfg = Config.fromfile(
         write_config(tmp_path / 'tiny.py', make_coco(tmp_path / 'c'), 1, base)

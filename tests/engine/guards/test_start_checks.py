@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What is said before the first step."""
+"""The warnings before the first step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmext.engine.guards.start_checks import (
 
 @pytest.fixture
 def runner(tmp_path):
-    """After its training, of three epochs."""
+    """Builds a runner and trains three epochs."""
 
     def make(**more):
         built = build_runner(tmp_path / 'work', epochs=3, **more)
@@ -36,7 +36,7 @@ def runner(tmp_path):
     return make
 
 
-def test_the_rate_and_what_it_should_be():
+def test_the_learning_rate_for_another_batch_size():
     for base, says in ((16, 'lr 0.01 x 2 / 16 = 0.00125'), (2, None)):
         cfg = Config(
             {
@@ -55,7 +55,7 @@ def test_the_rate_and_what_it_should_be():
 
 
 class Norms(BaseModel):
-    """A backbone with a norm of a kind, evaluated or not, and two heads."""
+    """A backbone with a norm layer, and a head with batch norm."""
 
     def __init__(self, kind: type[nn.Module], norm_eval: bool) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def test_norms(kind, norm_eval, images, processes, says):
     ],
 )
 @pytest.mark.parametrize('hooks', [[], [{'type': 'EMAHook'}]])
-def test_the_size_of_a_checkpoint_is_foreseen(tmp_path, optimizer, hooks):
+def test_the_size_of_a_checkpoint_is_estimated(tmp_path, optimizer, hooks):
     model = Toy()
     model.wide = nn.Linear(300, 300)
     model.head.register_forward_hook(
@@ -121,7 +121,7 @@ def test_the_size_of_a_checkpoint_is_foreseen(tmp_path, optimizer, hooks):
     assert expected_bytes(runner) == pytest.approx(real, rel=0.1)
 
 
-def test_how_many_checkpoints_are_to_come(runner):
+def test_the_number_of_later_checkpoints(runner):
     hook = {'type': 'CheckpointHook', 'interval': 2}
     done = runner(default_hooks={'checkpoint': hook})
     assert checkpoints_to_come(done) == 1  # the last one counts as due
@@ -134,7 +134,7 @@ def test_how_many_checkpoints_are_to_come(runner):
     assert checkpoints_to_come(done) == 4
 
 
-def test_a_disk_that_will_be_full_is_announced(runner, monkeypatch, tmp_path):
+def test_a_disk_that_is_too_small(runner, monkeypatch, tmp_path):
     usage = namedtuple('usage', 'total used free')
     free = [10**9]
     monkeypatch.setattr(

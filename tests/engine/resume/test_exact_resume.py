@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""An interrupted run saves, and ends where the undisturbed one ends."""
+"""A resumed run ends with the state of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Kill(Hook):
 
 
 class KillInValidation(Kill):
-    """Sends it while epoch ``step`` is validated."""
+    """Sends a signal while epoch ``step`` is validated."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         pass
@@ -52,7 +52,7 @@ class KillInValidation(Kill):
 
 @METRICS.register_module(force=True)
 class Scores(BaseMetric):
-    """A score for each epoch, as it is written here."""
+    """Given scores for the epochs."""
 
     given = (0.1, 0.5, 0.3, 0.2, 0.1, 0.6)
 
@@ -111,10 +111,12 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('step', [1, 6, 9])
-def test_an_interrupted_run_ends_alike(whole, tmp_path, step, number):
+def test_an_interrupted_run_ends_with_the_same_state(
+    whole, tmp_path, step, number
+):
     before = signal.getsignal(signal.SIGINT)
     name = 'epoch_1.pth' if step == 6 else f'iter_{step}.pth'
-    # Of an earlier run in the same folder: not ours.
+    # A file of an earlier run in the same folder.
     (tmp_path / name).write_bytes(b'old')
     with pytest.raises(Interrupted, match=name):
         run(tmp_path, Kill(step, number))
@@ -127,7 +129,7 @@ def test_an_interrupted_run_ends_alike(whole, tmp_path, step, number):
 
 
 def test_with_a_worker(tmp_path):
-    """Which batch a worker has drawn for matters too."""
+    """The random numbers of a worker depend on its earlier batches."""
 
     def loader() -> dict:
         return {
@@ -147,15 +149,14 @@ def test_with_a_worker(tmp_path):
 
 
 class Noisy(Numbers):
-    """Augments at random."""
+    """Images with random augmentation."""
 
     def __getitem__(self, index: int) -> dict:
         item = super().__getitem__(index)
         return {**item, 'inputs': item['inputs'] + torch.rand(())}
 
 
-def test_an_interrupted_step_is_finished_first(tmp_path):
-    """Between two steps of the optimiser, never inside one."""
+def test_a_step_of_the_optimizer_is_finished_first(tmp_path):
     optim = {**ADAM, 'accumulative_counts': 3}
     run(tmp_path / 'whole', optim_wrapper=optim)
     with pytest.raises(Interrupted, match=r'iter_9\.pth'):
@@ -173,7 +174,7 @@ def test_interrupted_while_it_validates(tmp_path):
     run(cut, resume=True, **validated())
     name = 'epoch_3.pth'
     assert_same_end(tmp_path / 'whole' / name, cut / name)
-    # Where nothing was saved of that epoch, its validation is finished.
+    # If the epoch has no checkpoint, its validation is finished first.
     rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
     sparse = tmp_path / 'sparse'
     with pytest.raises(Interrupted, match=r'iter_12\.pth'):
@@ -186,14 +187,14 @@ def test_a_second_signal_stops_at_once(monkeypatch):
     hook = InterruptHook()
     hook._rank, hook._logger = 1, None
     hook._ask(signal.SIGINT, None)
-    hook._ask(signal.SIGINT, None)  # torchrun's repetition
+    hook._ask(signal.SIGINT, None)  # torchrun repeats it
     monkeypatch.setattr('mmext.engine.resume.interrupt.REPEATED', -1)
     with pytest.raises(KeyboardInterrupt):
         hook._ask(signal.SIGINT, None)
 
 
 def test_a_checkpoint_every_few_iterations(tmp_path):
-    """The one after an epoch's last batch is of that epoch, too."""
+    """A checkpoint after the last batch of an epoch belongs to that epoch."""
     often = {'type': 'CheckpointHook', 'by_epoch': False, 'interval': 3}
     more = {'default_hooks': {'checkpoint': often}, **validated()}
     whole = run(tmp_path / 'whole', **more)
@@ -209,7 +210,7 @@ def test_a_checkpoint_every_few_iterations(tmp_path):
 
 
 def test_gradients_of_a_step_that_is_not_due_are_kept(tmp_path):
-    """Six batches an epoch, four a step: half a step at its end."""
+    """An epoch has six batches, a step four: the epoch ends within a step."""
     optim = {**ADAM, 'accumulative_counts': 4}
     run(tmp_path / 'whole', optim_wrapper=optim)
     cut = tmp_path / 'cut'
@@ -223,11 +224,11 @@ def test_gradients_of_a_step_that_is_not_due_are_kept(tmp_path):
 
 
 class KilledError(Exception):
-    """Ends a training where SIGKILL would."""
+    """Ends a training like SIGKILL."""
 
 
 class Break(Kill):
-    """Ends the process, as far as one that goes on can tell."""
+    """Ends the training like a process that is killed."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.step:
@@ -235,7 +236,7 @@ class Break(Kill):
 
 
 def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
-    """Its seed is drawn; resumed, it is that of the checkpoint."""
+    """The resumed run uses the seed of the checkpoint."""
 
     class Noted(Numbers):
         seen: list[int] = []
@@ -282,11 +283,11 @@ def test_a_runner_that_was_stopped_trains_again(tmp_path):
     try:
         runner.train()
     except Interrupted:  # would end pytest
-        pytest.fail('stopped again, though nobody asked')
+        pytest.fail('stopped again without a signal')
     assert runner.epoch == 2
 
 
-def test_another_batch_size_begins_the_epoch_anew(tmp_path):
+def test_another_batch_size_starts_the_epoch_again(tmp_path):
     with pytest.raises(Interrupted):
         run(tmp_path, Kill(8))
     runner = run(tmp_path, resume=True, batch_size=4)
@@ -297,8 +298,8 @@ def early(patience: int = 2) -> EarlyStoppingHook:
     return EarlyStoppingHook('mAP', patience=patience, min_delta=0.01)
 
 
-def test_early_stopping_counts_on(tmp_path):
-    """0.1, 0.5, 0.3, 0.2: two epochs without a better one end it."""
+def test_early_stopping_keeps_its_count(tmp_path):
+    """Scores 0.1, 0.5, 0.3, 0.2: two epochs without a better one."""
     whole = run(tmp_path / 'whole', early(), epochs=6, **validated())
     assert whole.epoch == 4
     cut = tmp_path / 'cut'
@@ -309,7 +310,7 @@ def test_early_stopping_counts_on(tmp_path):
     assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
     name = 'epoch_4.pth'
     assert_same_end(tmp_path / 'whole' / name, cut / name)
-    # Again from the epoch before: its validation is done again, once.
+    # From the epoch before, the validation is repeated once.
     for file in (*cut.glob('iter_*.pth'), cut / name):
         file.unlink()
     resumed = early()
@@ -318,7 +319,7 @@ def test_early_stopping_counts_on(tmp_path):
 
 
 def test_an_epoch_is_validated_and_counted_once(tmp_path):
-    """Interrupted in a validation whose epoch has no checkpoint."""
+    """The run is stopped in the validation of an epoch without checkpoint."""
     rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
     cut = tmp_path / 'cut'
     with pytest.raises(Interrupted, match='iter_12'):
@@ -340,12 +341,12 @@ def test_an_epoch_is_validated_and_counted_once(tmp_path):
 
 
 def aps(runner) -> list[float]:
-    """What the run knows of its validations, those before it included."""
+    """Returns the scores of all validations, also those before resuming."""
     return [*runner.message_hub.get_scalar('val/mAP').data[0]]
 
 
 def test_a_best_checkpoint_is_not_validated_again(tmp_path):
-    """CheckpointHook writes it once more, with all that came of it."""
+    """CheckpointHook writes it again after the validation."""
     best = {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'mAP'}}
     plateau = [
         {

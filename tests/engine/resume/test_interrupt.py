@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Two processes that are asked to stop, alone or both, stop as one."""
+"""Signals to one or both processes stop both at the same step."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Signals(Hook):
 
 
 def train(folder: Path, *steps: tuple, **more) -> list[tuple[str, int]]:
-    """How each rank ends: the checkpoint it was told of, its iteration.
+    """Returns the saved checkpoint and the last iteration of each rank.
 
     Args:
-        folder: Of the run.
-        steps: Arguments of each rank's :class:`Signals`. Default: none.
-        more: To the runner.
+        folder: The work dir.
+        steps: Arguments of :class:`Signals` for each rank. Default: none.
+        more: Arguments of the runner.
     """
     folder.mkdir(exist_ok=True)
     seen: list[int] = []
@@ -66,20 +66,22 @@ def train(folder: Path, *steps: tuple, **more) -> list[tuple[str, int]]:
 
     def work(rank: int) -> tuple[str, int]:
         hooks = [Count(), *([Signals(*steps[rank])] if steps else [])]
-        told = ''
+        saved = ''
         try:
             run(folder, *hooks, launcher='pytorch', images=24, **more)
         except Interrupted as stop:
-            told = Path(str(stop)).name
-        return told, seen[-1] if seen else 0
+            saved = Path(str(stop)).name
+        return saved, seen[-1] if seen else 0
 
     return in_two_processes(folder, work)
 
 
 @ranks
 def test_agreement(tmp_path):
-    """Process 1 wants it from its third question on; the answer is due to
-    both at the next one."""
+    """Process 1 says yes from its third question on.
+
+    Both processes get the answer at the next question.
+    """
 
     def ask(rank: int) -> list[bool]:
         dist.init_process_group('gloo')
@@ -93,7 +95,7 @@ def test_agreement(tmp_path):
     assert in_two_processes(tmp_path, ask) == [[*late, True, False]] * 2
 
 
-def test_one_process_answers_itself():
+def test_agreement_of_one_process():
     agreement = Agreement()
     assert agreement.any(True) and not agreement.any(False)
 
@@ -112,12 +114,12 @@ NEVER = (None,)
 @pytest.mark.parametrize(
     ('steps', 'name'),
     [
-        # Asked at a step, all stop after the next.
+        # After a signal in a step, all stop after the next step.
         (((8,), NEVER), 'iter_9.pth'),
         ((NEVER, (8,)), 'iter_9.pth'),
         (((8,), (9,)), 'iter_9.pth'),
         (((10,), (8,)), 'iter_9.pth'),
-        # The next would be the last of the epoch.
+        # The next step would be the last of the epoch.
         ((NEVER, (11,)), 'epoch_2.pth'),
         ((NEVER, (12,)), 'epoch_2.pth'),
     ],
@@ -148,7 +150,7 @@ def test_a_checkpoint_within_an_epoch_knows_all_processes(tmp_path):
     train(cut, resume=True, default_hooks=often)
     name = 'iter_18.pth'
     assert_same_end(whole / name, cut / name)
-    # One that nobody was asked to stop at.
+    # A checkpoint that was written without a signal.
     killed = tmp_path / 'killed'
     killed.mkdir()
     (whole / 'iter_8.pth').rename(killed / 'iter_8.pth')
@@ -157,14 +159,14 @@ def test_a_checkpoint_within_an_epoch_knows_all_processes(tmp_path):
 
 
 def group_signal(number: int) -> None:
-    """To this process and its children, from outside, as a cluster does."""
+    """Sends a signal to this process and its children, as a cluster does."""
     ids = [child.pid for child in multiprocessing.active_children()]
     command = ['kill', f'-{number}', *map(str, (*ids, os.getpid()))]
     subprocess.run(['sh', '-c', ' '.join(command)], check=True)
 
 
 class GroupSignal(Hook):
-    """Sends it in the second epoch, in a step or in the validation."""
+    """Sends the signal in a step or in the validation of epoch 2."""
 
     def __init__(self, number: int, place: str) -> None:
         self.number, self.place = number, place
@@ -181,15 +183,15 @@ class GroupSignal(Hook):
         workers = multiprocessing.active_children()
         assert workers
         group_signal(self.number)
-        workers[0].join(0.3)  # until the loader knows, where it dies of it
+        workers[0].join(0.3)  # enough time for the worker to die
         assert workers[0].is_alive()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('place', ['training', 'validation'])
-def test_a_signal_to_all_spares_the_workers(tmp_path, number, place):
+def test_workers_ignore_a_signal_to_all_processes(tmp_path, number, place):
     settings = validated()
-    # The workers have more to load when the signal comes.
+    # The workers still have batches to load when the signal comes.
     rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
     settings['val_dataloader'] |= {
         'batch_size': 1,
@@ -215,7 +217,7 @@ def test_a_signal_to_all_spares_the_workers(tmp_path, number, place):
 
 
 def test_the_loader_still_ends_its_workers():
-    """As it does where an iterator is left with batches to come."""
+    """A loader ends them if its iterator is not used up."""
     loader = DataLoader(Numbers(8), num_workers=1, collate_fn=list)
     shield_workers(loader)
     batches = iter(loader)
@@ -231,8 +233,8 @@ def test_the_loader_still_ends_its_workers():
 
 @ranks
 @pytest.mark.parametrize('batch', [0, 2])
-def test_validating_unequal_shares(whole, tmp_path, batch):
-    """Five images: rank 0 validates three, and rank 1 two of them."""
+def test_unequal_numbers_of_validation_images(whole, tmp_path, batch):
+    """Rank 0 validates three images, rank 1 two."""
     unequal = validated()
     unequal['val_dataloader'] |= {
         'batch_size': 1,
@@ -245,7 +247,7 @@ def test_validating_unequal_shares(whole, tmp_path, batch):
     }
     cut = tmp_path / 'cut'
     steps, name = (NEVER, (12, 0)), 'epoch_2.pth'
-    if batch:  # nobody asks after a batch that only one has
+    if batch:  # no agreement after a batch that only one process has
         steps, name = ((12, 2), NEVER), 'iter_12.pth'
     assert train(cut, *steps, **unequal) == [(name, 12)] * 2
     train(cut, resume=True, **unequal)
@@ -253,7 +255,7 @@ def test_validating_unequal_shares(whole, tmp_path, batch):
 
 
 def launch(folder: Path, *options: str, **stops: int) -> tuple[int, str]:
-    """tools/dist_train.sh with two processes in a session of their own."""
+    """Runs tools/dist_train.sh with two processes in a new session."""
     hooks = [{'type': 'Stops', **stops}] if stops else []
     imports = {'imports': ['mmext', 'rank_states']}
     config = write_config(
@@ -285,22 +287,22 @@ def launch(folder: Path, *options: str, **stops: int) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_launcher_or_one_of_its_processes_is_stopped(tmp_path):
-    """torchrun hands a signal to each process with its loaders' workers."""
+    """torchrun forwards the signal to the processes and their workers."""
     make_coco(tmp_path / 'coco', train=8)
     status, printed = launch(tmp_path, '--work-dir', 'whole')
     assert status == 0, printed[-3000:]
-    # Four steps an epoch and process: before the second of the second epoch.
+    # Each process has four steps in an epoch: in the second epoch.
     cut = ('--work-dir', 'cut')
     status, printed = launch(tmp_path, *cut, before=5)
     assert status == 128 + signal.SIGTERM, printed[-3000:]
-    (told,) = re.findall(r'error.*?: interrupted .*\n.*\n', printed)
-    saved = re.search(r'--resume continues from (\S+\.pth)', told)[1]
-    # The other process may be a step behind when the signal comes.
-    assert Path(saved).name in [f'iter_{n}.pth' for n in (6, 7)], told
+    (message,) = re.findall(r'error.*?: interrupted .*\n.*\n', printed)
+    saved = re.search(r'--resume continues from (\S+\.pth)', message)[1]
+    # The other process may be one step behind when the signal comes.
+    assert Path(saved).name in [f'iter_{n}.pth' for n in (6, 7)], message
     assert defect(tmp_path / saved) is None
     assert not list((tmp_path / 'cut').glob('*.tmp'))
     assert 'Traceback' not in printed, printed[-3000:]
-    assert printed.endswith(told)
+    assert printed.endswith(message)
 
     status, printed = launch(tmp_path, *cut, '--resume', validating=2)
     assert status == 2, printed[-3000:]

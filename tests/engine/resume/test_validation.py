@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A run killed before it validated an epoch validates it when resumed."""
+"""A resumed run validates the epoch that was not validated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(config: Path, work: Path, *options: str) -> None:
 
 
 def validations(work: Path) -> dict[int, float]:
-    """AP by epoch, of all runs in a work dir."""
+    """Returns epoch -> AP of all runs in a work dir."""
     found = {}
     for file in work.glob('*/vis_data/scalars.json'):
         for line in file.read_text().splitlines():
@@ -38,12 +38,12 @@ def validations(work: Path) -> dict[int, float]:
 
 
 class KilledError(BaseException):
-    """Ends a training where SIGKILL would."""
+    """Ends a training like SIGKILL."""
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory) -> Path:
-    """Two epochs, one of them better: losing that one would show."""
+    """Two epochs with different AP."""
     folder = tmp_path_factory.mktemp('resume')
     data = make_coco(folder / 'coco')
     config = write_config(folder / 'tiny.py', data, epochs=2, more=MORE)
@@ -53,7 +53,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize('epoch', [1, 2])
 def test_no_validation_is_lost(whole, tmp_path, monkeypatch, epoch):
-    """Killed when an epoch's checkpoint was there and its AP was not."""
+    """The run is killed between the checkpoint and the validation."""
     validate = ValLoop.run
 
     def die(self) -> dict:
@@ -75,7 +75,7 @@ def test_no_validation_is_lost(whole, tmp_path, monkeypatch, epoch):
     best = f'best_coco_bbox_mAP_epoch_{max(want, key=want.get)}.pth'
     assert best in kept
     assert {p.name for p in (tmp_path / 'work').glob('*.pth')} == kept
-    # What follows a new best is saved too, as MMEngine does without a kill.
+    # The checkpoint that is written again after a new best has its state.
     for name in kept:
         assert_same_end(whole / 'whole' / name, tmp_path / 'work' / name)
 
