@@ -33,6 +33,7 @@ from mmext.engine.memory_format import set_memory_format
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
+from mmext.utils.devices import require_device
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
 from mmext.utils.text import count
@@ -112,15 +113,7 @@ def load_detector(
         UserError: The device does not exist, the config is not a detector, or
             the checkpoint does not fit.
     """
-    try:
-        torch.zeros(1, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise UserError(
-            f'device {device!r} is not available: '
-            f'{str(error).splitlines()[0]}',
-            f'{torch.cuda.device_count()} GPUs are visible; --device cpu '
-            'works everywhere.',
-        ) from error
+    require_device(device)
     scope = cfg.get('default_scope', 'mmdet')
     if scope != 'mmdet' or 'test_dataloader' not in cfg:
         raise UserError(

@@ -479,23 +479,29 @@ def test_stiffness_tool(tmp_path, run_tool, setting):
     assert float(first[1]['step_mean']) > 0
 
 
-def test_stiffness_tool_reports_mistakes(tmp_path, run_tool, setting):
-    plain, stepnet, folder = setting
-    for args, message in [
-        ((plain, 'none', '--images', tmp_path / 'no'), 'does not exist'),
-        ((plain, '--images', folder), '1 configs and 0 checkpoints'),
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ('{plain} none --images no', 'image no does not exist'),
+        ('{plain} --images {folder}', '1 configs and 0 checkpoints'),
+        ('{plain} none --images {folder} --names a b', '1 configs and 2 --n'),
         (
-            (plain, 'none', '--images', folder, '--device', 'cuda'),
-            'not available',
+            '{plain} none --images {folder} --device cuda:99',
+            "device 'cuda:99' is not available",
         ),
-        ((plain, tmp_path / 'a.pth', '--images', folder), 'does not exist'),
-    ]:
-        if 'cuda' in args and torch.cuda.is_available():
-            continue
-        with pytest.raises((SystemExit, UserError)) as error:
-            run_tool('stiffness', *args, '--out-dir', tmp_path / 'out')
-        assert isinstance(error.value, UserError) or error.value.code == 2
-        assert not (tmp_path / 'out').exists(), message
+        ('{plain} a.pth --images {folder}', 'checkpoint a.pth does not exist'),
+    ],
+)
+def test_stiffness_tool_reports_mistakes(
+    tmp_path, run_tool, setting, capsys, args, message
+):
+    plain, _, folder = setting
+    args = args.format(plain=plain, folder=folder).split()
+    with pytest.raises(SystemExit) as end:
+        run_tool('stiffness', *args, '--out-dir', tmp_path / 'out')
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
 
 
 def test_ticket_tool_writes_a_config_that_builds(tmp_path, run_tool, setting):

@@ -54,6 +54,7 @@ def test_options_of_docs_training(data, tmp_path):
 )
 def test_configs_of_other_loggers(data, tmp_path, name, files, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')
+    monkeypatch.chdir(tmp_path)  # wandb saves the Python files of this folder
     base = Path(__file__).resolve().parents[2] / 'configs' / '_base_'
     runtime = base / 'runtime' / f'{name}.py'
     leaf = tmp_path / 'leaf.py'
