@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from mmext.errors import command, did_you_mean, nearest
+from mmext.errors import (
+    MissingPackagesError,
+    UserError,
+    command,
+    did_you_mean,
+    nearest,
+)
 
 ARCHS = ('s1', 's2', 's3', 's4', 's050', 's100', 's150')
 
@@ -47,3 +55,38 @@ def test_a_path_without_permission_is_one_message(capsys, monkeypatch):
     monkeypatch.setenv('MMEXT_DEBUG', '1')
     with pytest.raises(PermissionError):
         main()
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'message'),
+    [
+        (UserError('a is wrong', 'Use b.'), 2, 'error: a is wrong\n  -> Use'),
+        (KeyboardInterrupt(), 130, 'error: interrupted (Ctrl-C)'),
+    ],
+)
+def test_an_error_of_the_user_is_one_message(capsys, error, status, message):
+    @command
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == status
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['sklearn', 'mmdet.no_such_module'])
+def test_other_missing_modules_keep_their_traceback(name):
+    @command
+    def main() -> None:
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    with pytest.raises(ModuleNotFoundError):
+        main()
+
+
+def test_errors_can_be_pickled():
+    error = pickle.loads(pickle.dumps(UserError('a is wrong', 'Use b.')))
+    assert (error.problem, error.fix) == ('a is wrong', 'Use b.')
+    missing = pickle.loads(pickle.dumps(MissingPackagesError()))
+    assert isinstance(missing, ImportError)

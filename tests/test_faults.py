@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""benchmarks/faults.py judges rightly, and its table is where it is read."""
+"""benchmarks/faults.py compares trainings correctly and fills its page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def faults() -> ModuleType:
 
 
 def run(folder: Path, weight: float, loss: float, best: int = 1) -> Path:
-    """A finished training's files."""
+    """Writes the files of a finished training."""
     log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
     log.parent.mkdir(parents=True)
     lines = [
@@ -46,15 +46,17 @@ def run(folder: Path, weight: float, loss: float, best: int = 1) -> Path:
     return folder
 
 
-def test_only_the_same_end_is_equal(faults, tmp_path):
-    whole = run(tmp_path / 'a', 0.5, 2.0)
-    assert faults.same_end(whole, run(tmp_path / 'b', 0.5, 2.0))
+def test_any_difference_is_found(faults, tmp_path):
+    reference = run(tmp_path / 'a', 0.5, 2.0)
+    assert faults.same_end(reference, run(tmp_path / 'b', 0.5, 2.0))
     nearly = 0.5 + 2**-24
-    assert not faults.same_end(whole, run(tmp_path / 'c', nearly, 2.0))
-    assert not faults.same_end(whole, run(tmp_path / 'd', 0.5, 2.1))
-    assert not faults.same_end(whole, run(tmp_path / 'e', 0.5, 2.0, best=2))
-    (whole / 'epoch_4.pth.tmp').touch()
-    assert not faults.same_end(tmp_path / 'b', whole)
+    assert not faults.same_end(reference, run(tmp_path / 'c', nearly, 2.0))
+    assert not faults.same_end(reference, run(tmp_path / 'd', 0.5, 2.1))
+    assert not faults.same_end(
+        reference, run(tmp_path / 'e', 0.5, 2.0, best=2)
+    )
+    (reference / 'epoch_4.pth.tmp').touch()
+    assert not faults.same_end(tmp_path / 'b', reference)
 
 
 def test_the_table_counts(faults):

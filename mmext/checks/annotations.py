@@ -10,148 +10,115 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from mmext.checks.classes import check_classes
+from mmext.checks.classes import check_classes, of_classes
 from mmext.checks.findings import ERROR, NOTE, Finding, Split
 from mmext.checks.masks import check_masks
-from mmext.datasets.coco import SECTIONS
+from mmext.datasets.coco import REFERENCES, SECTIONS
 
 TOLERANCE = 1.0  # pixels: converters round differently
 # Fraction of boxes beyond their image from which x1, y1, x2, y2 is likely.
 SUSPICIOUS = 0.2
 
 
-class Entries:
-    """The numbers of an annotation file as arrays of one row an annotation.
-
-    Args:
-        content: A parsed file, see :func:`~mmext.datasets.coco.read_coco`.
-    """
+class Boxes:
+    """The boxes of an annotation file as arrays of one row an annotation."""
 
     def __init__(self, content: dict[str, Any]) -> None:
-        self.content = content
-        self.images: list[dict] = content['images']
         self.annotations: list[dict] = content['annotations']
+        # The last of a repeated id counts, as in pycocotools.
+        images = {image['id']: image for image in content['images']}
+        unlisted = {'width': np.nan, 'height': np.nan}
+        mine = [images.get(a['image_id'], unlisted) for a in self.annotations]
+        sizes = np.array([(i['width'], i['height']) for i in mine], np.float64)
+        boxes = np.array([a['bbox'] for a in self.annotations], np.float64)
+        #: (N, 2): width and height of the image, NaN if it is not listed.
+        self.sizes = sizes.reshape(-1, 2)
+        #: (N, 4): x, y, width and height in pixels.
+        self.boxes = boxes.reshape(-1, 4)
 
-    @cached_property
-    def by_id(self) -> dict[int, dict]:
-        """Image entries by id; the last of a repeated id, as pycocotools."""
-        return {image['id']: image for image in self.images}
+        start, sides = self.boxes[:, :2], self.boxes[:, 2:]
+        end, limit = start + sides, self.sizes + TOLERANCE
+        visible = np.minimum(end, self.sizes) - np.maximum(start, 0)
+        before, beyond = (start < -TOLERANCE).any(1), (end > limit).any(1)
+        #: (N,): with a side below 1 pixel; mmdet drops these.
+        self.degenerate = (sides < 1).any(1)
+        #: (N,): with no part inside the image; mmdet drops these.
+        self.outside = (visible <= 0).any(1) & ~self.degenerate
+        #: (N,): with no area inside the image.
+        self.unusable = self.degenerate | self.outside
+        #: (N,): with a part outside the image.
+        self.over_edge = (before | beyond) & ~self.unusable
 
-    @cached_property
-    def boxes(self) -> np.ndarray:
-        """(N, 4): x, y, width and height in pixels."""
-        boxes = [a['bbox'] for a in self.annotations]
-        return np.array(boxes, np.float64).reshape(-1, 4)
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """(N, 2): width and height of each image, NaN if it is not listed."""
-        unknown = {'width': np.nan, 'height': np.nan}
-        images = [
-            self.by_id.get(a['image_id'], unknown) for a in self.annotations
-        ]
-        sizes = [(image['width'], image['height']) for image in images]
-        return np.array(sizes, np.float64).reshape(-1, 2)
-
-    @cached_property
-    def degenerate(self) -> np.ndarray:
-        """(N,): with a side below 1 pixel; mmdet drops these."""
-        return (self.boxes[:, 2:] < 1).any(1)
-
-    @cached_property
-    def outside(self) -> np.ndarray:
-        """(N,): with no part inside the image; mmdet drops these."""
-        low = np.maximum(self.boxes[:, :2], 0)
-        high = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes)
-        return (high - low <= 0).any(1) & ~self.degenerate
-
-    @cached_property
-    def over_edge(self) -> np.ndarray:
-        """(N,): with a part outside the image."""
-        far = self.boxes[:, :2] + self.boxes[:, 2:] > self.sizes + TOLERANCE
-        near = self.boxes[:, :2] < -TOLERANCE
-        return (far | near).any(1) & ~self.outside & ~self.degenerate
-
-    @cached_property
-    def as_corners(self) -> bool:
-        """Whether the boxes are most likely x1, y1, x2, y2.
-
-        Almost all are inside their images if they are, and many reach beyond
-        if they are x, y, width, height.
-        """
-        known = ~np.isnan(self.sizes[:, 0])
-        boxes, sizes = self.boxes[known], self.sizes[known]
-        if not len(boxes):
-            return False
-        beyond = (boxes[:, :2] + boxes[:, 2:] > sizes + TOLERANCE).any(1)
-        fits = (
-            (boxes[:, 2:] > boxes[:, :2]).all(1)
-            & (boxes[:, :2] >= -TOLERANCE).all(1)
-            & (boxes[:, 2:] <= sizes + TOLERANCE).all(1)
+        #: (N,): whose image is listed.
+        self.known = ~np.isnan(self.sizes[:, 0])
+        fits = ~before & (sides > start).all(1) & (sides <= limit).all(1)
+        #: Whether the boxes are most likely x1, y1, x2, y2: almost all are
+        #: inside their images if they are, and many reach beyond if not.
+        self.as_corners = bool(
+            self.known.any()
+            and fits[self.known].mean() > 0.99
+            and beyond[self.known].mean() >= SUSPICIOUS
         )
-        return bool(fits.mean() > 0.99 and beyond.mean() >= SUSPICIOUS)
+        #: Whether the boxes are fractions of the image's sides, as YOLO's.
+        self.as_fractions = bool(
+            (self.boxes <= 1).all() and (self.sizes[self.known] > 1).any()
+        )
 
-    @cached_property
-    def as_fractions(self) -> bool:
-        """Whether the boxes are fractions of the image's sides, as YOLO's."""
-        known = self.sizes[~np.isnan(self.sizes[:, 0])]
-        return bool((self.boxes <= 1).all() and (known > 1).any())
+    def example(self, i: int) -> str:
+        """Returns the id and the box of annotation ``i``, for a message."""
+        box = ', '.join(f'{v:g}' for v in self.boxes[i])
+        text = f'annotation {self.annotations[i]["id"]}, [{box}]'
+        if not self.known[i]:
+            return text
+        width, height = self.sizes[i]
+        return f'{text} in {width:g} x {height:g}'
 
 
 def check_annotations(content: dict[str, Any], split: Split) -> list[Finding]:
-    """Makes all checks of an annotation file that need no images.
-
-    Args:
-        content: A parsed file, see :func:`~mmext.datasets.coco.read_coco`.
-        split: The split.
-    """
-    entries = Entries(content)
+    """Makes all checks of an annotation file that need no images."""
     found = [
         *check_classes(content, split),
-        *_check_ids(entries, split),
+        *_check_ids(content, split),
         *check_files(content, split),
     ]
     if content['annotations']:
-        found += _check_boxes(entries, split)
-        found += _check_areas(entries, split)
-        found += _check_crowds(entries, split)
+        found += _check_boxes(Boxes(content), split)
+        found += _check_areas(content['annotations'], split)
+        found += _check_crowds(content, split)
         if split.masks:
             found += check_masks(content, split)
-    found += _check_empty(entries, split)
-    return found
+    return [*found, *_check_empty(content, split)]
 
 
-def _check_ids(entries: Entries, split: Split) -> Iterator[Finding]:
-    for key in SECTIONS:
-        counts = Counter(entry['id'] for entry in entries.content[key])
+def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
+    known = {}
+    for section in SECTIONS:
+        counts = Counter(entry['id'] for entry in content[section])
+        known[section] = counts.keys()
         twice = [i for i, n in counts.items() if n > 1]
         if twice:
-            first = [e for e in entries.content[key] if e['id'] == twice[0]]
-            equal = key == 'images' and all(e == first[0] for e in first)
+            first, *others = (e for e in content[section] if e['id'] == twice[0])
+            equal = section == 'images' and all(e == first for e in others)
             yield split.error(
                 'ids',
                 f'{len(twice)} of {len(counts)} ids occur more than once in '
-                f'{key}; the first is {twice[0]}, {counts[twice[0]]} times',
+                f'{section}; the first is {twice[0]}, {counts[twice[0]]} times',
                 'Give each entry an id of its own.',
                 count=len(twice),
-                fixable=key == 'annotations' or equal,
+                fixable=section == 'annotations' or equal,
             )
-    for key, section in (
-        ('image_id', 'images'),
-        ('category_id', 'categories'),
-    ):
-        known = {entry['id'] for entry in entries.content[section]}
-        orphans = [a for a in entries.annotations if a[key] not in known]
+    annotations = content['annotations']
+    for key, section in REFERENCES.items():
+        orphans = [a for a in annotations if a[key] not in known[section]]
         if orphans:
             yield split.error(
                 'unknown ids',
-                f'{len(orphans)} of {len(entries.annotations)} annotations '
-                f'have an unknown {key}: annotation {orphans[0]["id"]} has '
+                f'{len(orphans)} of {len(annotations)} annotations have an '
+                f'unknown {key}: annotation {orphans[0]["id"]} has '
                 f'{orphans[0][key]}, which "{section}" does not list',
                 'mmdet leaves these out without a message. Add the '
                 f'{section}, or remove the annotations.',
@@ -199,46 +166,48 @@ def check_files(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         )
 
 
-def _check_boxes(entries: Entries, split: Split) -> Iterator[Finding]:
-    if entries.as_corners:
-        first = int(np.argmax(entries.over_edge | entries.outside))
+def _check_boxes(boxes: Boxes, split: Split) -> Iterator[Finding]:
+    total = len(boxes.boxes)
+    beyond = boxes.over_edge | boxes.outside
+    if boxes.as_corners:
         yield split.error(
             'boxes as corners',
             'bbox seems to be [x1, y1, x2, y2]: read in that order, boxes '
             "are inside their images; in COCO's order [x, y, width, height], "
-            f'{(entries.over_edge | entries.outside).sum()} of '
-            f'{len(entries.boxes)} reach beyond ({_example(entries, first)})',
+            f'{beyond.sum()} of {total} reach beyond '
+            f'({boxes.example(beyond.argmax())})',
             'Write [x1, y1, x2 - x1, y2 - y1].',
-            count=len(entries.boxes),
+            count=total,
             fixable=True,
         )
         return
-    if entries.as_fractions:
+    if boxes.as_fractions:
         yield split.error(
             'boxes as fractions',
             'all numbers of all boxes are at most 1 '
-            f'({_example(entries, 0)}): fractions of the image, not pixels',
+            f'({boxes.example(0)}): fractions of the image, not pixels',
             'Write [x, y, width, height] in pixels. '
             'tools/dataset_converters/yolo2coco.py converts YOLO labels.',
-            count=len(entries.boxes),
+            count=total,
         )
         return
-    for mask, check, text, remedy in (
+    redraw = 'Remove them or draw them again.'
+    for check, mask, text, remedy in (
         (
-            entries.degenerate,
             'boxes degenerate',
+            boxes.degenerate,
             'have a side below 1 pixel; mmdet drops them',
-            'Remove them or draw them again.',
+            redraw,
         ),
         (
-            entries.outside,
             'boxes outside',
+            boxes.outside,
             'are outside their image; mmdet drops them',
-            'Remove them or draw them again.',
+            redraw,
         ),
         (
-            entries.over_edge,
             'boxes over the edge',
+            boxes.over_edge,
             'reach beyond their image',
             'Cut them at the edge.',
         ),
@@ -246,50 +215,39 @@ def _check_boxes(entries: Entries, split: Split) -> Iterator[Finding]:
         if mask.any():
             yield split.warning(
                 check,
-                f'{mask.sum()} of {len(mask)} boxes {text} (the first: '
-                f'{_example(entries, int(np.argmax(mask)))})',
+                f'{mask.sum()} of {total} boxes {text} (the first: '
+                f'{boxes.example(mask.argmax())})',
                 remedy,
                 count=int(mask.sum()),
                 fixable=True,
             )
-    known = ~np.isnan(entries.sizes[:, 0])
-    if known.any() and (entries.degenerate | entries.outside)[known].all():
+    if boxes.known.any() and boxes.unusable[boxes.known].all():
         yield split.error(
             'boxes degenerate',
             'no box is left that mmdet would use (the first: '
-            f'{_example(entries, int(np.argmax(known)))})',
+            f'{boxes.example(boxes.known.argmax())})',
             'bbox is [x, y, width, height] in pixels.',
-            count=len(entries.boxes),
+            count=total,
         )
 
 
-def _example(entries: Entries, i: int) -> str:
-    width, height = entries.sizes[i]
-    box = ', '.join(f'{v:g}' for v in entries.boxes[i])
-    text = f'annotation {entries.annotations[i]["id"]}, [{box}]'
-    if np.isnan(width):
-        return text
-    return f'{text} in {width:g} x {height:g}'
-
-
-def _check_areas(entries: Entries, split: Split) -> Iterator[Finding]:
-    missing = [a for a in entries.annotations if 'area' not in a]
+def _check_areas(annotations: list[dict], split: Split) -> Iterator[Finding]:
+    missing = [a for a in annotations if 'area' not in a]
     if missing:
         yield split.error(
             'areas',
-            f'{len(missing)} of {len(entries.annotations)} annotations have '
-            f'no area (the first: id {missing[0]["id"]}); mmdet cannot load '
-            'the file',
+            f'{len(missing)} of {len(annotations)} annotations have no area '
+            f'(the first: id {missing[0]["id"]}); mmdet cannot load the file',
             "Add 'area': the mask's pixels, else width * height.",
             count=len(missing),
             fixable=True,
         )
-    empty = [a for a in entries.annotations if a.get('area', 1) <= 0]
+    empty = [a for a in annotations if a.get('area', 1) <= 0]
     if empty:
         yield split.warning(
             'areas',
-            f'{len(empty)} of {len(entries.annotations)} annotations have '
-            f'area {empty[0]["area"]} (the first: id {empty[0]["id"]}); mmdet '
+            f'{len(empty)} of {len(annotations)} annotations have area '
+            f'{empty[0]["area"]} (the first: id {empty[0]["id"]}); mmdet '
             'drops them',
             "Write the mask's pixels, else width * height.",
             count=len(empty),
@@ -297,14 +255,8 @@ def _check_areas(entries: Entries, split: Split) -> Iterator[Finding]:
         )
 
 
-def _check_crowds(entries: Entries, split: Split) -> Iterator[Finding]:
-    names = {c['id']: c['name'] for c in entries.content['categories']}
-    classes = split.classes or tuple(names.values())
-    chosen = [
-        a
-        for a in entries.annotations
-        if names.get(a['category_id']) in classes
-    ]
+def _check_crowds(content: dict[str, Any], split: Split) -> Iterator[Finding]:
+    chosen = of_classes(content, split)
     crowds = [a for a in chosen if a.get('iscrowd')]
     if crowds and len(crowds) == len(chosen):
         yield split.error(
@@ -332,35 +284,29 @@ def _check_crowds(entries: Entries, split: Split) -> Iterator[Finding]:
         )
 
 
-def _check_empty(entries: Entries, split: Split) -> Iterator[Finding]:
-    filled = {a['image_id'] for a in entries.annotations}
-    empty = [i for i in entries.images if i['id'] not in filled]
+def _check_empty(content: dict[str, Any], split: Split) -> Iterator[Finding]:
+    images = content['images']
+    filled = {a['image_id'] for a in content['annotations']}
+    empty = [i for i in images if i['id'] not in filled]
     if empty:
-        if not split.training:
-            effect = ''
-        elif split.filter_empty:
+        effect = ''
+        if split.filter_empty:
             effect = '; training leaves them out (filter_empty_gt)'
-        else:
+        elif split.training:
             effect = '; they are learned as background'
         yield split.note(
             'empty images',
-            f'{len(empty)} of {len(entries.images)} images have no '
-            f'annotation (the first: {empty[0]["file_name"]}){effect}',
+            f'{len(empty)} of {len(images)} images have no annotation (the '
+            f'first: {empty[0]["file_name"]}){effect}',
             count=len(empty),
         )
-    if not split.training or not split.min_size:
-        return
-    small = [
-        i
-        for i in entries.images
-        if min(i['width'], i['height']) < split.min_size
-    ]
+    small = [i for i in images if min(i['width'], i['height']) < split.min_size]
     if small:
-        all_small = len(small) == len(entries.images)
+        all_small = len(small) == len(images)
         yield split.finding(
             ERROR if all_small else NOTE,
             'small images',
-            f'{len(small)} of {len(entries.images)} images are smaller than '
+            f'{len(small)} of {len(images)} images are smaller than '
             f'filter_cfg.min_size={split.min_size} and left out of training',
             'Lower filter_cfg.min_size.' if all_small else '',
             count=len(small),

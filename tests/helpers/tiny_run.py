@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A COCO folder of a few drawn images and a Faster R-CNN to match it."""
+"""A COCO folder of a few drawn images and a Faster R-CNN for it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ randomness = dict(seed=1)
 {more}
 """
 
-# For `more` of write_config, on a base of Mask R-CNN.
+# `more` of write_config for a base of Mask R-CNN.
 MASK_HEADS = """
 model.update(roi_head=dict(
     bbox_roi_extractor=dict(out_channels=16),
@@ -75,7 +75,13 @@ model.update(roi_head=dict(
 
 
 def make_coco(root: Path, train: int = 4, val: int = 5) -> Path:
-    """Draws the images and writes ``train.json`` and ``val.json``."""
+    """Draws the images and writes ``train.json`` and ``val.json``.
+
+    Args:
+        root: The folder; it is created and returned.
+        train: Number of training images. Default: 4.
+        val: Number of validation images. Default: 5.
+    """
     rng = np.random.default_rng(0)
     for split, count in (('train', train), ('val', val)):
         (root / split).mkdir(parents=True)
@@ -130,7 +136,15 @@ def write_config(
     base: str = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     more: str = '',
 ) -> Path:
-    """Writes a config of a tiny detector on the data in ``root``."""
+    """Writes a config of a tiny detector on the data in ``root``.
+
+    Args:
+        file: The config file; it is returned.
+        root: A folder of :func:`make_coco`.
+        epochs: Default: 1.
+        base: A config of mmdet. Default: Faster R-CNN.
+        more: Lines that are added at the end. Default: none.
+    """
     text = CONFIG.format(
         base=base,
         classes=CLASSES,

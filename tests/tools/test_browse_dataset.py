@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""tools/analysis_tools/browse_dataset.py draws what is annotated."""
+"""tools/analysis_tools/browse_dataset.py draws the annotations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def browse():
 
 
 @pytest.mark.parametrize('more', ['', WRAPPED])
-def test_the_stored_image_with_its_boxes(browse, tmp_path, more):
+def test_boxes_are_drawn_on_the_stored_image(browse, tmp_path, more):
     data = make_coco(tmp_path / 'coco', 2, 1)
     config = write_config(tmp_path / 'tiny.py', data, more=more)
     out = tmp_path / 'browse'

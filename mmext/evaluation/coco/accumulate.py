@@ -14,7 +14,7 @@ as often as its weight, except for the order of equal scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -54,16 +54,11 @@ def accumulate_weighted(
     progress: Callable[[float], None] | None = None,
     exact: bool = False,
 ) -> Cube:
-    """Computes AP and AR for every row of weights.
+    """Computes AP and AR for every row of (B, I) integer weights.
 
-    Args:
-        matches: A matched run.
-        weights: (B, I) integers, how often each image counts.
-        threads: Number of threads. Default: 2.
-        progress: Called with the share that is done, from 0 to 1.
-            Default: None.
-        exact: Compute in float64, digit for digit as pycocotools does,
-            rather than in float32. Default: False.
+    With ``exact`` they are computed in float64, digit for digit as
+    pycocotools does, rather than in float32. ``progress`` is called with the
+    share that is done, from 0 to 1.
     """
     dtype = np.dtype(np.float64 if exact else np.float32)
     weights = np.ascontiguousarray(weights, np.int32)
@@ -79,7 +74,10 @@ def accumulate_weighted(
 
     def one_class(k: int) -> None:
         dets = matches.classes[k]
-        for rows in _blocks(count, len(dets.image)):
+        # Few rows at a time, so that their arrays stay in cache.
+        step = max(1, _BLOCK // max(1, len(dets.image)))
+        for start in range(0, count, step):
+            rows = slice(start, start + step)
             for a in range(shape[3]):
                 ap[rows, :, k, a], recall = _one_area(
                     dets, a, weights[rows], objects[rows, k, a], dtype
@@ -90,24 +88,14 @@ def accumulate_weighted(
 
     # Longest class first: otherwise one thread may work on it at the end
     # while the others wait.
-    order = sorted(
-        range(num_classes), key=lambda k: -len(matches.classes[k].image)
-    )
-    work = [len(matches.classes[k].image) + 1 for k in order]
+    work = np.array([len(dets.image) + 1 for dets in matches.classes])
+    order = np.argsort(-work, kind='stable')
+    shares = np.cumsum(work[order]) / work.sum()
     with ThreadPoolExecutor(threads) as pool:
-        done = 0
-        for size, _ in zip(work, pool.map(one_class, order), strict=True):
-            done += size
+        for share, _ in zip(shares, pool.map(one_class, order), strict=True):
             if progress:
-                progress(done / sum(work))
+                progress(float(share))
     return Cube(ap, ar, matches.areas)
-
-
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Ranges of rows so small that the arrays of a class stay in cache."""
-    size = max(1, min(count, _BLOCK // max(width, 1)))
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
 
 
 def _one_area(
@@ -171,9 +159,8 @@ def _one_area(
 def _suffix_max(x: np.ndarray) -> None:
     """Sets ``x[b, i] = max(x[b, i:])`` in place.
 
-    It works in two levels, blocks and their elements.
-    ``np.maximum.accumulate`` is bound by latency and takes three times as
-    long.
+    It works on blocks, then on their elements: ``np.maximum.accumulate`` is
+    bound by latency and takes three times as long.
     """
     rows, width = x.shape
     side = math.isqrt(width)

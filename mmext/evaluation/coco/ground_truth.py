@@ -63,10 +63,8 @@ class GroundTruth:
 
         hotcoco accepts no negative ids and checks fields that do not matter
         here, so the result has only what COCO evaluates. The id of an image
-        or category is its index in the sorted ids.
-
-        Args:
-            iou_type: ``'segm'`` keeps the masks.
+        or category is its index in the sorted ids. ``'segm'`` keeps the
+        masks.
 
         Raises:
             UserError: ``iou_type`` is ``'segm'`` and an object has no mask.
@@ -116,9 +114,6 @@ class GroundTruth:
                 'no height and width in "images"'
             )
         return mask
-
-    def __repr__(self) -> str:
-        return f'GroundTruth({self.path}, {len(self.image_ids)} images)'
 
 
 def read_ground_truth(path: str | Path) -> GroundTruth:

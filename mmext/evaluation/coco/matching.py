@@ -6,10 +6,8 @@ has objects. If a class has no object on an image, each of its detections is a
 false positive (or outside the area range), which needs no matching. Images
 are matched in groups of 500, so that memory does not grow with the data set.
 
-COCO's AP needs three facts about every detection: its rank among all
-detections of its class, the IoU thresholds at which it found an object, and
-those at which it is ignored. `Matches` holds these as arrays. Accumulation,
-resampling and curves start from them, so that matching is done once.
+Accumulation, resampling and curves start from `Matches`, so that matching is
+done once.
 """
 
 from __future__ import annotations
@@ -84,7 +82,6 @@ class Matches:
 
     @property
     def num_images(self) -> int:
-        """I."""
         return len(self.objects)
 
 
@@ -95,18 +92,16 @@ def match(
 ) -> Matches:
     """Matches the detections of a run to the objects.
 
-    Args:
-        truth: Ground truth.
-        preds: Detections on it.
-        areas: Labels of the area ranges to match in, ``'all'`` first.
-            Default: COCO's four.
+    ``areas`` are the labels of the area ranges to match in, ``'all'`` first.
     """
-    rows = _best_of_each_cell(preds)
-    image = np.searchsorted(truth.image_ids, preds.image_id[rows])
-    category = np.searchsorted(truth.category_ids, preds.category_id[rows])
-    order = np.lexsort((rows, -preds.score[rows], image, category))
-    rows, image, category = rows[order], image[order], category[order]
-    rank = _place_in_run(category * len(truth.image_ids) + image)
+    num_images, num_classes = len(truth.image_ids), len(truth.names)
+    image = np.searchsorted(truth.image_ids, preds.image_id)
+    category = np.searchsorted(truth.category_ids, preds.category_id)
+    order = np.lexsort((-preds.score, image, category))
+    rank = _place_in_run((category * num_images + image)[order])
+    best = rank < MAX_DETS[-1]
+    rows, rank = order[best], rank[best]
+    image, category = image[rows], category[rows]
     area = preds.area()[rows]
     hit = np.zeros((len(areas), len(rows)), np.uint16)
     ignored = np.zeros_like(hit)
@@ -124,37 +119,28 @@ def match(
         hit[a, place[cell_rows]] = cell_hit
         ignored[a, place[cell_rows]] = cell_ignored
 
-    classes = []
-    bounds = np.searchsorted(category, np.arange(len(truth.names) + 1))
-    score = preds.score[rows]
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
-        part = np.arange(start, stop)
-        by_score = part[np.lexsort((rank[part], image[part], -score[part]))]
-        classes.append(
-            ClassMatches(
-                image=image[by_score].astype(np.int32),
-                score=score[by_score],
-                rank=rank[by_score].astype(np.int16),
-                hit=hit[:, by_score],
-                ignored=ignored[:, by_score],
-            )
+    by_score = np.lexsort((rank, image, -preds.score[rows], category))
+    bounds = np.searchsorted(category, np.arange(1, num_classes))
+    classes = tuple(
+        ClassMatches(
+            image=image[part].astype(np.int32),
+            score=preds.score[rows[part]],
+            rank=rank[part].astype(np.int16),
+            hit=hit[:, part],
+            ignored=ignored[:, part],
         )
-    return Matches(truth.names, areas, objects.count(areas), tuple(classes))
+        for part in np.split(by_score, bounds)
+    )
+    return Matches(truth.names, areas, objects.count(areas), classes)
 
 
 def match_pairs(
     truth: GroundTruth, preds: Predictions
 ) -> list[tuple[int, int]]:
-    """Matches detections at IoU 0.5 and returns which found which object.
-
-    Returns:
-        (row of the detection, index of the annotation) of each pair.
-    """
+    """Returns (row of the detection, index of its object) at IoU 0.5."""
     if not len(preds):
         return []
-    evaluator = make_evaluator(truth, preds)
-    evaluator.params.area_rng = [list(AREAS['all'])]
-    evaluator.params.area_rng_lbl = ['all']
+    evaluator = make_evaluator(truth, preds, areas=('all',))
     evaluator.evaluate()
     return [
         (row - 1, annotation - 1)
@@ -167,24 +153,35 @@ def match_pairs(
     ]
 
 
-def make_evaluator(truth: GroundTruth, preds: Predictions) -> hotcoco.COCOeval:
-    """Returns hotcoco's evaluator of all detections, which has not run yet.
+def make_evaluator(
+    truth: GroundTruth,
+    preds: Predictions,
+    areas: tuple[str, ...] = tuple(AREAS),
+    dataset: dict | None = None,
+) -> hotcoco.COCOeval:
+    """Returns hotcoco's evaluator, which has not run yet.
 
     Detections are numbered from 1 in the order of rows, annotations from 1 in
-    the order of the file.
+    the order of the file. ``dataset`` is a part of `GroundTruth.numbered`.
     """
-    coco = hotcoco.COCO(truth.numbered(preds.iou_type))
-    detections = _load_detections(coco, truth, preds, np.arange(len(preds)))
-    return hotcoco.COCOeval(coco, detections, preds.iou_type)
-
-
-def _best_of_each_cell(preds: Predictions) -> np.ndarray:
-    """Rows of the 100 best detections of every image and class."""
-    order = np.lexsort((-preds.score, preds.category_id, preds.image_id))
-    both = np.stack([preds.image_id[order], preds.category_id[order]])
-    new = np.any(np.diff(both, axis=1, prepend=-1) != 0, axis=0)
-    place = _place_in_run(np.cumsum(new))
-    return np.sort(order[place < MAX_DETS[-1]])
+    coco = hotcoco.COCO(dataset or truth.numbered(preds.iou_type))
+    image = np.searchsorted(truth.image_ids, preds.image_id)
+    category = np.searchsorted(truth.category_ids, preds.category_id)
+    if preds.mask is None:
+        records = np.column_stack(
+            [image, preds.box, preds.score, category]
+        ).astype(np.float64)
+    else:
+        keys = ('image_id', 'category_id', 'score', 'segmentation')
+        columns = (image.tolist(), category.tolist(), preds.score.tolist())
+        records = [
+            dict(zip(keys, values, strict=True))
+            for values in zip(*columns, preds.mask, strict=True)
+        ]
+    evaluator = hotcoco.COCOeval(coco, coco.load_res(records), preds.iou_type)
+    evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
+    evaluator.params.area_rng_lbl = list(areas)
+    return evaluator
 
 
 def _place_in_run(key: np.ndarray) -> np.ndarray:
@@ -278,17 +275,12 @@ def _hotcoco(
         if not len(here):
             continue
         images = numbered['images'][start:stop]
-        coco = hotcoco.COCO(
-            {
-                'images': images,
-                'annotations': [a for r in images for a in anns[r['id']]],
-                'categories': numbered['categories'],
-            }
-        )
-        detections = _load_detections(coco, truth, preds, here)
-        evaluator = hotcoco.COCOeval(coco, detections, preds.iou_type)
-        evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
-        evaluator.params.area_rng_lbl = list(areas)
+        part = {
+            'images': images,
+            'annotations': [a for r in images for a in anns[r['id']]],
+            'categories': numbered['categories'],
+        }
+        evaluator = make_evaluator(truth, preds.select(here), areas, part)
         evaluator.evaluate()
         for cell in evaluator.eval_imgs:
             if cell is None or not cell['dtIds']:
@@ -301,30 +293,3 @@ def _hotcoco(
                 matched & ~ignored,
                 ignored,
             )
-
-
-def _load_detections(
-    coco: hotcoco.COCO,
-    truth: GroundTruth,
-    preds: Predictions,
-    rows: np.ndarray,
-) -> hotcoco.COCO:
-    """Loads the detections of ``rows``, numbered from 1 in their order."""
-    image = np.searchsorted(truth.image_ids, preds.image_id[rows])
-    category = np.searchsorted(truth.category_ids, preds.category_id[rows])
-    if preds.mask is not None:
-        return coco.load_res(
-            [
-                {
-                    'image_id': int(i),
-                    'category_id': int(c),
-                    'score': float(preds.score[r]),
-                    'segmentation': preds.mask[r],
-                }
-                for r, i, c in zip(rows, image, category, strict=True)
-            ]
-        )
-    table = np.column_stack(
-        [image, preds.box[rows], preds.score[rows], category]
-    )
-    return coco.load_res(table.astype(np.float64))

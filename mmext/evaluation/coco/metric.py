@@ -46,19 +46,13 @@ class HotcocoEval(COCOeval):
         self._fast = fast
 
     def accumulate(self, p: object = None) -> None:
-        """Computes precision and recall in pycocotools' layout.
-
-        Args:
-            p: Not used; it is part of pycocotools' signature.
-        """
+        """Computes precision and recall in pycocotools' layout."""
         self._fast.accumulate()
-        found = self._fast.eval
         self.eval = {
-            'params': self.params,
-            'precision': np.asarray(found['precision']),
-            'recall': np.asarray(found['recall']),
-            'scores': np.asarray(found['scores']),
+            key: np.asarray(self._fast.eval[key])
+            for key in ('precision', 'recall', 'scores')
         }
+        self.eval['params'] = self.params
 
     def _detections(self, truth: hotcoco.COCO) -> hotcoco.COCO:
         anns = self.cocoDt.dataset['annotations']
@@ -98,17 +92,17 @@ class FastCocoMetric(CocoMetric):
         if self._trusted is None:
             reference = super().compute_metrics(results)
             wrong = [
-                k for k in reference if not _equal(fast.get(k), reference[k])
+                f'{key} {fast.get(key)} instead of {value}'
+                for key, value in reference.items()
+                if not _equal(fast.get(key), value)
             ]
             if wrong:
-                self._distrust(
-                    ', '.join(
-                        f'{k} {fast.get(k)} instead of {reference[k]}'
-                        for k in wrong
-                    )
-                )
+                self._distrust(', '.join(wrong))
                 return reference
-            if not any(_positive(v) for v in reference.values()):
+            if not any(
+                isinstance(v, int | float) and v > 0
+                for v in reference.values()
+            ):
                 return reference  # zeros do not show that hotcoco is right
             self._trusted = True
             print_log(
@@ -130,21 +124,16 @@ class FastCocoMetric(CocoMetric):
 @contextmanager
 def _engine(evaluator: type) -> Iterator[None]:
     """Replaces the evaluator that ``CocoMetric`` finds in its module."""
-    names = ('COCOeval', 'COCOevalMP')
     before = {
-        n: getattr(coco_metric, n) for n in names if hasattr(coco_metric, n)
+        name: getattr(coco_metric, name)
+        for name in ('COCOeval', 'COCOevalMP')
+        if hasattr(coco_metric, name)
     }
     try:
-        for name in before:
-            setattr(coco_metric, name, evaluator)
+        vars(coco_metric).update(dict.fromkeys(before, evaluator))
         yield
     finally:
-        for name, value in before.items():
-            setattr(coco_metric, name, value)
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and value > 0
+        vars(coco_metric).update(before)
 
 
 def _equal(a: object, b: object) -> bool:

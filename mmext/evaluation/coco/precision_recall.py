@@ -7,17 +7,13 @@ import numpy as np
 
 from mmext.evaluation.coco.matching import RECALL_THRESHOLDS, Matches
 
+MIN_SCORE = 0.3
+
 
 def class_curve(matches: Matches, k: int, t: int = 0) -> np.ndarray:
-    """Returns the interpolated precision of a class at recall 0 to 1.
+    """Returns (101,) precision of class ``k``, nan if it has no object.
 
-    Args:
-        matches: A matched run.
-        k: Index of the class.
-        t: Index of the IoU threshold. Default: 0, which is IoU 0.5.
-
-    Returns:
-        (101,) precision, nan if the class has no object.
+    It is interpolated, at recall 0 to 1 and IoU threshold ``t``.
     """
     dets = matches.classes[k]
     objects = int(matches.objects[:, k, 0].sum())
@@ -41,37 +37,28 @@ def mean_curve(matches: Matches, t: int = 0) -> np.ndarray:
     return np.mean(curves, axis=0)
 
 
-def image_balance(matches: Matches, min_score: float = 0.3) -> np.ndarray:
-    """Returns (I,) objects found at IoU 0.5 minus false positives.
-
-    Args:
-        matches: A matched run.
-        min_score: Detections with lower scores do not count. Default: 0.3.
-    """
-    balance = np.zeros(matches.num_images, int)
-    for dets in matches.classes:
-        hits = (dets.hit[0] & 1).astype(int)
-        counted = 1 - (dets.ignored[0] & 1).astype(int)
-        value = (2 * hits - counted) * (dets.score >= min_score)
-        np.add.at(balance, dets.image, value)
-    return balance
-
-
 def most_different(
-    a: Matches, b: Matches, count: int = 6, min_score: float = 0.3
+    a: Matches, b: Matches, count: int = 6
 ) -> list[tuple[int, int]]:
     """Returns the images on which the balance of two runs differs most.
 
-    Args:
-        a: A matched run, see :func:`image_balance`.
-        b: Another run on the same ground truth.
-        count: Maximum number of images. Default: 6.
-        min_score: Detections with lower scores do not count. Default: 0.3.
+    The balance is the number of objects found at IoU 0.5 minus that of false
+    positives, with scores of `MIN_SCORE` or more.
 
     Returns:
         (image index, balance of ``b`` minus that of ``a``), the largest
         absolute difference first.
     """
-    gap = image_balance(b, min_score) - image_balance(a, min_score)
+    gap = _balance(b) - _balance(a)
     order = np.argsort(-abs(gap), kind='stable')[:count]
     return [(int(i), int(gap[i])) for i in order if gap[i]]
+
+
+def _balance(matches: Matches) -> np.ndarray:
+    balance = np.zeros(matches.num_images, int)
+    for dets in matches.classes:
+        hits = (dets.hit[0] & 1).astype(int)
+        counted = 1 - (dets.ignored[0] & 1).astype(int)
+        value = (2 * hits - counted) * (dets.score >= MIN_SCORE)
+        np.add.at(balance, dets.image, value)
+    return balance

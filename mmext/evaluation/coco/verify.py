@@ -17,16 +17,17 @@ from mmext.evaluation.coco.predictions import Predictions
 from mmext.evaluation.coco.summary import METRICS
 
 
-def pycocotools_metrics(
-    truth: GroundTruth, preds: Predictions
-) -> dict[str, float]:
-    """Returns COCO's twelve metrics; nan where pycocotools returns -1.
+def verify(
+    truth: GroundTruth, preds: Predictions, metrics: dict[str, float]
+) -> None:
+    """Compares metrics, from 0 to 1, with those of pycocotools.
 
     Annotations are numbered from 1, because pycocotools counts an object of
     id 0 as missed even if it was found.
 
     Raises:
-        UserError: There is no detection; pycocotools fails on an empty list.
+        UserError: A metric differs by more than 1e-10, or there is no
+            detection; pycocotools fails on an empty list.
     """
     if not len(preds):
         raise UserError(
@@ -55,23 +56,7 @@ def pycocotools_metrics(
         evaluator.accumulate()
         evaluator.summarize()
     stats = np.where(evaluator.stats < 0, np.nan, evaluator.stats)
-    return dict(zip(METRICS, stats.tolist(), strict=True))
-
-
-def verify(
-    truth: GroundTruth, preds: Predictions, metrics: dict[str, float]
-) -> None:
-    """Compares metrics with those of pycocotools.
-
-    Args:
-        truth: Ground truth.
-        preds: Detections on it.
-        metrics: Metric -> value from 0 to 1.
-
-    Raises:
-        UserError: A metric differs by more than 1e-10.
-    """
-    for name, expected in pycocotools_metrics(truth, preds).items():
+    for name, expected in zip(METRICS, stats, strict=True):
         if name in metrics and not np.isclose(
             metrics[name], expected, rtol=0, atol=1e-10, equal_nan=True
         ):
