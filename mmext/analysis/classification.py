@@ -68,21 +68,18 @@ class Digits:
 
 
 class Classifier(BaseModel):
-    """A backbone, the mean of its last level, and one linear layer.
+    """A backbone, the mean of its last level, and a layer for ten classes.
 
     Args:
         backbone: Config of the backbone.
         channels: Channels of its last level.
-        num_classes: Default: 10.
     """
 
-    def __init__(
-        self, backbone: dict, channels: int, num_classes: int = 10
-    ) -> None:
+    def __init__(self, backbone: dict, channels: int) -> None:
         super().__init__()
         init_default_scope('mmdet')
         self.backbone = MODELS.build(backbone)
-        self.head = nn.Linear(channels, num_classes)
+        self.head = nn.Linear(channels, 10)
 
     def forward(
         self, inputs: Tensor, data_samples: Tensor, mode: str = 'loss'
@@ -103,7 +100,6 @@ def train_classifier(
     epochs: int,
     batch_size: int = 64,
     lr: float = 2e-3,
-    weight_decay: float = 0.05,
     seed: int = 0,
     around_step: Callable[[int, Callable[[], None]], None] | None = None,
 ) -> None:
@@ -115,15 +111,12 @@ def train_classifier(
         epochs: Number of epochs.
         batch_size: Default: 64.
         lr: The highest learning rate. Default: 2e-3.
-        weight_decay: Default: 0.05.
         seed: Seed of the batches and shifts. Default: 0.
         around_step: Called with the number of each step and the step itself,
             to run hooks around it. Default: runs the step.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr, weight_decay=weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
     steps_per_epoch = len(data.y) // batch_size
     steps = epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(

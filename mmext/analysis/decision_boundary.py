@@ -44,9 +44,10 @@ class StarBlock(nn.Module):
         return x + self.g(self.star(a, b))
 
 
-def star_mlp(operation: str, depth: int = 4, width: int = 100) -> nn.Module:
+def star_mlp(operation: str) -> nn.Module:
     """Builds the official 2-D DemoNet, (N, 2) points to (N, 2) scores."""
-    blocks = [StarBlock(width, operation) for _ in range(depth)]
+    width = 100
+    blocks = [StarBlock(width, operation) for _ in range(4)]
     model = nn.Sequential(
         nn.Linear(2, width), *blocks, nn.LayerNorm(width), nn.Linear(width, 2)
     )
@@ -57,37 +58,30 @@ def star_mlp(operation: str, depth: int = 4, width: int = 100) -> nn.Module:
     return model
 
 
-def two_moons(
-    samples: int = 100, noise: float = 0.4, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns points (samples, 2) and their classes (samples,)."""
-    return sklearn('datasets').make_moons(
-        samples, noise=noise, random_state=seed
-    )
+def two_moons(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns points (100, 2) and their classes (100,)."""
+    return sklearn('datasets').make_moons(100, noise=0.4, random_state=seed)
 
 
 def train_network(
-    points: np.ndarray,
-    classes: np.ndarray,
-    operation: str,
-    seed: int = 0,
-    epochs: int = 30,
+    points: np.ndarray, classes: np.ndarray, operation: str, seed: int = 0
 ) -> Classifier:
     """Trains a network in the official setting.
 
-    SGD with a learning rate from 0.1 to 0.005 (cosine), momentum 0.9, weight
-    decay 2e-4, batches of 32, label smoothing 0.1, gradients clipped at 1.
+    30 epochs of SGD with a learning rate from 0.1 to 0.005 (cosine), momentum
+    0.9, weight decay 2e-4, batches of 32, label smoothing 0.1, gradients
+    clipped at 1.
 
     Args:
         points: Shape (N, 2).
         classes: Shape (N,), 0 or 1.
         operation: ``'star'`` or ``'sum'``.
         seed: Seed of the weights and batches. Default: 0.
-        epochs: Default: 30.
 
     Returns:
         A function from points (M, 2) to their classes (M,).
     """
+    epochs = 30
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = star_mlp(operation)
@@ -127,11 +121,11 @@ def train_kernel(
     return sklearn('svm').SVC(**settings).fit(points, classes).predict
 
 
-def plane(steps: int = 200) -> np.ndarray:
-    """Returns the points of a grid over :data:`PLANE`."""
+def plane() -> np.ndarray:
+    """Returns a grid of points over :data:`PLANE`, (200, 200, 2)."""
     left, right, bottom, top = PLANE
-    x, y = np.linspace(left, right, steps), np.linspace(bottom, top, steps)
-    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    x, y = np.linspace(left, right, 200), np.linspace(bottom, top, 200)
+    return np.stack(np.meshgrid(x, y), -1)
 
 
 @dataclass
@@ -168,9 +162,9 @@ def experiment(seed: int = 0, data_seed: int = 0) -> Boundaries:
     models = {
         name: train_network(points, classes, name, seed) for name in NETWORKS
     } | {name: train_kernel(points, classes, name) for name in KERNELS}
-    side = int(len(grid) ** 0.5)
     for name, classify in models.items():
-        found.regions[name] = classify(grid).reshape(side, side)
+        regions = classify(grid.reshape(-1, 2))
+        found.regions[name] = regions.reshape(grid.shape[:2])
         found.accuracy[name] = float((classify(points) == classes).mean())
     return found
 

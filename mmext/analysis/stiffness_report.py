@@ -26,17 +26,6 @@ from mmext.utils.images import find_images
 #: Name of a model -> its measurements.
 Models = Mapping[str, Trajectories]
 
-BLOCK_COLUMNS = (
-    'model',
-    'stage',
-    'block',
-    'nsi_mean',
-    'nsi_p10',
-    'nsi_p90',
-    'step_mean',
-    'step_std',
-)
-
 
 def measure_models(
     models: Sequence[tuple[str, str]],
@@ -167,18 +156,22 @@ def _block_rows(name: str, found: Trajectories) -> list[dict[str, str]]:
     rows = []
     for stage in found.stages:
         for block in stage.blocks:
-            row = dict.fromkeys(BLOCK_COLUMNS, '')
-            row.update(model=name, stage=stage.name, block=block)
+            nsi = np.empty(0)
             if block in column:
                 nsi = found.nsi[:, column[block]]
-                row['nsi_mean'] = _digits(nsi.mean())
-                low, high = np.percentile(nsi, [10, 90])
-                row['nsi_p10'], row['nsi_p90'] = _digits(low), _digits(high)
             steps = _known(found.steps.get(block))
-            if len(steps):
-                row['step_mean'] = _digits(steps.mean())
-                row['step_std'] = _digits(steps.std())
-            rows.append(row)
+            rows.append(
+                {
+                    'model': name,
+                    'stage': stage.name,
+                    'block': block,
+                    'nsi_mean': _cell(np.mean, nsi),
+                    'nsi_p10': _cell(np.percentile, nsi, 10),
+                    'nsi_p90': _cell(np.percentile, nsi, 90),
+                    'step_mean': _cell(np.mean, steps),
+                    'step_std': _cell(np.std, steps),
+                }
+            )
     return rows
 
 
@@ -335,3 +328,9 @@ def _known(steps: np.ndarray | None) -> np.ndarray:
 
 def _digits(value: float) -> str:
     return f'{value:.6g}'
+
+
+def _cell(
+    statistic: Callable[..., float], values: np.ndarray, *args: float
+) -> str:
+    return _digits(statistic(values, *args)) if len(values) else ''

@@ -101,12 +101,14 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         known[section] = counts.keys()
         twice = [i for i, n in counts.items() if n > 1]
         if twice:
-            first, *others = (e for e in content[section] if e['id'] == twice[0])
-            equal = section == 'images' and all(e == first for e in others)
+            same_id = [e for e in content[section] if e['id'] == twice[0]]
+            equal = section == 'images' and all(
+                entry == same_id[0] for entry in same_id
+            )
             yield split.error(
                 'ids',
                 f'{len(twice)} of {len(counts)} ids occur more than once in '
-                f'{section}; the first is {twice[0]}, {counts[twice[0]]} times',
+                f'{section}; the first is {twice[0]}, {len(same_id)} times',
                 'Give each entry an id of its own.',
                 count=len(twice),
                 fixable=section == 'annotations' or equal,
@@ -300,14 +302,15 @@ def _check_empty(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             f'first: {empty[0]["file_name"]}){effect}',
             count=len(empty),
         )
-    small = [i for i in images if min(i['width'], i['height']) < split.min_size]
-    if small:
+    least = split.min_size
+    small = [i for i in images if min(i['width'], i['height']) < least]
+    if small and least:
         all_small = len(small) == len(images)
         yield split.finding(
             ERROR if all_small else NOTE,
             'small images',
             f'{len(small)} of {len(images)} images are smaller than '
-            f'filter_cfg.min_size={split.min_size} and left out of training',
+            f'filter_cfg.min_size={least} and left out of training',
             'Lower filter_cfg.min_size.' if all_small else '',
             count=len(small),
         )

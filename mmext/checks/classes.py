@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mmext.checks.findings import NOTE, WARNING, Finding, Split
 from mmext.errors import did_you_mean
 from mmext.utils.text import sentences, some
+
+
+def of_classes(content: dict[str, Any], split: Split) -> list[dict]:
+    """Returns the annotations of the classes that the split uses."""
+    names = {c['id']: c['name'] for c in content['categories']}
+    used = split.classes or names.values()
+    return [
+        a
+        for a in content['annotations']
+        if names.get(a['category_id']) in used
+    ]
 
 
 def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
@@ -18,10 +29,6 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     mmdet numbers labels by the order of the categories *in the file*. A
     detector whose ``metainfo['classes']`` has another order trains and
     evaluates, but every image and every prediction shows the wrong names.
-
-    Args:
-        content: The parsed annotation file of the split.
-        split: The split.
     """
     file = split.ann_file
     names = {c['id']: c['name'] for c in content['categories']}
@@ -41,7 +48,6 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         )
         return
     if unknown:
-        near = did_you_mean(unknown[0], have)
         others = [
             f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]
         ]
@@ -49,7 +55,11 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             'class names',
             f'class {unknown[0]!r} is not a category of {file}'
             + (f', nor are {len(unknown) - 1} others' if others else ''),
-            sentences(near, *others, f'It has: {some(have, 20)}'),
+            sentences(
+                did_you_mean(unknown[0], have),
+                *others,
+                f'It has: {some(have, 20)}',
+            ),
             count=len(unknown),
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:
@@ -100,28 +110,14 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             f'out: {some(left)}',
             count=sum(left.values()),
         )
-    if split.masks:
-        yield from _check_boxes_only(content, split, names, classes)
-
-
-def _check_boxes_only(
-    content: dict[str, Any],
-    split: Split,
-    names: dict[int, str],
-    classes: Sequence[str],
-) -> Iterator[Finding]:
-    chosen = [
-        a
-        for a in content['annotations']
-        if names.get(a['category_id']) in classes
-    ]
+    chosen = of_classes(content, split) if split.masks else []
     bare = [a for a in chosen if not a.get('segmentation')]
     if bare:
         yield split.error(
             'masks',
-            f'{split.ann_file}: {len(bare)} of {len(chosen)} annotations '
-            f'have a box and no mask (the first: id {bare[0]["id"]}), and '
-            'this config needs masks',
+            f'{file}: {len(bare)} of {len(chosen)} annotations have a box and '
+            f'no mask (the first: id {bare[0]["id"]}), and this config needs '
+            'masks',
             'Use a box detector (Faster R-CNN, RetinaNet), or add '
             '`segmentation` to every annotation.',
             count=len(bare),

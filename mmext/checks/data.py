@@ -4,24 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from mmext.checks.findings import Finding, Split
 from mmext.checks.fix import fixed_files, write_fixed
-from mmext.checks.layouts import find_folder_splits, in_file_order
+from mmext.checks.layouts import find_folder_splits
 from mmext.checks.report import DataReport, keep
 from mmext.checks.splits import check_splits
 from mmext.errors import UserError
@@ -75,15 +65,12 @@ def check_data(
     if data.suffix == '.py':
         splits, found = _of_config(data, cfg_options)
     else:
-        splits, contents = find_folder_splits(data, masks)
-        chosen = in_file_order(classes, contents['train'])
-        splits = [replace(split, classes=chosen) for split in splits]
+        splits, _ = find_folder_splits(data, classes, masks)
         found = []
     files = {} if fix is None else fixed_files(splits, Path(fix))
     if workers is None:
         workers = len(os.sched_getaffinity(0))
-    with _progress_bar(progress) as bar:
-        report = check_splits(splits, not sample, workers, bar)
+    report = check_splits(splits, not sample, workers, progress)
     if not sample:
         keep(report)
     report = replace(report, findings=(*found, *report.findings))
@@ -126,26 +113,3 @@ def _of_config(
         *check_heads(cfg, model, splits),
         *check_evaluators(cfg, splits),
     ]
-
-
-@contextmanager
-def _progress_bar(
-    show: bool,
-) -> Iterator[Callable[[int], Callable[[], object]] | None]:
-    if not show:
-        yield None
-        return
-    with Progress(
-        TextColumn('reading images'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        transient=True,
-        console=Console(stderr=True),
-    ) as bar:
-
-        def start(total: int) -> Callable[[], object]:
-            task = bar.add_task('', total=total)
-            return lambda: bar.advance(task)
-
-        yield start

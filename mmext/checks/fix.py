@@ -13,26 +13,25 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
 
-from mmext.checks.annotations import Entries
+from mmext.checks.annotations import Boxes
 from mmext.checks.findings import Split
 from mmext.checks.images import image_paths, size_problem
+from mmext.checks.masks import is_polygon
 from mmext.checks.report import DataReport
+from mmext.datasets.coco import REFERENCES
 from mmext.errors import UserError
 from mmext.utils.files import write_json
 
 
 def fixed_files(splits: Sequence[Split], out: Path) -> dict[str, Path]:
     """Returns where the corrected copy of each split would be written.
-
-    Args:
-        splits: The splits.
-        out: Folder for the copies.
 
     Raises:
         UserError: A file of that name exists already.
@@ -56,10 +55,6 @@ def write_fixed(
 ) -> dict[Path, dict[str, int]]:
     """Writes a corrected copy of every annotation file that needs one.
 
-    Args:
-        report: See :func:`~mmext.checks.splits.check_splits`.
-        files: See :func:`fixed_files`; its folder is made.
-
     Returns:
         File that was written -> what was done, and how often.
     """
@@ -67,7 +62,13 @@ def write_fixed(
     names = [c['name'] for c in report.contents[first.name]['categories']]
     written = {}
     for split in report.splits:
-        content, done = _fix(report, split)
+        content = copy.deepcopy(report.contents[split.name])
+        done: Counter = Counter()
+        _fix_images(content, report, split, done)
+        _drop_orphans(content, done)
+        _renumber(content, done)
+        _fix_boxes(content, done)
+        _fix_areas(content, done)
         by_name = {c['name']: c for c in content['categories']}
         if by_name.keys() == set(names):
             ordered = [by_name[name] for name in names]
@@ -80,18 +81,6 @@ def write_fixed(
             write_json(file, content)
             written[file] = dict(done)
     return written
-
-
-def _fix(report: DataReport, split: Split) -> tuple[dict[str, Any], Counter]:
-    """Returns corrected annotations of a split, and what was done."""
-    content = copy.deepcopy(report.contents[split.name])
-    done: Counter = Counter()
-    _fix_images(content, report, split, done)
-    _drop_orphans(content, done)
-    _renumber(content, done)
-    _fix_boxes(content, done)
-    _fix_areas(content, done)
-    return content, +done
 
 
 def _fix_images(
@@ -114,38 +103,32 @@ def _fix_images(
             seen[image['id']] = image
             kept.append(image)
     content['images'] = kept
-    entries = Entries(content)
+    boxes = Boxes(content).boxes
+    ends = boxes[:, :2] + boxes[:, 2:]
+    owners = np.array([a['image_id'] for a in content['annotations']])
     for image in kept:
         fact = facts.get(paths.get(image['file_name']))
         if fact is None:
             continue
         size = fact.size(split.turned)
-        problem = size_problem(fact, image, split.turned)
-        if problem in ('none', 'exchanged') and _boxes_fit(
-            entries, image['id'], size
-        ):
+        wrong = size_problem(fact, image, split.turned)
+        fits = (ends[owners == image['id']] <= np.add(size, 1)).all()
+        if wrong in ('none', 'exchanged') and fits:
             image['width'], image['height'] = size
             done['image sizes taken from the files'] += 1
 
 
-def _boxes_fit(entries: Entries, image_id: int, size: tuple[int, int]) -> bool:
-    mine = [a['image_id'] == image_id for a in entries.annotations]
-    boxes = entries.boxes[mine]
-    return bool((boxes[:, :2] + boxes[:, 2:] <= np.add(size, 1)).all())
-
-
 def _drop_orphans(content: dict[str, Any], done: Counter) -> None:
-    images = {i['id'] for i in content['images']}
-    categories = {c['id'] for c in content['categories']}
-    kept = [
-        a
-        for a in content['annotations']
-        if a['image_id'] in images and a['category_id'] in categories
-    ]
-    done['annotations removed of images or categories not listed'] += len(
-        content['annotations']
-    ) - len(kept)
-    content['annotations'] = kept
+    total = len(content['annotations'])
+    for key, section in REFERENCES.items():
+        known = {entry['id'] for entry in content[section]}
+        content['annotations'] = [
+            a for a in content['annotations'] if a[key] in known
+        ]
+    if orphans := total - len(content['annotations']):
+        done['annotations removed of images or categories not listed'] = (
+            orphans
+        )
 
 
 def _renumber(content: dict[str, Any], done: Counter) -> None:
@@ -160,37 +143,35 @@ def _renumber(content: dict[str, Any], done: Counter) -> None:
 
 
 def _fix_boxes(content: dict[str, Any], done: Counter) -> None:
-    entries = Entries(content)
-    if entries.as_fractions:
+    annotations = content['annotations']
+    boxes = Boxes(content)
+    if boxes.as_fractions:
         return
-    if entries.as_corners:
-        for annotation in entries.annotations:
+    if boxes.as_corners:
+        for annotation in annotations:
             x1, y1, x2, y2 = annotation['bbox']
             annotation['bbox'] = [x1, y1, x2 - x1, y2 - y1]
-            done['boxes turned from corners to x, y, width, height'] += 1
-        entries = Entries(content)
-    if (entries.degenerate | entries.outside).all():
+        done['boxes turned from corners to x, y, width, height'] = len(
+            annotations
+        )
+        boxes = Boxes(content)
+    if boxes.unusable.all():
         return  # more is wrong than a few boxes
-    kept = []
-    for i, annotation in enumerate(entries.annotations):
-        if entries.degenerate[i] or entries.outside[i]:
-            done['boxes removed that have no area in their image'] += 1
-            continue
-        if entries.over_edge[i]:
-            x, y, w, h = annotation['bbox']
-            width, height = entries.sizes[i].tolist()
-            left, top = max(x, 0), max(y, 0)
-            annotation['bbox'] = [
-                left,
-                top,
-                min(x + w, width) - left,
-                min(y + h, height) - top,
-            ]
-            if not annotation.get('segmentation'):
-                annotation.pop('area', None)
-            done['boxes cut at the edge of their image'] += 1
-        kept.append(annotation)
-    content['annotations'] = kept
+    if boxes.unusable.any():
+        done['boxes removed that have no area in their image'] = int(
+            boxes.unusable.sum()
+        )
+    for i in np.flatnonzero(boxes.over_edge):
+        annotation = annotations[i]
+        x, y, w, h = annotation['bbox']
+        width, height = boxes.sizes[i].tolist()
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + w, width), min(y + h, height)
+        annotation['bbox'] = [left, top, right - left, bottom - top]
+        if not annotation.get('segmentation'):
+            annotation.pop('area', None)
+        done['boxes cut at the edge of their image'] += 1
+    content['annotations'] = list(compress(annotations, ~boxes.unusable))
 
 
 def _fix_areas(content: dict[str, Any], done: Counter) -> None:
@@ -204,9 +185,8 @@ def _fix_areas(content: dict[str, Any], done: Counter) -> None:
 
 def _area(annotation: dict[str, Any], image: dict[str, Any]) -> float:
     mask = annotation.get('segmentation')
-    if isinstance(mask, list):
-        polygons = [p for p in mask if len(p) >= 6 and len(p) % 2 == 0]
-        if polygons:
-            coded = rle.frPyObjects(polygons, image['height'], image['width'])
-            return float(rle.area(rle.merge(coded)))
+    polygons = list(filter(is_polygon, mask)) if isinstance(mask, list) else []
+    if polygons:
+        coded = rle.frPyObjects(polygons, image['height'], image['width'])
+        return float(rle.area(rle.merge(coded)))
     return float(annotation['bbox'][2] * annotation['bbox'][3])

@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from mmext.checks.findings import Finding, Split
 from mmext.errors import did_you_mean
@@ -46,6 +48,19 @@ class ImageFacts:
         return self.width, self.height
 
 
+Facts = Mapping[Path, ImageFacts]
+#: Path -> entry in the annotation file.
+Paths = Mapping[Path, dict]
+LOOK = 'Look at them: tools/analysis_tools/browse_dataset.py.'
+#: How a size differs -> what that may mean.
+GUESSES = {
+    'exchanged': 'width and height are exchanged',
+    'scaled': 'the images may have been resized after they were annotated, so '
+    'that boxes and masks are misplaced',
+    'other': 'the file may be another image',
+}
+
+
 def read_image(path: Path) -> ImageFacts:
     """Decodes a file to its end.
 
@@ -64,39 +79,31 @@ def read_image(path: Path) -> ImageFacts:
         return ImageFacts(problem=problem.replace(str(path), 'the file'))
     if not cv2.haveImageReader(str(path)):
         kind = Image.MIME.get(image.format or '', image.format)
-        return ImageFacts(
-            problem=f'is {kind}, which OpenCV and so mmcv cannot read'
-        )
+        problem = f'is {kind}, which OpenCV and so mmcv cannot read'
+        return ImageFacts(problem=problem)
     digest = hashlib.blake2b(pixels, digest_size=16)
     digest.update(f'{width} {orientation}'.encode())
     return ImageFacts(width, height, orientation, digest.hexdigest())
 
 
 def read_images(
-    paths: Iterable[Path],
-    workers: int = 1,
-    advance: Callable[[], object] = lambda: None,
+    paths: Iterable[Path], workers: int = 1, progress: bool = False
 ) -> dict[Path, ImageFacts]:
-    """Decodes files in several threads; decoding releases Python's lock.
-
-    Args:
-        paths: The files; each is read once.
-        workers: Threads. Default: 1.
-        advance: Called after each file. Default: nothing is called.
-
-    Returns:
-        Path -> its facts.
-    """
+    """Decodes files in several threads; decoding releases Python's lock."""
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         jobs = {pool.submit(read_image, p): p for p in dict.fromkeys(paths)}
-        facts = {}
-        for job in as_completed(jobs):
-            facts[jobs[job]] = job.result()
-            advance()
+        done = track(
+            as_completed(jobs),
+            'Reading images',
+            total=len(jobs),
+            transient=True,
+            console=Console(stderr=True),
+            disable=not progress,
+        )
+        return {jobs[job]: job.result() for job in done}
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return facts
 
 
 def image_paths(content: dict, split: Split) -> dict[Path, dict]:
@@ -109,13 +116,9 @@ def image_paths(content: dict, split: Split) -> dict[Path, dict]:
 
 
 def check_presence(
-    paths: Mapping[Path, dict], split: Split
+    paths: Paths, split: Split
 ) -> tuple[list[Finding], set[Path]]:
-    """Checks that the files exist.
-
-    Returns:
-        Findings, and the paths of missing files.
-    """
+    """Checks that the files exist; also returns the paths that are missing."""
     missing = [path for path in paths if not path.is_file()]
     if not missing:
         return [], set()
@@ -123,9 +126,8 @@ def check_presence(
     name = paths[first]['file_name']
     beside = sorted(os.listdir(first.parent)) if first.parent.is_dir() else []
     listed = {path.name for path in paths}
-    near = did_you_mean(
-        first.name, [n for n in beside if n not in listed][:5000]
-    )
+    others = [n for n in beside if n not in listed]
+    near = did_you_mean(first.name, others[:5000])
     if len(missing) == len(paths):
         problem = (
             f'none of the {len(paths)} images of {split.ann_file} is in '
@@ -141,13 +143,11 @@ def check_presence(
             f'{len(missing)} of {len(paths)} images of {split.ann_file} are '
             f'not in {split.img_dir}; the first: {name}'
         )
-        remedy = sentences(
-            near, 'Put the files there, or remove their entries.'
-        )
+        remedy = f'{near} Put the files there, or remove their entries.'
     finding = split.error(
         'images missing',
         problem,
-        remedy,
+        remedy.strip(),
         count=len(missing),
         fixable=len(missing) < len(paths),
     )
@@ -155,17 +155,9 @@ def check_presence(
 
 
 def check_images(
-    facts: Mapping[Path, ImageFacts],
-    paths: Mapping[Path, dict],
-    split: Split,
+    facts: Facts, paths: Paths, split: Split
 ) -> Iterator[Finding]:
-    """Checks that the files that were decoded can be trained on.
-
-    Args:
-        facts: See :func:`read_images`.
-        paths: All images of the split, see :func:`image_paths`.
-        split: The split.
-    """
+    """Checks that the images that were decoded can be trained on."""
     here = {path: facts[path] for path in paths if path in facts}
     broken = [path for path, fact in here.items() if fact.problem]
     if broken:
@@ -179,8 +171,28 @@ def check_images(
             fixable=len(broken) < len(paths),
         )
     good = {path: fact for path, fact in here.items() if not fact.problem}
-    yield from _check_sizes(good, paths, split)
-    yield from _check_orientation(good, paths, split)
+    problems = {
+        path: size_problem(fact, paths[path], split.turned)
+        for path, fact in good.items()
+    }
+    for problem, guess in GUESSES.items():
+        differ = [path for path in good if problems[path] == problem]
+        if not differ:
+            continue
+        first, entry = differ[0], paths[differ[0]]
+        width, height = good[first].size(split.turned)
+        yield split.error(
+            'image sizes',
+            f'{len(differ)} of {len(good)} images differ in size from their '
+            f'entry: {first} is {width} x {height} and '
+            f'{entry["width"]:g} x {entry["height"]:g} in {split.ann_file}; '
+            f'{guess}',
+            LOOK,
+            count=len(differ),
+            fixable=problem == 'exchanged',
+        )
+    unturned = [path for path in good if problems[path] == 'unturned']
+    yield from _check_orientation(good, unturned, split)
     yield from _check_copies(good, split)
 
 
@@ -190,81 +202,38 @@ def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
     Returns:
         Empty if it does not. ``'unturned'``: it is the size before the turn
         by EXIF, or after it if images are not turned. ``'none'``: the entry
-        has no size. Otherwise ``'exchanged'``, ``'scaled'`` or ``'other'``.
+        has no size. Otherwise a key of ``GUESSES``.
     """
-    size, said = fact.size(turned), (entry['width'], entry['height'])
-    if said == size:
+    size, listed = fact.size(turned), (entry['width'], entry['height'])
+    if listed == size:
         return ''
-    if fact.orientation in SWAPPING and said == fact.size(not turned):
+    if fact.orientation in SWAPPING and listed == fact.size(not turned):
         return 'unturned'
-    if min(said) <= 0:
+    if min(listed) <= 0:
         return 'none'
-    if said == size[::-1]:
+    if listed == size[::-1]:
         return 'exchanged'
-    if abs(said[0] * size[1] - said[1] * size[0]) <= max(said):
+    if abs(listed[0] * size[1] - listed[1] * size[0]) <= max(listed):
         return 'scaled'
     return 'other'
 
 
-GUESSES = {
-    'exchanged': 'width and height are exchanged',
-    'scaled': 'the images may have been resized after they were annotated, so '
-    'that boxes and masks are misplaced',
-    'other': 'the file may be another image',
-}
-
-
-def _check_sizes(
-    facts: Mapping[Path, ImageFacts],
-    paths: Mapping[Path, dict],
-    split: Split,
-) -> Iterator[Finding]:
-    for kind, guess in GUESSES.items():
-        differ = [
-            path
-            for path, fact in facts.items()
-            if size_problem(fact, paths[path], split.turned) == kind
-        ]
-        if not differ:
-            continue
-        first = differ[0]
-        width, height = facts[first].size(split.turned)
-        entry = paths[first]
-        yield split.error(
-            'image sizes',
-            f'{len(differ)} of {len(facts)} images differ in size from their '
-            f'entry: {first} is {width} x {height} and '
-            f'{entry["width"]:g} x {entry["height"]:g} in {split.ann_file}; '
-            f'{guess}',
-            'Look at them: tools/analysis_tools/browse_dataset.py.',
-            count=len(differ),
-            fixable=kind == 'exchanged',
-        )
-
-
 def _check_orientation(
-    facts: Mapping[Path, ImageFacts],
-    paths: Mapping[Path, dict],
-    split: Split,
+    facts: Facts, unturned: list[Path], split: Split
 ) -> Iterator[Finding]:
     turns = [p for p, fact in facts.items() if fact.orientation != 1]
-    wrong = [
-        p
-        for p in turns
-        if size_problem(facts[p], paths[p], split.turned) == 'unturned'
-    ]
-    if wrong:
-        first = wrong[0]
+    if unturned:
+        first = unturned[0]
         kind = '' if split.turned else 'not '
         other = 'color_ignore_orientation' if split.turned else 'color'
         yield split.error(
             'EXIF rotation',
-            f'{len(wrong)} of {len(facts)} images are {kind}turned by their '
-            'EXIF tag when they are read, and were annotated the other way: '
-            f'{first} (orientation {facts[first].orientation})',
+            f'{len(unturned)} of {len(facts)} images are {kind}turned by '
+            'their EXIF tag when they are read, and were annotated the other '
+            f'way: {first} (orientation {facts[first].orientation})',
             f"In the pipeline: dict(type='LoadImageFromFile', "
             f"color_type='{other}').",
-            count=len(wrong),
+            count=len(unturned),
         )
     # A half turn or a mirror keeps the size, so that entries do not show it.
     unknown = [p for p in turns if facts[p].orientation not in SWAPPING]
@@ -275,11 +244,11 @@ def _check_orientation(
             f'{len(unknown)} of {len(facts)} images are turned or mirrored '
             f'by their EXIF tag when they are read: {first} (orientation '
             f'{facts[first].orientation}). Were they annotated as shown?',
-            'Look at them: tools/analysis_tools/browse_dataset.py. If not: '
-            "color_type='color_ignore_orientation' in LoadImageFromFile.",
+            f"{LOOK} If not: color_type='color_ignore_orientation' in "
+            'LoadImageFromFile.',
             count=len(unknown),
         )
-    fine = len(turns) - len(wrong) - len(unknown)
+    fine = len(turns) - len(unturned) - len(unknown)
     if fine:
         yield split.note(
             'EXIF rotation',
@@ -289,9 +258,7 @@ def _check_orientation(
         )
 
 
-def _check_copies(
-    facts: Mapping[Path, ImageFacts], split: Split
-) -> Iterator[Finding]:
+def _check_copies(facts: Facts, split: Split) -> Iterator[Finding]:
     same = defaultdict(list)
     for path, fact in facts.items():
         same[fact.digest].append(path)

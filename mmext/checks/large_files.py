@@ -36,11 +36,7 @@ def is_large(split: Split) -> bool:
 
 
 def check_large(split: Split) -> Iterator[Finding]:
-    """Checks ids and boxes by hotcoco, and the class names.
-
-    Raises:
-        UserError: The file is not COCO.
-    """
+    """Checks ids and boxes by hotcoco, and the class names."""
     try:
         coco = COCO(str(split.ann_file))
     except (ValueError, OSError, RuntimeError) as error:

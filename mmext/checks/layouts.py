@@ -14,7 +14,6 @@ the annotation files may be in the folder itself, and the images in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +54,6 @@ def use_data_folder(
         classes: Categories to use, in any order. Default: all.
         masks: Whether every annotation must have a mask. Default: whether the
             config loads or evaluates masks.
-
-    Raises:
-        UserError: The folder, a file in it or its content is not what
-            training needs, or a loader has several data sets.
     """
     if cfg.get('default_scope', 'mmdet') != 'mmdet':
         raise UserError(
@@ -87,9 +82,7 @@ def find_coco_folder(
         UserError: The folder, a file in it or its content is not what
             training needs.
     """
-    splits, contents = find_folder_splits(root, masks)
-    chosen = in_file_order(classes, contents['train'])
-    splits = [replace(split, classes=chosen) for split in splits]
+    splits, contents = find_folder_splits(root, classes, masks)
     findings = list(check_order(*splits, contents))
     for split in splits:
         content = contents[split.name]
@@ -98,45 +91,24 @@ def find_coco_folder(
         findings += check_classes(content, split)
     require(findings)
     return CocoFolder(
-        classes=chosen,
+        classes=splits[0].classes,
         ann_files={s.name: str(s.ann_file) for s in splits},
         img_dirs={s.name: str(s.img_dir) for s in splits},
         num_images={n: len(c['images']) for n, c in contents.items()},
     )
 
 
-def in_file_order(
-    classes: Sequence[str] | None, content: dict[str, Any]
-) -> tuple[str, ...]:
-    """Returns class names in the order of their labels; unknown ones last.
-
-    Args:
-        classes: Names in any order. Default: all of the file.
-        content: A parsed annotation file.
-    """
-    names = [c['name'] for c in content['categories']]
-    if classes is None:
-        return tuple(names)
-    known = [name for name in names if name in classes]
-    unknown = [name for name in classes if name not in names]
-    return (*known, *unknown)
-
-
 def find_folder_splits(
-    root: str | Path, masks: bool = False
+    root: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
 ) -> tuple[list[Split], dict[str, dict[str, Any]]]:
     """Finds the files of a folder without checking their content.
 
-    Args:
-        root: The folder.
-        masks: Whether masks are needed. Default: False.
+    The arguments are those of :func:`find_coco_folder`.
 
     Returns:
         Training and validation, and their annotations by name.
-
-    Raises:
-        UserError: Annotations or images are not found, an annotation file
-            cannot be read, or both splits have the same file.
     """
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
@@ -152,19 +124,26 @@ def find_folder_splits(
             'val',
             'Write two files, of images to train and of others to validate.',
         )
-    splits, contents = [], {}
-    for name, ann_file in files.items():
-        contents[name] = read_coco(ann_file)
-        split = Split(
+    contents = {name: read_coco(file) for name, file in files.items()}
+    names = [c['name'] for c in contents['train']['categories']]
+    if classes is None:
+        classes = names
+    # In the order of their labels; unknown ones are reported later.
+    known = [name for name in names if name in classes]
+    unknown = [name for name in classes if name not in names]
+    splits = [
+        Split(
             name=name,
-            ann_file=ann_file,
-            img_dir=_find_img_dir(root, ann_file, name, contents[name]),
+            ann_file=file,
+            img_dir=_find_img_dir(root, file, name, contents[name]),
+            classes=(*known, *unknown),
             masks=masks,
             training=name == 'train',
-            filter_empty=True,
+            filter_empty=name == 'train',
             root=root,
         )
-        splits.append(split)
+        for name, file in files.items()
+    ]
     return splits, contents
 
 

@@ -20,26 +20,15 @@ def check_masks(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     images = {image['id']: image for image in content['images']}
     unusable, broken = [], []
     for annotation in content['annotations']:
-        mask = annotation.get('segmentation')
-        if not mask:
-            continue
+        mask = annotation.get('segmentation') or []
         image = images.get(annotation['image_id'])
         if isinstance(mask, dict):
-            problem = image and _rle_problem(mask, image)
-            if problem:
-                broken.append((annotation, problem))
-        elif not all(isinstance(polygon, list) for polygon in mask):
-            broken.append((annotation, 'is not a list of polygons'))
-        elif not all(is_number(v) for polygon in mask for v in polygon):
-            broken.append(
-                (annotation, 'has a coordinate that is not a number')
-            )
-        elif image and (far := _far_outside(mask, image)) is not None:
-            # pycocotools would use all memory: it walks along every edge.
-            size = f'{image["width"]:g} x {image["height"]:g}'
-            text = f'has a coordinate of {far:g} in an image of {size}'
-            broken.append((annotation, text))
-        elif not all(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
+            problem = _rle_problem(mask, image) if image else ''
+        else:
+            problem = _polygon_problem(mask, image)
+        if problem:
+            broken.append((annotation, problem))
+        elif isinstance(mask, list) and not all(map(is_polygon, mask)):
             unusable.append(annotation)
     if broken:
         annotation, problem = broken[0]
@@ -62,13 +51,26 @@ def check_masks(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         )
 
 
-def _far_outside(mask: list, image: dict) -> float | None:
-    """Returns a coordinate more than an image's length from the image."""
+def is_polygon(coordinates: list[float]) -> bool:
+    """Returns whether COCO can draw it: 3 points or more, x and y of each."""
+    return len(coordinates) >= 6 and len(coordinates) % 2 == 0
+
+
+def _polygon_problem(mask: list, image: dict | None) -> str:
+    if not all(isinstance(polygon, list) for polygon in mask):
+        return 'is not a list of polygons'
+    values = [v for polygon in mask for v in polygon]
+    if not all(map(is_number, values)):
+        return 'has a coordinate that is not a number'
+    if image is None:
+        return ''
+    # pycocotools walks along every edge, and would use all memory.
     length = max(image['width'], image['height'])
-    for value in (v for polygon in mask for v in polygon):
+    for value in values:
         if not -length <= value <= 2 * length:
-            return value
-    return None
+            size = f'{image["width"]:g} x {image["height"]:g}'
+            return f'has a coordinate of {value:g} in an image of {size}'
+    return ''
 
 
 def _rle_problem(mask: dict, image: dict) -> str:

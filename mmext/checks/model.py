@@ -18,42 +18,25 @@ SIDE = 128  # pixels: every stage of a backbone gets a feature map
 def check_model(
     cfg: Config, model: nn.Module, stages: tuple[str, ...]
 ) -> None:
-    """Checks that a model can be run and evaluated.
+    """Checks a model for its evaluators, its hooks, and in a forward pass.
 
-    Args:
-        cfg: The config that the model was built from.
-        model: The model; left in evaluation mode.
-        stages: Of ``train``, ``val``, ``test``: those that are run.
-
-    Raises:
-        UserError: A part takes other channels than it gets, masks are
-            evaluated that the model does not predict, or a hook does not find
-            its layers.
+    The model is left in evaluation mode.
     """
     for stage in stages:
-        check_masks_are_predicted(cfg, model, stage)
-    check_channels(model)
+        _check_masks(cfg, model, stage)
+    _check_channels(model)
     if 'train' in stages:
-        check_hooks(cfg, model)
+        _check_hooks(cfg, model)
 
 
-def check_masks_are_predicted(
-    cfg: Config, model: nn.Module, stage: str
-) -> None:
-    """Checks that a model predicts masks if they are evaluated.
-
-    mmdet would stop at the end of the first validation.
-
-    Raises:
-        UserError: It predicts boxes only.
-    """
-    if not evaluates_masks(cfg, stage):
-        return
+def _check_masks(cfg: Config, model: nn.Module, stage: str) -> None:
+    """Finds early what would stop mmdet at the end of its first validation."""
     parts = ' '.join(
         f'{name} {type(module).__name__}'
         for name, module in model.named_modules()
     ).lower()
-    if 'mask' not in parts and 'panoptic' not in parts:
+    predicts_masks = 'mask' in parts or 'panoptic' in parts
+    if evaluates_masks(cfg, stage) and not predicts_masks:
         raise UserError(
             f"{stage}_evaluator evaluates masks (metric 'segm'), and "
             f'{type(model).__name__} predicts boxes only',
@@ -62,7 +45,7 @@ def check_masks_are_predicted(
         )
 
 
-def check_hooks(cfg: Config, model: nn.Module) -> None:
+def _check_hooks(cfg: Config, model: nn.Module) -> None:
     """Calls ``check_model`` of the hooks that have such a method.
 
     The run would call it after it has written its work dir, config and log.
@@ -75,13 +58,10 @@ def check_hooks(cfg: Config, model: nn.Module) -> None:
             HOOKS.build(options).check_model(model)
 
 
-def check_channels(model: nn.Module) -> None:
+def _check_channels(model: nn.Module) -> None:
     """Runs one small empty image through the model.
 
-    All other errors are ignored: they come from the image, not the config.
-
-    Raises:
-        UserError: The neck, or a layer, takes other channels than it gets.
+    Errors that are not about channels come from the image, not the config.
     """
     wrong: list[str] = []
     levels: list[int] = []
@@ -112,12 +92,9 @@ def check_channels(model: nn.Module) -> None:
             _run(model.eval())
     except Exception as error:  # of any model
         takes = getattr(neck, 'in_channels', None)
+        several = isinstance(takes, list | tuple) and bool(levels)
         # Sorted, because YOLOv3's neck counts from the smallest map.
-        if (
-            isinstance(takes, list | tuple)
-            and levels
-            and sorted(takes) != sorted(levels)
-        ):
+        if several and sorted(takes) != sorted(levels):
             raise UserError(
                 f'model.neck.in_channels is {list(takes)}, and the backbone '
                 f'gives {levels}',

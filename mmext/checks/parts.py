@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checks names, arguments and numbers in the parts of a config.
+"""Checks that the parts of a config can be built.
 
 The runner builds most parts after it has made the work dir, some after the
 first epoch. The checks build nothing: they look names up in MMEngine's
@@ -55,16 +55,7 @@ TAKEN = (
 
 
 def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Checks that the parts of a config can be built.
-
-    Args:
-        cfg: A config.
-        stages: Of ``train``, ``val``, ``test``.
-
-    Raises:
-        UserError: A name or argument is unknown (the message gives the
-            nearest known one), or a number cannot be used.
-    """
+    """Checks names, arguments and numbers in the parts of a config."""
     for place, part, registry in _parts(cfg, stages):
         _check_part(place, part, registry, cfg.get('default_scope', 'mmdet'))
     for place, least in COUNTS.items():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +90,7 @@ class DataReport:
             return []
         names = [split.name for split in self.splits]
         # The first word is enough to tell places in a config apart.
-        heads = [name.split('_')[0].split('.')[0] for name in names]
+        heads = [re.split('[_.]', name)[0] for name in names]
         width = max(len(check) for check in counts)
         lines = ['', ' ' * (9 + width) + ''.join(f'{h:>9}' for h in heads)]
         for check, per_split in counts.items():

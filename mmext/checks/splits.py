@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,12 @@ from mmext.utils.text import sentences, some
 SAMPLE = 32  # images of a split that are decoded before a run
 STAT_LIMIT = 20_000  # files of a split that are looked for before a run
 
-#: Called with the number of images; returns a function that is called after
-#: each of them.
-Progress = Callable[[int], Callable[[], object]]
-
 
 def check_splits(
     splits: Sequence[Split],
     every_image: bool = False,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> DataReport:
     """Checks splits singly and against each other.
 
@@ -45,10 +41,7 @@ def check_splits(
         every_image: Whether to decode all images instead of a sample.
             Default: False.
         workers: Threads that decode. Default: 1.
-        progress: See :data:`Progress`. Default: none.
-
-    Raises:
-        UserError: An annotation file cannot be read as COCO.
+        progress: Whether to show a progress bar. Default: False.
     """
     contents = {split.name: read_coco(split.ann_file) for split in splits}
     findings: list[Finding] = []
@@ -68,9 +61,7 @@ def check_splits(
         missing |= absent
         present = [path for path in expected if path not in absent]
         wanted += present if every_image else _spread(present, SAMPLE)
-    wanted = list(dict.fromkeys(wanted))
-    advance = progress(len(wanted)) if progress else lambda: None
-    facts = read_images(wanted, workers, advance)
+    facts = read_images(wanted, workers, progress)
     for split in splits:
         findings += check_images(facts, paths[split.name], split)
     findings += _check_between(splits, contents, paths, facts, missing)
@@ -96,15 +87,7 @@ def _check_between(
     facts: Mapping[Path, ImageFacts],
     missing: Iterable[Path],
 ) -> Iterator[Finding]:
-    """Checks the other splits against the training data.
-
-    Args:
-        splits: The splits.
-        contents: Annotation files, by split name.
-        paths: Image path -> its entry, by split name.
-        facts: Of the images that were decoded.
-        missing: Images that do not exist.
-    """
+    """Checks the other splits against the training data."""
     training = [s for s in splits if s.training]
     for split in splits:
         if not training or split.training:

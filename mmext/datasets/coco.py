@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +13,12 @@ from mmext.errors import UserError
 from mmext.utils.text import short, some
 
 SECTIONS = ('images', 'categories', 'annotations')
+#: Field of an annotation -> the section that it refers to.
+REFERENCES = {'image_id': 'images', 'category_id': 'categories'}
 
 
 class Field(NamedTuple):
-    """What a field of an entry may hold.
-
-    Attributes:
-        test: Returns whether a value can be used.
-        kind: The values that can be used, in words.
-        needed: Whether every entry must have the field. Default: True.
-    """
+    """The values that a field of an entry may have, as a test and in words."""
 
     test: Callable[[Any], bool]
     kind: str
@@ -50,9 +46,8 @@ def _id(bits: int) -> Field:
 _NUMBER = Field(is_number, 'a number')
 _NAME = Field(lambda v: type(v) is str and v != '' and '\0' not in v, 'a name')
 _CROWD = Field(lambda v: v in (0, 1), '0 or 1', needed=False)
-_Table = Mapping[str, Mapping[str, Field]]
 #: Section -> field, for training.
-TRAINING: _Table = {
+TRAINING = {
     'images': {
         'id': _id(63),
         'file_name': _NAME,
@@ -75,7 +70,7 @@ TRAINING: _Table = {
     },
 }
 #: Section -> field, for evaluation. JSON carries whole numbers up to 2^53.
-EVALUATION: _Table = {
+EVALUATION = {
     'images': {'id': _id(53)},
     'categories': {'id': _id(53)},
     'annotations': {
@@ -150,74 +145,10 @@ def parse_coco(
             f'{path} is not JSON: {error}',
             'Is the file complete? Write or download it again.',
         ) from error
-    if (
-        not strict
-        and isinstance(content, dict)
-        and {'images', 'categories'} <= {*content}
-    ):
-        content.setdefault('annotations', [])  # as COCO's test-dev
-    _require(path, _format_problem(content))
-    _require(path, _entry_problem(content, EVALUATION if strict else TRAINING))
+    _raise_first(_format_problems(content, strict), path)
     if strict:
         require_references(content, path)
-    else:
-        _require(path, _name_problem(content))
     return content
-
-
-def _require(path: str | Path, problem: str | None) -> None:
-    if problem is not None:
-        raise UserError(
-            f'{path} is not a COCO annotation file: {problem}',
-            'It must hold images (id, file_name, width, height), annotations '
-            '(id, image_id, category_id, bbox, area) and categories (id, '
-            'name). tools/dataset_converters writes one from VOC or YOLO '
-            'files.',
-        )
-
-
-def _format_problem(content: Any) -> str | None:
-    if isinstance(content, list):
-        first = content[0] if content else None
-        if isinstance(first, dict) and 'score' in first:
-            return 'it is a list of detections (a result file)'
-        return 'it is a list'
-    if not isinstance(content, dict):
-        return f'it is a {type(content).__name__}'
-    if 'shapes' in content and 'imagePath' in content:
-        return 'it is a LabelMe file'
-    for section in SECTIONS:
-        if not isinstance(content.get(section), list):
-            return f'no list {section!r}; its keys are {some(content)}'
-        if not content[section] and section != 'annotations':
-            return f'{section!r} is empty'
-    return None
-
-
-def _entry_problem(content: dict[str, Any], table: _Table) -> str | None:
-    for section, fields in table.items():
-        for i, entry in enumerate(content[section]):
-            where = f'{section}[{i}]'
-            if not isinstance(entry, dict):
-                return f'{where} is {short(entry)}'
-            for name, field in fields.items():
-                if name not in entry:
-                    if field.needed:
-                        return f'{where} has no {name!r}; it holds ' + some(
-                            entry
-                        )
-                elif not field.test(entry[name]):
-                    value = short(entry[name])
-                    return f'{where} has {name} {value}, not {field.kind}'
-    return None
-
-
-def _name_problem(content: dict[str, Any]) -> str | None:
-    counts = Counter(c['name'] for c in content['categories'])
-    for name, count in counts.items():
-        if count > 1:
-            return f'category name {name!r} is given to {count} ids'
-    return None
 
 
 def require_references(content: dict[str, Any], path: str | Path) -> None:
@@ -227,22 +158,69 @@ def require_references(content: dict[str, Any], path: str | Path) -> None:
         UserError: An id occurs twice, or an ``image_id`` or ``category_id``
             is not listed.
     """
-    known: dict[str, set[int]] = {}
+    _raise_first(_reference_problems(content), path)
+
+
+def _raise_first(problems: Iterator[str], path: str | Path) -> None:
+    for problem in problems:
+        raise UserError(
+            f'{path} is not a COCO annotation file: {problem}',
+            'It must hold images (id, file_name, width, height), annotations '
+            '(id, image_id, category_id, bbox, area) and categories (id, '
+            'name). tools/dataset_converters writes one from VOC or YOLO '
+            'files.',
+        )
+
+
+def _format_problems(content: Any, strict: bool) -> Iterator[str]:
+    """Yields problems, each of which may make the following ones crash."""
+    if isinstance(content, list):
+        first = content[0] if content else None
+        if isinstance(first, dict) and 'score' in first:
+            yield 'it is a list of detections (a result file)'
+        yield 'it is a list'
+    if not isinstance(content, dict):
+        yield f'it is a {type(content).__name__}'
+    if 'shapes' in content and 'imagePath' in content:
+        yield 'it is a LabelMe file'
+    if not strict and {'images', 'categories'} <= content.keys():
+        content.setdefault('annotations', [])  # as COCO's test-dev
     for section in SECTIONS:
-        counts = Counter(entry['id'] for entry in content[section])
-        known[section] = set(counts)
-        if len(counts) < len(content[section]):
-            twice, _ = counts.most_common(1)[0]
-            _require(path, f'id {twice} occurs twice in {section}')
+        if not isinstance(content.get(section), list):
+            yield f'no list {section!r}; its keys are {some(content)}'
+        if not content[section] and section != 'annotations':
+            yield f'{section!r} is empty'
+    for section, fields in (EVALUATION if strict else TRAINING).items():
+        for i, entry in enumerate(content[section]):
+            where = f'{section}[{i}]'
+            if not isinstance(entry, dict):
+                yield f'{where} is {short(entry)}'
+            for name, field in fields.items():
+                if name in entry:
+                    if not field.test(entry[name]):
+                        value = short(entry[name])
+                        yield f'{where} has {name} {value}, not {field.kind}'
+                elif field.needed:
+                    yield f'{where} has no {name!r}; it holds {some(entry)}'
+    if not strict:
+        counts = Counter(c['name'] for c in content['categories'])
+        for name, count in counts.items():
+            if count > 1:
+                yield f'category name {name!r} is given to {count} ids'
+
+
+def _reference_problems(content: dict[str, Any]) -> Iterator[str]:
+    known: dict[str, Counter] = {}
+    for section in SECTIONS:
+        known[section] = Counter(entry['id'] for entry in content[section])
+        for value, count in known[section].items():
+            if count > 1:
+                yield f'id {value} occurs twice in {section}'
     for i, annotation in enumerate(content['annotations']):
-        for name, section in (
-            ('image_id', 'images'),
-            ('category_id', 'categories'),
-        ):
+        for name, section in REFERENCES.items():
             value = annotation.get(name)
             if type(value) not in (int, float) or value not in known[section]:
-                _require(
-                    path,
+                yield (
                     f'annotations[{i}] (id {annotation["id"]}) has {name} '
-                    f'{short(value)}, which "{section}" does not list',
+                    f'{short(value)}, which "{section}" does not list'
                 )

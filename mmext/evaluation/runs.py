@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,27 +37,27 @@ METRIC_NAMES = {
     'mAP_m': 'APm',
     'mAP_l': 'APl',
 }
-_NO_METRICS = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
+_STEPS = ('step', 'iter', 'epoch')
+_NO_METRICS = (*_STEPS, 'time', 'data_time', 'memory')
 _METRIC = re.compile(r'(?:^|/)(bbox|segm)_(mAP(?:_(?:50|75|s|m|l))?)$')
 _SEED = re.compile(r'^\s*(?:current )?seed:\s*(\d+)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or not.
+    """A run, finished or not; None is what is not known.
 
     Args:
         name: Name in the tables.
         path: The work folder, or a result file.
-        config_file: The config that the runner wrote; None if there is none.
+        config_file: The config that the runner wrote.
         metrics: IoU type -> metric name -> value from 0 to 1; nan if COCO
             gives -1 (no object of that kind). Empty before the first
             validation.
-        step: The epoch (or iteration) of ``metrics``; None if they are from a
-            test.
+        step: The epoch (or iteration) of ``metrics``; None after a test.
         train_seconds: Time in training iterations, with data loading and
-            without validation; None without a training log.
-        seed: The seed; None if it is not known.
+            without validation.
+        seed: The seed of the training.
         train_log: The logged training scalars, in order of steps.
         val_log: The logged validation metrics, in order of steps.
         predictions: IoU type -> result file that testing wrote.
@@ -78,9 +79,7 @@ class Run:
         """The config of the run, None if there is none."""
         if self.config_file is None:
             return None
-        # MMEngine imports torch, which comparing two result files does not
-        # need.
-        from mmengine.config import Config
+        from mmengine.config import Config  # imports torch
 
         return Config.fromfile(self.config_file)
 
@@ -116,15 +115,11 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
             'Give the folder that training wrote to (--work-dir).',
         )
     train, val = _read_scalars(path)
-    config_file = _newest([*path.glob('*.py')]) or _newest(
-        [*path.glob('*/vis_data/config.py')]
-    )
+    configs = _by_age(path, '*.py') or _by_age(path, '*/vis_data/config.py')
+    config_file = configs[-1] if configs else None
     predictions = {
         p.name.split('.')[-2]: p
-        for p in sorted(
-            (path / 'predictions').glob('*.json'),
-            key=lambda p: p.stat().st_mtime,
-        )
+        for p in _by_age(path, 'predictions/*.json')
         if not p.name.endswith('.meta.json') and p.name.count('.') >= 2
     }
     if not (train or val or predictions):
@@ -134,13 +129,11 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
             'Give the folder that training wrote to (--work-dir).',
         )
     metrics, step = _pick(val, which)
-    if not metrics:
-        metrics = _tested_metrics(path, predictions)
     return Run(
         name=path.resolve().name,
         path=path,
         config_file=config_file,
-        metrics=metrics,
+        metrics=metrics or _tested_metrics(path, predictions),
         step=step,
         train_seconds=_train_seconds(train),
         seed=_seed(path, config_file),
@@ -180,27 +173,21 @@ def logged_curves(run: Run) -> dict[str, list[tuple[int, float]]]:
     Steps of training scalars are iterations. Steps of validation metrics are
     epochs, or iterations if the run was configured by iterations.
     """
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves = defaultdict(list)
     for record in (*run.train_log, *run.val_log):
         for key, value in record.items():
-            if key not in ('step', 'iter', 'epoch') and isinstance(
-                value, int | float
-            ):
-                curves.setdefault(key, []).append((record['step'], value))
-    return curves
+            if isinstance(value, int | float) and key not in _STEPS:
+                curves[key].append((record['step'], value))
+    return dict(curves)
 
 
 def common_iou_type(
-    runs: Sequence[Run],
-    results: Callable[[Run], Mapping[str, object]],
-    what: str,
-    fix: str,
+    results: Sequence[tuple[Path, Mapping[str, object]]], what: str, fix: str
 ) -> str:
     """Returns the first IoU type that all runs have results of.
 
     Args:
-        runs: The runs.
-        results: Returns the results of a run by IoU type.
+        results: Path of each run, and its results by IoU type.
         what: Name of the results, for the message.
         fix: What to do if there is no such type, for the message.
 
@@ -208,9 +195,9 @@ def common_iou_type(
         UserError: There is no such type.
     """
     for iou_type in ('bbox', 'segm'):
-        if all(iou_type in results(run) for run in runs):
+        if all(iou_type in found for _, found in results):
             return iou_type
-    have = '; '.join(f'{r.path}: {some(results(r)) or "none"}' for r in runs)
+    have = '; '.join(f'{path}: {some(r) or "none"}' for path, r in results)
     raise UserError(
         f'the runs have no {what} of a common IoU type ({have})', fix
     )
@@ -218,19 +205,23 @@ def common_iou_type(
 
 def describe_backbone(cfg: Mapping[str, Any]) -> str:
     """Describes the config of a backbone: ``ResNet-50 + SELayer``."""
+    name = _type_name(cfg)
+    size = cfg.get('depth', cfg.get('arch'))
+    if isinstance(size, int | str):
+        name += f'-{size}'
+    plugins = [_type_name(p['cfg']) for p in cfg.get('plugins') or ()]
+    return ' + '.join([name, *plugins])
+
+
+def _type_name(cfg: Mapping[str, Any]) -> str:
     kind = cfg['type']
-    kind = kind if isinstance(kind, str) else kind.__name__
-    kind = kind.rsplit('.', 1)[-1]
-    size = cfg.get('depth', cfg.get('arch', ''))
-    size = size if isinstance(size, int | str) else ''
-    words = [f'{kind}-{size}' if size != '' else kind]
-    for plugin in cfg.get('plugins') or ():
-        words.append(str(plugin['cfg']['type']).rsplit('.', 1)[-1])
-    return ' + '.join(words)
+    name = kind if isinstance(kind, str) else kind.__name__
+    return name.rsplit('.', 1)[-1]
 
 
-def _newest(paths: list[Path]) -> Path | None:
-    return max(paths, key=lambda p: p.stat().st_mtime, default=None)
+def _by_age(folder: Path, pattern: str) -> list[Path]:
+    """The files that match, the newest last."""
+    return sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime)
 
 
 def _records(path: Path) -> Iterator[dict]:
@@ -278,14 +269,14 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
 
 def _pick(val: list[dict], which: str) -> tuple[Metrics, int | None]:
     """The metrics of the last or best validation, and its step."""
-    parsed = [(parse_metrics(r), r.get('step')) for r in val]
+    parsed = [(parse_metrics(r), r['step']) for r in val]
     parsed = [(metrics, step) for metrics, step in parsed if metrics]
     if not parsed:
         return {}, None
     if which == 'last':
         return parsed[-1]
 
-    def ap(item: tuple[Metrics, int | None]) -> float:
+    def ap(item: tuple[Metrics, int]) -> float:
         value = next(iter(item[0].values())).get('AP', math.nan)
         return -1.0 if math.isnan(value) else value
 

@@ -23,12 +23,7 @@ Source = str | Path | Run
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: runs that differ in their seed only.
-
-    Args:
-        name: Name in the tables.
-        runs: One a seed.
-    """
+    """One side of a comparison: runs that differ in their seed only."""
 
     name: str
     runs: tuple[Run, ...]
@@ -52,12 +47,7 @@ class Side:
 
 
 def read_source(source: Source, which: str = 'last') -> Run:
-    """Reads a work folder or a COCO result file.
-
-    Args:
-        source: Its path, or a run, which is returned.
-        which: Use the metrics of the ``'last'`` validation or of the
-            ``'best'`` one. Default: ``'last'``.
+    """Reads a work folder (see `read_run`) or a COCO result file.
 
     Raises:
         UserError: The path does not exist or is something else.
@@ -82,18 +72,15 @@ def read_source(source: Source, which: str = 'last') -> Run:
     # give the AP of boxes.
     named = [kind for kind in keys if path.name.endswith(f'.{kind}.json')]
     kinds = named or [kind for kind, key in keys.items() if key in head]
-    run = Run(
-        name=path.name.removesuffix('.json'),
-        path=path,
-        seed=meta.get('seed'),
-        predictions=dict.fromkeys(kinds or ['bbox'], path),
-    )
+    predictions = dict.fromkeys(kinds or ['bbox'], path)
+    seed = meta.get('seed')
     work_dir = path.parent.parent
     if path.parent.name == 'predictions' and any(work_dir.glob('*.py')):
-        full = read_run(work_dir, which)
-        seed = full.seed if run.seed is None else run.seed
-        return replace(full, predictions=run.predictions, seed=seed)
-    return run
+        run = read_run(work_dir, which)
+        seed = run.seed if seed is None else seed
+        return replace(run, predictions=predictions, seed=seed)
+    name = path.name.removesuffix('.json')
+    return Run(name, path, seed=seed, predictions=predictions)
 
 
 def read_sides(
@@ -101,9 +88,7 @@ def read_sides(
 ) -> list[Side]:
     """Reads the sides of a comparison and gives each its own name.
 
-    Args:
-        groups: The sources of each side, one a seed.
-        which: See :func:`read_source`. Default: ``'last'``.
+    ``groups`` has the sources of each side, one a seed.
     """
     return name_apart(
         [make_side([read_source(s, which) for s in group]) for group in groups]
@@ -111,11 +96,7 @@ def read_sides(
 
 
 def make_side(runs: Sequence[Run]) -> Side:
-    """Groups runs that differ in their seed only.
-
-    The name is the backbone if it is known and the same in all runs, or else
-    the name of the first run.
-    """
+    """Names a side by its backbone if all have the same, or its first run."""
     words = {run.backbone for run in runs} - {'?'}
     name = words.pop() if len(words) == 1 else runs[0].name
     return Side(name, tuple(runs))
@@ -123,16 +104,16 @@ def make_side(runs: Sequence[Run]) -> Side:
 
 def name_apart(sides: Sequence[Side]) -> list[Side]:
     """Extends equal names by the run's name, its path, or a number."""
-
-    def extend(names: list[str], more: list[str]) -> list[str]:
-        return [
+    names = [side.name for side in sides]
+    for extras in (
+        [side.runs[0].name for side in sides],
+        [side.runs[0].path for side in sides],
+        range(1, len(sides) + 1),
+    ):
+        names = [
             name if names.count(name) == 1 else f'{side.name} ({extra})'
-            for side, name, extra in zip(sides, names, more, strict=True)
+            for side, name, extra in zip(sides, names, extras, strict=True)
         ]
-
-    names = extend([s.name for s in sides], [s.runs[0].name for s in sides])
-    names = extend(names, [str(s.runs[0].path) for s in sides])
-    names = extend(names, [str(i) for i in range(1, len(sides) + 1)])
     return [replace(s, name=n) for s, n in zip(sides, names, strict=True)]
 
 
@@ -143,8 +124,7 @@ def predicted_iou_type(sides: Sequence[Side]) -> str:
         UserError: There is no such type.
     """
     return common_iou_type(
-        [run for side in sides for run in side.runs],
-        lambda run: run.predictions,
+        [(run.path, run.predictions) for side in sides for run in side.runs],
         'predictions',
         'Test them with the same evaluator: tools/test.py CONFIG CHECKPOINT.',
     )
@@ -153,12 +133,7 @@ def predicted_iou_type(sides: Sequence[Side]) -> str:
 def find_ground_truth(
     sides: Sequence[Side], iou_type: str, ann: str | Path | None = None
 ) -> GroundTruth:
-    """Reads the annotation file that the runs were tested on.
-
-    Args:
-        sides: The sides.
-        iou_type: ``'bbox'`` or ``'segm'``.
-        ann: An annotation file to use instead. Default: None.
+    """Reads ``ann``, by default the file that the runs were tested on.
 
     Raises:
         UserError: The file is not known, or the runs name different files.
@@ -189,15 +164,9 @@ def find_ground_truth(
 def read_detections(
     sources: Iterable[Source], ann: str | Path | None = None
 ) -> tuple[GroundTruth, list[tuple[str, Predictions]]]:
-    """Reads the predictions of runs on one ground truth.
+    """Returns the ground truth, and (name, detections) of each run.
 
-    Args:
-        sources: The runs.
-        ann: COCO annotation file. Default: the one that the runs were tested
-            on.
-
-    Returns:
-        The ground truth, and (name, detections) of each run.
+    ``ann`` is as in `find_ground_truth`.
 
     Raises:
         UserError: A run has no predictions, or the ground truth is not known.

@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from tiny_run import HEIGHT, WIDTH, make_coco
 
-from mmext.checks.annotations import Entries
+from mmext.checks.annotations import Boxes
 from mmext.checks.findings import Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.images import read_image
@@ -363,7 +363,7 @@ def test_counts_are_those_of_hotcoco(data):
 def test_boxes_as_corners_are_converted_back(data):
     want = [a['bbox'] for a in read_coco(data / 'train.json')['annotations']]
     each(corners)(data)
-    assert Entries(read_coco(data / 'train.json')).as_corners
+    assert Boxes(read_coco(data / 'train.json')).as_corners
     fix(check(data), data / 'fixed')
     fixed = read_coco(data / 'fixed/train.json')
     assert [a['bbox'] for a in fixed['annotations']] == want

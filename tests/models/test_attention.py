@@ -24,9 +24,11 @@ from mmext.models import (
     SEAttention,
     SRMAttention,
 )
-from mmext.models.layers.eca_attention import adaptive_kernel_size
-from mmext.models.layers.fca_attention import cosine_bases
-from mmext.models.layers.global_pool import global_average
+from mmext.models.layers.channel_attention import (
+    adaptive_kernel_size,
+    cosine_bases,
+    global_average,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ('SEAttention', 'ECAAttention', 'FCAAttention', 'SRMAttention')

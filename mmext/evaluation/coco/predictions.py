@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hotcoco
 import numpy as np
+from pycocotools import mask as mask_utils
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import GroundTruth
@@ -39,7 +41,6 @@ class Predictions:
         box: (N, 4) x, y, width, height in pixels; nan for masks.
         score: (N,) confidence.
         mask: N run-length encodings, or None for boxes.
-        meta: What testing wrote beside the file (seed, config, versions...).
         warnings: Unusual content for which AP is defined.
     """
 
@@ -50,7 +51,6 @@ class Predictions:
     box: np.ndarray
     score: np.ndarray
     mask: list[dict] | None = None
-    meta: dict = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def area(self) -> np.ndarray:
@@ -62,31 +62,23 @@ class Predictions:
         return np.asarray(hotcoco.mask.area(self.mask), np.float64)
 
     def select(self, rows: np.ndarray) -> Predictions:
-        """Returns the detections of some rows.
-
-        Args:
-            rows: (N,) bool, or indices of rows.
-        """
+        """Returns the detections of some rows, given as bool or indices."""
         rows = np.arange(len(self))[rows]
-        mask = self.mask and [self.mask[r] for r in rows]
         return replace(
             self,
             image_id=self.image_id[rows],
             category_id=self.category_id[rows],
             box=self.box[rows],
             score=self.score[rows],
-            mask=mask,
+            mask=self.mask and [self.mask[r] for r in rows],
         )
 
     def bounding_boxes(self) -> np.ndarray:
         """(N, 4) x, y, width, height in pixels, of masks too."""
         if self.mask is None:
             return self.box
-        from pycocotools import mask as mask_utils
-
-        return np.array([mask_utils.toBbox(m) for m in self.mask]).reshape(
-            -1, 4
-        )
+        boxes = [mask_utils.toBbox(mask) for mask in self.mask]
+        return np.array(boxes).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -96,9 +88,7 @@ def read_meta(path: str | Path) -> dict:
     """Reads what ``tools/test.py`` wrote beside a prediction file.
 
     ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``.
-
-    Returns:
-        The content, empty if there is no such file.
+    The result is empty if there is no such file.
 
     Raises:
         UserError: The file is not a JSON object.
@@ -148,20 +138,15 @@ def read_predictions(
             'Compare runs that were tested on the same annotation file.',
         )
     _require_memory(path)
-    rows: list[tuple] = []
+    rows = array('d')  # a list of numbers would take five times the memory
     masks: list[dict] = []
-    arrays = []
     for n, record in enumerate(_records(path)):
         if iou_type is None:
             iou_type = 'segm' if record.get('segmentation') else 'bbox'
-        rows.append(_row(path, n, record, iou_type))
+        rows.extend(_row(path, n, record, iou_type))
         if iou_type == 'segm':
             masks.append(_mask(path, n, record, truth))
-        if len(rows) == 100_000:
-            arrays.append(np.array(rows, float))
-            rows = []
-    arrays.append(np.array(rows, float).reshape(-1, 7))
-    table = np.concatenate(arrays)
+    table = np.array(rows).reshape(-1, 7)
     has_masks = iou_type == 'segm'
     _check(path, table, truth, has_masks)
     return Predictions(
@@ -172,7 +157,6 @@ def read_predictions(
         box=table[:, 1:5],
         score=table[:, 5],
         mask=masks if has_masks else None,
-        meta=meta,
         warnings=tuple(_warn(path, table, truth, has_masks)),
     )
 
@@ -237,12 +221,7 @@ def _records(path: Path) -> Iterator[dict]:
 
 
 def not_predictions(path: Path, text: str) -> UserError:
-    """Returns an error that names the kind of a file without detections.
-
-    Args:
-        path: Path of the file.
-        text: The beginning of the file.
-    """
+    """Returns an error that names the kind of a file, from its beginning."""
     if re.search(r'mAP|"AP"|precision"', text):
         return UserError(
             f'{path} holds metrics, which are averages over all images',
@@ -281,10 +260,12 @@ def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
     mask = record.get('segmentation')
     size = truth.sizes.get(record['image_id'])
     try:
-        if isinstance(mask, dict) and not isinstance(mask['counts'], list):
-            code = {'size': mask['size'], 'counts': mask['counts']}
+        if isinstance(mask, list):
+            code = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
+        elif isinstance(mask['counts'], list):
+            code = mask_utils.frPyObjects(mask, *mask['size'])
         else:
-            code = _encode(mask, size)
+            code = {'size': mask['size'], 'counts': mask['counts']}
         if size and tuple(code['size']) != size:
             raise ValueError
         hotcoco.mask.area(code)  # raises if the code is invalid
@@ -296,15 +277,6 @@ def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
             '"segmentation" is a run-length encoding {size, counts} or a '
             'list of polygons. A comparison has one IoU type.',
         ) from None
-
-
-def _encode(mask: list | dict, size: tuple[int, int] | None) -> dict:
-    """Encodes polygons, or a run-length encoding that is not compressed."""
-    from pycocotools import mask as mask_utils
-
-    if isinstance(mask, list):
-        return mask_utils.merge(mask_utils.frPyObjects(mask, *size))
-    return mask_utils.frPyObjects(mask, *mask['size'])
 
 
 def _check(
@@ -331,10 +303,10 @@ def _check(
     score, box = table[:, _COLUMNS['score']], table[:, _COLUMNS['bbox']]
     tests = [('score', ~np.isfinite(score), 'Scores are finite numbers.')]
     if not has_masks:
-        number = (abs(box) < 1e15).all(1)
+        far = ~(abs(box) < 1e15).all(1)
         negative = (box[:, 2:] < 0).any(1)
         tests += [
-            ('bbox', ~number, 'Boxes are finite numbers, in pixels.'),
+            ('bbox', far, 'Boxes are finite numbers, in pixels.'),
             ('bbox', negative, 'Widths and heights are 0 pixels or more.'),
         ]
     for name, bad, fix in tests:

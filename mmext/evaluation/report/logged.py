@@ -34,8 +34,7 @@ def logged_table(
         UserError: A run has no metrics of ``iou_type``.
     """
     iou_type = iou_type or common_iou_type(
-        runs,
-        lambda run: run.metrics,
+        [(run.path, run.metrics) for run in runs],
         'metrics',
         'A run has metrics after its first validation or tools/test.py.',
     )
