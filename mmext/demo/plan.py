@@ -9,8 +9,11 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmext.checks.layouts import find_coco_folder
-from mmext.datasets.coco_folder import CocoFolder, use_coco_folder
+from mmext.checks.layouts import (
+    CocoFolder,
+    find_coco_folder,
+    use_coco_folder,
+)
 from mmext.datasets.shapes.generate import cached_shapes
 from mmext.errors import UserError
 from mmext.utils.files import packaged

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmext.errors import UserError
-from mmext.evaluation.coco.matching import AREAS, match
+from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.report.report import EvaluatedSide, Report
 from mmext.evaluation.sides import (
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
     from mmext.evaluation.cost.latency import Latency
 
-#: Called with what is being done and the share that is done, from 0 to 1.
-Progress = Callable[[str, float], None]
-#: Steps of a run: at which share of its time they start, and their length.
-_STEPS = {
-    'reading': (0.0, 0.1),
-    'matching': (0.1, 0.2),
-    'resampling': (0.3, 0.7),
-}
-
 
 def compare(
     runs: Sequence[Source] | None = None,
@@ -56,7 +47,7 @@ def compare(
     cost: bool = True,
     latency: bool = False,
     which: str = 'last',
-    progress: Progress | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Report:
     """Compares detectors by their predictions on the same images.
 
@@ -112,23 +103,32 @@ def compare(
     # Before the long part: a model that cannot be built raises an error.
     costs = [_cost(side, cost, latency) for side in sides]
     evaluated: list[EvaluatedSide] = []
-    resampled: list[list[Resampled]] = []
+    resampled: list[Sequence[Resampled]] = []
     warnings = [*truth.warnings]
     total = sum(len(side.runs) for side in sides)
-    done = 0
+    runs_before = itertools.count()
+
+    def evaluate(
+        side: Side, path: Path
+    ) -> tuple[Predictions, Matches, Resampled]:
+        before = next(runs_before)
+
+        def report(step: str, share: float) -> None:
+            if progress is not None:
+                what = f'{side.name} ({before + 1} of {total}): {step}'
+                progress(what, (before + share) / total)
+
+        report('reading', 0.0)
+        preds = read_predictions(path, truth, iou_type)
+        report('matching', 0.1)
+        matches = match(truth, preds, areas)
+        results = bootstrap.evaluate(
+            matches, lambda x: report('resampling', 0.3 + 0.7 * x), threads
+        )
+        return preds, matches, results
+
     for side, side_cost in zip(sides, costs, strict=True):
-        found = []
-        for path in side.predictions(iou_type):
-            report = partial(_report, progress, side.name, done, total)
-            report('reading', 0.0)
-            preds = read_predictions(path, truth, iou_type)
-            report('matching', 0.0)
-            matches = match(truth, preds, areas)
-            results = bootstrap.evaluate(
-                matches, partial(report, 'resampling'), threads
-            )
-            found.append((preds, matches, results))
-            done += 1
+        found = [evaluate(side, path) for path in side.predictions(iou_type)]
         all_preds, all_matches, all_results = zip(*found, strict=True)
         warnings += [w for preds in all_preds for w in preds.warnings]
         warnings += _same_detections(all_preds)
@@ -137,7 +137,7 @@ def compare(
                 side.name, side.runs, all_preds, all_matches, *side_cost
             )
         )
-        resampled.append(list(all_results))
+        resampled.append(all_results)
     return Report(
         truth=truth,
         iou_type=iou_type,
@@ -175,10 +175,9 @@ def _groups(
     """The sources of each side, the baseline first."""
     if runs and (baseline or candidates):
         raise UserError('give runs, or baseline and candidates, not both')
-    entries = _listed(runs)
+    entries = [*_listed(runs), *_listed(candidates)]
     if baseline:
-        entries.append(baseline)
-    entries += _listed(candidates)
+        entries.insert(0, baseline)
     if len(entries) < 2:
         raise UserError(
             'a comparison needs a baseline and at least one candidate',
@@ -191,21 +190,6 @@ def _listed(sources: Source | Sequence | None) -> list:
     if isinstance(sources, Source):
         return [sources]
     return list(sources or ())
-
-
-def _report(
-    progress: Progress | None,
-    name: str,
-    done: int,
-    total: int,
-    step: str,
-    share: float,
-) -> None:
-    """Reports the share of all work, after `share` of a step of a run."""
-    start, length = _STEPS[step]
-    if progress is not None:
-        what = f'{name} ({done + 1} of {total}): {step}'
-        progress(what, (done + start + length * share) / total)
 
 
 def _cost(

@@ -83,7 +83,7 @@ def build(**cfg) -> nn.Module:
     if cfg.get('depth') == 50:
         cfg.update(base_channels=16)  # enough for every law, and quick
     model = MODELS.build(cfg)
-    for name, p in model.named_parameters():  # every branch says something
+    for name, p in model.named_parameters():  # no branch is zero
         nn.init.normal_(p, 1 if p.dim() == 1 and 'weight' in name else 0, 0.1)
     model.eval()
     return model

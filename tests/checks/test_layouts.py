@@ -13,8 +13,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
-from mmext.checks.layouts import find_coco_folder
-from mmext.datasets.coco_folder import use_coco_folder
+from mmext.checks.layouts import find_coco_folder, use_coco_folder
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.errors import UserError
 

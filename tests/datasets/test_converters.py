@@ -18,12 +18,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmext.checks.layouts import find_coco_folder
-from mmext.datasets.converters import (
-    read_voc,
-    read_yolo,
+from mmext.datasets.converters.common import (
+    LabelledObject,
+    image_size,
     write_coco_folder,
 )
-from mmext.datasets.converters.common import LabelledObject, image_size
+from mmext.datasets.converters.voc import read_voc
+from mmext.datasets.converters.yolo import read_yolo
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.errors import UserError
 

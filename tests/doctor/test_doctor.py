@@ -36,10 +36,10 @@ def run(
         text=True,
         timeout=500,
     )
-    said = json.loads(done.stdout)
-    found = {(f['part'], f['name']): f for f in said['found']}
-    problems = [f for f in said['found'] if f['state'] == PROBLEM]
-    assert said['problems'] == len(problems)
+    output = json.loads(done.stdout)
+    found = {(f['part'], f['name']): f for f in output['found']}
+    problems = [f for f in output['found'] if f['state'] == PROBLEM]
+    assert output['problems'] == len(problems)
     assert done.returncode == bool(problems)
     assert all(f['remedy'] for f in problems)
     return done.returncode, found
@@ -108,13 +108,13 @@ def test_compiled_ops(monkeypatch, capsys, cuda, gpu, problem):
     assert imports.is_compiled()
     imports.check_ops()
     lines = capsys.readouterr().out.splitlines()
-    said = [json.loads(x.removeprefix('doctor: ')) for x in lines if x]
-    assert [f['name'] for f in said] == ['mmcv._ext', 'built for']
-    assert said[0]['value'] == 'compiled, /here/_ext.so'
+    output = [json.loads(x.removeprefix('doctor: ')) for x in lines if x]
+    assert [f['name'] for f in output] == ['mmcv._ext', 'built for']
+    assert output[0]['value'] == 'compiled, /here/_ext.so'
     built = 'the CPU' if cuda == 'not available' else 'CUDA 13.2'
-    assert said[1]['value'].startswith(f'{built}, by GCC 12.2')
-    assert (said[1].get('state') == PROBLEM) == problem
-    assert ('FORCE_CUDA=1' in said[1].get('remedy', '')) == problem
+    assert output[1]['value'].startswith(f'{built}, by GCC 12.2')
+    assert (output[1].get('state') == PROBLEM) == problem
+    assert ('FORCE_CUDA=1' in output[1].get('remedy', '')) == problem
 
 
 def test_an_op_that_compiled_builds_leave_out_is_a_note(capsys):
@@ -127,9 +127,10 @@ def test_an_op_that_compiled_builds_leave_out_is_a_note(capsys):
 
     self_test.run('Self-test', 'roi_pool', missing)
     (*_, line) = capsys.readouterr().out.splitlines()
-    said = json.loads(line.removeprefix('doctor: '))
+    output = json.loads(line.removeprefix('doctor: '))
     assert (
-        said['state'] == NOTE and 'not among the compiled ops' in said['value']
+        output['state'] == NOTE
+        and 'not among the compiled ops' in output['value']
     )
 
 
@@ -146,8 +147,8 @@ def test_without_any_package(tmp_path):
     assert 'Traceback' not in done.stderr
     install = "-> In mmext's checkout: pip install -e '.[onedl]'"
     assert done.stdout.count(install) == 1, 'one line fixes all'
-    said = done.stdout.split('problem: Packages', maxsplit=1)[1]
-    assert said.count('->') == 1, 'the packages have no other problem'
+    output = done.stdout.split('problem: Packages', maxsplit=1)[1]
+    assert output.count('->') == 1, 'the packages have no other problem'
 
 
 @pytest.fixture

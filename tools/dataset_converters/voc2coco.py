@@ -33,11 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from mmext.datasets.converters import (
-        class_names,
-        read_voc,
-        write_coco_folder,
-    )
+    from mmext.datasets.converters.common import class_names, write_coco_folder
+    from mmext.datasets.converters.voc import read_voc
 
     splits = read_voc(args.root, args.zero_based, args.val_part)
     names = args.classes or sorted(class_names(splits))

@@ -22,11 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--classes', nargs='+', help='classes to keep; default: all')
     args = parser.parse_args(argv)
 
-    from mmext.datasets.converters import (
-        class_names,
-        read_yolo,
-        write_coco_folder,
-    )
+    from mmext.datasets.converters.common import class_names, write_coco_folder
+    from mmext.datasets.converters.yolo import read_yolo
 
     splits, names = read_yolo(args.root)
     seen = class_names(splits)

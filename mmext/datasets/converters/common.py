@@ -20,32 +20,17 @@ from mmext.utils.text import sentences
 
 @dataclass
 class LabelledObject:
-    """One object, in pixels of its image.
-
-    Args:
-        name: Its class.
-        bbox: x, y, width, height.
-        polygon: x0, y0, x1, y1, ... Default: None, for a box only.
-        ignore: Whether it is neither learned nor counted; becomes
-            ``iscrowd``. Default: False.
-    """
+    """One object, in pixels of its image."""
 
     name: str
-    bbox: tuple[float, float, float, float]
-    polygon: list[float] | None = None
-    ignore: bool = False
+    bbox: tuple[float, float, float, float]  # x, y, width, height
+    polygon: list[float] | None = None  # x0, y0, x1, y1, ...
+    ignore: bool = False  # neither learned nor counted: ``iscrowd``
 
 
 @dataclass
 class LabelledImage:
-    """One image and its objects.
-
-    Args:
-        path: The file.
-        width: In pixels, as shown (EXIF rotation applied).
-        height: In pixels.
-        objects: Its objects. Default: none.
-    """
+    """One image, its size as shown (EXIF rotation applied), its objects."""
 
     path: Path
     width: int
@@ -54,11 +39,7 @@ class LabelledImage:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Returns the width and height of an image as OpenCV loads it.
-
-    Raises:
-        UserError: The file is not an image.
-    """
+    """Returns the width and height of an image as OpenCV loads it."""
     try:
         with Image.open(path) as image:
             return turned_size(*stored_size(path, image))
@@ -70,12 +51,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def images_by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Returns images by their path in ``folder`` without the suffix.
-
-    Raises:
-        UserError: Two of them differ only in the suffix, so that they would
-            have the same annotation file.
-    """
+    """Returns images by their path in ``folder`` without the suffix."""
     images: dict[str, Path] = {}
     for path in sorted(filter(is_image, files)):
         name = path.relative_to(folder).with_suffix('').as_posix()
@@ -89,11 +65,7 @@ def images_by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Returns the stripped lines of a UTF-8 file, with or without a BOM.
-
-    Raises:
-        UserError: The file has another encoding.
-    """
+    """Returns the stripped lines of a UTF-8 file, with or without a BOM."""
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
@@ -106,20 +78,7 @@ def read_lines(path: Path) -> list[str]:
 def clip_box(
     x1: float, y1: float, x2: float, y2: float, width: int, height: int
 ) -> tuple[float, float, float, float] | None:
-    """Cuts a box at the edges of its image.
-
-    Args:
-        x1: Left edge in pixels.
-        y1: Upper edge.
-        x2: Right edge.
-        y2: Lower edge.
-        width: Width of the image in pixels.
-        height: Height of the image.
-
-    Returns:
-        x, y, width and height of the part inside the image, or None if no
-        part is.
-    """
+    """Returns x, y, width, height of the part in the image, None if empty."""
     x1, x2 = max(0.0, x1), min(float(width), x2)
     y1, y2 = max(0.0, y1), min(float(height), y2)
     if x2 <= x1 or y2 <= y1:
@@ -144,19 +103,14 @@ def write_coco_folder(
 
     Returns:
         Name of the split -> the file that was written.
-
-    Raises:
-        UserError: A class is named twice or does not occur in the data, or a
-            split is empty.
     """
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(
-            f'class {twice!r} is named twice: {", ".join(names)}',
-            'Give each class a name of its own.',
-        )
     seen = class_names(splits)
     for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f'class {name!r} is named twice: {", ".join(names)}',
+                'Give each class a name of its own.',
+            )
         if name not in seen:
             raise UserError(
                 f'no object of class {name!r} in {root}',
@@ -200,14 +154,13 @@ def _coco(
     ids = {name: i + 1 for i, name in enumerate(names)}
     records, annotations = [], []
     for image_id, image in enumerate(images, 1):
-        records.append(
-            {
-                'id': image_id,
-                'file_name': image.path.relative_to(root).as_posix(),
-                'width': image.width,
-                'height': image.height,
-            }
-        )
+        record = {
+            'id': image_id,
+            'file_name': image.path.relative_to(root).as_posix(),
+            'width': image.width,
+            'height': image.height,
+        }
+        records.append(record)
         for o in image.objects:
             if o.name not in ids:
                 continue

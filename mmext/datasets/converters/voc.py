@@ -33,22 +33,8 @@ def read_voc(
     VOC counts pixels from 1 and includes the last one: a box from 1 to 10 is
     10 pixels wide and begins at COCO's 0. Tools such as labelImg count from 0.
 
-    Args:
-        root: The folder.
-        zero_based: Whether corners count from 0. Default: False.
-        val_part: Fraction of the images to hold out for validation if
-            ``ImageSets/Main`` has no lists; always the same ones. Default:
-            0.2.
-
-    Returns:
-        ``train`` and ``val`` -> images.
-
-    Warns:
-        UserWarning: Corners of 0 occur without ``zero_based``.
-
-    Raises:
-        UserError: A file is missing or not in VOC's format, or ``val_part``
-            is not between 0 and 1.
+    If ``ImageSets/Main`` has no lists, a fraction ``val_part`` of the images
+    is held out for validation, always the same ones.
     """
     if not 0 < val_part < 1:
         raise UserError(
@@ -56,11 +42,8 @@ def read_voc(
             'Give one between 0 and 1, such as 0.2.',
         )
     folder = root / 'Annotations'
-    files = {
-        p.stem: p
-        for p in sorted(folder.glob('*'))
-        if p.suffix.lower() == '.xml'
-    }
+    inside = sorted(folder.glob('*'))
+    files = {p.stem: p for p in inside if p.suffix.lower() == '.xml'}
     if not files:
         raise UserError(
             f'{folder} has no XML files',

@@ -30,36 +30,25 @@ SLACK = 0.01  # fraction of the image beyond its border: tools round
 
 
 def read_yolo(root: Path) -> tuple[dict[str, list[LabelledImage]], list[str]]:
-    """Reads a YOLO folder.
+    """Reads a train and a val split, and the names of the classes.
 
-    Args:
-        root: The folder.
-
-    Returns:
-        ``train`` and ``val`` -> images, and the names of the classes. An
-        image without a label file has no objects.
-
-    Raises:
-        UserError: A file is missing or a line is not in YOLO's format.
+    An image without a label file has no objects.
     """
     names = _names(root)
     splits = {}
     for split in ('train', 'val'):
         folder, labels = root / 'images' / split, root / 'labels' / split
         images = images_by_name(folder, folder.rglob('*'))
-        if not images:
-            raise UserError(
-                f'{folder} has no images',
-                'YOLO data has images/{train,val}/ and labels/{train,val}/.',
-            )
         files = {
             p.relative_to(labels).with_suffix('').as_posix(): p
             for p in sorted(labels.rglob('*'))
             if p.suffix.lower() == '.txt'
         }
-        if not files:
+        if not images or not files:
             raise UserError(
-                f'{labels} has no label files',
+                f'{labels} has no label files'
+                if images
+                else f'{folder} has no images',
                 'YOLO data has images/{train,val}/ and labels/{train,val}/.',
             )
         for name, path in files.items():
@@ -166,19 +155,11 @@ def _read_line(
         xs, ys = [cx - w / 2, cx + w / 2], [cy - h / 2, cy + h / 2]
     else:
         xs, ys = ([min(max(v, 0), 1) for v in values[i::2]] for i in (0, 1))
-        polygon = [
-            v
-            for x, y in zip(xs, ys, strict=True)
-            for v in (x * width, y * height)
-        ]
-    box = clip_box(
-        min(xs) * width,
-        min(ys) * height,
-        max(xs) * width,
-        max(ys) * height,
-        width,
-        height,
-    )
+        points = zip(xs, ys, strict=True)
+        polygon = [v for x, y in points for v in (x * width, y * height)]
+    left, right = min(xs) * width, max(xs) * width
+    top, bottom = min(ys) * height, max(ys) * height
+    box = clip_box(left, top, right, bottom, width, height)
     if box is None:
         raise UserError(
             f'{where}: the object has no area inside the image',

@@ -18,14 +18,11 @@ from mmext.evaluation.coco.summary import (
     summarize_classes,
 )
 from mmext.evaluation.statistics.intervals import Estimate, estimate, holm
-from mmext.evaluation.statistics.resampling import (
-    bootstrap_weights,
-    jackknife_weights,
-)
 from mmext.evaluation.statistics.seeds import SeedTest, seed_test, two_level
 
 #: A class on fewer images gets no interval, because no method is reliable.
 FEWEST_IMAGES = 10
+JACKKNIFE_GROUPS = 200
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,7 @@ class ClassEstimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the baseline on one ground truth.
-
-    Values are shares from 0 to 1.
+    """A candidate against the baseline on one ground truth, from 0 to 1.
 
     Args:
         images: Number of images.
@@ -105,15 +100,10 @@ class ImageBootstrap:
         num_images: Number of images.
         resamples: Number of bootstrap resamples. Default: 1000.
         seed: Seed of the random draws. Default: 0.
-        groups: Maximum number of groups of the jackknife. Default: 200.
     """
 
     def __init__(
-        self,
-        num_images: int,
-        resamples: int = 1000,
-        seed: int = 0,
-        groups: int = 200,
+        self, num_images: int, resamples: int = 1000, seed: int = 0
     ) -> None:
         rng = np.random.default_rng(seed)
         self.resamples = resamples
@@ -121,7 +111,7 @@ class ImageBootstrap:
             [
                 np.ones((1, num_images), np.int32),
                 bootstrap_weights(num_images, resamples, rng),
-                jackknife_weights(num_images, groups, rng),
+                jackknife_weights(num_images, JACKKNIFE_GROUPS, rng),
             ]
         )
 
@@ -133,11 +123,7 @@ class ImageBootstrap:
     ) -> Resampled:
         """Computes every metric of a run on every resample.
 
-        Args:
-            matches: A matched run.
-            progress: Called with the share that is done, from 0 to 1.
-                Default: None.
-            threads: Number of threads. Default: 2.
+        ``progress`` is called with the share that is done, from 0 to 1.
 
         Raises:
             UserError: The fast and the exact values on all images differ.
@@ -147,11 +133,11 @@ class ImageBootstrap:
             matches, self.weights[:1], threads, exact=True
         )
         _require_equal(cube.ap[0], exact.ap[0])
-        sizes = {name[0] for name in matches.areas[1:]}
+        no_sizes = len(matches.areas) == 1
         names = tuple(
             m
             for m in (*METRICS, *IOU_METRICS)
-            if m[-1] not in 'sml' or m[-1] in sizes
+            if not (no_sizes and m[-1] in 'sml')
         )
         metrics = summarize(cube, names)
         for name, value in summarize(exact, names).items():
@@ -159,6 +145,27 @@ class ImageBootstrap:
         classes = summarize_classes(cube)
         classes[0] = summarize_classes(exact)[0]
         return Resampled(metrics, classes, self.resamples)
+
+
+def bootstrap_weights(
+    num_images: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns (count, I) weights of images drawn with replacement."""
+    share = np.full(num_images, 1 / num_images)
+    return rng.multinomial(num_images, share, count).astype(np.int32)
+
+
+def jackknife_weights(
+    num_images: int, groups: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns (J, I) weights, 0 for one group of images, 1 for the others.
+
+    There are J = min(I, groups) random groups, whose sizes differ by at most
+    one image.
+    """
+    count = min(num_images, groups)
+    group = rng.permutation(num_images) % count
+    return (group != np.arange(count)[:, None]).astype(np.int32)
 
 
 def _require_equal(fast: np.ndarray, exact: np.ndarray) -> None:
@@ -184,41 +191,35 @@ def compare_resampled(
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two sides.
+    """Compares two sides, each with one resampled run a seed.
 
     Args:
         matches: Any of the matched runs, for the objects of each class.
-        baseline: One resampled run a seed.
-        candidate: One resampled run a seed.
+        baseline: Runs of the baseline.
+        candidate: Runs of the candidate.
         level: Coverage of the intervals. Default: 0.95.
         seed: Seed of the draws of training seeds. Default: 0.
     """
     count = baseline[0].resamples
-    base, cand = (
-        {m: np.stack([r.metrics[m] for r in side]) for m in side[0].metrics}
-        for side in (baseline, candidate)
-    )
-    differences, seeds, both = {}, {}, {}
     several = min(len(baseline), len(candidate)) > 1
     rng = np.random.default_rng(seed + 1)
-    for name in base:
-        differences[name] = _difference(
-            base[name], cand[name], count, level, matches.num_images
-        )
+    base_values, cand_values = {}, {}
+    differences, seeds, both = {}, {}, {}
+    for name in baseline[0].metrics:
+        base = np.stack([run.metrics[name] for run in baseline])
+        cand = np.stack([run.metrics[name] for run in candidate])
+        base_values[name], cand_values[name] = base[:, 0], cand[:, 0]
+        found = _difference(base, cand, count, level, matches.num_images)
+        differences[name] = found
         if several:
-            seeds[name] = seed_test(base[name][:, 0], cand[name][:, 0], level)
-            both[name] = two_level(
-                differences[name],
-                base[name][:, : count + 1],
-                cand[name][:, : count + 1],
-                rng,
-                level,
-            )
+            seeds[name] = seed_test(base[:, 0], cand[:, 0], level)
+            base, cand = base[:, : count + 1], cand[:, : count + 1]
+            both[name] = two_level(found, base, cand, rng, level)
     return Comparison(
         images=matches.num_images,
         resamples=count,
-        baseline={m: v[:, 0] for m, v in base.items()},
-        candidate={m: v[:, 0] for m, v in cand.items()},
+        baseline=base_values,
+        candidate=cand_values,
         differences=differences,
         classes=_classes(matches, baseline, candidate, level),
         seeds=seeds,

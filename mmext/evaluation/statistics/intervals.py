@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy.special import ndtr, ndtri, stdtr
 
 METHODS = ('stretched', 'percentile', 'bca')
-_NORMAL = NormalDist()
 _TOLERANCE = 1.2  # of the jackknife's error over the bootstrap's
 
 
@@ -75,29 +74,18 @@ def estimate(
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     spread = float(resampled.std(ddof=1))
     excess = jackknife_se(jackknife) / (_TOLERANCE * spread) if spread else 1
-    se = spread * max(1.0, math.sqrt(excess))
-    stretch = se / spread if spread > 0 else 1.0
+    stretch = max(1.0, math.sqrt(excess))
+    se = stretch * spread
     moved = value + stretch * (resampled - value)
-    bca = _bca(value, resampled, jackknife, tails)
     intervals = {
-        'stretched': _quantile(moved, tails),
-        'percentile': _quantile(resampled, tails),
-        'bca': _quantile(resampled, bca),
+        'stretched': _interval(moved, tails),
+        'percentile': _interval(resampled, tails),
+        'bca': _interval(resampled, _bca(value, resampled, jackknife, tails)),
     }
     p = _p_value(moved)
     if images and images > 1 and p <= 2 / len(moved) and se > 0:
-        from scipy.special import stdtr  # takes 0.2 s to import
-
         p = min(p, 2 * float(stdtr(images - 1, -abs(value) / se)))
-    return Estimate(
-        value=value,
-        se=se,
-        intervals={
-            m: (float(x[0]), float(x[1])) for m, x in intervals.items()
-        },
-        p=p,
-        level=level,
-    )
+    return Estimate(value, se, intervals, p, level)
 
 
 def no_estimate(value: float, level: float = 0.95) -> Estimate:
@@ -108,29 +96,25 @@ def no_estimate(value: float, level: float = 0.95) -> Estimate:
 
 def jackknife_se(values: np.ndarray) -> float:
     """Returns the standard error from J leave-one-group-out values."""
-    count = len(values)
-    return float(np.sqrt((count - 1) * np.var(values)))
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Returns p-values after Holm's step-down correction.
 
-    Args:
-        p: (K,) p-values; nan stays nan and does not count as a test.
+    nan stays nan and does not count as a test.
     """
-    p = np.asarray(p, float)
     adjusted = np.full_like(p, np.nan)
-    tested = np.flatnonzero(np.isfinite(p))
-    order = tested[np.argsort(p[tested])]
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # nan is last
     factors = np.arange(len(order), 0, -1)
-    steps = np.maximum.accumulate(p[order] * factors) if len(order) else []
-    adjusted[order] = np.minimum(steps, 1.0)
+    adjusted[order] = np.maximum.accumulate(p[order] * factors).clip(max=1)
     return adjusted
 
 
-def _quantile(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The k-th of B values is the quantile k / (B + 1)."""
-    return np.quantile(values, shares, method='weibull')
+def _interval(values: np.ndarray, tails: np.ndarray) -> tuple[float, float]:
+    """Two quantiles; the k-th of B values is the quantile k / (B + 1)."""
+    low, high = np.quantile(values, tails, method='weibull').tolist()
+    return low, high
 
 
 def _p_value(resampled: np.ndarray) -> float:
@@ -155,12 +139,9 @@ def _bca(
     """The quantiles that BCa uses instead of the nominal ones."""
     share = np.mean(resampled < value) + 0.5 * np.mean(resampled == value)
     least = 1 / (len(resampled) + 1)
-    z0 = _NORMAL.inv_cdf(float(np.clip(share, least, 1 - least)))
+    z0 = ndtri(np.clip(share, least, 1 - least))
     pull = jackknife.mean() - jackknife
     scale = float((pull**2).sum())
     skew = float((pull**3).sum()) / (6 * scale**1.5) if scale > 0 else 0.0
-    result = []
-    for tail in tails:
-        z = z0 + _NORMAL.inv_cdf(float(tail))
-        result.append(_NORMAL.cdf(z0 + z / (1 - skew * z)))
-    return np.clip(result, 0, 1)
+    z = z0 + ndtri(tails)
+    return ndtr(z0 + z / (1 - skew * z))

@@ -12,21 +12,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from mmext.evaluation.statistics.intervals import Estimate, no_estimate
 
 
 @dataclass(frozen=True)
 class SeedTest:
-    """Welch's t-test between the seeds of two sides on one metric.
-
-    Values are shares from 0 to 1.
+    """Welch's t-test between the seeds of two sides, in shares from 0 to 1.
 
     Args:
         baseline: One value a seed.
         candidate: One value a seed.
         difference: Mean of the candidate minus mean of the baseline.
-        se: Standard error of the difference; nan with one seed on a side.
+        se: Standard error of the difference.
         df: Degrees of freedom (Welch and Satterthwaite).
         interval: Of the difference between the training procedures.
         p: Two-sided p-value.
@@ -52,13 +51,11 @@ def seed_test(
         level: Coverage of the interval. Default: 0.95.
 
     Returns:
-        The test, with nan for p, df and interval if a side has one seed or
-        no seed of a side differs from another.
+        The test, with nan for p, df and interval if no seed of a side differs
+        from another.
     """
     sides = (baseline, candidate)
-    se = math.nan
-    if min(map(len, sides)) > 1:
-        se = math.sqrt(sum(np.var(s, ddof=1) / len(s) for s in sides))
+    se = math.sqrt(sum(np.var(s, ddof=1) / len(s) for s in sides))
     p, df, interval = math.nan, math.nan, (math.nan, math.nan)
     if se > 0:
         from scipy.stats import ttest_ind  # takes 0.7 s to import
@@ -101,8 +98,6 @@ def two_level(
         rng: Draws the seeds.
         level: Coverage of the interval. Default: 0.95.
     """
-    from scipy.special import stdtr, stdtrit
-
     resamples = baseline.shape[1] - 1
     difference = float(candidate[:, 0].mean() - baseline[:, 0].mean())
     drawn = np.zeros(resamples)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """CARAFE: upsampling with a predicted kernel per pixel (Wang et al., 2019).
 
-The ops apply one position of the kernel at a time to the whole map, so memory
-stays at the size of the output. mmcv's naive and fast op give the same
-numbers. mmcv passes the sizes by keyword.
+The ops apply one position of the kernel at a time to the map, so memory stays
+at the size of the output. mmcv's naive and fast op give the same numbers.
+mmcv passes the sizes by keyword.
 """
 
 from collections.abc import Iterator

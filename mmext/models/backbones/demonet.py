@@ -47,7 +47,7 @@ class DemoBlock(nn.Module):
         self.star = star
         self.g = nn.Linear(hidden, channels)
         self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -80,11 +80,8 @@ class DemoNet(IsotropicBackbone):
         drop_path_rate: Rate of the last block; rises linearly from 0.
             Default: 0.
         out_indices: Blocks whose output is returned. Default: -1, the last.
-        frozen_stages: See :class:`BaseBackbone`; stages are blocks. Default:
-            -1.
-        norm_eval: Has no effect: there is no batch norm. Default: False.
-        with_cp: See :class:`BaseBackbone`. Default: False.
-        init_cfg: Weights to load, see :class:`BaseBackbone`.
+        frozen_stages, norm_eval, with_cp, init_cfg: See
+            :class:`BaseBackbone`; stages are blocks.
 
     Raises:
         UserError: If an operation or index does not exist; if an image is

@@ -117,7 +117,7 @@ class DWBlock(nn.Module):
         super().__init__()
         self.pad_to = pad_to
         self.attn2conv = ConvMixer(channels, mixer, norm_cfg)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         hidden = int(mlp_ratio * channels)
         self.mlp = nn.Sequential(
             OrderedDict(
@@ -178,14 +178,10 @@ class DWNet(BaseBackbone):
             Default: that of the official detectors, 0.2 for tiny and 0.3 for
             base (0.5 for base on ImageNet).
         out_indices: Levels to return, 0 to 3 (-1 is the last). Default: all.
-        frozen_stages: See :class:`BaseBackbone`. The norms of the levels are
-            never frozen, because no ImageNet checkpoint has them. Default:
-            -1.
-        norm_eval: See :class:`BaseBackbone`. Default: False.
-        with_cp: See :class:`BaseBackbone`. Default: False.
-        init_cfg: Weights to load, see :class:`BaseBackbone`. An ImageNet
-            checkpoint does not have the norms of the levels: give
-            ``allow_missing=['norm']``.
+        frozen_stages, norm_eval, with_cp, init_cfg: See
+            :class:`BaseBackbone`. No ImageNet checkpoint has the norms of
+            the levels: give ``allow_missing=['norm']``. They are never
+            frozen.
 
     Raises:
         UserError: If an argument is not allowed; if an image is too small or

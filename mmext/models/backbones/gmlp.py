@@ -12,6 +12,7 @@ scores.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -29,19 +30,11 @@ LN_BLOCK = {'type': 'LN', 'eps': 1e-6}
 GELU = {'type': 'GELU'}
 
 
-class PatchEmbed(nn.Module):
-    """Embeds patches that do not overlap as tokens (B, C, H, W)."""
+class GMLPBlock(nn.Module):
+    """Norm, linear, activation, spatial gate, linear, and a shortcut.
 
-    def __init__(self, in_channels: int, channels: int, size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, size, size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
-
-
-class GatedMLP(nn.Module):
-    """Linear, activation, spatial gate, linear."""
+    Takes and returns tokens (B, H, W, C).
+    """
 
     def __init__(
         self,
@@ -49,27 +42,20 @@ class GatedMLP(nn.Module):
         hidden: int,
         gate: SpatialGatingUnit,
         act_cfg: dict,
+        norm_cfg: dict,
+        drop_path: float,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.act = build_activation_layer(act_cfg)
-        self.gate = gate
-        self.fc2 = nn.Linear(hidden // 2, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gate(self.act(self.fc1(x))))
-
-
-class GMLPBlock(nn.Module):
-    """Norm and gated MLP with a shortcut, on tokens (B, H, W, C)."""
-
-    def __init__(
-        self, norm: nn.Module, mlp: GatedMLP, drop_path: float
-    ) -> None:
-        super().__init__()
-        self.norm = norm
-        self.mlp_channels = mlp
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.mlp_channels = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(channels, hidden),
+                act=build_activation_layer(act_cfg),
+                gate=gate,
+                fc2=nn.Linear(hidden // 2, channels),
+            )
+        )
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp_channels(self.norm(x)))
@@ -104,11 +90,8 @@ class GMLP(IsotropicBackbone):
             Default: that of the paper (1 minus the survival probability).
         out_indices: Blocks whose output is returned, 0 to 29. Default: -1,
             the last.
-        frozen_stages: See :class:`BaseBackbone`; stages are blocks. Default:
-            -1.
-        norm_eval: See :class:`BaseBackbone`. Default: False.
-        with_cp: See :class:`BaseBackbone`. Default: False.
-        init_cfg: Weights to load, see :class:`BaseBackbone`.
+        frozen_stages, norm_eval, with_cp, init_cfg: See
+            :class:`BaseBackbone`; stages are blocks.
 
     Raises:
         UserError: If an arch or index does not exist; if an image is smaller
@@ -123,24 +106,17 @@ class GMLP(IsotropicBackbone):
 
     # Table 1 of the paper; mlp_ratio is d_ffn / d_model.
     arch_settings: ClassVar[dict[str, dict]] = {
-        'tiny': {
-            'embed_dims': 128,
+        name: {
+            'embed_dims': dims,
             'depth': 30,
             'mlp_ratio': 6,
-            'drop_path_rate': 0.0,
-        },
-        'small': {
-            'embed_dims': 256,
-            'depth': 30,
-            'mlp_ratio': 6,
-            'drop_path_rate': 0.05,
-        },
-        'base': {
-            'embed_dims': 512,
-            'depth': 30,
-            'mlp_ratio': 6,
-            'drop_path_rate': 0.2,
-        },
+            'drop_path_rate': rate,
+        }
+        for name, dims, rate in (
+            ('tiny', 128, 0.0),
+            ('small', 256, 0.05),
+            ('base', 512, 0.2),
+        )
     }
 
     def __init__(
@@ -174,14 +150,14 @@ class GMLP(IsotropicBackbone):
         )
         rates = drop_path_rates(drop_path_rate, depth)
 
-        self.stem = PatchEmbed(in_channels, dims, patch_size)
+        proj = nn.Conv2d(in_channels, dims, patch_size, patch_size)
+        self.stem = nn.Sequential(OrderedDict(proj=proj))
         self.blocks = nn.ModuleList()
         for i in range(num_built):
             shift = shift_windows and i % 2 == 1
             gate = SpatialGatingUnit(hidden, window_size, shift, gate_norm_cfg)
-            mlp = GatedMLP(dims, hidden, gate, act_cfg)
-            norm = build_norm_layer(norm_cfg, dims)[1]
-            self.blocks.append(GMLPBlock(norm, mlp, rates[i]))
+            block = GMLPBlock(dims, hidden, gate, act_cfg, norm_cfg, rates[i])
+            self.blocks.append(block)
         self.norm = build_norm_layer(norm_cfg, dims)[1] if has_norm else None
         self.train()
 

@@ -76,7 +76,7 @@ class StarBlock(nn.Module):
         self.star = star
         self.g = ConvBN(hidden, channels, norm_cfg=norm_cfg)
         self.dwconv2 = ConvBN(channels, channels, 7, groups=channels)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(x)
@@ -110,16 +110,14 @@ class StarNet(BaseBackbone):
         drop_path_rate: Rate of the last block; rises linearly from 0.
             Default: 0.
         out_indices: Levels to return, 0 to 3 (-1 is the last). Default: all.
-        frozen_stages: See :class:`BaseBackbone`. Default: -1.
-        norm_eval: See :class:`BaseBackbone`. Default: False.
-        with_cp: See :class:`BaseBackbone`. Default: False.
         weight_init: ``'default'`` keeps PyTorch's convolution weights, with
             which the released checkpoints were trained (the official
             initialiser tests ``isinstance(m, nn.Linear or nn.Conv2d)``, which
             is Linear only); ``'trunc_normal'`` draws them with standard
             deviation 0.02, as timm does. Biases are PyTorch's in both.
             Default: ``'default'``.
-        init_cfg: Weights to load, see :class:`BaseBackbone`.
+        frozen_stages, norm_eval, with_cp, init_cfg: See
+            :class:`BaseBackbone`.
 
     Raises:
         UserError: If an arch, operation, position or index does not exist;

@@ -34,8 +34,6 @@ BACKENDS = ('auto', 'torch', 'triton')
 # are slower, because they need more calls.
 BAND = 1 << 19
 
-Region = tuple  # (..., rows, columns)
-
 
 def inhomogeneous_depthwise_conv(
     x: Tensor, weight: Tensor, backend: str = 'auto'
@@ -113,48 +111,33 @@ def gather(
 ) -> Tensor:
     """Returns the convolution, or its transpose (the input's gradient).
 
-    The transpose goes through the taps backwards, and takes the weights of
-    the position that a value comes from.
-
-    Args:
-        x: (B, C, H, W): the input, or for the transpose the gradient.
-        weight: (B, G, K * K, H, W).
-        transposed: Whether to compute the transpose.
-        dtype: The dtype of the result.
+    The transpose takes the gradient as ``x``, goes through the taps
+    backwards, and takes the weights of the position that a value comes from.
     """
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(dtype)
     x = x.unflatten(1, (groups, -1))
-    out = x.new_zeros(x.shape, dtype=dtype)
+    x = x.to(wide, memory_format=torch.contiguous_format)
+    out = torch.zeros_like(x)
     for band in _bands(x):
-        acc = out[..., band, :]
-        if dtype != wide:
-            acc = torch.zeros_like(acc, dtype=wide)
-        source, first = _with_halo(x, band, taps, wide)
         for k, here, there in _taps(x.shape, band, taps, transposed):
-            at = there if transposed else here
-            acc[_moved(here, band.start)].addcmul_(
-                weight[:, :, k, None][at].to(wide),
-                source[_moved(there, first)],
-            )
-        if dtype != wide:
-            out[..., band, :] = acc
-    return out.flatten(1, 2)
+            weights = weight[:, :, k, None][there if transposed else here]
+            out[here].addcmul_(weights.to(wide), x[there])
+    return out.flatten(1, 2).to(dtype)
 
 
 def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Returns the gradient of the weights."""
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(weight.dtype)
-    x, grad = x.unflatten(1, (groups, -1)), grad.unflatten(1, (groups, -1))
+    x = x.unflatten(1, (groups, -1))
+    x = x.to(wide, memory_format=torch.contiguous_format)
+    grad = grad.unflatten(1, (groups, -1)).to(wide)
     # A tap that reads outside the image has no gradient.
     out = torch.zeros_like(weight)
     for band in _bands(x):
-        source, first = _with_halo(x, band, taps, wide)
-        upper = grad[..., band, :].to(wide)
         for k, here, there in _taps(x.shape, band, taps):
-            product = upper[_moved(here, band.start)]
-            product = product * source[_moved(there, first)]
+            product = grad[here] * x[there]
             target = out[:, :, k][here]
             if target.dtype == wide:
                 torch.sum(product, 2, out=target)
@@ -168,31 +151,20 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _bands(x: Tensor) -> Iterator[slice]:
-    """Gives bands of rows of about ``BAND`` elements."""
+def _bands(x: Tensor) -> Iterator[tuple[int, int]]:
+    """Gives the first row of each band, and the row after its last."""
     height = x.shape[-2]
     step = max(1, BAND * height // max(x.numel(), 1))
     for start in range(0, height, step):
-        yield slice(start, min(start + step, height))
-
-
-def _with_halo(
-    x: Tensor, band: slice, taps: int, dtype: torch.dtype
-) -> tuple[Tensor, int]:
-    """Returns the rows that a band's taps read, and the first row's number.
-
-    The rows are a view, or a copy if they have another dtype or memory
-    format.
-    """
-    halo = math.isqrt(taps) // 2
-    first = max(0, band.start - halo)
-    rows = x[..., first : band.stop + halo, :].to(dtype)
-    return (rows if rows.stride(-1) == 1 else rows.contiguous()), first
+        yield start, min(start + step, height)
 
 
 def _taps(
-    shape: torch.Size, band: slice, taps: int, transposed: bool = False
-) -> Iterator[tuple[int, Region, Region]]:
+    shape: torch.Size,
+    band: tuple[int, int],
+    taps: int,
+    transposed: bool = False,
+) -> Iterator[tuple[int, tuple, tuple]]:
     """Gives each tap's number, and the regions that it writes and reads.
 
     Both are cut to the image, so that no padding is needed.
@@ -203,38 +175,25 @@ def _taps(
         dy, dx = k // size - size // 2, k % size - size // 2
         if transposed:
             dy, dx = -dy, -dx
-        rows = _overlap(band.start, band.stop, dy, height)
-        cols = _overlap(0, width, dx, width)
-        if rows and cols:
-            yield k, (..., rows[0], cols[0]), (..., rows[1], cols[1])
-
-
-def _overlap(
-    start: int, stop: int, shift: int, size: int
-) -> tuple[slice, slice] | None:
-    start, stop = max(start, -shift), min(stop, size - shift)
-    if start >= stop:
-        return None
-    return slice(start, stop), slice(start + shift, stop + shift)
-
-
-def _moved(region: Region, first_row: int) -> Region:
-    """Returns the region relative to the first row of a band."""
-    dots, rows, cols = region
-    return dots, slice(rows.start - first_row, rows.stop - first_row), cols
+        top, bottom = max(band[0], -dy), min(band[1], height - dy)
+        left, right = max(0, -dx), min(width, width - dx)
+        if top < bottom and left < right:
+            here = (..., slice(top, bottom), slice(left, right))
+            there = (
+                ...,
+                slice(top + dy, bottom + dy),
+                slice(left + dx, right + dx),
+            )
+            yield k, here, there
 
 
 def _check_shapes(x: Tensor, weight: Tensor) -> None:
     if x.dim() == 4 and weight.dim() == 5:
-        size = math.isqrt(weight.size(2))
-        if (
-            weight.size(0) == x.size(0)
-            and weight.shape[3:] == x.shape[2:]
-            and size % 2
-            and size**2 == weight.size(2)
-            and weight.size(1) > 0
-            and x.size(1) % weight.size(1) == 0
-        ):
+        groups, taps = weight.shape[1:3]
+        size = math.isqrt(taps)
+        around = (len(x), *x.shape[2:]) == (len(weight), *weight.shape[3:])
+        odd = size % 2 and size**2 == taps
+        if around and odd and groups and x.size(1) % groups == 0:
             return
     raise UserError(
         f'The input is {tuple(x.shape)} and the weights are '

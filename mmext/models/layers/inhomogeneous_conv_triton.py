@@ -27,32 +27,13 @@ MAX_CHANNELS = 32
 
 @triton.jit
 def _gather_kernel(
-    x,
-    weight,
-    out,
-    height,
-    width,
-    share,
-    channel_tiles,
-    x_b,
-    x_c,
-    x_h,
-    x_w,
-    w_b,
-    w_g,
-    w_k,
-    w_h,
-    w_w,
-    o_b,
-    o_c,
-    o_h,
-    o_w,
-    SIZE: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    ACC: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    POSITIONS: tl.constexpr,
-):
+    x, weight, out, height, width, share, channel_tiles,
+    x_b, x_c, x_h, x_w,
+    w_b, w_g, w_k, w_h, w_w,
+    o_b, o_c, o_h, o_w,
+    SIZE: tl.constexpr, TRANSPOSED: tl.constexpr, ACC: tl.constexpr,
+    CHANNELS: tl.constexpr, POSITIONS: tl.constexpr,
+):  # fmt: skip
     """out[c, p] = sum_k weight[g, k, p or source] * x[c, source]."""
     position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     group = tl.program_id(1) // channel_tiles
@@ -91,30 +72,13 @@ def _gather_kernel(
 
 @triton.jit
 def _weight_grad_kernel(
-    grad,
-    x,
-    out,
-    height,
-    width,
-    share,
-    g_b,
-    g_c,
-    g_h,
-    g_w,
-    x_b,
-    x_c,
-    x_h,
-    x_w,
-    o_b,
-    o_g,
-    o_k,
-    o_h,
-    o_w,
-    SIZE: tl.constexpr,
-    ACC: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    POSITIONS: tl.constexpr,
-):
+    grad, x, out, height, width, share,
+    g_b, g_c, g_h, g_w,
+    x_b, x_c, x_h, x_w,
+    o_b, o_g, o_k, o_h, o_w,
+    SIZE: tl.constexpr, ACC: tl.constexpr,
+    CHANNELS: tl.constexpr, POSITIONS: tl.constexpr,
+):  # fmt: skip
     """out[g, k, p] = sum over c of g of grad[c, p] * x[c, p + tap k]."""
     position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     group = tl.program_id(1).to(tl.int64)
