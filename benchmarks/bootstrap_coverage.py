@@ -25,9 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmext.evaluation.coco.accumulate import accumulate_weighted
+from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.matching import ClassMatches, Matches
-from mmext.evaluation.coco.summary import summarize
 from mmext.evaluation.statistics.comparison import (
     bootstrap_weights,
     jackknife_weights,

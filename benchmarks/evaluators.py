@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 from compare_speed import make_detections, make_truth, timed
 
-from mmext.evaluation.coco.accumulate import accumulate_weighted
+from mmext.evaluation.coco.accumulate import (
+    METRICS,
+    accumulate_weighted,
+    summarize,
+)
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.coco.summary import METRICS, summarize
 
 
 def run_pycocotools(gt: Path, dt: Path) -> np.ndarray:

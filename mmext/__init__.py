@@ -24,6 +24,7 @@ hosts.install()
 _FUNCTIONS = {
     'check_data': 'mmext.checks.data',
     'compare': 'mmext.evaluation.compare',
+    'evaluate': 'mmext.evaluation.evaluate',
     'predict': 'mmext.engine.predict',
     'publish': 'mmext.checkpoints.publish',
     'test': 'mmext.engine.launch',

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 
 from mmext.errors import UserError, command, did_you_mean
@@ -118,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *options = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
-        print(overview())
+        # As argparse: a reader such as `head` may have ended.
+        with suppress(BrokenPipeError):
+            print(overview())
         return
     if name == '--version':
         print(__version__)

@@ -117,7 +117,8 @@ def fail(problem: object, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
-def _debugging() -> bool:
+def debugging() -> bool:
+    """Whether ``MMEXT_DEBUG`` is set."""
     return os.environ.get('MMEXT_DEBUG', '0') not in ('', '0')
 
 
@@ -133,15 +134,15 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            if _debugging():
+            if debugging():
                 raise
             fail(error)
         except PermissionError as error:
-            if _debugging():
+            if debugging():
                 raise
             fail(f'{error}\n  -> Ask its owner for access, or use another.')
         except ModuleNotFoundError as error:
-            if _debugging() or not MissingPackagesError.explains(error):
+            if debugging() or not MissingPackagesError.explains(error):
                 raise
             fail(MissingPackagesError())
         except KeyboardInterrupt:

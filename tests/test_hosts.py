@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""What ``import mmext`` changes, in a new Python for each order of imports."""
+"""What ``import mmext`` changes, in a new Python for each order of imports.
+
+A Python that imports MMDetection takes seconds to start, so each one runs
+several checks.
+"""
 
 from __future__ import annotations
 
@@ -20,35 +24,61 @@ from mmengine.registry import Registry
 import mmext
 from mmext.hosts import LOCATIONS, HostFinder
 
-ORDERS = {
-    'mmext first': 'import mmext',
-    'registry first': 'import {scope}.registry, mmext',
-    # With OpenMMLab's builds this import fails without mmext's ops.
-    'packages first': (
-        'try:\n    import {scope}.apis, {scope}.datasets\n'
-        'except ImportError:\n    pass\nimport mmext'
-    ),
-    'by a config': (
-        'from mmengine.config import Config\nConfig.fromfile("config.py")'
-    ),
-}
-CONFIG = "custom_imports = dict(imports=['mmext'], allow_failed_imports=False)"
+LIGHT = """
+import sys, mmext
+heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet'} & set(sys.modules)
+assert not heavy, heavy
+"""
+# The classes of mmext are imported by the first look-up of all.
 LOOK_UP = """
 import json, sys
 from importlib import import_module
 import mmengine.registry
-scope = import_module('{scope}.registry')
-for kind, names in json.loads(sys.argv[1]).items():
-    registry = getattr(scope, kind, getattr(mmengine.registry, kind))
-    for name in names:
-        assert registry.get(name).__module__.startswith('mmext.'), name
+for name in sys.argv[2:]:
+    scope = import_module(f'{name}.registry')
+    for kind, names in json.loads(sys.argv[1]).items():
+        registry = getattr(scope, kind, getattr(mmengine.registry, kind))
+        for name in names:
+            assert registry.get(name).__module__.startswith('mmext.'), name
+"""
+LOOK_UP_BY_A_USER = """
+from mmengine.registry import MODELS, Registry
+mine = Registry('model', parent=MODELS, scope='mine')
+assert mine.get('StarNet') is mine.get('StarNet') is not None
+assert mine.get('NoSuchNet') is None
+"""
+LOOK_UP_BY_THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+from mmdet.registry import MODELS
+with ThreadPoolExecutor(4) as pool:
+    found = set(pool.map(MODELS.get, ['StarNet'] * 4))
+assert len(found) == 1 and None not in found
+"""
+# With OpenMMLab's builds this import fails without mmext's ops.
+PACKAGES = """
+for name in ('mmdet.apis', 'mmdet.datasets', 'mmseg.apis', 'mmseg.datasets'):
+    try:
+        __import__(name)
+    except ImportError:
+        pass
+import mmext
+"""
+CONFIG = """
+from mmengine.config import Config
+Config.fromfile('config.py')
 """
 CHECKPOINT = """
 from mmengine.runner import CheckpointLoader
 try:
     CheckpointLoader.load_checkpoint('evil.pth')
 except Exception as error:
-    print(type(error).__name__)
+    assert type(error).__name__ == 'UntrustedCheckpointError', error
+else:
+    raise AssertionError('the checkpoint was loaded')
+"""
+BASE = """
+from mmengine.config import Config
+assert Config.fromfile('seg.py').model.type == 'EncoderDecoder'
 """
 
 
@@ -64,11 +94,6 @@ def python(code: str, folder: Path, *args: str) -> tuple[str, str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
-
-
-def need(scope: str) -> None:
-    if find_spec(scope) is None:
-        pytest.skip(f'{scope} is not a part of this stack')
 
 
 @pytest.fixture(scope='module')
@@ -94,64 +119,57 @@ def test_all_registries_with_classes_of_mmext_have_locations(registered):
     assert kinds == set(LOCATIONS)
 
 
-@pytest.mark.parametrize(
-    ('scope', 'order'),
-    [
-        *(('mmdet', order) for order in ORDERS),
-        ('mmseg', 'mmext first'),
-        ('mmseg', 'packages first'),
-        ('mmpretrain', 'mmext first'),
-    ],
-)
-def test_registered_names_are_found(tmp_path, registered, scope, order):
-    need(scope)
-    (tmp_path / 'config.py').write_text(CONFIG)
-    code = ORDERS[order] + LOOK_UP
-    python(code.format(scope=scope), tmp_path, json.dumps(registered))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two configs and a checkpoint that runs code."""
 
-
-def test_names_are_found_from_a_registry_of_the_user(tmp_path):
-    code = """
-import mmext
-from mmengine.registry import MODELS, Registry
-mine = Registry('model', parent=MODELS, scope='mine')
-assert mine.get('StarNet') is mine.get('StarNet')
-assert mine.get('NoSuchNet') is None
-"""
-    python(code, tmp_path)
-
-
-def test_the_import_is_light(tmp_path):
-    code = """
-import sys
-import mmext
-heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet'} & set(sys.modules)
-assert not heavy, heavy
-"""
-    assert python(code, tmp_path) == ('', '')
-
-
-@pytest.mark.parametrize('first', ['import mmext', 'import mmengine.runner'])
-def test_checkpoints_are_read_safely(tmp_path, first):
     class Evil:
         def __reduce__(self) -> tuple:
             return print, ('code of the checkpoint was run',)
 
     torch.save({'state_dict': Evil()}, tmp_path / 'evil.pth')
-    out, _ = python(f'{first}\nimport mmext{CHECKPOINT}', tmp_path)
+    (tmp_path / 'config.py').write_text(
+        "custom_imports = dict(imports=['mmext'], allow_failed_imports=False)"
+    )
+    base = 'mmseg::_base_/models/fpn_r50.py'
+    (tmp_path / 'seg.py').write_text(f'_base_ = {base!r}')
+    return tmp_path
+
+
+def installed(*scopes: str) -> list[str]:
+    return [scope for scope in scopes if find_spec(scope)]
+
+
+def test_mmext_first(folder, registered):
+    """Also, nothing is printed when the packages are imported."""
+    scopes = installed('mmpretrain', 'mmseg', 'mmdet')
+    packages = ['mmdet.apis', 'mmdet.evaluation']
+    packages += [f'{scope}.datasets' for scope in scopes]
+    code = LIGHT + LOOK_UP + LOOK_UP_BY_A_USER
+    code += f'import {", ".join(packages)}'
+    if 'mmseg' in scopes:
+        code += BASE
+    printed = python(code, folder, json.dumps(registered), *scopes)
+    assert printed == ('', '')
+
+
+def test_registry_and_runner_first(folder, registered):
+    code = 'import mmengine.runner, mmdet.registry, mmext'
+    out, _ = python(
+        code + CHECKPOINT + LOOK_UP, folder, json.dumps(registered), 'mmdet'
+    )
     assert 'was run' not in out
-    assert out.splitlines()[-1] == 'UntrustedCheckpointError'
 
 
-def test_host_packages_are_silent(tmp_path):
-    modules = ['mmdet.apis', 'mmdet.datasets', 'mmdet.evaluation']
-    modules += [
-        f'{scope}.datasets'
-        for scope in ('mmseg', 'mmpretrain')
-        if find_spec(scope)
-    ]
-    code = f'import mmext\nimport {", ".join(modules)}'
-    assert python(code, tmp_path) == ('', '')
+def test_packages_first(folder, registered):
+    scopes = installed('mmseg', 'mmdet')
+    python(PACKAGES + LOOK_UP, folder, json.dumps(registered), *scopes)
+
+
+def test_a_config_first(folder, registered):
+    code = CONFIG + CHECKPOINT + LOOK_UP_BY_THREADS + LOOK_UP
+    out, _ = python(code, folder, json.dumps(registered), 'mmdet')
+    assert 'was run' not in out
 
 
 def test_other_output_of_a_noisy_module_is_kept(tmp_path):
@@ -171,30 +189,6 @@ except ZeroDivisionError:
     pass
 """
     assert python(code, tmp_path)[0] == 'before\nafter\n'
-
-
-def test_configs_of_mmseg_are_bases(tmp_path):
-    need('mmseg')
-    base = 'mmseg::_base_/models/fpn_r50.py'
-    (tmp_path / 'config.py').write_text(f'_base_ = {base!r}')
-    code = """
-import mmext
-from mmengine.config import Config
-assert Config.fromfile('config.py').model.type == 'EncoderDecoder'
-"""
-    python(code, tmp_path)
-
-
-def test_threads_find_the_same_class(tmp_path):
-    code = """
-import mmext
-from concurrent.futures import ThreadPoolExecutor
-from mmdet.registry import MODELS
-with ThreadPoolExecutor(4) as pool:
-    found = set(pool.map(MODELS.get, ['StarNet'] * 4))
-assert len(found) == 1 and None not in found
-"""
-    python(code, tmp_path)
 
 
 def test_repeated_installation_changes_nothing():

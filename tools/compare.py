@@ -59,6 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    from rich.console import Console
     from rich.progress import Progress
 
     from mmext.evaluation.compare import compare
@@ -68,11 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides = [[read_source(s, args.which) for s in group] for group in groups]
     runs = [run for side in sides for run in side]
     if args.logs or not any(run.predictions for run in runs):
-        from mmext.evaluation.report.console import print_table
-        from mmext.evaluation.report.logged import logged_table, run_costs
+        from mmext.evaluation.report.tables import logged_table, run_costs
 
         costs = None if args.no_cost else run_costs(runs)
-        print_table(logged_table(runs, args.iou_type, costs))
+        logged_table(runs, args.iou_type, costs).print(Console())
         print(
             'Logged metrics only. tools/test.py writes the predictions that '
             'intervals need.'

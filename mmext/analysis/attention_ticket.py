@@ -36,14 +36,11 @@ from mmext.utils.images import find_images
 
 @dataclass(frozen=True)
 class RankedBlock:
-    """A block with attention.
+    """A block with attention, such as ``layer3.2`` of the backbone.
 
-    Attributes:
-        name: Name within the backbone, such as ``layer3.2``.
-        nsi: Mean NSI; NaN for the first block of a stage.
-        effect: Relative change of the backbone's outputs, ``||y' - y|| /
-            ||y||``, if its step is fixed to its mean; the mean over images
-            and levels.
+    ``nsi`` is its mean NSI, NaN for the first block of a stage. ``effect`` is
+    the relative change of the backbone's outputs, ``||y' - y|| / ||y||``, if
+    its step is fixed to its mean; the mean over images and levels.
     """
 
     name: str
@@ -76,8 +73,8 @@ def write_ticket(
         The ranking.
 
     Raises:
-        UserError: See :func:`rank_blocks`, :func:`propose` and
-            :func:`ticket_config`; or ``keep`` is out of range.
+        UserError: ``keep`` is out of range, there are fewer than two images,
+            or the model has no such blocks.
     """
     files = find_images(images, limit)
     cfg, model = load_model(config, checkpoint, device)
@@ -94,16 +91,12 @@ def write_ticket(
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(text)
     total = sum(b.effect for b in ranked) or 1.0
-    rows = [
-        (
-            block.name,
-            'first' if math.isnan(block.nsi) else f'{block.nsi:.3f}',
-            f'{block.effect:.5f}',
-            f'{block.effect / total:.1%}',
-            'keep' if i < keep else '',
-        )
-        for i, block in enumerate(ranked)
-    ]
+    rows = []
+    for i, block in enumerate(ranked):
+        nsi = 'first' if math.isnan(block.nsi) else f'{block.nsi:.3f}'
+        share = f'{block.effect / total:.1%}'
+        kept = 'keep' if i < keep else ''
+        rows.append((block.name, nsi, f'{block.effect:.5f}', share, kept))
     note = f'wrote {out}: attention in {keep} of {len(ranked)} blocks'
     return Table(('block', 'NSI', 'effect', 'share', ''), rows, notes=[note])
 
@@ -111,13 +104,9 @@ def write_ticket(
 def rank_blocks(
     backbone: nn.Module, images: Iterable[Tensor]
 ) -> list[RankedBlock]:
-    """Ranks the blocks with attention by the effect of their step.
+    """Ranks the blocks with attention of a trained backbone by their effect.
 
     Needs two forward passes per image, and one more per block with attention.
-
-    Args:
-        backbone: A trained backbone.
-        images: Inputs of the backbone, at least two.
 
     Raises:
         UserError: No block has attention, or there are fewer than two images.
@@ -138,34 +127,24 @@ def rank_blocks(
             'Use a StepNet config, or one with attention plugins.',
         )
     effects: dict[str, list[float]] = {block: [] for block in gates}
+    means = {b: torch.from_numpy(_mean_step(found.steps[b])) for b in gates}
     with torch.no_grad():
         for image in images:
             normal = _levels(backbone(image))
             for block, gate in gates.items():
-                mean = torch.from_numpy(_mean_step(found.steps[block]))
-                with removed(_fix(backbone.get_submodule(gate), mean)):
+                with removed(_fix(backbone.get_submodule(gate), means[block])):
                     fixed = _levels(backbone(image))
                 effects[block].append(_change(normal, fixed))
-    column = {block: i for i, block in enumerate(found.blocks)}
-    ranked = [
-        RankedBlock(
-            block,
-            float(found.nsi[:, column[block]].mean())
-            if block in column
-            else float('nan'),
-            float(np.mean(values)),
-        )
-        for block, values in effects.items()
-    ]
+    ranked = []
+    for block, values in effects.items():
+        nsi = found.of_block(block)
+        mean = float(nsi.mean()) if nsi.size else math.nan
+        ranked.append(RankedBlock(block, mean, float(np.mean(values))))
     return sorted(ranked, key=lambda b: -b.effect)
 
 
 def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
-    """Returns how many blocks have ``share`` of the total effect.
-
-    Args:
-        ranked: Blocks of :func:`rank_blocks`, the largest effect first.
-        share: Share of the sum of all effects, 0 to 1. Default: 0.9.
+    """Returns how many of the ranked blocks have a share of all effects.
 
     Raises:
         UserError: No block has an effect.
@@ -187,13 +166,9 @@ def ticket_config(
     """Returns the text of a config with attention in some blocks only.
 
     StepNet has an option for blocks (``step_blocks``). mmdet's ``plugins``
-    are active in complete stages, so a stage with a kept block stays.
-
-    Args:
-        config: The config to inherit from.
-        cfg: The same config, loaded.
-        keep: Names of the blocks in an mmdet ResNet, such as ``layer3.2``.
-        out: Where the text will be written, for the relative ``_base_``.
+    are active in complete stages, so a stage with a kept block stays. ``cfg``
+    is the loaded ``config``, which the text inherits from with a path relative
+    to ``out``. ``keep`` has names such as ``layer3.2``.
 
     Raises:
         UserError: The backbone has neither ``step_blocks`` nor plugins.
@@ -207,14 +182,13 @@ def ticket_config(
             'StepNetResNet and the plugins of ResNet have one.',
         )
     stages = backbone.get('num_stages', 4)
-    blocks = [
-        sorted(int(p[2]) for p in places if int(p[1]) == stage + 1)
-        for stage in range(stages)
-    ]
+    blocks: list[list[int]] = [[] for _ in range(stages)]
+    for place in places:
+        blocks[int(place[1]) - 1].append(int(place[2]))
     base = os.path.relpath(Path(config).resolve(), Path(out).resolve().parent)
     head = f"_base_ = '{base}'\n\n# Attention in {', '.join(keep)} only.\n"
     if has_steps:
-        setting = f'step_blocks={blocks}'
+        setting = f'step_blocks={[sorted(kept) for kept in blocks]}'
     else:
         plugins = ConfigDict(plugins=backbone.plugins).to_dict()['plugins']
         for plugin in plugins:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -14,15 +15,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from mmext.analysis.loading import quiet
 from mmext.errors import UserError
 
 
 def sklearn(module: str) -> ModuleType:
-    """Returns a module of scikit-learn, such as ``'svm'``.
-
-    Raises:
-        UserError: scikit-learn is not installed.
-    """
+    """Imports a module of scikit-learn, such as ``'svm'``."""
     try:
         return import_module(f'sklearn.{module}')
     except ImportError as error:
@@ -34,27 +32,16 @@ def sklearn(module: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels, ten classes.
+    """Some of scikit-learn's 1,797 handwritten digits in ten classes."""
 
-    Attributes:
-        x: Images (N, 1, 8 scale, 8 scale), of mean 0 and deviation 1.
-        y: Classes (N,).
-    """
-
-    x: Tensor
-    y: Tensor
+    x: Tensor  # (N, 1, 8 scale, 8 scale), of mean 0 and deviation 1
+    y: Tensor  # (N,)
 
     @staticmethod
     def split(
         train: int, seed: int = 0, scale: int = 1
     ) -> tuple[Digits, Digits]:
-        """Splits the images at random.
-
-        Args:
-            train: Number of training images; the others are test images.
-            seed: Seed of the split. Default: 0.
-            scale: Factor by which the images are enlarged. Default: 1.
-        """
+        """Returns ``train`` random images, and the others, enlarged."""
         data = sklearn('datasets').load_digits()
         x = torch.from_numpy(data.images).float()[:, None]
         x = (x - x.mean()) / x.std()
@@ -68,18 +55,16 @@ class Digits:
 
 
 class Classifier(BaseModel):
-    """A backbone, the mean of its last level, and a layer for ten classes.
+    """A backbone, the mean of its last level, and a layer for ten classes."""
 
-    Args:
-        backbone: Config of the backbone.
-        channels: Channels of its last level.
-    """
-
-    def __init__(self, backbone: dict, channels: int) -> None:
+    def __init__(self, backbone: dict, channels: int, seed: int) -> None:
         super().__init__()
         init_default_scope('mmdet')
-        self.backbone = MODELS.build(backbone)
+        torch.manual_seed(seed)
+        self.backbone = MODELS.build(copy.deepcopy(backbone))
         self.head = nn.Linear(channels, 10)
+        with quiet():
+            self.init_weights()
 
     def forward(
         self, inputs: Tensor, data_samples: Tensor, mode: str = 'loss'
@@ -105,15 +90,8 @@ def train_classifier(
 ) -> None:
     """Trains with AdamW, a cosine schedule and shifts by up to one pixel.
 
-    Args:
-        model: Trained in place.
-        data: The training images.
-        epochs: Number of epochs.
-        batch_size: Default: 64.
-        lr: The highest learning rate. Default: 2e-3.
-        seed: Seed of the batches and shifts. Default: 0.
-        around_step: Called with the number of each step and the step itself,
-            to run hooks around it. Default: runs the step.
+    ``lr`` is the highest learning rate. ``around_step`` gets the number of
+    each step and the step itself, to run hooks around it.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
@@ -151,3 +129,11 @@ def accuracy(model: Classifier, data: Digits) -> float:
     model.eval()
     correct = model(data.x, data.y, mode='predict') == data.y
     return float(correct.float().mean())
+
+
+def mean_and_spread(
+    values: Sequence[float] | np.ndarray, digits: int = 2, sign: str = ''
+) -> str:
+    """Returns ``'71.70 ± 0.25'``: the mean and the standard deviation."""
+    mean = f'{np.mean(values):{sign}.{digits}f}'
+    return f'{mean} ± {np.std(values):.{digits}f}'

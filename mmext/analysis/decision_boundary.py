@@ -10,20 +10,23 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmext.analysis.classification import sklearn
+from mmext.analysis.classification import mean_and_spread, sklearn
 from mmext.analysis.figures import COLORS, new_figure, save
 from mmext.evaluation.report.table import Table
 from mmext.models.layers.star_operation import StarOperation
 
 NETWORKS = ('star', 'sum')
-KERNELS = ('polynomial SVM', 'RBF SVM')
+KERNELS = {
+    'polynomial SVM': {'kernel': 'poly', 'degree': 4, 'coef0': 4},
+    'RBF SVM': {'kernel': 'rbf', 'gamma': 4},
+}
 PLANE = (-2.0, 3.0, -2.0, 2.5)  # left, right, bottom, top
 
 Classifier = Callable[[np.ndarray], np.ndarray]
@@ -44,9 +47,8 @@ class StarBlock(nn.Module):
         return x + self.g(self.star(a, b))
 
 
-def star_mlp(operation: str) -> nn.Module:
+def star_mlp(operation: str, width: int = 100) -> nn.Module:
     """Builds the official 2-D DemoNet, (N, 2) points to (N, 2) scores."""
-    width = 100
     blocks = [StarBlock(width, operation) for _ in range(4)]
     model = nn.Sequential(
         nn.Linear(2, width), *blocks, nn.LayerNorm(width), nn.Linear(width, 2)
@@ -58,28 +60,14 @@ def star_mlp(operation: str) -> nn.Module:
     return model
 
 
-def two_moons(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns points (100, 2) and their classes (100,)."""
-    return sklearn('datasets').make_moons(100, noise=0.4, random_state=seed)
-
-
 def train_network(
     points: np.ndarray, classes: np.ndarray, operation: str, seed: int = 0
 ) -> Classifier:
-    """Trains a network in the official setting.
+    """Trains ``'star'`` or ``'sum'`` in the official setting.
 
     30 epochs of SGD with a learning rate from 0.1 to 0.005 (cosine), momentum
     0.9, weight decay 2e-4, batches of 32, label smoothing 0.1, gradients
-    clipped at 1.
-
-    Args:
-        points: Shape (N, 2).
-        classes: Shape (N,), 0 or 1.
-        operation: ``'star'`` or ``'sum'``.
-        seed: Seed of the weights and batches. Default: 0.
-
-    Returns:
-        A function from points (M, 2) to their classes (M,).
+    clipped at 1. Points are (N, 2), and classes (N,) are 0 or 1.
     """
     epochs = 30
     with torch.random.fork_rng(devices=[]):
@@ -103,46 +91,26 @@ def train_network(
                 optimizer.step()
             schedule.step()
 
+    @torch.no_grad()
     def classify(points: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return model(torch.from_numpy(points).float()).argmax(1).numpy()
+        return model(torch.from_numpy(points).float()).argmax(1).numpy()
 
     return classify
-
-
-def train_kernel(
-    points: np.ndarray, classes: np.ndarray, name: str
-) -> Classifier:
-    """Trains a support vector machine with one of :data:`KERNELS`."""
-    settings = {
-        'polynomial SVM': {'kernel': 'poly', 'degree': 4, 'coef0': 4},
-        'RBF SVM': {'kernel': 'rbf', 'gamma': 4},
-    }[name]
-    return sklearn('svm').SVC(**settings).fit(points, classes).predict
-
-
-def plane() -> np.ndarray:
-    """Returns a grid of points over :data:`PLANE`, (200, 200, 2)."""
-    left, right, bottom, top = PLANE
-    x, y = np.linspace(left, right, 200), np.linspace(bottom, top, 200)
-    return np.stack(np.meshgrid(x, y), -1)
 
 
 @dataclass
 class Boundaries:
     """The experiment of one seed.
 
-    Attributes:
-        points: The training points, (N, 2).
-        classes: Their classes, (N,).
-        regions: Classifier -> class of each cell, (steps, steps).
-        accuracy: Classifier -> accuracy on the training points.
+    ``points`` (N, 2) and ``classes`` (N,) are the training data. For each
+    classifier, ``regions`` has the class of each cell of the plane,
+    (200, 200), and ``accuracy`` the accuracy on the training data.
     """
 
     points: np.ndarray
     classes: np.ndarray
-    regions: dict[str, np.ndarray] = field(default_factory=dict)
-    accuracy: dict[str, float] = field(default_factory=dict)
+    regions: dict[str, np.ndarray]
+    accuracy: dict[str, float]
 
     def agreement(self, one: str, other: str) -> float:
         """Returns the share of the plane on which two classifiers agree."""
@@ -152,16 +120,20 @@ class Boundaries:
 def experiment(seed: int = 0, data_seed: int = 0) -> Boundaries:
     """Trains both networks and both kernel machines on two moons.
 
-    Args:
-        seed: Seed of the networks' weights and batches. Default: 0.
-        data_seed: Seed of the points. Default: 0, as in the paper.
+    ``data_seed`` draws the points; 0 gives those of the paper.
     """
-    points, classes = two_moons(seed=data_seed)
-    grid = plane()
-    found = Boundaries(points, classes)
+    points, classes = sklearn('datasets').make_moons(
+        100, noise=0.4, random_state=data_seed
+    )
     models = {
         name: train_network(points, classes, name, seed) for name in NETWORKS
-    } | {name: train_kernel(points, classes, name) for name in KERNELS}
+    }
+    for name, settings in KERNELS.items():
+        machine = sklearn('svm').SVC(**settings).fit(points, classes)
+        models[name] = machine.predict
+    x, y = np.linspace(*PLANE[:2], 200), np.linspace(*PLANE[2:], 200)
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    found = Boundaries(points, classes, {}, {})
     for name, classify in models.items():
         regions = classify(grid.reshape(-1, 2))
         found.regions[name] = regions.reshape(grid.shape[:2])
@@ -187,7 +159,7 @@ def agreement_table(runs: Sequence[Boundaries]) -> Table:
             for kernel in KERNELS
         )
         columns = (accuracy, poly, rbf, poly - rbf)
-        cells = [f'{c.mean():.3f} ± {c.std():.3f}' for c in columns]
+        cells = [mean_and_spread(c, digits=3) for c in columns]
         closer = f'{(poly > rbf).sum()} of {len(runs)} seeds'
         rows.append((name, *cells, closer))
     return Table(header, rows)
@@ -208,10 +180,10 @@ def draw(run: Boundaries, path: str | Path) -> Path:
             cmap=ListedColormap(['#cfe3f1', '#fbdcc8']),
             aspect='auto',
         )
-        x = np.linspace(*PLANE[:2], len(region))
-        y = np.linspace(*PLANE[2:], len(region))
         if region.min() < region.max():
-            ax.contour(x, y, region, [0.5], colors='#444444', linewidths=1)
+            ax.contour(
+                region, [0.5], extent=PLANE, colors='#444444', linewidths=1
+            )
         for label in (0, 1):
             ax.scatter(
                 *run.points[run.classes == label].T,
@@ -220,8 +192,7 @@ def draw(run: Boundaries, path: str | Path) -> Path:
                 edgecolor='white',
                 linewidth=0.4,
             )
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         accuracy = f'training accuracy {run.accuracy[name]:.2f}'
         if name in NETWORKS:
             poly, rbf = (run.agreement(name, k) for k in KERNELS)

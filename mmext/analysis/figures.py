@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -35,6 +36,23 @@ def tidy(ax: Axes) -> None:
     ax.spines[['top', 'right']].set_visible(False)
     ax.grid(True, color='#dddddd', linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def shared_legend(
+    figure: Figure, axes: Iterable[Axes], place: str, columns: int
+) -> None:
+    """Draws one legend ('upper' or 'lower') with each label of the axes."""
+    entries = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc=f'outside {place} center',
+        ncols=columns,
+        frameon=False,
+    )
 
 
 def save(figure: Figure, path: str | Path) -> Path:

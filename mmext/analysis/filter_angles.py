@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmext.analysis.figures import color, new_figure, save, tidy
+from mmext.analysis.figures import (
+    color,
+    new_figure,
+    save,
+    shared_legend,
+    tidy,
+)
 from mmext.analysis.loading import load_model
 from mmext.evaluation.report.table import Table
 from mmext.regularizers.base import filter_matrix
@@ -70,11 +76,11 @@ def compare_angles(
 
     Args:
         config: Config file of the model.
-        checkpoint: Weights; see :func:`mmext.analysis.loading.load_model`.
+        checkpoint: Weights; ``'init'`` for those before training, random ones
+            of the ``seed`` included.
         layers: Regular expressions of layer names.
-        before: Weights to compare with: a checkpoint, or ``'init'`` for
-            those that the training started from. Default: none.
-        seed: Seed of the random weights of ``'init'``. Default: 0.
+        before: Weights to compare with, as ``checkpoint``. Default: none.
+        seed: Seed of random weights. Default: 0.
 
     Returns:
         Angles by layer; by ``'before'`` and ``'after'``, or by the name of
@@ -83,11 +89,10 @@ def compare_angles(
     states = {Path(checkpoint).stem: checkpoint}
     if before is not None:
         states = {'before': before, 'after': checkpoint}
-    found = {}
-    for name, weights in states.items():
-        _, model = load_model(config, weights, seed=seed)
-        found[name] = model_angles(model, layers)
-    return found
+    return {
+        name: model_angles(load_model(config, weights, seed=seed)[1], layers)
+        for name, weights in states.items()
+    }
 
 
 def layer_angles(layer: nn.Module) -> Angles:
@@ -112,10 +117,7 @@ def model_angles(
 ) -> dict[str, Angles]:
     """Measures each layer whose name matches, including frozen layers.
 
-    Args:
-        model: Any model.
-        patterns: Regular expressions of layer names, as for
-            ``OrthogonalityHook``.
+    ``patterns`` are regular expressions, as for ``OrthogonalityHook``.
 
     Raises:
         UserError: A pattern matches no layer.
@@ -132,7 +134,6 @@ def model_angles(
 
 
 def _layers(models: Models) -> list[str]:
-    """Returns the names of the layers of all models."""
     return list(dict.fromkeys(n for found in models.values() for n in found))
 
 
@@ -153,11 +154,7 @@ def angle_table(models: Models) -> Table:
             if not a.limit:
                 mark = ' *'
                 notes = ['* more filters than weights: not all can be at 90°.']
-            cells += [
-                f'{a.mean:.2f}',
-                f'{a.spread:.2f}',
-                f'{a.coherence:.3f}',
-            ]
+            cells += [f'{a.mean:.2f}', f'{a.spread:.2f}', f'{a.coherence:.3f}']
         rows.append([f'{layer}{mark}', str(pairs), *cells])
     return Table(header, rows, notes=notes)
 
@@ -202,10 +199,7 @@ def draw_angles(models: Models, path: str | Path) -> Path:
         ax.tick_params(labelsize=8)
     for ax in axes[len(layers) :]:
         ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc='outside upper center', ncols=4, frameon=False
-    )
+    shared_legend(figure, axes[: len(layers)], 'upper', columns=4)
     figure.supylabel('pairs (log scale)', fontsize=9)
     figure.supxlabel('angle between two filters (degrees)', fontsize=9)
     return save(figure, path)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from mmext.checkpoints.match import require_match
 from mmext.checkpoints.read import load
-from mmext.checkpoints.released import pretrained_configs
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
@@ -33,18 +31,11 @@ def load_model(
     device: str = 'cpu',
     seed: int = 0,
 ) -> tuple[Config, nn.Module]:
-    """Builds the model of a config and loads its weights.
+    """Builds the model of a config in evaluation mode, with its weights.
 
-    Args:
-        config: Config file of mmdet or mmpretrain.
-        checkpoint: File of the weights. ``'init'`` (or ``'none'``) keeps
-            those that a training starts from: the pre-trained weights that
-            the config names, and random ones for the other layers.
-        device: Device of the model. Default: ``'cpu'``.
-        seed: Seed of the random weights. Default: 0.
-
-    Returns:
-        The config, and the model in evaluation mode.
+    The checkpoint ``'init'`` (or ``'none'``) keeps the weights that a training
+    starts from: the pre-trained ones that the config names, and random ones
+    of the seed for the other layers.
 
     Raises:
         UserError: The config is wrong, the checkpoint does not fit it, the
@@ -54,8 +45,6 @@ def load_model(
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     initial = str(checkpoint) in INITIAL
-    if not initial:
-        _drop_pretrained(cfg.model)
     with random_state_kept():
         seed_everything(seed)
         model = build_model(cfg.model)
@@ -81,9 +70,6 @@ def image_inputs(
 
     Runs the config's test pipeline and the model's preprocessor, so sizes can
     differ between images.
-
-    Raises:
-        UserError: A file cannot be read as an image.
     """
     data = cfg.get('test_dataloader') or cfg.val_dataloader
     dataset = data.dataset
@@ -109,15 +95,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _drop_pretrained(node: Any) -> None:
-    """Removes each ``init_cfg`` that would load a checkpoint."""
-    if isinstance(node, dict):
-        if pretrained_configs(node.get('init_cfg')):
-            node['init_cfg'] = None
-        for value in node.values():
-            _drop_pretrained(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            _drop_pretrained(value)

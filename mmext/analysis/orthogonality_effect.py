@@ -9,29 +9,23 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
-import torch
 from mmengine.config import Config
 
 from mmext.analysis.classification import (
     Classifier,
     Digits,
     accuracy,
+    mean_and_spread,
     train_classifier,
 )
 from mmext.analysis.filter_angles import Angles, model_angles
-from mmext.analysis.loading import quiet
 from mmext.evaluation.report.table import Table
 from mmext.regularizers import OrthogonalityHook
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one training run.
-
-    Attributes:
-        accuracy: Accuracy on the test images in per cent.
-        angles: Angles of the regularised layers after training.
-    """
+    """Accuracy in per cent, and angles of the regularised layers, of a run."""
 
     accuracy: float
     angles: dict[str, Angles]
@@ -64,10 +58,7 @@ def run_experiment(
     for seed in cfg.seeds:
         train, test = Digits.split(cfg.train_images, seed, cfg.scale)
         for name, term in terms.items():
-            torch.manual_seed(seed)
-            model = Classifier(copy.deepcopy(cfg.backbone), cfg.channels)
-            with quiet():
-                model.init_weights()
+            model = Classifier(cfg.backbone, cfg.channels, seed)
             if term is None:
                 angles = model_angles(model, cfg.layers)
                 results['initial'].append(Outcome(0.0, angles))
@@ -122,9 +113,7 @@ def outcome_table(results: dict[str, list[Outcome]]) -> Table:
         row = [name]
         for measure, digits in columns.values():
             values = [measure(outcome) for outcome in outcomes]
-            row.append(
-                f'{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}'
-            )
+            row.append(mean_and_spread(values, digits))
         if name == 'initial':
             row[-1] = ''
         rows.append(row)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,23 +49,20 @@ class Stage:
     gates: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class _Call:
-    """One call of a numbered module."""
-
+class _Call(NamedTuple):
     name: str
     module: nn.Module
     x: Tensor
     y: Tensor
     residual: bool
 
+    @property
+    def parent(self) -> str:
+        return self.name.rpartition('.')[0]
+
 
 def residual_stages(model: nn.Module, image: Tensor) -> list[Stage]:
-    """Finds the residual stages of a model by running it.
-
-    Args:
-        model: A model in evaluation mode; it is not changed.
-        image: An input of the model.
+    """Finds the stages of a model in evaluation mode by running it.
 
     Raises:
         NotFiniteError: A state is not finite, which hides the blocks.
@@ -80,12 +78,11 @@ def residual_stages(model: nn.Module, image: Tensor) -> list[Stage]:
             )
     stages: dict[str, Stage] = {}
     for call in _outermost([c for c in calls if c.residual]):
-        parent = call.name.rpartition('.')[0]
-        stage = stages.setdefault(parent, Stage(parent, []))
+        stage = stages.setdefault(call.parent, Stage(call.parent, []))
         if call.name not in stage.blocks:
             stage.blocks.append(call.name)
     for call in calls:  # first blocks, which have a projection
-        stage = stages.get(call.name.rpartition('.')[0])
+        stage = stages.get(call.parent)
         if stage is not None and call.name not in stage.blocks:
             following = model.get_submodule(stage.blocks[0])
             if type(call.module) is type(following):
@@ -107,35 +104,36 @@ def _watch(model: nn.Module, image: Tensor) -> list[_Call]:
     calls: list[_Call] = []
     probing = False
 
-    def watch(name: str) -> Callable[..., None]:
-        def hook(
-            module: nn.Module, args: tuple, kwargs: dict, output: Any
-        ) -> None:
-            nonlocal probing
-            x = first_tensor((*args, *kwargs.values()))
-            y = first_tensor(output)
-            if probing or x is None or y is None:
-                return
-            probing = True
-            residual = x.shape == y.shape and _returns_input(
-                module, args, kwargs, x
-            )
-            probing = False
-            calls.append(_Call(name, module, x, y, residual))
+    def record(
+        name: str, module: nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> None:
+        nonlocal probing
+        x = first_tensor((*args, *kwargs.values()))
+        y = first_tensor(output)
+        if probing or x is None or y is None:
+            return
+        probing = True
+        residual = x.shape == y.shape and _returns_input(
+            module, args, kwargs, x
+        )
+        probing = False
+        calls.append(_Call(name, module, x, y, residual))
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(watch(name), with_kwargs=True)
+    hooks = [
+        module.register_forward_hook(partial(record, name), with_kwargs=True)
         for name, module in model.named_modules()
         if name.rpartition('.')[2].isdigit()
         and not isinstance(module, nn.Sequential | nn.ModuleList)
-        and any(True for _ in module.children())
-        and any(True for _ in module.parameters())
+        and _has_children(module)
+        and next(module.parameters(), None) is not None
     ]
-    with removed(handles), torch.no_grad():
+    with removed(hooks), torch.no_grad():
         model(image)
     return calls
+
+
+def _has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
 
 
 def _returns_input(
@@ -177,14 +175,14 @@ def _outermost(calls: list[_Call]) -> list[_Call]:
 
 def _find_gates(model: nn.Module, image: Tensor, stages: list[Stage]) -> None:
     """Fills in ``Stage.gates``: what scales f last, before the addition."""
-    handles: list[RemovableHandle] = []
+    hooks: list[RemovableHandle] = []
     # Gates of blocks with a projection, which hides the addition of x.
     unproven: list[tuple[Stage, str, str]] = []
     for stage in stages:
         for block in stage.blocks:
             module = model.get_submodule(block)
-            handles += _watch_gates(stage, block, module, unproven)
-    with removed(handles), torch.no_grad():
+            hooks += _watch_gates(stage, block, module, unproven)
+    with removed(hooks), torch.no_grad():
         model(image)
     for stage, block, gate in unproven:
         known = {g.removeprefix(f'{b}.') for b, g in stage.gates.items()}
@@ -199,34 +197,28 @@ def _watch_gates(
     unproven: list[tuple[Stage, str, str]],
 ) -> list[RemovableHandle]:
     """Watches a block for the gate whose output is added to x."""
-    outputs: dict[str, Tensor] = {}
+    scaled: dict[str, Tensor] = {}
 
-    def is_step(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            stage.gates[block] = name
+    def is_step(name: str, *call: Any) -> None:
+        stage.gates[block] = name
 
-        return hook
-
-    def compare(name: str) -> Callable[[Tensor, Any], None]:
-        def hook(x: Tensor, y: Any) -> None:
-            if (
-                isinstance(y, Tensor)
-                and x.shape == y.shape
-                and x.dim() == 4
-                and x[0, 0].numel() > 1
-                and not _same(x, y)
-                and _same(channel_ratio(x, y).nan_to_num() * x, y)
-            ):
-                outputs[name] = y.clone()
-
-        return hook
+    def compare(name: str, x: Tensor, y: Any) -> None:
+        if (
+            isinstance(y, Tensor)
+            and x.shape == y.shape
+            and x.dim() == 4
+            and x[0, 0].numel() > 1
+            and not _same(x, y)
+            and _same(channel_ratio(x, y).nan_to_num() * x, y)
+        ):
+            scaled[name] = y.clone()
 
     def prove(
         module: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> None:
         x = first_tensor((*args, *kwargs.values()))
         y = first_tensor(output)
-        for name, f in outputs.items():
+        for name, f in scaled.items():
             if f.shape != y.shape:
                 continue
             if x.shape != y.shape:
@@ -234,18 +226,14 @@ def _watch_gates(
             elif _same(x + f, y) or _same((x + f).relu(), y):
                 stage.gates[block] = name
 
-    handles = [module.register_forward_hook(prove, with_kwargs=True)]
+    hooks = [module.register_forward_hook(prove, with_kwargs=True)]
     for name, part in module.named_modules():
         full = f'{block}.{name}'
         if isinstance(part, StepAdaptor):
-            handles.append(part.register_forward_hook(is_step(full)))
-        elif (
-            name
-            and any(True for _ in part.children())
-            and not isinstance(part, NORMS)
-        ):
-            handles += watch_input(part, compare(full))
-    return handles
+            hooks.append(part.register_forward_hook(partial(is_step, full)))
+        elif name and _has_children(part) and not isinstance(part, NORMS):
+            hooks += watch_input(part, partial(compare, full))
+    return hooks
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -255,14 +243,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def channel_ratio(x: Tensor, y: Tensor) -> Tensor:
-    """Computes the factor of each channel in y = factor * x.
+    """Computes the factors in y = factor * x, both (N, C, H, W).
 
-    Args:
-        x: Shape (N, C, H, W).
-        y: The same shape.
-
-    Returns:
-        Shape (N, C, 1, 1), the least-squares solution; NaN where x is 0.
+    They are the least-squares solution (N, C, 1, 1), and NaN where x is 0.
     """
     x, y = x.double(), y.double()
     square = x.square().sum((2, 3), keepdim=True)
@@ -271,24 +254,19 @@ def channel_ratio(x: Tensor, y: Tensor) -> Tensor:
 
 def first_tensor(value: Any) -> Tensor | None:
     """Returns the first tensor in nested tuples and lists, or None."""
-    if isinstance(value, Tensor):
-        return value
     if isinstance(value, tuple | list):
-        for item in value:
-            found = first_tensor(item)
-            if found is not None:
-                return found
-    return None
+        found = map(first_tensor, value)
+        return next((t for t in found if t is not None), None)
+    return value if isinstance(value, Tensor) else None
 
 
 def watch_input(
     module: nn.Module, hook: Callable[[Tensor, Any], Tensor | None]
 ) -> list[RemovableHandle]:
-    """Calls ``hook(input, output)`` after each call of a module.
+    """Calls ``hook(input, output)`` after each call with one tensor.
 
     The input is a copy from before the call, as modules can work in place.
-    Calls with other arguments than one tensor are ignored. If the hook
-    returns a tensor, it replaces the output.
+    If the hook returns a tensor, it replaces the output.
     """
     inputs: list[Tensor] = []
 

@@ -4,15 +4,14 @@
 "Understanding Self-attention Mechanism via Dynamical System Perspective"
 (Huang et al., ICCV 2023), definitions 1 and 2 and equations 5 and 6. The
 residual blocks of a stage are forward-Euler steps of an ODE; stiffness
-measures how unevenly the state moves along them. The paper gives no closed
-form of equation 5: :func:`total_stiffness` derives one by reading it as an
-expectation over inputs.
+measures how unevenly the state moves along them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,8 @@ def neural_stiffness_index(
     """Computes the NSI, ``||(x_{t+1} - x_t) / dt|| / ||x_t||``.
 
     Sums use float64, so half precision does not overflow. If a step is 0, or
-    unknown because f is 0, the state does not move, and 0 / 0 counts as 0;
-    so it does if a zero state stays zero. If a zero state moves, or a state
-    is not finite, the index is NaN or infinite.
+    unknown because f is 0, the state does not move, and 0 / 0 counts as 0. If
+    a zero state moves, or a state is not finite, the index is not finite.
 
     Args:
         x: The state before the block, shape (N, ...).
@@ -66,9 +64,10 @@ def neural_stiffness_index(
 def total_stiffness(nsi: np.ndarray) -> np.ndarray:
     """Computes the TNS of each image.
 
-    It is the integral of the indicator of stiffness over M1, M2 > 0. The
-    trajectory is stiff if ``zmax >= mu (1 + M1)`` and ``zmax >= M2``, which is
-    a rectangle of sides ``zmax / mu - 1`` and ``zmax``.
+    The paper gives no closed form of equation 5. Read as an expectation over
+    inputs, it is the integral of the indicator of stiffness over M1, M2 > 0.
+    The trajectory is stiff if ``zmax >= mu (1 + M1)`` and ``zmax >= M2``,
+    which is a rectangle of sides ``zmax / mu - 1`` and ``zmax``.
 
     Args:
         nsi: Shape (images, blocks), without the first block of each stage.
@@ -124,6 +123,12 @@ class Trajectories:
     steps: dict[str, np.ndarray]
     left_out: list[int]
 
+    def of_block(self, block: str) -> np.ndarray:
+        """Returns the NSI of a block, (images,); empty for a first block."""
+        if block not in self.blocks:
+            return np.empty(0)
+        return self.nsi[:, self.blocks.index(block)]
+
     @property
     def tns(self) -> float:
         """Total neural stiffness: the mean over images."""
@@ -139,12 +144,9 @@ class Trajectories:
 
 
 def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
-    """Runs a model on images and records its trajectories.
+    """Runs a model on images of any sizes and records its trajectories.
 
-    Args:
-        model: Any model. It is set to evaluation mode and not changed
-            otherwise.
-        images: Inputs of the model; their sizes can differ.
+    The model is set to evaluation mode and not changed otherwise.
 
     Raises:
         UserError: There are no images, no stage has two residual blocks, or
@@ -154,7 +156,7 @@ def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
     if not images:
         raise UserError('There are no images to measure stiffness on.')
     model.eval()
-    stages = _first_finite(model, images)
+    stages = _first_finite(model, images)  # NaN would hide the blocks
     blocks = [b for stage in stages for b in stage.blocks[1:]]
     if not blocks:
         raise UserError(
@@ -165,8 +167,8 @@ def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
         )
     current, current_steps = {}, {}
     rows, steps = [], {block: [] for s in stages for block in s.gates}
-    handles = _record(model, stages, current, current_steps)
-    with removed(handles), torch.no_grad():
+    hooks = _record(model, stages, current, current_steps)
+    with removed(hooks), torch.no_grad():
         for image in images:
             current.clear()
             current_steps.clear()
@@ -194,7 +196,6 @@ def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
 
 
 def _first_finite(model: nn.Module, images: list[Tensor]) -> list[Stage]:
-    """Finds the stages on the first image that gives finite numbers."""
     for image in images:
         try:
             return residual_stages(model, image)
@@ -211,40 +212,33 @@ def _record(
 ) -> list[RemovableHandle]:
     """Adds hooks that write the NSI and steps of each block into dicts."""
 
-    def watch_block(name: str) -> Callable[..., None]:
-        def hook(
-            module: nn.Module, args: tuple, kwargs: dict, output: Any
-        ) -> None:
-            x = first_tensor((*args, *kwargs.values()))
-            step = steps.get(name, 1.0)
-            nsi[name] = neural_stiffness_index(x, first_tensor(output), step)
+    def record_nsi(
+        block: str, module: nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> None:
+        x = first_tensor((*args, *kwargs.values()))
+        step = steps.get(block, 1.0)
+        nsi[block] = neural_stiffness_index(x, first_tensor(output), step)
 
-        return hook
+    def record_step(
+        block: str, module: nn.Module, args: tuple, output: Tensor
+    ) -> None:
+        steps[block] = output.flatten(1)[..., None, None]
 
-    def watch_adaptor(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            steps[name] = output.flatten(1)[..., None, None]
-
-        return hook
-
-    def watch_gate(name: str) -> Callable[[Tensor, Tensor], None]:
-        def hook(x: Tensor, y: Tensor) -> None:
-            steps[name] = channel_ratio(x, y)
-
-        return hook
+    def record_ratio(block: str, x: Tensor, y: Tensor) -> None:
+        steps[block] = channel_ratio(x, y)
 
     handles = []
     for stage in stages:
         for block, gate in stage.gates.items():
             module = model.get_submodule(gate)
             if isinstance(module, StepAdaptor):
-                hook = watch_adaptor(block)
+                hook = partial(record_step, block)
                 handles.append(module.register_forward_hook(hook))
             else:
-                handles += watch_input(module, watch_gate(block))
+                handles += watch_input(module, partial(record_ratio, block))
         for block in stage.blocks[1:]:
             module = model.get_submodule(block)
-            hook = watch_block(block)
+            hook = partial(record_nsi, block)
             handles.append(
                 module.register_forward_hook(hook, with_kwargs=True)
             )

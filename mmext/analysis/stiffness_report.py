@@ -10,14 +10,24 @@ the stiff ratio over the thresholds (Figs. 2 and 6), TNS against accuracy
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
-from mmext.analysis.figures import COLORS, color, new_figure, save, tidy
+from mmext.analysis.figures import (
+    COLORS,
+    color,
+    new_figure,
+    save,
+    shared_legend,
+    tidy,
+)
 from mmext.analysis.loading import image_inputs, load_model
-from mmext.analysis.rank_correlation import Correlation, correlate
 from mmext.analysis.stiffness import Trajectories, measure, stiffness_surface
 from mmext.errors import UserError
 from mmext.evaluation.runs import read_run
@@ -35,19 +45,11 @@ def measure_models(
     device: str = 'cpu',
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Trajectories]:
-    """Measures the stiffness of the backbones of some models.
+    """Measures the stiffness of the backbones of pairs (config, checkpoint).
 
-    Args:
-        models: Pairs of a config and a checkpoint; see
-            :func:`mmext.analysis.loading.load_model`.
-        images: Image files or folders.
-        names: Names of the models. Default: those of the configs.
-        limit: Number of images at most. Default: 50.
-        device: Default: ``'cpu'``.
-        log: Called with one line per model. Default: nothing.
-
-    Raises:
-        UserError: See :func:`mmext.analysis.stiffness.measure`.
+    ``images`` are files or folders, of which the first ``limit`` are used.
+    The default ``names`` are those of the configs. ``log`` gets one line per
+    model.
     """
     names = list(names or [Path(config).stem for config, _ in models])
     if len(set(names)) < len(names):
@@ -68,16 +70,7 @@ def measure_models(
 def write_report(
     models: Models, out_dir: str | Path, ap: Sequence[float] | None = None
 ) -> list[Path]:
-    """Writes the tables and figures.
-
-    Args:
-        models: Measurements by the names of the models.
-        out_dir: Folder of the files; it is created.
-        ap: AP of each model, to correlate with TNS. Default: none.
-
-    Returns:
-        The files.
-    """
+    """Writes tables and figures, with the correlation if ``ap`` is given."""
     out = Path(out_dir)
     written = write_tables(models, out)
     written.append(draw_trajectories(models, out / 'trajectories.png'))
@@ -107,11 +100,49 @@ def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
     return values
 
 
-def correlation(
-    models: Models, ap: Sequence[float]
+@dataclass(frozen=True)
+class Correlation:
+    """A rank correlation and its 95 % bootstrap interval over the models."""
+
+    value: float
+    interval: tuple[float, float] | None  # None for fewer than four models
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f'{self.value:+.2f} (no interval: fewer than 4 models)'
+        low, high = self.interval
+        return f'{self.value:+.2f} [{low:+.2f}, {high:+.2f}]'
+
+
+def correlate(
+    x: Sequence[float], y: Sequence[float], resamples: int = 2000
 ) -> tuple[Correlation, Correlation]:
-    """Returns Kendall's tau and Spearman's rho of TNS and AP."""
-    return correlate([found.tns for found in models.values()], ap)
+    """Returns Kendall's tau and Spearman's rho of two scores of models.
+
+    Raises:
+        UserError: There are fewer than two models, a score is not finite, or
+            all scores are equal.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    known = np.isfinite(x).all() and np.isfinite(y).all()
+    if not known or len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        raise UserError(
+            f'A rank correlation needs two models with different scores; '
+            f'got {x.tolist()} and {y.tolist()}.'
+        )
+    size = (resamples, len(x))
+    picks = np.random.default_rng(0).integers(0, len(x), size)
+    found = []
+    for statistic in (kendalltau, spearmanr):
+        interval = None
+        if len(x) >= 4:
+            with warnings.catch_warnings():
+                # A resample of equal scores gives NaN, which is left out.
+                warnings.simplefilter('ignore', ConstantInputWarning)
+                drawn = [statistic(x[p], y[p])[0] for p in picks]
+            interval = tuple(np.nanpercentile(drawn, [2.5, 97.5]).tolist())
+        found.append(Correlation(float(statistic(x, y)[0]), interval))
+    return tuple(found)
 
 
 def write_tables(models: Models, out_dir: Path) -> list[Path]:
@@ -143,23 +174,21 @@ def model_row(name: str, found: Trajectories) -> dict[str, str | int]:
         'images': len(found.nsi),
         'images_left_out': len(found.left_out),
         'blocks': len(found.blocks),
-        'tns': _digits(found.tns),
-        'tns_standard_error': _digits(found.tns_error),
-        'nsi_mean': _digits(found.nsi.mean()),
-        'nsi_max': _digits(found.nsi.max()),
-        'stiff_ratio_at_m1_1': _digits(ratio[0, 0]),
+        'tns': f'{found.tns:.6g}',
+        'tns_standard_error': f'{found.tns_error:.6g}',
+        'nsi_mean': f'{found.nsi.mean():.6g}',
+        'nsi_max': f'{found.nsi.max():.6g}',
+        'stiff_ratio_at_m1_1': f'{ratio[0, 0]:.6g}',
     }
 
 
 def _block_rows(name: str, found: Trajectories) -> list[dict[str, str]]:
-    column = {block: i for i, block in enumerate(found.blocks)}
     rows = []
     for stage in found.stages:
         for block in stage.blocks:
-            nsi = np.empty(0)
-            if block in column:
-                nsi = found.nsi[:, column[block]]
-            steps = _known(found.steps.get(block))
+            nsi = found.of_block(block)
+            steps = found.steps.get(block, np.empty(0))
+            steps = steps[np.isfinite(steps)]
             rows.append(
                 {
                     'model': name,
@@ -177,35 +206,27 @@ def _block_rows(name: str, found: Trajectories) -> list[dict[str, str]]:
 
 def draw_trajectories(models: Models, path: Path) -> Path:
     """Draws NSI along the blocks, with a band that holds 80 % of images."""
-    depth = max(len(found.stages) for found in models.values())
-    widths = [
-        max(
-            len(f.stages[i].blocks) if i < len(f.stages) else 1
-            for f in models.values()
-        )
-        for i in range(depth)
-    ]
-    figure = new_figure(max(6.4, 2.6 * depth), 3.4)
+    counts = [[len(s.blocks) for s in f.stages] for f in models.values()]
+    widths = [max(blocks) for blocks in zip_longest(*counts, fillvalue=1)]
+    figure = new_figure(max(6.4, 2.6 * len(widths)), 3.4)
     axes = figure.subplots(
         1,
-        depth,
+        len(widths),
         sharey=True,
         squeeze=False,
         width_ratios=[max(2, w - 1) for w in widths],
     )[0]
     for number, (name, found) in enumerate(models.items()):
-        column = {block: i for i, block in enumerate(found.blocks)}
         for ax, stage in zip(axes, found.stages, strict=False):
-            numbers = [i for i, b in enumerate(stage.blocks) if b in column]
-            if not numbers:
+            if len(stage.blocks) == 1:
                 continue
-            nsi = found.nsi[:, [column[stage.blocks[i]] for i in numbers]]
-            low, high = np.percentile(nsi, [10, 90], axis=0)
-            x = [i + 1 for i in numbers]
+            nsi = np.stack([found.of_block(b) for b in stage.blocks[1:]])
+            low, high = np.percentile(nsi, [10, 90], axis=1)
+            x = range(2, len(stage.blocks) + 1)
             ax.fill_between(x, low, high, color=color(number), alpha=0.2, lw=0)
             ax.plot(
                 x,
-                nsi.mean(0),
+                nsi.mean(1),
                 color=color(number),
                 marker='o',
                 markersize=4,
@@ -215,16 +236,9 @@ def draw_trajectories(models: Models, path: Path) -> Path:
         tidy(ax)
         ax.set_title(f'stage {i + 1}', fontsize=10)
         ax.set_xticks(range(2, width + 1, max(1, width // 8)))
-        ax.set_xlim(1.6, max(2, width) + 0.4)
-        ax.set_xlabel('block')
+        ax.set(xlim=(1.6, max(2, width) + 0.4), xlabel='block')
     axes[0].set_ylabel('NSI')
-    handles, labels = max(
-        (ax.get_legend_handles_labels() for ax in axes),
-        key=lambda found: len(found[0]),
-    )
-    figure.legend(
-        handles, labels, loc='outside upper center', ncols=3, frameon=False
-    )
+    shared_legend(figure, axes, 'upper', columns=3)
     return save(figure, path)
 
 
@@ -242,17 +256,15 @@ def draw_surfaces(models: Models, path: Path) -> Path:
         2, len(models), sharex=True, sharey=True, squeeze=False
     )
     for column, (name, found) in zip(axes.T, models.items(), strict=True):
-        surfaces = stiffness_surface(found.nsi, m1, m2)
-        labels = ('delta(M)', 'stiff ratio p(M)')
-        limits = (1.0, 0.5)
-        for ax, surface, label, limit in zip(
-            column, surfaces, labels, limits, strict=True
+        delta, ratio = stiffness_surface(found.nsi, m1, m2)
+        for ax, surface, label, limit, extend in (
+            (column[0], delta, 'delta(M)', 1.0, 'neither'),
+            (column[1], ratio, 'stiff ratio p(M)', 0.5, 'max'),
         ):
             image = ax.pcolormesh(
                 m1, m2, surface.T, vmin=0, vmax=limit, cmap='viridis'
             )
             if ax in axes[:, -1]:
-                extend = 'max' if limit < 1 else 'neither'
                 figure.colorbar(image, ax=ax, label=label, extend=extend)
         column[0].set_title(f'{name}: TNS {found.tns:.3g}', fontsize=10)
         column[1].set_xlabel('M1 (relative)')
@@ -263,36 +275,30 @@ def draw_surfaces(models: Models, path: Path) -> Path:
 
 def draw_steps(models: Models, path: Path) -> Path:
     """Draws the distribution of the step sizes of blocks with attention."""
-    shown = [i for i, found in enumerate(models.values()) if found.steps]
-    names, all_found = list(models), list(models.values())
-    most = max(len(found.steps) for found in all_found)
+    shown = [
+        (color(i), name, found.steps)
+        for i, (name, found) in enumerate(models.items())
+        if found.steps
+    ]
+    most = max(len(steps) for *_, steps in shown)
     figure = new_figure(max(6.4, 0.34 * most + 1.5), 2.6 * len(shown))
     axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for ax, number in zip(axes, shown, strict=True):
-        name, steps = names[number], all_found[number].steps
-        values = [_known(step) for step in steps.values()]
-        labels = [
-            block.replace('layer', '').replace('stages.', '')
-            for block in steps
-        ]
-        filled = [(i, v) for i, v in enumerate(values) if len(v)]
+    for ax, (shade, name, steps) in zip(axes, shown, strict=True):
+        known = [step[np.isfinite(step)] for step in steps.values()]
+        values = {i: step for i, step in enumerate(known) if len(step)}
         parts = ax.violinplot(
-            [v for _, v in filled],
-            positions=[i for i, _ in filled],
+            list(values.values()),
+            positions=list(values),
             widths=0.85,
             showextrema=False,
         )
         for body in parts['bodies']:
-            body.set(facecolor=color(number), alpha=0.35, linewidth=0)
-        ax.scatter(
-            [i for i, _ in filled],
-            [v.mean() for _, v in filled],
-            color=color(number),
-            s=14,
-            zorder=3,
-        )
+            body.set(facecolor=shade, alpha=0.35, linewidth=0)
+        means = [step.mean() for step in values.values()]
+        ax.scatter(list(values), means, color=shade, s=14, zorder=3)
         ax.axhline(1, color='black', lw=0.8, ls=':')
         tidy(ax)
+        labels = [b.replace('layer', '').replace('stages.', '') for b in steps]
         ax.set_xticks(range(len(labels)), labels, rotation=60, fontsize=8)
         ax.set_ylabel('step size')
         ax.set_title(f'{name} (dots: means; dotted: no attention)', fontsize=9)
@@ -301,7 +307,7 @@ def draw_steps(models: Models, path: Path) -> Path:
 
 def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
     """Draws AP against TNS, one point per model."""
-    tau, rho = correlation(models, ap)
+    tau, rho = correlate([found.tns for found in models.values()], ap)
     figure = new_figure(6.6, 3.8)
     ax = figure.subplots()
     tidy(ax)
@@ -316,21 +322,12 @@ def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
         )
     figure.legend(loc='outside right center', frameon=False, fontsize=8)
     ax.margins(0.1)
-    ax.set_xlabel('total neural stiffness (TNS)')
-    ax.set_ylabel('AP')
+    ax.set(xlabel='total neural stiffness (TNS)', ylabel='AP')
     ax.set_title(f"Kendall's tau {tau}\nSpearman's rho {rho}", fontsize=9)
     return save(figure, path)
-
-
-def _known(steps: np.ndarray | None) -> np.ndarray:
-    return np.empty(0) if steps is None else steps[np.isfinite(steps)]
-
-
-def _digits(value: float) -> str:
-    return f'{value:.6g}'
 
 
 def _cell(
     statistic: Callable[..., float], values: np.ndarray, *args: float
 ) -> str:
-    return _digits(statistic(values, *args)) if len(values) else ''
+    return f'{statistic(values, *args):.6g}' if len(values) else ''

@@ -21,7 +21,13 @@ from mmdet.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmext.analysis.figures import color, new_figure, save, tidy
+from mmext.analysis.figures import (
+    color,
+    new_figure,
+    save,
+    shared_legend,
+    tidy,
+)
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table
 from mmext.models.backbones.dwnet import ConvMixer
@@ -50,29 +56,15 @@ class WindowAttention(nn.Module):
         return tokens.transpose(1, 2).reshape(shape)
 
 
-def depthwise(channels: int) -> nn.Module:
-    """Builds the static 7x7 depth-wise convolution of DWNet."""
-    pad = WINDOW // 2
-    return nn.Conv2d(channels, channels, WINDOW, padding=pad, groups=channels)
-
-
 @dataclass(frozen=True)
 class Mixer:
-    """A way to mix positions, with its properties in the paper's Table 1.
+    """A way to mix n positions of C channels, as in the paper's Table 1."""
 
-    Attributes:
-        build: Builds the block for a number of channels.
-        shared: What shares the same weights.
-        dynamic: What the weights are computed from; '' if they are learned.
-        weights: Number of mixing weights for n positions and C channels.
-        uncounted: Multiply-adds per position and channel of an op that
-            PyTorch's counter does not know.
-    """
-
-    build: Callable[[int], nn.Module]
-    shared: str
-    dynamic: str
-    weights: str
+    build: Callable[[int], nn.Module]  # from the number of channels
+    shared: str  # what shares the same weights
+    dynamic: str  # what they are computed from; '' if they are learned
+    weights: str  # their number
+    #: Multiply-adds per position and channel that PyTorch does not count.
     uncounted: int = 0
 
 
@@ -90,7 +82,12 @@ MIXERS = {
         '49 49 C/32',
     ),
     'depth-wise': Mixer(
-        lambda c: ConvMixer(c, depthwise(c), BN), 'positions', '', '49 C'
+        lambda c: ConvMixer(
+            c, nn.Conv2d(c, c, WINDOW, padding=WINDOW // 2, groups=c), BN
+        ),
+        'positions',
+        '',
+        '49 C',
     ),
     'dynamic depth-wise': Mixer(
         lambda c: ConvMixer(c, HomogeneousDynamicConv(c, WINDOW, BN), BN),
@@ -112,14 +109,11 @@ MIXERS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one mixer at one resolution.
+    """The cost of one mixer on a square map of ``side`` positions.
 
-    Attributes:
-        side: Side of the square map, in positions.
-        params: Number of parameters.
-        flops: Multiply-adds of one map.
-        saved: Bytes kept for the backward pass, without parameters.
-        milliseconds: CPU time of a forward pass, median over rounds.
+    ``flops`` are multiply-adds of one map, ``saved`` the bytes kept for the
+    backward pass without parameters, and ``milliseconds`` the CPU time of a
+    forward pass, the median over rounds.
     """
 
     side: int
@@ -140,8 +134,7 @@ def measure(
     other work on the machine affects all of them equally.
 
     Args:
-        channels: C, a multiple of 32. Default: 96, as in Swin-T's first
-            stage.
+        channels: C, a multiple of 32. Default: 96, as in Swin-T's stage 1.
         sides: Sides of the square maps, in positions.
         rounds: Timed passes of each mixer. Default: 7.
 
@@ -163,7 +156,13 @@ def measure(
     costs: dict[str, list[Cost]] = {name: [] for name in MIXERS}
     for side in sides:
         x = torch.randn(1, channels, side, side)
-        seconds = _times(models, x, rounds)
+        seconds: dict[str, list[float]] = {name: [] for name in models}
+        for _ in range(rounds + 1):
+            for name, model in models.items():
+                start = time.process_time()
+                with torch.no_grad():
+                    model(x)
+                seconds[name].append(time.process_time() - start)
         for name, model in models.items():
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 model(x)
@@ -174,24 +173,11 @@ def measure(
                     sum(p.numel() for p in model.parameters()),
                     counter.get_total_flops() // 2 + own,
                     saved_bytes(model, x),
-                    1e3 * statistics.median(seconds[name]),
+                    # The first round warms up.
+                    1e3 * statistics.median(seconds[name][1:]),
                 )
             )
     return costs
-
-
-@torch.no_grad()
-def _times(
-    models: dict[str, nn.Module], x: Tensor, rounds: int
-) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for i in range(rounds + 1):
-        for name, model in models.items():
-            start = time.process_time()
-            model(x)
-            if i:  # the first round warms up
-                seconds[name].append(time.process_time() - start)
-    return seconds
 
 
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
@@ -222,17 +208,13 @@ def cost_table(costs: dict[str, list[Cost]], channels: int) -> Table:
     for name, found in costs.items():
         mixer = MIXERS[name]
         cells = [
-            name,
-            mixer.shared,
-            mixer.dynamic or 'learned',
-            mixer.weights,
-            f'{found[0].params:,}',
-        ]
-        cells += [
             f'{c.flops / 1e6:.1f} / {c.saved / 1e6:.1f} / {c.milliseconds:.1f}'
             for c in found
         ]
-        rows.append(cells)
+        source, params = mixer.dynamic or 'learned', f'{found[0].params:,}'
+        rows.append(
+            [name, mixer.shared, source, mixer.weights, params, *cells]
+        )
     return Table(header, rows)
 
 
@@ -259,11 +241,7 @@ def draw(costs: dict[str, list[Cost]], path: str | Path) -> Path:
         ax.set_xscale('log', base=2)
         sides = [c.side for c in next(iter(costs.values()))]
         ax.set_xticks(sides, sides)
-        ax.set_xlabel('side of the map')
+        ax.set(xlabel='side of the map', ylim=(0, None))
         ax.set_title(label, fontsize=10)
-        ax.set_ylim(bottom=0)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc='outside lower center', ncols=5, frameon=False
-    )
+    shared_legend(figure, panels[:1], 'lower', columns=5)
     return save(figure, path)

@@ -44,14 +44,8 @@ def newest_complete(
     ``last_checkpoint`` names, but from a later step, belongs to an earlier
     run in the same folder and does not count.
 
-    Args:
-        work_dir: The folder of the run.
-        log: Called with one line for every checkpoint that is skipped.
-            Default: ``print``.
-
-    Returns:
-        The file and what :func:`mmext.checkpoints.read.load` returns for it;
-        None if there is no complete checkpoint.
+    ``log`` gets one line for every checkpoint that is skipped. Returns the
+    file and its content; None if there is no complete checkpoint.
 
     Raises:
         UntrustedCheckpointError: If the newest complete checkpoint needs
@@ -80,37 +74,23 @@ def _by_age(folder: Path) -> list[Path]:
             last = Path(text)
             folders.add(last.parent.resolve())
     found = [p for f in folders for p in f.glob('*.pth') if p.is_file()]
-    steps = [p for p in found if STEP.match(p.name)]
-    if len({STEP.match(p.name)[1] for p in steps}) != 1:
-        return sorted(steps, key=_time)  # epochs and iterations, or nothing
+    steps = {p: int(m[2]) for p in found if (m := STEP.match(p.name))}
+    times = {p: p.stat().st_mtime_ns for p in steps}
+    if len({p.name.split('_')[0] for p in steps}) != 1:
+        return sorted(steps, key=times.get)  # epochs and iterations, or none
     if last in steps:
-        steps = [
-            p
-            for p in steps
-            if _step(p) <= _step(last) or _time(p) > _time(last)
-        ]
-    return sorted(steps, key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(STEP.match(path.name)[2])
-
-
-def _time(path: Path) -> int:
-    return path.stat().st_mtime_ns
+        now, then = steps[last], times[last]
+        steps = {p: n for p, n in steps.items() if n <= now or times[p] > then}
+    return sorted(steps, key=steps.get)
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path that becomes the checkpoint ``path``.
+    """Gives a temporary path, ``<path>.tmp``, for the checkpoint ``path``.
 
     When the block ends, the temporary file is flushed to the disk, read back
     and renamed. Until then an older file at ``path`` stays as it is, even if
     the process is killed.
-
-    Args:
-        path: The checkpoint to write. The temporary file is
-            ``<path>.tmp``: the next run overwrites what a killed one left.
 
     Raises:
         OSError: If the file cannot be written, or what is read back is not

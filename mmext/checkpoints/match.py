@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,8 +48,8 @@ class Match:
         return not (self.missing or self.unused or self.reshaped)
 
     def __str__(self) -> str:
-        rest = self._rest(some)
-        return f'{len(self.loaded)} of {self.total} tensors fit{rest}'
+        fit = f'{len(self.loaded)} of {self.total} tensors fit'
+        return fit + self._rest(some)
 
     def describe(self, part: str, source: str) -> str:
         """Returns ``'loaded 318 of 318 backbone tensors from SOURCE'``."""
@@ -61,15 +61,14 @@ class Match:
     def _rest(self, join: Callable[[list[str]], str]) -> str:
         """Returns the counts and names of the tensors that do not match."""
         text = ''
-        for what, names in (
-            ('missing', self.missing),
-            ('of another shape', self.reshaped),
-            ('new, not in it', self.new),
-            ('not used', self.unused),
+        for what, names, listed in (
+            ('missing', self.missing, join),
+            ('of another shape', self.reshaped, some),
+            ('new, not in it', self.new, join),
+            ('not used', self.unused, join),
         ):
             if names:
-                listed = some(names) if names is self.reshaped else join(names)
-                text += f'; {len(names)} {what}: {listed}'
+                text += f'; {len(names)} {what}: {listed(names)}'
         if self.renamed:
             text += f'; {len(self.renamed)} renamed'
         return text
@@ -80,16 +79,16 @@ def kind(name: str) -> str:
     return re.sub(r'\d+', '#', name)
 
 
-def _by_kind(names: list[str], most: int = 12) -> str:
+def _by_kind(names: list[str]) -> str:
     """Joins names; those that differ only in their numbers are one."""
-    kinds: dict[str, list[str]] = {}
+    kinds = defaultdict(list)
     for name in names:
-        kinds.setdefault(kind(name), []).append(name)
+        kinds[kind(name)].append(name)
     words = [
         same[0] if len(same) == 1 else f'{key} ({len(same)})'
         for key, same in kinds.items()
     ]
-    return ', '.join(words[:most]) + (', ...' if words[most:] else '')
+    return some(words, limit=12)
 
 
 def compare(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Match:
@@ -112,13 +111,7 @@ def compare(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Match:
 
 
 def match(model: nn.Module, checkpoint: Mapping[str, Any]) -> Match:
-    """Compares a checkpoint with a model; changes neither.
-
-    Args:
-        model: A model, with or without its wrappers.
-        checkpoint: What :func:`mmext.checkpoints.read.load` returned, or a
-            state dict.
-    """
+    """Compares a checkpoint, or a state dict, with a model, even wrapped."""
     theirs = {
         re.sub(r'^module\.', '', key): value
         for key, value in checkpoint.get('state_dict', checkpoint).items()
@@ -134,15 +127,8 @@ def require_match(
 ) -> Match:
     """Raises an error if too few tensors of a checkpoint fit a model.
 
-    Args:
-        model: The model that will load the checkpoint.
-        checkpoint: What :func:`mmext.checkpoints.read.load` returned.
-        name: The name of the checkpoint, for the message.
-        least: Fraction of the model's tensors that must fit. The default, 1,
-            also forbids tensors that the model does not have.
-
-    Raises:
-        UserError: With the names of tensors that do not fit.
+    ``least`` is the fraction of the model's tensors that must fit; 1 also
+    forbids tensors that the model does not have. ``name`` is for the message.
     """
     found = match(model, checkpoint)
     if found.exact or (least < 1 and len(found.loaded) >= least * found.total):
@@ -163,12 +149,7 @@ def require_match(
 
 
 def naming_hint(own: list[str], theirs: list[str]) -> str:
-    """Returns what to change if all names differ by one prefix, or ''.
-
-    Args:
-        own: Names of the model's tensors.
-        theirs: Names of the checkpoint's tensors.
-    """
+    """Returns what to change if all names differ by one prefix, or ''."""
     if prefix := _prefix(theirs, own):
         return (
             f'Its names begin with {prefix!r}: '
@@ -202,15 +183,7 @@ def _prefix(longer: list[str], shorter: list[str]) -> str:
 
 
 def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Raises an error if a checkpoint holds weights only.
-
-    Args:
-        checkpoint: What :func:`mmext.checkpoints.read.load` returned.
-        name: The name of the checkpoint, for the message.
-
-    Raises:
-        UserError: With the entries that ``Runner.resume`` would need.
-    """
+    """Raises an error if a checkpoint holds too little for a resume."""
     meta = checkpoint.get('meta') or {}
     missing = [k for k in ('optimizer', 'message_hub') if k not in checkpoint]
     missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in meta]

@@ -6,35 +6,30 @@ MMEngine loads ``init_cfg=dict(type='Pretrained', ...)`` of any backbone with
 hundreds of log lines says so. :func:`watch_pretrained` compares the weights
 with every module that asks for a checkpoint, while it loads.
 
-There are two limits. They are for backbones of other packages; those of
-mmext are strict, see :class:`mmext.checkpoints.released.StrictInit`.
-
-- Of the tensors whose *kind* the checkpoint knows, 75 % must be filled. A
-  kind is a name without its numbers. ``layer3.22.conv1.weight`` is missing if
-  a ResNet-101 loads the weights of a ResNet-50 (51 % are filled), but
-  ``layer3.0.gcb.conv_mask.weight`` of a plugin is new, which is no error. The
-  largest correct share that is missing is 13 %: the last two layers of SSD's
-  VGG.
-- Only if half of all tensors are filled can the others be new.
+The limits below are for backbones of other packages; those of mmext are
+strict. A *kind* of tensors is a name without its numbers: layers of a kind
+that the checkpoint does not know are new, which is no error. See
+docs/reliability.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from mmext.checkpoints.match import Match, kind, match, naming_hint
 from mmext.checkpoints.released import StrictInit, pretrained_configs
 from mmext.errors import UserError
 from mmext.utils.modules import unwrap
 
+# The least share that must be filled of the tensors of known kinds.
 LEAST_OF_KNOWN = 0.75
+# The least share of all tensors below which none counts as new.
 LEAST_OF_ALL = 0.5
 
 
@@ -43,13 +38,8 @@ def match_with_new(
 ) -> tuple[Match, bool]:
     """Compares a checkpoint with a model that may have new layers.
 
-    Args:
-        model: The model, with or without its wrappers.
-        checkpoint: A checkpoint or a state dict.
-
-    Returns:
-        How they match, with tensors of kinds that the checkpoint does not
-        know as ``new``; and whether it fills enough of the model.
+    Returns how they match, with tensors of kinds that the checkpoint does not
+    know as ``new``; and whether it fills enough of the model.
     """
     found = match(model, checkpoint)
     if len(found.loaded) >= LEAST_OF_ALL * found.total:
@@ -63,40 +53,35 @@ def match_with_new(
 def watch_pretrained(model: nn.Module) -> Iterator[None]:
     """Checks what ``init_weights`` loads; logs one line for each module.
 
-    Args:
-        model: The model, with or without its wrappers.
-
-    Raises:
-        UserError: If a checkpoint fills too little; nothing was loaded.
+    Raises `UserError` if a checkpoint fills too little; nothing was loaded.
     """
     seen: set[str] = set()
-    asked: dict[str, tuple[str, RemovableHandle]] = {}
-    for name, module in unwrap(model).named_modules():
-        configs = pretrained_configs(getattr(module, 'init_cfg', None))
-        if not configs or isinstance(module, StrictInit):
-            continue
-        name, source = name or 'model', configs[0].get('checkpoint')
-        hook = partial(_check, seen, name, source)
-        handle = module.register_load_state_dict_pre_hook(hook)
-        asked[name] = source, handle
-    try:
-        yield
-    except AssertionError as error:
-        # MMEngine's message if no name begins with the prefix.
-        if 'is not in the pretrained model' not in str(error):
-            raise
-        raise UserError(
-            f'init_cfg: {error}',
-            'Give the prefix that its names begin with: prefix='
-            "'backbone.' for the checkpoint of a detector, none for the "
-            'checkpoint of a backbone.',
-        ) from error
-    finally:
-        for _, handle in asked.values():
-            handle.remove()
+    asked: dict[str, str] = {}
+    with ExitStack() as hooks:
+        for name, module in unwrap(model).named_modules():
+            configs = pretrained_configs(getattr(module, 'init_cfg', None))
+            if not configs or isinstance(module, StrictInit):
+                continue
+            name = name or 'model'
+            asked[name] = configs[0].get('checkpoint')
+            hook = partial(_check, seen, name, asked[name])
+            handle = module.register_load_state_dict_pre_hook(hook)
+            hooks.enter_context(handle)  # removes it
+        try:
+            yield
+        except AssertionError as error:
+            # MMEngine's message if no name begins with the prefix.
+            if 'is not in the pretrained model' not in str(error):
+                raise
+            raise UserError(
+                f'init_cfg: {error}',
+                'Give the prefix that its names begin with: prefix='
+                "'backbone.' for the checkpoint of a detector, none for the "
+                'checkpoint of a backbone.',
+            ) from error
     for name in asked.keys() - seen:
         print_log(
-            f'{name}: nothing was loaded from {asked[name][0]}, which its '
+            f'{name}: nothing was loaded from {asked[name]}, which its '
             'init_cfg names',
             logger='current',
             level=30,
@@ -135,17 +120,8 @@ def require_start(
 ) -> str:
     """Checks what ``load_from`` fills in each part of a model.
 
-    Args:
-        model: The model, with or without its wrappers.
-        checkpoint: What :func:`mmext.checkpoints.read.load` returned.
-        source: The name of the checkpoint, for the message.
-
-    Returns:
-        ``'backbone 318 of 318, neck 16 of 16, rpn_head 6 of 6, ...'``
-
-    Raises:
-        UserError: If the backbone is not in the checkpoint. Heads may be
-            new.
+    Returns ``'backbone 318 of 318, neck 16 of 16, rpn_head 6 of 6, ...'``.
+    Raises `UserError` if the backbone is not in it; heads may be new.
     """
     state = {
         key.removeprefix('module.'): value

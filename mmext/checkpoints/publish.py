@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Writes the weights of a training's checkpoint as a file for others.
 
-The file does not have the optimiser, schedules, log, config text and paths,
-nor the raw weights if the run kept an average (EMA). It has class names,
-palette, epoch, and the SHA-256 of the checkpoint beside the weights.
+The file has class names, palette, epoch, and the SHA-256 of the checkpoint
+beside the weights, or their average (EMA) if the run kept one.
 """
 
 from __future__ import annotations
@@ -91,7 +90,6 @@ def publish(
         ) as folder:
             written = Path(folder, f'weights.{file_format}')
             _write(written, weights, meta)
-            _read_back(written, weights)
             digest = files.sha256(written)
             final = target.with_name(
                 f'{target.name}-{digest[:8]}.{file_format}'
@@ -104,6 +102,7 @@ def publish(
             f'{target} could not be written: {error}',
             'Name a folder that you may write to, with enough space.',
         ) from error
+    # EMAHook saves the average as state_dict, and the raw weights as this.
     averaged = 'ema_state_dict' in content
     return Published(final, digest, len(weights), averaged, dropped)
 
@@ -111,11 +110,7 @@ def publish(
 def _weights(
     checkpoint: Mapping, source: str | Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the tensors to publish, and the names of everything else.
-
-    MMEngine's EMAHook puts the average into ``state_dict`` and the raw
-    weights into ``ema_state_dict`` when it saves.
-    """
+    """Returns the tensors to publish, and the names of everything else."""
     wrapped = 'state_dict' in checkpoint
     state = checkpoint['state_dict'] if wrapped else checkpoint
     weights = {
@@ -164,16 +159,13 @@ def _meta(meta: Mapping | None, source_sha256: str) -> dict:
 
 
 def _write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
+    """Writes a file; raises OSError if it does not hold what was written."""
     if path.suffix == '.safetensors':
         # One entry: safetensors writes several in any order. With its
         # save_file, other users could not read the file.
         path.write_bytes(save(weights, {'mmext': json.dumps(meta)}))
     else:
         torch.save({'meta': meta, 'state_dict': weights}, path)
-
-
-def _read_back(path: Path, weights: dict[str, Tensor]) -> None:
-    """Raises OSError if a file does not hold what was written."""
     found = load(path)['state_dict']
     if found.keys() != weights.keys() or not all(
         torch.equal(found[key], value) for key, value in weights.items()

@@ -2,11 +2,9 @@
 """Reads checkpoints without running the code in them.
 
 Importing this module makes MMEngine read every checkpoint with
-``weights_only``: local files, URLs and ``torchvision://`` names, for
-``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and
-``DetInferencer``, on both stacks. The maintained builds would otherwise
-unpickle anything; the official ones would refuse the checkpoints that they
-wrote themselves.
+``weights_only``: local files, URLs and ``torchvision://`` names. The
+maintained builds would otherwise unpickle anything; the official ones would
+refuse the checkpoints that they wrote themselves.
 
 A pickle that needs more than tensors and plain containers is refused, except
 inside :func:`mmext.checkpoints.untrusted.trusting` (``--trust-checkpoint``)
@@ -120,18 +118,7 @@ def load_from_local(
 
 
 def require_sha256(path: str | Path, digest: str) -> str:
-    """Raises an error if a file does not have the expected hash.
-
-    Args:
-        path: The file.
-        digest: The first digits of its SHA-256, 8 to 64.
-
-    Returns:
-        All 64 digits of its SHA-256.
-
-    Raises:
-        UserError: If the file has another hash, or ``digest`` is not one.
-    """
+    """Returns the SHA-256 of a file, which must begin with ``digest``."""
     digest = digest.lower()
     if not re.fullmatch('[0-9a-f]{8,64}', digest):
         raise UserError(
@@ -210,10 +197,7 @@ def load_from_http(
     model_dir: str | None = None,
     progress: bool = True,
 ) -> dict:
-    """Downloads to torch's cache, once for each machine, then reads.
-
-    A hash in the name of the file (``resnet50-0676ba61.pth``) is checked.
-    """
+    """Downloads to torch's cache, once for each machine, then reads."""
     folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
     path = folder / Path(urlparse(filename).path).name
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():

@@ -38,10 +38,8 @@ BACKBONE = 'backbone.'
 class StrictInit(BaseModule):
     """A backbone whose ``init_cfg`` of type ``Pretrained`` is strict.
 
-    ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=None,
-    wrapper=None, allow_missing=False)`` goes through
-    :func:`load_released_weights`. A subclass overrides what may differ
-    between a checkpoint and itself.
+    It goes through :func:`load_released_weights`. A subclass overrides what
+    may differ between a checkpoint and itself.
     """
 
     frozen_stages = -1
@@ -58,14 +56,7 @@ class StrictInit(BaseModule):
         return {}
 
     def accept_missing(self, missing: list[str]) -> None:
-        """Prepares for tensors that a checkpoint does not have.
-
-        Called before anything is loaded, with names that ``allow_missing``
-        allows.
-
-        Raises:
-            UserError: If they would be frozen at random values.
-        """
+        """Raises `UserError` if missing tensors would be frozen at random."""
 
     def init_weights(self) -> None:
         """Initialises as MMEngine does, then loads the checkpoint, if any."""
@@ -77,15 +68,9 @@ class StrictInit(BaseModule):
         if not first:
             return
         for cfg in pretrained:
-            load_released_weights(
-                self,
-                cfg['checkpoint'],
-                **{
-                    key: value
-                    for key, value in cfg.items()
-                    if key not in ('type', 'checkpoint', 'map_location')
-                },
-            )
+            given = ('type', 'checkpoint', 'map_location')
+            options = {k: v for k, v in cfg.items() if k not in given}
+            load_released_weights(self, cfg['checkpoint'], **options)
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, f'loaded from {cfg["checkpoint"]}')
         if not pretrained:
@@ -242,11 +227,7 @@ def _read(path: str | Path) -> dict:
 def _find_tensors(
     content: object, source: str, wrapper: str | None
 ) -> dict[str, Tensor]:
-    """Returns the tensors in ``state_dict``, ``model``, ... of a checkpoint.
-
-    Raises:
-        UserError: If there are none, or something else among them.
-    """
+    """Returns the tensors under ``state_dict``, ``model``, ... of a file."""
     while isinstance(content, Mapping):
         inside = [
             w
@@ -280,11 +261,7 @@ def _find_tensors(
 def _strip_prefix(
     tensors: dict[str, Tensor], source: str, prefix: str | None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the backbone's tensors without prefixes, and the other keys.
-
-    Raises:
-        UserError: If no key begins with ``prefix``.
-    """
+    """Returns the backbone's tensors without prefixes, and the other keys."""
     while not prefix:
         shared = [p for p in PREFIXES if all(k.startswith(p) for k in tensors)]
         if not shared:

@@ -2,8 +2,7 @@
 """Checks of checkpoint files from unknown sources.
 
 A ``.pth`` file is a pickle in a zip file. Reading it could run code, fill the
-memory, or load another file than expected. :mod:`mmext.checkpoints.read` uses
-these checks.
+memory, or load another file than expected.
 """
 
 from __future__ import annotations
@@ -56,21 +55,13 @@ SAFE_GLOBALS = [
 
 
 def trusted() -> bool:
-    """Returns whether any code in a checkpoint may run.
-
-    True inside :func:`trusting`, and if the user has set
-    ``MMEXT_TRUST_CHECKPOINT=1``.
-    """
+    """Returns whether any code in a checkpoint may run."""
     return _trusting.get() or os.environ.get(TRUST, '0') not in ('', '0')
 
 
 @contextlib.contextmanager
 def trusting(trust: bool = True) -> Iterator[None]:
-    """Unpickles whatever a checkpoint holds inside of the block.
-
-    Args:
-        trust: Whether to do so; False changes nothing. Default: True.
-    """
+    """Trusts every checkpoint inside of the block; False changes nothing."""
     token = _trusting.set(trust or _trusting.get())
     try:
         yield

@@ -102,16 +102,15 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         twice = [i for i, n in counts.items() if n > 1]
         if twice:
             same_id = [e for e in content[section] if e['id'] == twice[0]]
-            equal = section == 'images' and all(
-                entry == same_id[0] for entry in same_id
-            )
+            equal = all(entry == same_id[0] for entry in same_id)
             yield split.error(
                 'ids',
                 f'{len(twice)} of {len(counts)} ids occur more than once in '
                 f'{section}; the first is {twice[0]}, {len(same_id)} times',
                 'Give each entry an id of its own.',
                 count=len(twice),
-                fixable=section == 'annotations' or equal,
+                fixable=section == 'annotations'
+                or (section == 'images' and equal),
             )
     annotations = content['annotations']
     for key, section in REFERENCES.items():

@@ -12,15 +12,17 @@ from mmext.errors import did_you_mean
 from mmext.utils.text import sentences, some
 
 
+def used_names(content: dict[str, Any], split: Split) -> list[str]:
+    """Returns the classes of the split in the order of their labels."""
+    names = [c['name'] for c in content['categories']]
+    return [n for n in names if not split.classes or n in split.classes]
+
+
 def of_classes(content: dict[str, Any], split: Split) -> list[dict]:
     """Returns the annotations of the classes that the split uses."""
-    names = {c['id']: c['name'] for c in content['categories']}
-    used = split.classes or names.values()
-    return [
-        a
-        for a in content['annotations']
-        if names.get(a['category_id']) in used
-    ]
+    used = used_names(content, split)
+    ids = {c['id'] for c in content['categories'] if c['name'] in used}
+    return [a for a in content['annotations'] if a['category_id'] in ids]
 
 
 def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
@@ -48,6 +50,7 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         )
         return
     if unknown:
+        near = did_you_mean(unknown[0], have)
         others = [
             f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]
         ]
@@ -55,11 +58,7 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             'class names',
             f'class {unknown[0]!r} is not a category of {file}'
             + (f', nor are {len(unknown) - 1} others' if others else ''),
-            sentences(
-                did_you_mean(unknown[0], have),
-                *others,
-                f'It has: {some(have, 20)}',
-            ),
+            sentences(near, *others, f'It has: {some(have, 20)}'),
             count=len(unknown),
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:

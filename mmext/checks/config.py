@@ -12,35 +12,26 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmext.checks.findings import Finding, Split
+from mmext.checks.classes import used_names
+from mmext.checks.findings import ERROR, WARNING, Finding, Split
+from mmext.checks.parts import datasets
 from mmext.datasets.coco import read_coco
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.config import evaluates_masks, evaluators
-from mmext.utils.registries import registered
+from mmext.utils.registries import find_class
 from mmext.utils.text import sentences, some
 
 
 def find_config_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
-    """Finds the COCO annotations and image folders that a run reads.
-
-    Args:
-        cfg: A config.
-        stages: Of ``train``, ``val``, ``test``.
-
-    Raises:
-        UserError: A data set is not registered, or a file or folder does not
-            exist.
-    """
+    """Finds the COCO annotations and image folders that a run reads."""
     splits = []
     for stage in stages:
         if cfg.get(f'{stage}_dataloader'):
             splits += _loader_splits(cfg, stage)
         for evaluator in evaluators(cfg, stage):
             file = evaluator.get('ann_file')
-            if file and '://' not in file and not Path(file).is_file():
-                raise _no_file(
-                    f'{stage}_evaluator.ann_file', Path(file), 'file'
-                )
+            if file and '://' not in file:
+                _require(f'{stage}_evaluator.ann_file', Path(file), 'file')
     return splits
 
 
@@ -48,17 +39,12 @@ def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
     place = f'{stage}_dataloader.dataset'
     scope = cfg.get('default_scope', 'mmdet')
     segm = evaluates_masks(cfg, stage)
-    for where, dataset in _leaves(cfg[f'{stage}_dataloader'].dataset, place):
-        kind = dataset.get('type')
+    for where, dataset in datasets(cfg[f'{stage}_dataloader'].dataset, place):
+        if 'dataset' in dataset or 'datasets' in dataset:
+            continue  # a wrapper such as RepeatDataset
         # Configs of mmseg and mmpretrain use data sets of their own scope.
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            cls = registry.get(kind) if isinstance(kind, str) else kind
-        if cls is None:
-            raise UserError(
-                f'{where}.type: data set {kind!r} is not registered',
-                did_you_mean(str(kind), registered(DATASETS))
-                or 'Is the module that defines it in custom_imports?',
-            )
+        kind = dataset.get('type')
+        cls = find_class(kind, DATASETS, scope, f'{where}.type')
         # Those of mmext make their own files; those of others may read any.
         if cls.__module__.startswith('mmdet.') and not dataset.get(
             'backend_args'
@@ -68,37 +54,31 @@ def _loader_splits(cfg: Config, stage: str) -> Iterator[Split]:
                 yield split
 
 
-def _leaves(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
-    """Finds the data sets inside wrappers such as RepeatDataset."""
-    if isinstance(dataset.get('dataset'), Mapping):
-        yield from _leaves(dataset['dataset'], f'{place}.dataset')
-    elif isinstance(dataset.get('datasets'), list):
-        for i, inner in enumerate(dataset['datasets']):
-            yield from _leaves(inner, f'{place}.datasets.{i}')
-    else:
-        yield place, dataset
-
-
 def _find_split(
     where: str, dataset: dict, cls: type, training: bool, segm: bool
 ) -> Split | None:
+    from mmdet.datasets import CocoDataset
+
     root = str(dataset.get('data_root') or '')
     name = dataset.get('ann_file') or ''
     if '://' in root or '://' in name:
         return None
     file = Path(root, name)
-    if name and not file.is_file():
-        raise _no_file(f'{where}.ann_file', file, 'file')
+    if name:
+        _require(f'{where}.ann_file', file, 'file')
     folders = {
         key: Path(root, prefix or '')
         for key, prefix in (dataset.get('data_prefix') or {}).items()
     }
     for key, folder in folders.items():
-        if not folder.is_dir():
-            raise _no_file(f'{where}.data_prefix.{key}', folder, 'folder')
-    if not name or not _reads_coco(cls):
+        _require(f'{where}.data_prefix.{key}', folder, 'folder')
+    # LVIS, for example, reads boxes differently.
+    reads_coco = issubclass(cls, CocoDataset) and (
+        cls.load_data_list is CocoDataset.load_data_list
+        and cls.parse_data_info is CocoDataset.parse_data_info
+    )
+    if not name or not reads_coco:
         return None
-    img_dir = folders.get('img', Path(root))
     training = training and not dataset.get('test_mode')
     chosen = dataset.get('filter_cfg') or {}
     steps = dataset.get('pipeline') or ()
@@ -106,7 +86,7 @@ def _find_split(
     return Split(
         name=where,
         ann_file=file,
-        img_dir=img_dir,
+        img_dir=folders.get('img', Path(root)),
         classes=_classes(where, dataset, cls),
         masks=segm or any(step.get('with_mask') for step in steps),
         training=training,
@@ -114,16 +94,6 @@ def _find_split(
         min_size=chosen.get('min_size', 0) if training else 0,
         root=Path(root) if root else None,
         turned='ignore_orientation' not in loading.get('color_type', 'color'),
-    )
-
-
-def _reads_coco(cls: type) -> bool:
-    """Returns whether a class reads boxes as CocoDataset; LVIS does not."""
-    from mmdet.datasets import CocoDataset
-
-    return issubclass(cls, CocoDataset) and (
-        cls.load_data_list is CocoDataset.load_data_list
-        and cls.parse_data_info is CocoDataset.parse_data_info
     )
 
 
@@ -141,13 +111,16 @@ def _classes(where: str, dataset: Mapping, cls: type) -> tuple[str, ...]:
     return tuple(classes or cls.METAINFO.get('classes', ()))
 
 
-def _no_file(where: str, path: Path, what: str) -> UserError:
+def _require(where: str, path: Path, what: str) -> None:
+    exists = path.is_file() if what == 'file' else path.is_dir()
+    if exists:
+        return
     folder = path
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     missing = path.relative_to(folder).parts[0] if folder != path else ''
     inside = sorted(p.name for p in folder.iterdir())
-    return UserError(
+    raise UserError(
         f'{where}: {what} {path} does not exist',
         sentences(
             f'{folder.resolve()} has {some(inside, 6) or "nothing in it"}.',
@@ -182,14 +155,12 @@ def check_heads(
         # Reported once for splits with the same classes.
         first = next(s for s in splits if s.classes == split.classes)
         if wrong and split is first and not _is_open_vocabulary(cfg, split):
+            count = len(split.classes)
             found = ', '.join(f'{n} has {heads[n]}' for n in wrong)
-            fix = ' '.join(
-                f'model.{n}.num_classes={len(split.classes)}' for n in wrong
-            )
+            fix = ' '.join(f'model.{n}.num_classes={count}' for n in wrong)
             yield split.error(
                 'num_classes',
-                f'{len(split.classes)} classes ({some(split.classes)}), but '
-                f'{found}',
+                f'{count} classes ({some(split.classes)}), but {found}',
                 f'--cfg-options {fix}',
                 count=len(wrong),
             )
@@ -220,54 +191,44 @@ def check_evaluators(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
     for stage in ('val', 'test'):
         own = [s for s in splits if s.name.startswith(f'{stage}_dataloader')]
         files = {e.get('ann_file') for e in evaluators(cfg, stage)}
+        place = f'{stage}_evaluator.ann_file'
         for file in files:
             if len(own) == 1 and file and '://' not in file:
-                yield from _check_evaluator(stage, Path(file), own[0])
+                yield from _check_evaluator(place, Path(file), own[0])
 
 
 def _check_evaluator(
-    stage: str, file: Path, split: Split
+    place: str, file: Path, split: Split
 ) -> Iterator[Finding]:
-    if file.samefile(split.ann_file) or filecmp.cmp(
-        file, split.ann_file, shallow=False
-    ):
+    used = split.ann_file
+    if file.samefile(used) or filecmp.cmp(file, used, shallow=False):
         return
-    place = f'{stage}_evaluator.ann_file'
-    remedy = f'--cfg-options {place}={split.ann_file}'
-    theirs, ours = read_coco(file), read_coco(split.ann_file)
-    ids = [{i['id'] for i in content['images']} for content in (theirs, ours)]
-    names = [
-        [
-            c['name']
-            for c in content['categories']
-            if c['name'] in split.classes
-        ]
-        for content in (theirs, ours)
-    ]
-    if ids[0] != ids[1]:
+    theirs, ours = read_coco(file), read_coco(used)
+    their_ids = {image['id'] for image in theirs['images']}
+    our_ids = {image['id'] for image in ours['images']}
+    their_names = used_names(theirs, split)
+    our_names = used_names(ours, split)
+    level = ERROR
+    if their_ids != our_ids:
         problem = (
-            f'{len(ids[0])} images, and the detector is run on the '
-            f'{len(ids[1])} of {split.ann_file}; {len(ids[0] - ids[1])} '
-            'would count as images without detections'
+            f'{len(their_ids)} images, and the detector is run on the '
+            f'{len(our_ids)} of {used}; {len(their_ids - our_ids)} would '
+            'count as images without detections'
         )
-    elif names[0] != names[1]:
+    elif their_names != our_names:
         problem = (
-            f'categories {some(names[0])}, and the data set '
-            f'{some(names[1])}: labels are numbered by their order'
+            f'categories {some(their_names)}, and the data set '
+            f'{some(our_names)}: labels are numbered by their order'
         )
     else:
-        problem = ''
-    if problem:
-        yield split.error(
-            'evaluator', f'{place} ({file}) has {problem}', remedy
-        )
-    else:
-        yield split.warning(
-            'evaluator',
-            f'{place} ({file}) has the same images as {split.ann_file}, but '
-            'other annotations',
-            remedy,
-        )
+        level = WARNING
+        problem = f'the same images as {used}, but other annotations'
+    yield split.finding(
+        level,
+        'evaluator',
+        f'{place} ({file}) has {problem}',
+        f'--cfg-options {place}={used}',
+    )
 
 
 def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 from mmext.errors import UserError
 
@@ -81,18 +82,10 @@ class Split:
         return os.path.commonpath([root, path]) == root
 
     def finding(
-        self,
-        level: str,
-        check: str,
-        problem: str,
-        remedy: str = '',
-        count: int = 1,
-        fixable: bool = False,
+        self, level: str, check: str, problem: str, *args: Any, **kwargs: Any
     ) -> Finding:
-        """Returns a finding in this split."""
-        return Finding(
-            level, check, self.name, problem, remedy, count, fixable
-        )
+        """Returns a finding in this split; see :class:`Finding`."""
+        return Finding(level, check, self.name, problem, *args, **kwargs)
 
     error = partialmethod(finding, ERROR)
     warning = partialmethod(finding, WARNING)

@@ -1,11 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Corrects annotations that can be corrected in one way only.
 
-Corners become COCO's x, y, width, height; boxes are cut at the edge of the
-image and dropped if nothing is left; entries without their image or category
-and images that cannot be read are removed; sizes are taken from the files and
-areas from the masks; repeated annotation ids get new numbers; the categories
-of validation get the order of the training data.
+docs/data.md lists what is corrected.
 """
 
 from __future__ import annotations
@@ -31,11 +27,7 @@ from mmext.utils.files import write_json
 
 
 def fixed_files(splits: Sequence[Split], out: Path) -> dict[str, Path]:
-    """Returns where the corrected copy of each split would be written.
-
-    Raises:
-        UserError: A file of that name exists already.
-    """
+    """Returns new files for the corrected copies, by split name."""
     files: dict[str, Path] = {}
     for split in splits:
         name = split.ann_file.name
@@ -53,11 +45,7 @@ def fixed_files(splits: Sequence[Split], out: Path) -> dict[str, Path]:
 def write_fixed(
     report: DataReport, files: Mapping[str, Path]
 ) -> dict[Path, dict[str, int]]:
-    """Writes a corrected copy of every annotation file that needs one.
-
-    Returns:
-        File that was written -> what was done, and how often.
-    """
+    """Writes corrected copies; returns what was done in each, how often."""
     first = next((s for s in report.splits if s.training), report.splits[0])
     names = [c['name'] for c in report.contents[first.name]['categories']]
     written = {}
@@ -75,7 +63,7 @@ def write_fixed(
             if ordered != content['categories']:
                 content['categories'] = ordered
                 done['categories put in the order of the training data'] = 1
-        if done:
+        if done := +done:  # without zeros
             file = files[split.name]
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, content)
@@ -125,10 +113,8 @@ def _drop_orphans(content: dict[str, Any], done: Counter) -> None:
         content['annotations'] = [
             a for a in content['annotations'] if a[key] in known
         ]
-    if orphans := total - len(content['annotations']):
-        done['annotations removed of images or categories not listed'] = (
-            orphans
-        )
+    orphans = total - len(content['annotations'])
+    done['annotations removed of images or categories not listed'] = orphans
 
 
 def _renumber(content: dict[str, Any], done: Counter) -> None:
@@ -151,16 +137,12 @@ def _fix_boxes(content: dict[str, Any], done: Counter) -> None:
         for annotation in annotations:
             x1, y1, x2, y2 = annotation['bbox']
             annotation['bbox'] = [x1, y1, x2 - x1, y2 - y1]
-        done['boxes turned from corners to x, y, width, height'] = len(
-            annotations
-        )
+            done['boxes turned from corners to x, y, width, height'] += 1
         boxes = Boxes(content)
     if boxes.unusable.all():
         return  # more is wrong than a few boxes
-    if boxes.unusable.any():
-        done['boxes removed that have no area in their image'] = int(
-            boxes.unusable.sum()
-        )
+    unusable = int(boxes.unusable.sum())
+    done['boxes removed that have no area in their image'] = unusable
     for i in np.flatnonzero(boxes.over_edge):
         annotation = annotations[i]
         x, y, w, h = annotation['bbox']

@@ -24,22 +24,13 @@ from mmext.utils.text import sentences, some
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image file that was decoded.
+    """What is known of an image file that was decoded."""
 
-    Args:
-        width: Width of the stored pixels; 0 if the file cannot be read.
-        height: Height of the stored pixels.
-        orientation: The EXIF orientation if OpenCV applies it, else 1.
-        digest: Hash of the decoded RGB pixels. Equal images have equal
-            digests, whatever the names and lossless formats of the files.
-        problem: Why training cannot use the file; empty if it can.
-    """
-
-    width: int = 0
+    width: int = 0  # as stored; 0 if the file cannot be read
     height: int = 0
-    orientation: int = 1
-    digest: str = ''
-    problem: str = ''
+    orientation: int = 1  # EXIF's if OpenCV applies it
+    digest: str = ''  # of the RGB pixels, whatever the format of the file
+    problem: str = ''  # why training cannot use the file
 
     def size(self, turned: bool) -> tuple[int, int]:
         """Returns width and height, as stored or turned by EXIF."""
@@ -199,10 +190,8 @@ def check_images(
 def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
     """Returns how the size in an entry differs from that of the file.
 
-    Returns:
-        Empty if it does not. ``'unturned'``: it is the size before the turn
-        by EXIF, or after it if images are not turned. ``'none'``: the entry
-        has no size. Otherwise a key of ``GUESSES``.
+    ``'unturned'`` is the size before the turn by EXIF, or after it if images
+    are not turned; ``''`` is the right size; ``'none'`` is no size.
     """
     size, listed = fact.size(turned), (entry['width'], entry['height'])
     if listed == size:

@@ -30,18 +30,12 @@ from mmext.utils.text import some
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
-SPLITS = ('train', 'val')
-
 
 @dataclass(frozen=True)
 class CocoFolder:
-    """The files and classes of a data set; paths are absolute.
+    """A data set: split -> annotation file, image folder, number of images.
 
-    Args:
-        classes: Names in the order of the JSON, which is the order of labels.
-        ann_files: Split -> annotation file.
-        img_dirs: Split -> folder that its file names are relative to.
-        num_images: Split -> number of images.
+    Paths are absolute; the order of the classes is that of the labels.
     """
 
     classes: tuple[str, ...]
@@ -51,21 +45,12 @@ class CocoFolder:
 
 
 def use_data_folder(
-    cfg: Config,
-    data: str | Path,
-    classes: Sequence[str] | None = None,
-    masks: bool | None = None,
+    cfg: Config, data: str | Path, classes: Sequence[str] | None = None
 ) -> None:
     """Makes a detection config train and evaluate on a folder, in place.
 
+    Every annotation must have a mask if the config loads or evaluates masks.
     See :func:`find_coco_folder` and :func:`use_coco_folder`.
-
-    Args:
-        cfg: A detection config with train and val loaders.
-        data: A folder in COCO format.
-        classes: Categories to use, in any order. Default: all.
-        masks: Whether every annotation must have a mask. Default: whether the
-            config loads or evaluates masks.
     """
     if cfg.get('default_scope', 'mmdet') != 'mmdet':
         raise UserError(
@@ -73,15 +58,12 @@ def use_data_folder(
             f'format, and this one is for {cfg.default_scope}',
             'Set the paths and class names in the config.',
         )
-    if masks is None:
-        masks = _needs_masks(cfg)
-    use_coco_folder(cfg, find_coco_folder(data, classes, masks))
+    folder = find_coco_folder(data, classes, _needs_masks(cfg))
+    use_coco_folder(cfg, folder)
 
 
 def find_coco_folder(
-    root: str | Path,
-    classes: Sequence[str] | None = None,
-    masks: bool = False,
+    root: str | Path, classes: Sequence[str] | None = None, masks: bool = False
 ) -> CocoFolder:
     """Finds the files of a data set and checks the annotations.
 
@@ -111,17 +93,9 @@ def find_coco_folder(
 
 
 def find_folder_splits(
-    root: str | Path,
-    classes: Sequence[str] | None = None,
-    masks: bool = False,
+    root: str | Path, classes: Sequence[str] | None = None, masks: bool = False
 ) -> tuple[list[Split], dict[str, dict[str, Any]]]:
-    """Finds the files of a folder without checking their content.
-
-    The arguments are those of :func:`find_coco_folder`.
-
-    Returns:
-        Training and validation, and their annotations by name.
-    """
+    """Returns the splits and their annotations without checking them."""
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise UserError(
@@ -129,7 +103,7 @@ def find_folder_splits(
             + ('is a file' if root.exists() else 'does not exist'),
             'Give the folder that holds annotations/ and the images.',
         )
-    files = {name: _find_annotations(root, name) for name in SPLITS}
+    files = {name: _find_annotations(root, name) for name in ('train', 'val')}
     if files['train'] == files['val']:
         raise UserError(
             f'{files["val"]} is the only annotation file for both train and '
@@ -208,10 +182,6 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
     wrappers (``RepeatDataset``, ...) that they had, the evaluators read the
     folder's annotations, and every ``num_classes`` of the model becomes the
     number of its classes.
-
-    Args:
-        cfg: A detection config with train and val loaders.
-        folder: See :func:`find_coco_folder`.
 
     Raises:
         UserError: A loader has several data sets.

@@ -13,10 +13,7 @@ from mmext.datasets.coco import is_number
 
 
 def check_masks(content: dict[str, Any], split: Split) -> Iterator[Finding]:
-    """Checks that every mask can be decoded for its image.
-
-    :func:`~mmext.checks.classes.check_classes` reports missing masks.
-    """
+    """Checks that every mask that is there can be decoded for its image."""
     images = {image['id']: image for image in content['images']}
     unusable, broken = [], []
     for annotation in content['annotations']:
@@ -99,11 +96,8 @@ def _rle_problem(mask: dict, image: dict) -> str:
 def rle_runs(counts: str) -> np.ndarray | None:
     """Returns the run lengths of COCO's compressed RLE.
 
-    Source: ``rleFrString`` of pycocotools' ``maskApi.c``, which does not
-    check its input and would write beyond the mask.
-
-    Returns:
-        None if the string is damaged.
+    Source: ``rleFrString`` of pycocotools' ``maskApi.c``, which would write
+    beyond the mask if the string is damaged; this returns None.
     """
     try:
         data = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64)

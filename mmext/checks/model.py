@@ -18,10 +18,7 @@ SIDE = 128  # pixels: every stage of a backbone gets a feature map
 def check_model(
     cfg: Config, model: nn.Module, stages: tuple[str, ...]
 ) -> None:
-    """Checks a model for its evaluators, its hooks, and in a forward pass.
-
-    The model is left in evaluation mode.
-    """
+    """Checks a model, which is left in evaluation mode."""
     for stage in stages:
         _check_masks(cfg, model, stage)
     _check_channels(model)
@@ -46,10 +43,7 @@ def _check_masks(cfg: Config, model: nn.Module, stage: str) -> None:
 
 
 def _check_hooks(cfg: Config, model: nn.Module) -> None:
-    """Calls ``check_model`` of the hooks that have such a method.
-
-    The run would call it after it has written its work dir, config and log.
-    """
+    """Calls ``check_model`` of hooks before the run writes its work dir."""
     for hook in cfg.get('custom_hooks') or ():
         options = {k: v for k, v in hook.items() if k != 'priority'}
         kind = options['type']

@@ -27,9 +27,8 @@ from mmengine.registry import (
     Registry,
 )
 
-from mmext.errors import UserError, did_you_mean
-from mmext.utils.registries import registered
-from mmext.utils.text import sentences
+from mmext.errors import UserError
+from mmext.utils.registries import find_class, unknown_argument
 
 STAGES = ('train', 'val', 'test')
 #: Whole numbers -> the least that works.
@@ -45,13 +44,9 @@ COUNTS = {
 #: Finite numbers that are not negative.
 RATES = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay')
 # Keys that the runner removes from a part before it builds it.
-TAKEN = (
-    'type',
-    'constructor',
-    'convert_to_iter_based',
-    'paramwise_cfg',
-    'priority',
-)
+TAKEN = {'type', 'constructor', 'paramwise_cfg', 'priority'} | {
+    'convert_to_iter_based'
+}
 
 
 def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
@@ -60,7 +55,8 @@ def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
         _check_part(place, part, registry, cfg.get('default_scope', 'mmdet'))
     for place, least in COUNTS.items():
         value = _value(cfg, place)
-        if value is not None and not (_is_whole(value) and value >= least):
+        valid = _is_number(value, least) and value == int(value)
+        if value is not None and not valid:
             raise UserError(
                 f'{place} is {value!r}, and must be a whole number of at '
                 f'least {least}',
@@ -68,7 +64,7 @@ def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
             )
     for place in RATES:
         value = _value(cfg, place)
-        if value is not None and not (_is_number(value) and value >= 0):
+        if value is not None and not _is_number(value, 0):
             raise UserError(
                 f'{place} is {value!r}, and must be a number that is not '
                 'negative',
@@ -101,7 +97,10 @@ def _parts(
         loader = cfg.get(f'{stage}_dataloader') or {}
         place = f'{stage}_dataloader.'
         yield from _each(loader, 'sampler', DATA_SAMPLERS, place)
-        yield from _pipelines(loader.get('dataset'), f'{place}dataset')
+        for where, dataset in datasets(
+            loader.get('dataset'), f'{place}dataset'
+        ):
+            yield from _each(dataset, 'pipeline', TRANSFORMS, f'{where}.')
 
 
 def _each(
@@ -116,45 +115,27 @@ def _each(
         yield f'{prefix}{key}', value, registry
 
 
-def _pipelines(
-    dataset: Any, place: str
-) -> Iterator[tuple[str, Mapping, Registry]]:
-    """Finds the transforms of a data set and of those that it wraps."""
+def datasets(dataset: Any, place: str) -> Iterator[tuple[str, Mapping]]:
+    """Finds a data set and those that it wraps, with their places."""
     if isinstance(dataset, list | tuple):
         for i, inner in enumerate(dataset):
-            yield from _pipelines(inner, f'{place}.{i}')
+            yield from datasets(inner, f'{place}.{i}')
     elif isinstance(dataset, Mapping):
-        yield from _each(dataset, 'pipeline', TRANSFORMS, f'{place}.')
+        yield place, dataset
         for key in ('dataset', 'datasets'):
-            yield from _pipelines(dataset.get(key), f'{place}.{key}')
+            yield from datasets(dataset.get(key), f'{place}.{key}')
 
 
 def _check_part(place: str, part: Any, registry: Registry, scope: str) -> None:
     if not isinstance(part, Mapping) or 'type' not in part:
         return
-    kind = part['type']
-    cls = kind
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(scope) as scoped:
-            cls = scoped.get(kind)
-    if cls is None:
-        raise UserError(
-            f'{place}.type: {kind!r} is not registered',
-            did_you_mean(kind, registered(registry))
-            or 'Is the module that defines it in custom_imports?',
-        )
+    cls = find_class(part['type'], registry, scope, f'{place}.type')
     names = inspect.signature(cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in names.values()):
         return
     for key in part:
         if key not in names and key not in TAKEN and key[:1] != '_':
-            raise UserError(
-                f'{place}: {kind} takes no argument {key!r}',
-                sentences(
-                    did_you_mean(key, names),
-                    f'It takes: {", ".join(names)}.',
-                ),
-            )
+            raise unknown_argument(key, part['type'], names, place)
 
 
 def _value(cfg: Config, place: str) -> Any:
@@ -164,13 +145,10 @@ def _value(cfg: Config, place: str) -> Any:
     return node
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object, least: int) -> bool:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
+        and value >= least
     )
-
-
-def _is_whole(value: object) -> bool:
-    return _is_number(value) and value == int(value)

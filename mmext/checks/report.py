@@ -23,27 +23,16 @@ from mmext.version import __version__
 
 @dataclass(frozen=True)
 class DataReport:
-    """What the checks of a data set found. ``str()`` gives it as a table.
-
-    Args:
-        splits: The splits that were checked.
-        contents: Their parsed annotation files, by split name.
-        facts: The image files that were decoded.
-        missing: The image files that do not exist.
-        findings: Errors, then warnings, then notes.
-        fixed: Corrected annotation file that was written -> what was done in
-            it, and how often. Default: None, if no corrections were asked
-            for.
-        remaining: Errors in the corrected files. Default: none.
-    """
+    """What the checks of a data set found. ``str()`` gives it as a table."""
 
     splits: tuple[Split, ...]
-    contents: dict[str, dict[str, Any]]
-    facts: dict[Path, ImageFacts]
-    missing: frozenset[Path]
-    findings: tuple[Finding, ...]
+    contents: dict[str, dict[str, Any]]  # annotations by split name
+    facts: dict[Path, ImageFacts]  # of the images that were decoded
+    missing: frozenset[Path]  # images that do not exist
+    findings: tuple[Finding, ...] = ()  # errors, then warnings, then notes
+    #: Corrected file -> what was done in it, and how often.
     fixed: dict[Path, dict[str, int]] | None = None
-    remaining: tuple[Finding, ...] = ()
+    remaining: tuple[Finding, ...] = ()  # errors in the corrected files
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -107,10 +96,7 @@ def verdict(findings: Iterable[Finding]) -> str:
 
 
 def keep(report: DataReport) -> None:
-    """Keeps the result of a full check, so that a run need not repeat it.
-
-    A result with errors is not kept.
-    """
+    """Keeps the result of a full check without errors for later runs."""
     file = _cache_file(report.splits)
     if report.errors:
         file.unlink(missing_ok=True)

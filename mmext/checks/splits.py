@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmext.checks.annotations import check_annotations
+from mmext.checks.classes import used_names
 from mmext.checks.findings import LEVELS, Finding, Split
 from mmext.checks.images import (
-    ImageFacts,
+    Facts,
+    Paths,
     check_images,
     check_presence,
     image_paths,
@@ -34,14 +37,9 @@ def check_splits(
     workers: int = 1,
     progress: bool = False,
 ) -> DataReport:
-    """Checks splits singly and against each other.
+    """Checks splits singly and against each other; training data come first.
 
-    Args:
-        splits: Training data first.
-        every_image: Whether to decode all images instead of a sample.
-            Default: False.
-        workers: Threads that decode. Default: 1.
-        progress: Whether to show a progress bar. Default: False.
+    A sample of the images is decoded, or every image, in ``workers`` threads.
     """
     contents = {split.name: read_coco(split.ann_file) for split in splits}
     findings: list[Finding] = []
@@ -51,27 +49,20 @@ def check_splits(
     for split in splits:
         findings += check_annotations(contents[split.name], split)
         entries = paths[split.name] = image_paths(contents[split.name], split)
-        expected = list(entries)
-        if not every_image and len(expected) > STAT_LIMIT:
-            expected = _spread(expected, SAMPLE)
-        found, absent = check_presence(
-            {p: entries[p] for p in expected}, split
-        )
+        if not every_image and len(entries) > STAT_LIMIT:
+            entries = {p: entries[p] for p in _spread([*entries], SAMPLE)}
+        found, absent = check_presence(entries, split)
         findings += found
         missing |= absent
-        present = [path for path in expected if path not in absent]
+        present = [path for path in entries if path not in absent]
         wanted += present if every_image else _spread(present, SAMPLE)
     facts = read_images(wanted, workers, progress)
     for split in splits:
         findings += check_images(facts, paths[split.name], split)
-    findings += _check_between(splits, contents, paths, facts, missing)
-    return DataReport(
-        tuple(splits),
-        contents,
-        facts,
-        frozenset(missing),
-        tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
-    )
+    report = DataReport(tuple(splits), contents, facts, frozenset(missing))
+    findings += _check_between(report, paths)
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    return replace(report, findings=tuple(findings))
 
 
 def _spread(paths: list[Path], number: int) -> list[Path]:
@@ -81,21 +72,17 @@ def _spread(paths: list[Path], number: int) -> list[Path]:
 
 
 def _check_between(
-    splits: Sequence[Split],
-    contents: Mapping[str, dict[str, Any]],
-    paths: Mapping[str, Mapping[Path, dict]],
-    facts: Mapping[Path, ImageFacts],
-    missing: Iterable[Path],
+    report: DataReport, paths: Mapping[str, Paths]
 ) -> Iterator[Finding]:
     """Checks the other splits against the training data."""
-    training = [s for s in splits if s.training]
-    for split in splits:
+    training = [s for s in report.splits if s.training]
+    ours = {p for s in training for p in paths[s.name]} - report.missing
+    for split in report.splits:
         if not training or split.training:
             continue
-        yield from check_order(training[0], split, contents)
-        ours = {p for s in training for p in paths[s.name]} - set(missing)
-        theirs = set(paths[split.name]) - set(missing)
-        pairs = list(_equal_images(ours, theirs, facts))
+        yield from check_order(training[0], split, report.contents)
+        theirs = paths[split.name].keys() - report.missing
+        pairs = list(_equal_images(ours, theirs, report.facts))
         if pairs:
             mine, other = pairs[0]
             yield split.warning(
@@ -114,16 +101,13 @@ def check_order(
 
     mmdet numbers the labels of each file by the order of its categories.
     """
-    orders = []
-    for one in (train, split):
-        names = [c['name'] for c in contents[one.name]['categories']]
-        orders.append([n for n in names if n in (one.classes or names)])
-    mine, other = orders
+    mine = used_names(contents[train.name], train)
+    other = used_names(contents[split.name], split)
     # check_classes reports a file without any of the classes.
     if mine == other or not (mine and other):
         return
     files = f'{split.ann_file} and {train.ann_file}'
-    remedy = 'Both need the same names in the same order.'
+    near = ''
     reordered = set(mine) == set(other)
     if reordered:
         at = next(i for i, n in enumerate(mine) if n != other[i])
@@ -136,18 +120,17 @@ def check_order(
         problem = f'categories of {files} differ: {some(other)}; {some(mine)}'
         new = [n for n in other if n not in mine]
         near = did_you_mean(new[0], mine) if new else ''
-        remedy = sentences(near, remedy)
+    remedy = sentences(near, 'Both need the same names in the same order.')
     yield split.error('class order', problem, remedy, fixable=reordered)
 
 
 def _equal_images(
-    ours: set[Path], theirs: set[Path], facts: Mapping[Path, ImageFacts]
+    ours: set[Path], theirs: set[Path], facts: Facts
 ) -> Iterator[tuple[Path, Path]]:
     """Finds pairs of equal images in two splits.
 
-    Compares pixels if all images were decoded. Otherwise compares the bytes
-    of files, of which only those of equal size are read, or only the paths if
-    there are very many.
+    Compares pixels if all images were decoded, else the bytes of files of
+    equal size, or only the paths if there are very many.
     """
     everything = ours | theirs
     if everything <= facts.keys():

@@ -8,14 +8,11 @@ that a backbone can be pre-trained on the objects that it will detect.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
 from rich.progress import track
 
 from mmext.datasets.coco import read_coco, require_references
@@ -29,23 +26,17 @@ def write_crops(
     margin: float = 0.1,
     min_size: int = 8,
 ) -> dict[str, int]:
-    """Writes one image for every object of a COCO-format data set.
+    """Writes one image for every object that is not a crowd.
 
     Args:
-        ann_file: A COCO annotation file. Crowds are left out.
+        ann_file: A COCO annotation file.
         img_dir: Folder that ``file_name`` is relative to.
         out: A new folder, written completely or not at all.
         margin: Context on each side, as a fraction of the box's side.
-            Default: 0.1.
         min_size: Objects with a shorter side are left out, in pixels.
-            Default: 8.
 
     Returns:
         Class name -> number of crops.
-
-    Raises:
-        UserError: ``ann_file`` is not COCO, an image cannot be read, ``out``
-            exists, or two classes would have the same folder.
     """
     out = Path(out)
     if out.exists():
@@ -53,10 +44,10 @@ def write_crops(
     coco = read_coco(ann_file)
     require_references(coco, ann_file)
     names = {c['id']: c['name'] for c in coco['categories']}
-    objects: dict[int, list[dict[str, Any]]] = {}
+    objects = defaultdict(list)
     for ann in coco['annotations']:
         if not ann.get('iscrowd') and min(ann['bbox'][2:]) >= min_size:
-            objects.setdefault(ann['image_id'], []).append(ann)
+            objects[ann['image_id']].append(ann)
     folders: dict[str, str] = {}
     for name in names.values():
         if (other := folders.setdefault(_folder(name), name)) != name:
@@ -66,11 +57,13 @@ def write_crops(
                 'Rename one of them in the annotation file.',
             )
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'{out.name}.', dir=out.parent))
     counts = dict.fromkeys(names.values(), 0)
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=f'{out.name}.', dir=out.parent
+    ) as temporary:
+        part = Path(temporary, 'crops')
         for folder in folders:
-            (part / folder).mkdir()
+            (part / folder).mkdir(parents=True)
         for record in track(coco['images'], 'Cropping'):
             path = Path(img_dir, record['file_name'])
             image = cv2.imread(str(path))
@@ -79,26 +72,20 @@ def write_crops(
                     f'{path} of {ann_file} cannot be read.',
                     'Check the image folder.',
                 )
-            for ann in objects.get(record['id'], ()):
+            for ann in objects[record['id']]:
                 name = names[ann['category_id']]
-                crop = _crop(image, ann['bbox'], margin)
+                x, y, w, h = ann['bbox']
+                left, top = int(x - margin * w), int(y - margin * h)
+                right = int(x + w * (1 + margin))
+                bottom = int(y + h * (1 + margin))
+                crop = image[max(top, 0) : bottom, max(left, 0) : right]
                 target = part / _folder(name) / f'{ann["id"]:06d}.png'
                 if crop.size and cv2.imwrite(str(target), crop):
                     counts[name] += 1
-        os.rename(part, out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        part.rename(out)
     return counts
 
 
 def _folder(name: str) -> str:
     """Returns a name that cannot lead out of the output folder."""
     return ''.join(c if c.isalnum() or c in ' -_' else '_' for c in name)
-
-
-def _crop(image: np.ndarray, box: list[float], margin: float) -> np.ndarray:
-    x, y, w, h = box
-    left, top = int(x - margin * w), int(y - margin * h)
-    right, bottom = int(x + w * (1 + margin)), int(y + h * (1 + margin))
-    return image[max(top, 0) : bottom, max(left, 0) : right]

@@ -58,21 +58,15 @@ def draw_picture(
 
     The first column is the ground truth. A detection without an object of its
     class at IoU 0.5 is dashed. An object that a run missed is dotted white.
-
-    Args:
-        out: File to write.
-        truth: Ground truth.
-        img_dir: Folder of its images.
-        detections: Column title -> COCO result file.
-        images: Number of images, spread evenly over those with three objects
-            or more. Default: 4.
-        score: Detections with lower scores are not drawn. Default: 0.5.
+    ``detections`` are COCO result files by the title of their column.
+    Detections with scores below ``score`` are not drawn.
     """
     names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
     objects = _objects(truth, names)
-    columns = {'Ground truth': objects}
-    for title, file in detections.items():
-        columns[title] = _detections(truth, names, file, score)
+    columns = {'Ground truth': objects} | {
+        title: _detections(truth, names, file, score)
+        for title, file in detections.items()
+    }
     records = _choose(truth.dataset['images'], objects, images)
     colours = _colours(names)
     shapes = [r['height'] / r['width'] for r in records]
@@ -166,15 +160,16 @@ def _colours(names: Mapping[int, str]) -> dict[int, Colour]:
 
 def _draw(axes: Axes, record: dict, box: _Box, colour: Colour) -> None:
     x, y, w, h = box.box
-    width = 1.8 if box.text else 1.4
-    halo = 'white' if box.text else 'black'
+    edge, halo, width = (colour, 'white', 1.8)
+    if not box.text:
+        edge, halo, width = ('white', 'black', 1.4)
     axes.add_patch(
         Rectangle(
             (x - 0.5, y - 0.5),  # pixel centres are at integers
             w,
             h,
             fill=False,
-            edgecolor=colour if box.text else 'white',
+            edgecolor=edge,
             linestyle=box.style,
             linewidth=width,
             path_effects=[withStroke(linewidth=width + 1.2, foreground=halo)],

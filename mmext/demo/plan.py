@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmext.checks.layouts import (
     CocoFolder,
@@ -27,12 +27,7 @@ CONFIGS = packaged('configs') / 'demo'
 
 @dataclass(frozen=True)
 class Plan:
-    """Configs that are ready to run, and their data.
-
-    Args:
-        configs: The baseline, then the candidate.
-        data: Annotation files, image folders and class names.
-    """
+    """Configs that are ready to run, the baseline first, and their data."""
 
     configs: tuple[Config, ...]
     data: CocoFolder
@@ -47,15 +42,8 @@ def make_plan(
 ) -> Plan:
     """Reads the configs of the demo and adapts them to data and budget.
 
-    Args:
-        work_dir: Folder of the demo; each model gets a folder in it.
-        data: A folder in COCO format. Default: the generated shapes.
-        epochs: Passes over the training images. Default: those of the
-            configs; with ``data``, as many as take the same number of
-            iterations.
-        images: Number of training images; a quarter as many shapes are
-            generated for validation. Default: all that the budget allows.
-        seed: Seed of the weights and of the order of images. Default: 0.
+    The arguments are those of `mmext.demo.run.run_demo`. A quarter as many
+    shapes as ``images`` are generated for validation.
 
     Raises:
         UserError: A number is below 1, or the data cannot be used.
@@ -85,7 +73,10 @@ def make_plan(
             cfg.train_dataloader.dataset.indices = used
             epochs = epochs or max(1, round(budget / used))
         if epochs is not None:
-            set_epochs(cfg, epochs)
+            cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
+            for scheduler in cfg.param_scheduler:
+                if scheduler.get('T_max'):
+                    scheduler.T_max = epochs
         # About ten checkpoints a run, even with many short epochs.
         interval = -(-cfg.train_cfg.max_epochs // 10)
         cfg.default_hooks.checkpoint.update(
@@ -108,31 +99,12 @@ def _shapes(cfg: Config) -> dict:
     return {k: dataset[k] for k in keys if k in dataset}
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Sets the length of the schedule, with one validation at its end.
-
-    Args:
-        cfg: A config whose schedulers by epoch end with the training.
-        epochs: Number of epochs.
-    """
-    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
-    for scheduler in cfg.param_scheduler:
-        if scheduler.get('T_max'):
-            scheduler.T_max = epochs
-
-
 def work_units(cfg: Config, folder: CocoFolder) -> tuple[int, int, int]:
-    """Returns the iterations of an epoch, and the work of a step.
+    """Returns iterations an epoch, their work, the work of the validation.
 
-    Args:
-        cfg: The config.
-        folder: Its data.
-
-    Returns:
-        Iterations an epoch, work of an iteration, work of the validation. The
-        unit is the forward pass of one image; a backward pass takes two.
+    The unit is the forward pass of one image; a backward pass takes two.
     """
-    loader: ConfigDict = cfg.train_dataloader
+    loader = cfg.train_dataloader
     used = loader.dataset.get('indices') or folder.num_images['train']
     iterations = math.ceil(used / loader.batch_size)
     return iterations, 3 * loader.batch_size, folder.num_images['val']

@@ -10,15 +10,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-)
+from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.table import Column
-from rich.text import Text
 
 from mmext.utils.text import duration
 
@@ -26,12 +19,9 @@ LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
 def seconds_left(task: Task) -> float | None:
-    """Estimates the time left from the mean speed since the start.
+    """Estimates the time left; None if nothing has been done.
 
     rich's estimate would count what an earlier session did as speed.
-
-    Returns:
-        None if nothing has been done.
     """
     worked = task.completed - task.fields['before']
     if not task.elapsed or worked <= 0:
@@ -46,23 +36,11 @@ def _time(task: Task) -> str:
     return '' if left is None else f'{duration(left)} left'
 
 
-class _TimeColumn(ProgressColumn):
-    """The time that is left or that was taken."""
-
-    def render(self, task: Task) -> Text:
-        return Text(_time(task))
-
-
 class DemoProgress:
     """Shows one bar for each run and one for all runs.
 
-    Without a terminal it prints a line every 15 seconds.
-
-    Args:
-        names: Names of the runs.
-        totals: Amount of work of each run, in any unit.
-        console: Where to show it.
-        now: Clock in seconds. Default: ``time.monotonic``.
+    ``totals`` are the amounts of work of the runs, in any unit. Without a
+    terminal it prints a line every 15 seconds.
     """
 
     def __init__(
@@ -80,7 +58,9 @@ class DemoProgress:
             ),
             BarColumn(bar_width=28),
             TextColumn('{task.percentage:>3.0f}%'),
-            _TimeColumn(table_column=Column(min_width=16)),
+            TextColumn(
+                '{task.fields[time]}', table_column=Column(min_width=16)
+            ),
             TextColumn('{task.fields[status]}', style='dim'),
             console=console,
             auto_refresh=False,
@@ -90,7 +70,7 @@ class DemoProgress:
             [*names, '[bold]both'], [*totals, sum(totals)], strict=True
         ):
             self._bars.add_task(
-                name, start=False, total=total, before=0.0, status=''
+                name, start=False, total=total, before=0.0, status='', time=''
             )
         *self.runs, self.overall = self._bars.tasks
 
@@ -103,30 +83,21 @@ class DemoProgress:
         self._bars.stop()
 
     def start(self, run: int, done: float = 0.0) -> None:
-        """Starts a run.
-
-        Args:
-            run: Index of the run.
-            done: Work that an earlier session did. Default: 0.
-        """
+        """Starts a run, of which an earlier session did the work ``done``."""
         for task in (self.runs[run], self.overall):
             self._bars.start_task(task.id)
             task.fields['before'] += done
         self.update(run, done, 'starting')
 
     def update(self, run: int, done: float, status: str) -> None:
-        """Shows the progress of a run.
-
-        Args:
-            run: Index of the run.
-            done: Work that is done.
-            status: What the run is doing.
-        """
+        """Shows how much of a run is done and what it is doing."""
         task = self.runs[run]
         done = min(done, task.total)
         self._bars.update(task.id, completed=done, status=status)
         everything = sum(t.completed for t in self.runs)
         self._bars.update(self.overall.id, completed=everything)
+        for bar in (task, self.overall):
+            bar.fields['time'] = _time(bar)
         if self.console.is_terminal:
             self._bars.refresh()
         elif task.finished or self.now() - self._printed >= LINE_EVERY:
@@ -134,21 +105,14 @@ class DemoProgress:
             self.console.print(
                 f'{self.overall.percentage:3.0f}%  {task.description}: '
                 f'{status}  '
-                f'({_time(self.overall) or "time left: unknown yet"})',
+                f'({self.overall.fields["time"] or "time left: unknown yet"})',
                 highlight=False,
                 soft_wrap=True,
             )
 
 
 class ProgressHook(Hook):
-    """Reports the progress of a runner.
-
-    Args:
-        progress: Where to report.
-        run: Index of the run there.
-        iteration: Work of a training iteration.
-        validation: Number of images of a validation.
-    """
+    """Reports the progress of a runner; see `mmext.demo.plan.work_units`."""
 
     priority = 'VERY_LOW'
 
@@ -164,7 +128,6 @@ class ProgressHook(Hook):
         self._loss: float | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Counts the iterations of earlier sessions as done."""
         self.progress.start(self.run, runner.iter * self.iteration)
 
     def after_train_iter(
@@ -174,7 +137,6 @@ class ProgressHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Advances by one iteration; shows the running mean of the loss."""
         loss = float(outputs['loss'])
         old = loss if self._loss is None else self._loss
         self._loss = 0.95 * old + 0.05 * loss
@@ -192,7 +154,6 @@ class ProgressHook(Hook):
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Advances by one image."""
         self.progress.update(
             self.run,
             runner.iter * self.iteration + batch_idx,
@@ -202,7 +163,6 @@ class ProgressHook(Hook):
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        """Shows the AP after the last epoch."""
         if runner.epoch >= runner.max_epochs:
             ap = next(v for k, v in metrics.items() if k.endswith('_mAP'))
             self.progress.update(self.run, float('inf'), f'AP {100 * ap:.1f}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
+import os
 import shutil
 import sys
 import time
@@ -23,7 +23,7 @@ from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
 from mmext.engine.launch import build_runner
 from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.report.logged import logged_table, run_costs, run_labels
+from mmext.evaluation.report.tables import logged_table, run_costs, run_labels
 from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.models.build import build_model
 from mmext.utils.text import count, duration, some
@@ -43,19 +43,11 @@ def run_demo(
 ) -> list[Run]:
     """Trains two small detectors and compares them.
 
-    Args:
-        work_dir: Folder of the results. An interrupted demo continues there,
-            and a finished one is only shown.
-        data: A folder in COCO format. Default: the generated shapes.
-        epochs: Passes over the training images. Default: those of the
-            configs; with ``data``, as many as take the same number of
-            iterations.
-        images: Number of training images. Default: all that the budget of
-            the configs allows.
-        seed: Seed of the weights and of the order of images. Default: 0.
-        restart: Train from the beginning even if there are results.
-            Default: False.
-        console: Where to print. Default: the terminal.
+    An interrupted demo continues in ``work_dir``, and a finished one is only
+    shown, unless ``restart`` is set. ``data`` is a folder in COCO format
+    instead of the generated shapes. By default the configs define the
+    numbers of epochs and training images; with ``data``, as many epochs as
+    take the same number of iterations.
 
     Returns:
         The run of the baseline, then of the candidate.
@@ -74,9 +66,10 @@ def run_demo(
         splits = find_config_splits(cfg, ('train', 'val'))
         require_fit(cfg, build_model(cfg.model), splits)
         truth = read_ground_truth(plan.data.ann_files['val'])
+    work_dir.mkdir(parents=True, exist_ok=True)
     _announce(console, plan, data, log)
     try:
-        train_all(plan, console, log, restart)
+        _train(plan, console, log, restart)
     except KeyboardInterrupt:
         console.print(
             '\nInterrupted. The same command resumes from the last '
@@ -87,14 +80,10 @@ def run_demo(
     with _quiet(log):
         runs = [read_run(cfg.work_dir) for cfg in plan.configs]
         table = logged_table(runs, costs=run_costs(runs))
-        detections = {
-            f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}': (
-                _predictions(cfg)
-            )
-            for label, run, cfg in zip(
-                run_labels(runs), runs, plan.configs, strict=True
-            )
-        }
+        detections = {}
+        for label, run in zip(run_labels(runs), runs, strict=True):
+            title = f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}'
+            detections[title] = run.predictions['bbox']
         draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
     (work_dir / 'table.md').write_text(table.markdown(), encoding='utf-8')
     took = duration(time.monotonic() - begun)
@@ -128,18 +117,8 @@ def _announce(
     )
 
 
-def train_all(
-    plan: Plan, console: Console, log: Path, restart: bool = False
-) -> None:
-    """Trains and validates each config that is not finished.
-
-    Args:
-        plan: What to train.
-        console: Where to show the progress.
-        log: File for the output of the libraries.
-        restart: Train finished and interrupted runs from the beginning.
-            Default: False.
-    """
+def _train(plan: Plan, console: Console, log: Path, restart: bool) -> None:
+    """Trains and validates each config that is not finished."""
     names = [describe_backbone(cfg.model.backbone) for cfg in plan.configs]
     totals, units = [], []
     for cfg in plan.configs:
@@ -149,7 +128,7 @@ def train_all(
     with DemoProgress(names, totals, console) as progress:
         for i, cfg in enumerate(plan.configs):
             _prepare_work_dir(cfg, restart)
-            if is_finished(cfg):
+            if _is_finished(cfg):
                 progress.start(i, totals[i])
                 progress.update(i, totals[i], 'finished before')
                 continue
@@ -159,16 +138,10 @@ def train_all(
                 runner.train()
 
 
-def is_finished(cfg: Config) -> bool:
-    """Returns whether a config was trained and validated to its end."""
-    return (
-        _predictions(cfg).is_file()
-        and read_run(cfg.work_dir).step == cfg.train_cfg.max_epochs
-    )
-
-
-def _predictions(cfg: Config) -> Path:
-    return Path(cfg.work_dir, 'predictions', 'val.bbox.json')
+def _is_finished(cfg: Config) -> bool:
+    if not Path(cfg.work_dir, 'predictions', 'val.bbox.json').is_file():
+        return False
+    return read_run(cfg.work_dir).step == cfg.train_cfg.max_epochs
 
 
 def _prepare_work_dir(cfg: Config, restart: bool) -> None:
@@ -183,12 +156,10 @@ def _prepare_work_dir(cfg: Config, restart: bool) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(log: Path | None = None) -> Iterator[None]:
+def _quiet(log: Path = Path(os.devnull)) -> Iterator[None]:
     """Redirects the output of the libraries to a file, or drops it."""
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open('a', encoding='utf-8') if log else io.StringIO() as stream,
+        log.open('a', encoding='utf-8') as stream,
         contextlib.redirect_stdout(stream),
         contextlib.redirect_stderr(stream),
     ):

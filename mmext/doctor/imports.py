@@ -29,6 +29,10 @@ def report(**event: Any) -> None:
     print('\ndoctor: ' + json.dumps(event), flush=True)
 
 
+def problem(value: str, remedy: str) -> dict[str, str]:
+    return {'state': 'problem', 'value': value, 'remedy': remedy}
+
+
 def one_line(error: BaseException) -> str:
     """Returns the type and the message of an error in one line."""
     if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
@@ -81,19 +85,17 @@ def _no_gpu(built: str | None, why: str) -> dict[str, str]:
         value = 'none: everything runs on the CPU'
         return {'state': 'note', 'value': value}
     if not built:
-        return {
-            'state': 'problem',
-            'value': 'there is a GPU, but this torch cannot use it',
-            'remedy': 'Install the CUDA build of torch: '
+        return problem(
+            'there is a GPU, but this torch cannot use it',
+            'Install the CUDA build of torch: '
             'https://pytorch.org/get-started/locally',
-        }
-    return {
-        'state': 'problem',
-        'value': f'there is a driver, but torch finds no GPU. {why}',
-        'remedy': 'nvidia-smi must work, and its driver must be new enough '
-        f'for CUDA {built}. In a container: docker run --gpus all. Is '
+        )
+    return problem(
+        f'there is a driver, but torch finds no GPU. {why}',
+        'nvidia-smi must work, and its driver must be new enough for CUDA '
+        f'{built}. In a container: docker run --gpus all. Is '
         'CUDA_VISIBLE_DEVICES empty?',
-    }
+    )
 
 
 def _gpu(torch: ModuleType, number: int) -> dict[str, str]:
@@ -108,12 +110,11 @@ def _gpu(torch: ModuleType, number: int) -> dict[str, str]:
     usable = ('compute_', f'sm_{found.major}')
     if not architectures or any(a.startswith(usable) for a in architectures):
         return {'value': value}
-    return {
-        'state': 'problem',
-        'value': f'{value}, but torch has code for {", ".join(architectures)}',
-        'remedy': 'Install a torch that is built for this GPU: '
+    return problem(
+        f'{value}, but torch has code for {", ".join(architectures)}',
+        'Install a torch that is built for this GPU: '
         'https://pytorch.org/get-started/locally',
-    }
+    )
 
 
 def check_ops() -> None:
@@ -122,14 +123,12 @@ def check_ops() -> None:
     try:
         spec = importlib.util.find_spec('mmcv._ext')
         if spec is None:
-            report(
-                part=part,
-                name='mmcv._ext',
-                state='problem',
-                value="not compiled, and mmext's ops are not found",
-                remedy='import mmext before mmcv.ops, or once: python -m '
+            event = problem(
+                "not compiled, and mmext's ops are not found",
+                'import mmext before mmcv.ops, or once: python -m '
                 'mmext.mmcv_ext --install',
             )
+            report(part=part, name='mmcv._ext', **event)
             return
         ext = importlib.import_module('mmcv._ext')
         if spec.submodule_search_locations is None:
@@ -143,19 +142,15 @@ def check_ops() -> None:
     ops = dict.fromkeys(map(_op, ext.__all__))
     ops.pop('')
     report(part=part, name='implemented', value=', '.join(ops))
-    report(
-        part=part,
-        name='all others',
-        value='raise an error that names what to install',
-    )
+    value = 'raise an error that names what to install'
+    report(part=part, name='all others', value=value)
     event = {
         'installed': {'value': 'usable: Python finds mmext by itself'},
         'not installed': {'value': 'usable after `import mmext` only'},
-        'outdated': {
-            'state': 'problem',
-            'value': 'the installed finder belongs to another mmext',
-            'remedy': 'python -m mmext.mmcv_ext --install',
-        },
+        'outdated': problem(
+            'the installed finder belongs to another mmext',
+            'python -m mmext.mmcv_ext --install',
+        ),
     }[state]
     report(part=part, name='without mmext', **event)
 
@@ -177,13 +172,12 @@ def _report_compiled(part: str, ext: ModuleType) -> None:
     value = f'{target}, by {ext.get_compiler_version()}'
     event = {'value': value}
     if cuda == 'not available' and torch.cuda.is_available():
-        event = {
-            'state': 'problem',
-            'value': f'{value}: the ops do not run on the GPU',
-            'remedy': 'Build mmcv again with the CUDA toolkit of torch '
+        event = problem(
+            f'{value}: the ops do not run on the GPU',
+            'Build mmcv again with the CUDA toolkit of torch '
             f'({torch.version.cuda}) and FORCE_CUDA=1 in the environment, or '
             'install it without compiled ops: mmext then provides them.',
-        }
+        )
     report(part=part, name='built for', **event)
 
 

@@ -24,15 +24,13 @@ LEAST_MEMORY = 2 * GIB
 def check_machine() -> Iterator[Result]:
     """Checks what does not depend on a package."""
     version = platform.python_version()
-    python = f'{version}, {sys.executable}'
-    if sys.version_info >= LEAST_PYTHON:
-        yield Result(PART, 'Python', OK, python)
-    else:
+    python, fix = f'{version}, {sys.executable}', ''
+    if sys.version_info < LEAST_PYTHON:
         fix = (
             'Create an environment with Python 3.10 or newer: '
             'python3.11 -m venv .venv'
         )
-        yield Result(PART, 'Python', PROBLEM, python, fix)
+    yield Result(PART, 'Python', PROBLEM if fix else OK, python, fix)
     yield Result(PART, 'system', OK, platform.platform())
     yield Result(PART, 'processors', OK, f'{_cores()} usable')
     yield from _memory(Path('/proc/meminfo'))
@@ -69,14 +67,13 @@ def _memory(file: Path) -> Iterator[Result]:
     kib = {row[0].rstrip(':'): int(row[1]) for row in rows}
     free = kib.get('MemAvailable', kib['MemFree']) * 1024
     value = f'{_size(free)} free of {_size(kib["MemTotal"] * 1024)}'
-    if free >= LEAST_MEMORY:
-        yield Result(PART, 'memory', OK, value)
-    else:
+    fix = ''
+    if free < LEAST_MEMORY:
         fix = (
             'End other programs, or train with --cfg-options '
             'train_dataloader.num_workers=0 train_dataloader.batch_size=1'
         )
-        yield Result(PART, 'memory', PROBLEM, value, fix)
+    yield Result(PART, 'memory', PROBLEM if fix else OK, value, fix)
 
 
 def _shared_memory(folder: Path) -> Result:
@@ -86,14 +83,12 @@ def _shared_memory(folder: Path) -> Result:
     size = shutil.disk_usage(folder).total
     if size >= LEAST_SHM:
         return Result(PART, name, OK, _size(size))
-    return Result(
-        PART,
-        name,
-        PROBLEM,
-        f'{_size(size)}: loader workers will fail with "Bus error"',
+    value = f'{_size(size)}: loader workers will fail with "Bus error"'
+    fix = (
         'docker run --shm-size=8g ..., or --cfg-options '
-        'train_dataloader.num_workers=0 val_dataloader.num_workers=0',
+        'train_dataloader.num_workers=0 val_dataloader.num_workers=0'
     )
+    return Result(PART, name, PROBLEM, value, fix)
 
 
 def _disk(name: str, folder: Path) -> Result:
@@ -110,14 +105,12 @@ def _disk(name: str, folder: Path) -> Result:
     value = f'{_size(free)} free in {folder}'
     if free >= SMALL_DISK:
         return Result(PART, name, OK, value)
-    return Result(
-        PART,
-        name,
-        PROBLEM if free < LEAST_DISK else NOTE,
-        value,
+    fix = (
         'Free some space: a checkpoint of Faster R-CNN R50 takes 0.3 GiB; '
-        '--cfg-options default_hooks.checkpoint.max_keep_ckpts=2',
+        '--cfg-options default_hooks.checkpoint.max_keep_ckpts=2'
     )
+    state = PROBLEM if free < LEAST_DISK else NOTE
+    return Result(PART, name, state, value, fix)
 
 
 def _size(count: int) -> str:

@@ -71,46 +71,34 @@ def check_packages() -> Iterator[Result]:
     for name in [*OTHERS, *itertools.chain(*stacks.values())]:
         yield _version(name, have.get(name), wanted.get(name))
     setuptools = have.get('setuptools', '0')
-    if list(stacks) == ['openmmlab'] and _major(setuptools) >= 82:
-        yield Result(
-            PART,
-            'setuptools',
-            PROBLEM,
-            f'{setuptools} has no pkg_resources, which mmengine imports',
-            "pip install 'setuptools<82'",
-        )
+    if list(stacks) == ['openmmlab'] and int(setuptools.split('.')[0]) >= 82:
+        value = f'{setuptools} has no pkg_resources, which mmengine imports'
+        fix = "pip install 'setuptools<82'"
+        yield Result(PART, 'setuptools', PROBLEM, value, fix)
     yield from _torchvision(have)
     if {'mmcv', 'mmcv-lite'} <= have.keys():
-        yield Result(
-            PART,
-            'mmcv',
-            PROBLEM,
-            'mmcv and mmcv-lite install the same modules',
+        value = 'mmcv and mmcv-lite install the same modules'
+        fix = (
             'pip uninstall -y mmcv-lite && pip install --force-reinstall '
-            f'--no-deps mmcv=={have["mmcv"]}',
+            f'--no-deps mmcv=={have["mmcv"]}'
         )
+        yield Result(PART, 'mmcv', PROBLEM, value, fix)
 
 
 def _stack(stacks: dict[str, list[str]]) -> Result:
     if len(stacks) == 1:
         return Result(PART, 'stack', OK, next(iter(stacks)))
-    if not stacks:
-        return Result(
-            PART,
-            'stack',
-            PROBLEM,
-            'neither the OneDL builds nor OpenMMLab',
-            install_line(),
+    if stacks:
+        both = list(itertools.chain(*stacks.values()))
+        value = f'both: {", ".join(both)}. They install the same modules'
+        fix = (
+            f"pip uninstall -y {' '.join(both)}; then, in mmext's checkout, "
+            "pip install -e '.[onedl]'"
         )
-    both = list(itertools.chain(*stacks.values()))
-    return Result(
-        PART,
-        'stack',
-        PROBLEM,
-        f'both: {", ".join(both)}. They install the same modules',
-        f"pip uninstall -y {' '.join(both)}; then, in mmext's checkout, "
-        "pip install -e '.[onedl]'",
-    )
+    else:
+        value = 'neither the OneDL builds nor OpenMMLab'
+        fix = install_line()
+    return Result(PART, 'stack', PROBLEM, value, fix)
 
 
 def _requirements(stack: str) -> dict[str, str]:
@@ -132,13 +120,8 @@ def _version(name: str, version: str | None, wanted: str | None) -> Result:
     if version is None:
         return Result(PART, name, PROBLEM, 'not installed', install_line())
     if wanted and not _satisfies(version, wanted):
-        return Result(
-            PART,
-            name,
-            PROBLEM,
-            f'{version}, but mmext needs {wanted}',
-            f"pip install '{wanted}'",
-        )
+        value = f'{version}, but mmext needs {wanted}'
+        return Result(PART, name, PROBLEM, value, f"pip install '{wanted}'")
     tested = TESTED.get(name, ())
     if tested and not any(f'{version}.'.startswith(f'{t}.') for t in tested):
         value = f'{version}; tested: {", ".join(tested)}'
@@ -158,10 +141,6 @@ def _satisfies(version: str, requirement: str) -> bool:
     return specifier.contains(version, prereleases=True)
 
 
-def _major(version: str) -> int:
-    return int(re.match(r'\d+', version)[0])
-
-
 def _torchvision(have: dict[str, str]) -> Iterator[Result]:
     """Checks torchvision, whose ops are built for one version of torch."""
     if not {'torch', 'torchvision'} <= have.keys():
@@ -171,11 +150,9 @@ def _torchvision(have: dict[str, str]) -> Iterator[Result]:
         if re.match(r'torch\b(?!vision)', wanted) and not _satisfies(
             have['torch'], wanted
         ):
-            yield Result(
-                PART,
-                'torchvision',
-                PROBLEM,
+            value = (
                 f'{have["torchvision"]} needs {wanted}, and torch is '
-                f'{have["torch"]}',
-                'pip install --upgrade torch torchvision',
+                f'{have["torch"]}'
             )
+            fix = 'pip install --upgrade torch torchvision'
+            yield Result(PART, 'torchvision', PROBLEM, value, fix)

@@ -9,15 +9,16 @@ running is known.
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from mmext.doctor.imports import MODULES
 from mmext.doctor.packages import install_line
 from mmext.doctor.result import OK, PROBLEM, Result
+from mmext.errors import debugging
 
 SECONDS = 600
 TRACE = 'MMEXT_DEBUG=1 python tools/misc/doctor.py shows all of the error.'
@@ -40,17 +41,6 @@ REMEDIES = {
     'no kernel image is available': 'Install a torch that is built for this '
     'GPU: https://pytorch.org/get-started/locally',
 }
-#: Modules that are installed with mmext's requirements.
-REQUIRED = (
-    'cv2',
-    'mmcv',
-    'mmdet',
-    'mmengine',
-    'mmext',
-    'numpy',
-    'torch',
-    'torchvision',
-)
 _MARK = 'doctor: '
 # Unlike `python FILE`, this does not put the file's folder on the path.
 _CODE = 'import runpy, sys; runpy.run_path(sys.argv[1], run_name="__main__")'
@@ -85,7 +75,7 @@ def _run(script: str) -> list[Result]:
     except subprocess.TimeoutExpired as error:
         out = (error.stdout or b'').decode(errors='replace')
         err, status = f'no answer in {SECONDS} s', 1
-    if os.environ.get('MMEXT_DEBUG', '0') not in ('', '0'):
+    if debugging():
         sys.stderr.write(err)
     results, running = [], None
     for line in out.splitlines():
@@ -129,7 +119,7 @@ def _remedy(error: str) -> str:
     if 'mmext needs' in error or 'is incompatible' in error:
         return install_line()
     if found := re.search(r"No module named '(\w+)", error):
-        if found[1] in REQUIRED:
+        if found[1] in ('mmext', *MODULES):
             return install_line()
         return f'pip install {found[1]}'
     return TRACE

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mmext.utils.text import count
+
 OK, NOTE, PROBLEM = 'ok', 'note', 'problem'
 
 
@@ -61,10 +63,6 @@ def as_text(results: Iterable[Result]) -> str:
             if r.remedy == remedy
         ]
         lines += [f'  -> {remedy}', '']
-    if not problems:
-        lines.append('No problem was found.')
-    elif len(problems) == 1:
-        lines.append('1 problem')
-    else:
-        lines.append(f'{len(problems)} problems')
+    total = count(len(problems), 'problem')
+    lines.append(total if problems else 'No problem was found.')
     return '\n'.join(lines[1:])

@@ -2,8 +2,8 @@
 """The runner, its hooks, and the functions that train, test and predict."""
 
 from mmext.engine.amp import CPUAmpOptimWrapper
-from mmext.engine.guards.check_data_hook import CheckDataHook
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
+from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.runner import ReliableRunner

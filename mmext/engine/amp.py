@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Mixed precision on the CPU.
+"""Mixed precision on the CPU, where ``AmpOptimWrapper`` does not work.
 
-MMEngine's ``AmpOptimWrapper`` needs an accelerator. On the CPU, the type is
-bfloat16: it has the range of float32, so that the loss need not be scaled.
-PyTorch implements no float16 convolutions there.
+bfloat16 has the range of float32, so that the loss need not be scaled. PyTorch
+implements no float16 convolutions for the CPU.
 """
 
 from __future__ import annotations
@@ -21,25 +20,12 @@ from torch import nn
 class CPUAmpOptimWrapper(OptimWrapper):
     """An ``OptimWrapper`` whose forward pass runs in bfloat16 on the CPU.
 
-    Weights, gradients and the state of the optimizer stay in float32.
-
-    Args:
-        optimizer: See ``OptimWrapper``.
-        accumulative_counts: Batches of one step. Default: 1.
-        clip_grad: Arguments of gradient clipping. Default: none.
+    Weights, gradients and the state of the optimizer stay in float32. The
+    arguments are those of ``OptimWrapper``.
     """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        accumulative_counts: int = 1,
-        clip_grad: dict | None = None,
-    ) -> None:
-        super().__init__(optimizer, accumulative_counts, clip_grad)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Runs the forward pass under autocast."""
         cast = torch.autocast('cpu', dtype=torch.bfloat16)
         with super().optim_context(model), cast:
             yield

@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -44,10 +46,7 @@ class CurvesHook(Hook):
         self._drawn = -PAUSE
 
     @master_only
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Draws during the training, at most once a minute."""
+    def after_val_epoch(self, runner: Runner, **kwargs: Any) -> None:
         training = runner._train_loop is not None and runner.iter > 0
         if training and time.monotonic() - self._drawn >= PAUSE:
             _draw(runner)
@@ -55,7 +54,6 @@ class CurvesHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Draws for the last time and logs the table."""
         run = _draw(runner)
         if run is not None:
             runner.logger.info(
@@ -87,9 +85,8 @@ def _draw(runner: Runner) -> Run | None:
     try:
         plot_curves([run], _folder(runner), keys)
     except OSError as error:
-        runner.logger.warning(
-            f'{_folder(runner)} could not be written: {error}'
-        )
+        folder = _folder(runner)
+        runner.logger.warning(f'{folder} could not be written: {error}')
         return None
     return run
 
@@ -98,10 +95,6 @@ def summary(runner: Runner, run: Run) -> str:
     """Returns a table of the validations; the best one has an asterisk.
 
     COCO metrics are shown from 0 to 100, others as they were logged.
-
-    Args:
-        runner: The runner after its training.
-        run: What it logged.
     """
     from mmext.evaluation.report.table import Table
 
@@ -109,25 +102,19 @@ def summary(runner: Runner, run: Run) -> str:
     if not log:
         return 'Nothing was validated.'
     is_coco = bool(parse_metrics(log[0]))
-    found = [
-        _coco(record) if is_coco else other_metrics(record) for record in log
-    ]
+    read = _coco if is_coco else other_metrics
+    found = [read(record) for record in log]
     names = sorted(found[0], key=lambda name: name.split('/')[-1] != 'mIoU')
     values = [[f.get(name, math.nan) for name in names] for f in found]
-    best = max(
-        range(len(log)),
-        key=lambda i: -math.inf if math.isnan(values[i][0]) else values[i][0],
-    )
+    main = [row[0] for row in values]
+    best = int(np.nan_to_num(main, nan=-np.inf).argmax())
     has_loss = any('val_loss' in record for record in log)
     rows = []
     for i, record in enumerate(log):
         if i < len(log) - ROWS and i != best:
             continue
-        step = f'{record["step"]} *' if i == best else f'{record["step"]}'
-        row = [
-            step,
-            *(f'{v:.1f}' if is_coco else f'{v:.4g}' for v in values[i]),
-        ]
+        row = [f'{record["step"]} *' if i == best else str(record['step'])]
+        row += [f'{v:.1f}' if is_coco else f'{v:.4g}' for v in values[i]]
         if has_loss:
             row.append(f'{record.get("val_loss", math.nan):.4f}')
         rows.append(row)

@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Runs of several processes, with or without GPUs.
 
-MMEngine's launchers assume one GPU for each process. On a machine without
-GPUs, this module makes the same launchers (``torchrun``, ``srun``,
-``mpirun``) work over gloo.
+MMEngine's launchers assume one GPU for each process. Here ``torchrun``,
+``srun`` and ``mpirun`` also work without GPUs, over gloo.
 """
 
 from __future__ import annotations
@@ -25,20 +24,16 @@ from mmext.errors import UserError
 
 #: Launcher -> the environment variables that it sets for its processes.
 NEEDED = {
-    'pytorch': (
-        'RANK',
-        'LOCAL_RANK',
-        'WORLD_SIZE',
-        'MASTER_ADDR',
-        'MASTER_PORT',
-    ),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
-    'mpi': (
-        'OMPI_COMM_WORLD_RANK',
-        'OMPI_COMM_WORLD_LOCAL_RANK',
-        'OMPI_COMM_WORLD_SIZE',
-        'MASTER_ADDR',
-    ),
+    'pytorch': 'RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT',
+    'slurm': 'SLURM_PROCID SLURM_NTASKS SLURM_NODELIST',
+    'mpi': 'OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_LOCAL_RANK '
+    'OMPI_COMM_WORLD_SIZE MASTER_ADDR',
+}
+#: Launcher -> the variables of the rank, in all and on the machine.
+RANKS = {
+    'pytorch': ('RANK', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 #: Launcher -> how to start it.
 COMMANDS = {
@@ -53,11 +48,7 @@ COMMANDS = {
 def check_launcher(
     launcher: str, environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Checks that a launcher has started this process, with a GPU if any.
-
-    Args:
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        environ: The environment. Default: that of this process.
+    """Checks that a launcher started this process, and has a GPU for it.
 
     Raises:
         UserError: A variable of the launcher is missing, or the machine has
@@ -70,7 +61,7 @@ def check_launcher(
             f'launcher {launcher!r} is unknown',
             f'Known: none, {", ".join(NEEDED)}.',
         )
-    missing = [name for name in NEEDED[launcher] if name not in environ]
+    missing = [n for n in NEEDED[launcher].split() if n not in environ]
     if missing:
         raise UserError(
             f'--launcher {launcher} needs {", ".join(missing)} in the '
@@ -94,18 +85,14 @@ def local_rank(launcher: str, environ: Mapping[str, str] = os.environ) -> int:
     """Returns the number of this process on its machine, from 0."""
     if launcher == 'none':
         return 0
-    names = {'slurm': 'SLURM_LOCALID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
-    return int(environ.get(names.get(launcher, 'LOCAL_RANK'), 0))
+    return int(environ.get(RANKS[launcher][1], 0))
 
 
 def is_first_process(
     launcher: str, environ: Mapping[str, str] = os.environ
 ) -> bool:
     """Whether this is rank 0, before there is a process group."""
-    if launcher == 'none':
-        return True
-    names = {'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-    return int(environ.get(names.get(launcher, 'RANK'), 0)) == 0
+    return launcher == 'none' or int(environ.get(RANKS[launcher][0], 0)) == 0
 
 
 class SharedError(UserError):
@@ -114,15 +101,11 @@ class SharedError(UserError):
 
 @contextmanager
 def reported_once(launcher: str) -> Iterator[None]:
-    """Lets one process of a machine report what all of them meet.
+    """Lets only the first process of a machine raise a ``UserError``.
 
-    Wrap what every process does alone with the same files and arguments,
-    such as reading the config. The first process of the machine raises its
-    ``UserError``. The others exit with status 0: if they failed, the launcher
+    It is for what all processes do alone with the same files, such as reading
+    the config. The others exit with status 0: if they failed, the launcher
     could end the first process before it has printed the message.
-
-    Args:
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
     """
     try:
         yield
@@ -133,24 +116,18 @@ def reported_once(launcher: str) -> Iterator[None]:
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Joins the process group over gloo: ``init_dist`` for the CPU.
-
-    Args:
-        launcher: ``pytorch``, ``slurm`` or ``mpi``.
-        timeout: Limit of a collective, in seconds. Default: PyTorch's.
-    """
+    """Joins the process group over gloo: ``init_dist`` for the CPU."""
     if launcher == 'slurm':
         nodes = os.environ['SLURM_NODELIST']
         os.environ.setdefault(
             'MASTER_ADDR',
             subprocess.getoutput(f'scontrol show hostname {nodes} | head -n1'),
         )
-        os.environ['RANK'] = os.environ['SLURM_PROCID']
         os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     elif launcher == 'mpi':
-        os.environ['RANK'] = os.environ['OMPI_COMM_WORLD_RANK']
         os.environ['WORLD_SIZE'] = os.environ['OMPI_COMM_WORLD_SIZE']
     os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ['RANK'] = os.environ[RANKS[launcher][0]]
     os.environ['LOCAL_RANK'] = str(local_rank(launcher))
     wait = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
     dist.init_process_group('gloo', **wait)

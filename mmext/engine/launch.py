@@ -2,21 +2,21 @@
 """Trains and tests a detector: what ``tools/train.py`` and ``test.py`` call.
 
 Both check the config, the data and the checkpoint before they write anything.
-They stop with a ``UserError`` that says what to change.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS, RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
@@ -30,7 +30,7 @@ from mmext.engine.distributed import (
     is_first_process,
     reported_once,
 )
-from mmext.engine.guards.check_data_hook import CheckDataHook
+from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
@@ -93,13 +93,12 @@ def train(
     check_launcher(launcher)
     with trusting(trust_checkpoint):
         with reported_once(launcher):
-            cfg = _read_config(config, cfg_options, work_dir, launcher)
-            if data is not None:
-                use_data_folder(cfg, data, classes)
+            cfg = _read_config(config, cfg_options, work_dir, data, classes)
             if amp:
                 set_amp(cfg)
             if auto_scale_lr:
                 set_auto_scale_lr(cfg)
+        cfg.launcher = launcher
         if resume:
             cfg.resume = True
             # The weights to start from if there is nothing to resume yet.
@@ -112,27 +111,21 @@ def train(
         del checked  # the runner frees the checkpoint once it is loaded
         try:
             runner.train()
-        except SharedError:
-            if runner.rank > 0:
+        except (SharedError, KeyboardInterrupt) as stop:
+            shared = isinstance(stop, SharedError | Interrupted)
+            if shared and runner.rank > 0:
                 raise SystemExit(0) from None  # the first process reports it
-            raise
-        except KeyboardInterrupt as stop:
-            _report_interrupt(runner, stop)
+            if isinstance(stop, SharedError):
+                raise
+            where = f'the last checkpoint in {runner.work_dir}'
+            if isinstance(stop, Interrupted):
+                where = f'{stop}, with the next batch'
+            raise UserError(
+                f'interrupted in epoch {runner.epoch + 1}, iteration '
+                f'{runner.iter + 1}',
+                f'The same command with --resume continues from {where}.',
+            ) from None
     return runner
-
-
-def _report_interrupt(runner: Runner, stop: KeyboardInterrupt) -> None:
-    """Raises an error that says how to continue the run."""
-    where = f'from the last checkpoint in {runner.work_dir}'
-    if isinstance(stop, Interrupted):
-        if runner.rank > 0:
-            raise SystemExit(0) from None  # the first process reports it
-        where = f'from {stop}, with the next batch'
-    raise UserError(
-        f'interrupted in epoch {runner.epoch + 1}, iteration '
-        f'{runner.iter + 1}',
-        f'The same command with --resume continues {where}.',
-    ) from None
 
 
 def test(
@@ -191,17 +184,20 @@ def test(
     check_launcher(launcher)
     with trusting(trust_checkpoint):
         with reported_once(launcher):
-            if out is not None:
-                _require_pickle(Path(out))
-            cfg = _read_config(config, cfg_options, work_dir, launcher)
-            if data is not None:
-                use_data_folder(cfg, data, classes)
+            if out and Path(out).suffix not in ('.pkl', '.pickle'):
+                raise UserError(
+                    f'--out {out}: the raw results are a pickle file',
+                    f'--out {Path(out).with_suffix(".pkl")}. COCO result '
+                    'files are written to WORK_DIR/predictions in any case.',
+                )
+            cfg = _read_config(config, cfg_options, work_dir, data, classes)
             if sha256 is not None:
                 require_sha256(checkpoint, sha256)
             cfg.load_from = str(checkpoint)
             cfg.resume = False
             if show or show_dir:
                 _set_show(cfg, show, show_dir, wait_time)
+        cfg.launcher = launcher
         checked = None
         if is_first_process(launcher):
             checked = preflight(cfg, ('test',), check_data)
@@ -209,33 +205,22 @@ def test(
             set_tta(cfg)
             if checked is not None:
                 both = {**cfg.tta_model, 'module': checked.model}
-                checked = dataclasses.replace(
-                    checked, model=MODELS.build(both)
-                )
+                checked = replace(checked, model=MODELS.build(both))
         runner = build_runner(cfg, checked)
         runner.register_hook(PredictionsHook())
-        if out is not None:
+        if out:
             dump = DumpDetResults(out_file_path=str(out))
             runner.test_evaluator.metrics.append(dump)
         return runner.test()
-
-
-def _require_pickle(out: Path) -> None:
-    if out.suffix not in ('.pkl', '.pickle'):
-        raise UserError(
-            f'--out {out}: the raw results are a pickle file',
-            f'--out {out.with_suffix(".pkl")}. COCO result files are written '
-            'to WORK_DIR/predictions in any case.',
-        )
 
 
 def _read_config(
     config: str | Path | Config,
     options: Options | None,
     work_dir: str | Path | None,
-    launcher: str,
+    data: str | Path | None,
+    classes: Sequence[str] | None,
 ) -> Config:
-    """Reads a config and sets the launcher and the work dir."""
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
         if options and not isinstance(options, Mapping):
@@ -243,36 +228,29 @@ def _read_config(
         merge_options(cfg, options or {})
     else:
         cfg = load_config(config, options)
-    cfg.launcher = launcher
-    set_work_dir(cfg, work_dir, cfg.filename or 'config.py')
+    set_work_dir(cfg, work_dir)
+    if data is not None:
+        use_data_folder(cfg, data, classes)
     return cfg
 
 
 def build_runner(cfg: Config, checked: Preflight | None = None) -> Runner:
     """Builds the runner that a config names, by default ``ReliableRunner``.
 
-    Args:
-        cfg: The config.
-        checked: What preflight built and read for this config. The runner
-            uses it, and ``CheckDataHook`` does not check the data again.
-            Default: None.
+    The runner uses what preflight built and read for the same config, and
+    ``CheckDataHook`` does not check the data again.
     """
-    kind = cfg.setdefault('runner_type', 'ReliableRunner')
     if torch.cuda.is_available():
-        # For torch.compile, as mmdet's tools do.
-        from mmdet.utils import setup_cache_size_limit_of_dynamo
-
-        setup_cache_size_limit_of_dynamo()
+        setup_cache_size_limit_of_dynamo()  # as mmdet's tools do
+    kind = cfg.setdefault('runner_type', 'ReliableRunner')
     kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
-    if checked is None:
-        return RUNNERS.build(cfg)
     if issubclass(kind, ReliableRunner):
         runner = kind.from_cfg(cfg, checked)
     else:
         runner = RUNNERS.build(cfg)
     for hook in runner.hooks:
         if isinstance(hook, CheckDataHook):
-            hook.checked = True
+            hook.checked = checked is not None
     return runner
 
 
@@ -301,13 +279,9 @@ def set_tta(cfg: Config) -> None:
     The config's ``tta_model`` and ``tta_pipeline`` are used if it has them.
     """
     if 'tta_model' not in cfg:
-        cfg.tta_model = {
-            'type': 'DetTTAModel',
-            'tta_cfg': {
-                'nms': {'type': 'nms', 'iou_threshold': 0.5},
-                'max_per_img': 100,
-            },
-        }
+        nms = {'type': 'nms', 'iou_threshold': 0.5}
+        tta_cfg = {'nms': nms, 'max_per_img': 100}
+        cfg.tta_model = {'type': 'DetTTAModel', 'tta_cfg': tta_cfg}
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset['dataset']
@@ -322,16 +296,8 @@ def set_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
-def set_work_dir(
-    cfg: Config, work_dir: str | Path | None, filename: str | Path
-) -> None:
-    """Sets the folder of a run.
-
-    Args:
-        cfg: The config; changed in place.
-        work_dir: The folder. Default: the config's, or else
-            ``work_dirs/<stem of filename>``.
-        filename: The config file.
+def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
+    """Sets the folder of a run, by default ``work_dirs/<name of the config>``.
 
     Raises:
         UserError: The folder cannot be created or written.
@@ -339,7 +305,8 @@ def set_work_dir(
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(filename).stem))
+        name = Path(cfg.filename or 'config.py').stem
+        cfg.work_dir = str(Path('work_dirs', name))
     path = existing = Path(cfg.work_dir)
     while not os.path.exists(existing):  # False too if it must not be read
         existing = existing.parent
@@ -361,12 +328,6 @@ def set_amp(cfg: Config) -> None:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Turns on the linear scaling of the learning rate.
-
-    Raises:
-        UserError: The config does not say for which total batch size its
-            learning rate is meant.
-    """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
             '--auto-scale-lr: the config does not say for which total batch '

@@ -10,72 +10,23 @@ Training ImageNet in 1 Hour", 2017, section 2.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class LRScaling:
-    """The learning rate of a config and of a run with another batch size.
+class LRScaling(NamedTuple):
+    """The learning rate of a run with another batch size than the config's."""
 
-    Attributes:
-        base_batch: Images of a step that the config's rate is meant for.
-        base_lr: The config's learning rate.
-        processes: Processes of the run, one for each GPU.
-        images: Images of a process in one forward pass.
-        accumulated: Forward passes of a step of the optimizer. Default: 1.
-    """
-
-    base_batch: int
-    base_lr: float
-    processes: int
-    images: int
-    accumulated: int = 1
-
-    @property
-    def batch(self) -> int:
-        """Images of a step of the optimizer."""
-        return self.processes * self.images * self.accumulated
-
-    @property
-    def factor(self) -> float:
-        """What the config's learning rate is multiplied with."""
-        return self.batch / self.base_batch
-
-    @property
-    def lr(self) -> float:
-        """The learning rate for the batch size of the run."""
-        return self.base_lr * self.factor
-
-    def __str__(self) -> str:
-        usual = self.base_batch // 8
-        example = (
-            f' (8 GPUs x {usual})' if usual * 8 == self.base_batch else ''
-        )
-        plural = '' if self.processes == 1 else 'es'
-        run = f'{self.processes} process{plural} x {self.images} images'
-        if self.accumulated > 1:
-            run += f' x {self.accumulated} accumulated'
-        return (
-            f'lr {self.base_lr:g} is meant for a total batch of '
-            f'{self.base_batch}{example}; this run has {run} = {self.batch}: '
-            f'lr {self.base_lr:g} x {self.batch} / {self.base_batch} = '
-            f'{self.lr:g}'
-        )
+    factor: float
+    lr: float
+    text: str
 
 
 def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
-    """Returns how the learning rate of a config scales.
+    """Returns how the learning rate of a config scales in a run.
 
-    Args:
-        cfg: The config; ``auto_scale_lr.base_batch_size``, ``optim_wrapper``
-            and ``train_dataloader.batch_size`` are read.
-        processes: Processes of the run, one for each GPU.
-
-    Returns:
-        None if the config does not name the batch size that its rate is meant
-        for, or has no single rate or batch size (several optimizers, a batch
-        sampler of its own).
+    It is None if the config does not name the batch size that its rate is
+    meant for, or has no single rate or batch size (several optimizers, a batch
+    sampler of its own).
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     wrapper = cfg.get('optim_wrapper') or {}
@@ -84,4 +35,15 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
     if not (base and lr and images):
         return None
     accumulated = wrapper.get('accumulative_counts', 1)
-    return LRScaling(base, lr, processes, images, accumulated)
+    batch = processes * images * accumulated
+    factor = batch / base
+    gpus = '' if base % 8 else f' (8 GPUs x {base // 8})'
+    plural = '' if processes == 1 else 'es'
+    run = f'{processes} process{plural} x {images} images'
+    if accumulated > 1:
+        run += f' x {accumulated} accumulated'
+    text = (
+        f'lr {lr:g} is meant for a total batch of {base}{gpus}; this run has '
+        f'{run} = {batch}: lr {lr:g} x {batch} / {base} = {lr * factor:g}'
+    )
+    return LRScaling(factor, lr * factor, text)

@@ -37,26 +37,13 @@ DETECTORS = ('TwoStageDetector', 'RetinaNet', 'ImageClassifier')
 def set_memory_format(
     model: nn.Module, device: str, memory_format: str = 'auto'
 ) -> str:
-    """Puts the weights of a model into a memory format.
+    """Puts a model's weights, and so its maps, into a memory format.
 
-    The feature maps then have the same format.
-
-    Args:
-        model: A model that is not wrapped for distribution yet.
-        device: Where it runs, such as ``'cpu'``.
-        memory_format: ``'channels_last'``, ``'contiguous'``, or ``'auto'``
-            for :func:`faster_format`. Default: ``'auto'``.
-
-    Returns:
-        The format that was set.
-
-    Raises:
-        UserError: The format is unknown.
+    The model is not wrapped for distribution yet. Returns the format's name.
     """
     choose('memory_format', memory_format, ('auto', *FORMATS))
-    name = memory_format
-    if name == 'auto':
-        name = faster_format(model, device)
+    auto = memory_format == 'auto'
+    name = faster_format(model, device) if auto else memory_format
     model.to(memory_format=FORMATS[name])
     print_log(f'Memory format: {name} ({memory_format})', logger='current')
     return name
@@ -72,13 +59,11 @@ def drawn_in_usual_order(model: nn.Module) -> Iterator[None]:
     last = [
         p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous()
     ]
-    for parameter in last:
-        parameter.data = parameter.data.contiguous()
+    for p in last:
+        p.data = p.data.contiguous()
     yield
-    for parameter in last:
-        parameter.data = parameter.data.contiguous(
-            memory_format=torch.channels_last
-        )
+    for p in last:
+        p.data = p.data.contiguous(memory_format=torch.channels_last)
 
 
 def faster_format(model: nn.Module, device: str) -> str:

@@ -1,17 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Detects objects in images and writes pictures and COCO result files.
-
-``OUT/pictures`` has the images with boxes and masks, with the names and
-folders of the input. ``OUT/bbox.json`` (and ``segm.json``) are COCO results.
-``OUT/images.json`` says what the ids of images and categories mean.
-"""
+"""Detects objects in images and writes pictures and COCO result files."""
 
 from __future__ import annotations
 
 import copy
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +17,14 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from rich.progress import track
 from torch import nn
 
 from mmext.checkpoints.match import require_match
 from mmext.checkpoints.read import load, require_sha256
 from mmext.checkpoints.untrusted import trusting
+from mmext.datasets.coco import read_coco
 from mmext.engine.memory_format import set_memory_format
 from mmext.errors import UserError
 from mmext.models.build import build_model
@@ -53,6 +49,10 @@ def predict(
     trust_checkpoint: bool = False,
 ) -> dict[str, list[dict]]:
     """Detects objects in images and writes pictures and COCO result files.
+
+    ``OUT/pictures`` has the images with boxes and masks, with the names and
+    folders of the input. ``OUT/bbox.json`` (and ``segm.json``) are COCO
+    results. ``OUT/images.json`` lists the ids of images and categories.
 
     Args:
         config: The config file of a detector.
@@ -104,10 +104,8 @@ def load_detector(
 ) -> Detector:
     """Builds a detector and loads all its weights from a checkpoint.
 
-    Args:
-        cfg: The config of a detector.
-        checkpoint: A file or URL; see :mod:`mmext.checkpoints.read`.
-        device: A device of PyTorch.
+    The result is called with images in BGR order; docs/python.md has an
+    example.
 
     Raises:
         UserError: The device does not exist, the config is not a detector, or
@@ -116,10 +114,10 @@ def load_detector(
     require_device(device)
     scope = cfg.get('default_scope', 'mmdet')
     if scope != 'mmdet' or 'test_dataloader' not in cfg:
+        missing = '' if 'test_dataloader' in cfg else ', no test_dataloader'
         raise UserError(
             f'config {cfg.filename} is not a detector: its default_scope is '
-            f'{scope!r}'
-            + ('' if 'test_dataloader' in cfg else ', no test_dataloader'),
+            f'{scope!r}{missing}',
             'Name the config that the detector was trained with.',
         )
     cfg = copy.deepcopy(cfg)
@@ -131,19 +129,11 @@ def load_detector(
 
 
 class Detector(DetInferencer):
-    """mmdet's inferencer with weights that all fit and a name for each label.
-
-    Example:
-        >>> detector = load_detector(cfg, 'epoch_12.pth', 'cpu')
-        >>> image = np.zeros((480, 640, 3), np.uint8)  # in BGR order
-        >>> detector(image)['predictions'][0].keys()
-        dict_keys(['labels', 'scores', 'bboxes'])
-    """
+    """mmdet's inferencer whose weights all fit and whose labels have names."""
 
     def _init_model(
         self, cfg: Config, weights: str, device: str = 'cpu'
     ) -> nn.Module:
-        """Builds the model once and reads the checkpoint once."""
         model = build_model(cfg.model)
         content = load(weights)
         require_match(model, content, weights)
@@ -154,9 +144,13 @@ class Detector(DetInferencer):
         _name_classes(model)
         return model.eval()
 
+    def _init_collate(self, cfg: Config) -> Callable:
+        # MMEngine's method returns the same, but warns that mmdet has no
+        # registry of functions.
+        return pseudo_collate
+
     def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:
-        """Draws into files only, whatever backends the config has."""
-        visualizer = DetLocalVisualizer()
+        visualizer = DetLocalVisualizer()  # without the config's backends
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
 
@@ -166,116 +160,63 @@ def _name_classes(model: nn.Module) -> None:
     meta = model.dataset_meta
     metainfo = model.cfg.test_dataloader.dataset.get('metainfo') or {}
     names = list(metainfo.get('classes') or meta['classes'])
-    labels = max(
-        (
-            m.num_classes
-            for m in model.modules()
-            if isinstance(getattr(m, 'num_classes', None), int)
-        ),
-        default=len(names),
-    )
+    counts = [getattr(m, 'num_classes', None) for m in model.modules()]
+    counts = [n for n in counts if isinstance(n, int)]
+    labels = max(counts, default=len(names))
     names += [f'class {i}' for i in range(len(names), labels)]
     meta['classes'] = tuple(names[:labels])
     if len(meta['palette']) < labels:
         meta['palette'] = 'random'
 
 
-class Ids:
-    """The ids of images and categories in the results.
-
-    Args:
-        images: The image files.
-        classes: Class names in the order of the labels.
-        ann_file: A COCO file whose ids are used. Default: ids are counted
-            from 1.
-
-    Raises:
-        UserError: The file is not a COCO file, or an image or a class is
-            missing from it.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[Path],
-        classes: Sequence[str],
-        ann_file: str | Path | None = None,
-    ) -> None:
-        self.images = {image: i for i, image in enumerate(images, 1)}
-        self.categories = dict(enumerate(range(1, len(classes) + 1)))
-        self.classes = classes
-        if ann_file is None:
-            return
-        try:
-            content = json.loads(Path(ann_file).read_text(encoding='utf-8'))
-            by_name = {Path(i['file_name']).name: i for i in content['images']}
-            by_class = {c['name']: c['id'] for c in content['categories']}
-            self.images = {p: by_name[p.name]['id'] for p in images}
-            self.categories = {
-                label: by_class[name] for label, name in enumerate(classes)
-            }
-        except OSError as error:
-            raise UserError(f'--ann {ann_file}: {error}') from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f'--ann {ann_file} does not name all images and classes: '
-                f'{type(error).__name__} {error}',
-                'Give the COCO annotation file of these images, or omit --ann '
-                'to count the ids from 1.',
-            ) from error
-
-    def as_coco(self, sizes: dict[Path, tuple[int, int]], root: Path) -> dict:
-        """Returns the content of a COCO file without annotations.
-
-        Args:
-            sizes: Image -> (height, width) in pixels.
-            root: The folder that file names are relative to.
-        """
-        return {
-            'images': [
-                {
-                    'id': self.images[path],
-                    'file_name': path.relative_to(root).as_posix(),
-                    'height': height,
-                    'width': width,
-                }
-                for path, (height, width) in sizes.items()
-            ],
-            'categories': [
-                {'id': self.categories[label], 'name': name}
-                for label, name in enumerate(self.classes)
-            ],
-            'annotations': [],
-        }
+def _ids(
+    images: Sequence[Path], classes: Sequence[str], ann_file: str | Path | None
+) -> tuple[list[int], list[int]]:
+    """Returns the ids of images and classes: those of the file, or from 1."""
+    if ann_file is None:
+        return [*range(1, len(images) + 1)], [*range(1, len(classes) + 1)]
+    content = read_coco(ann_file)
+    by_name = {Path(i['file_name']).name: i['id'] for i in content['images']}
+    by_class = {c['name']: c['id'] for c in content['categories']}
+    names = [path.name for path in images]
+    missing = [name for name in names if name not in by_name]
+    missing += [name for name in classes if name not in by_class]
+    if missing:
+        raise UserError(
+            f'--ann {ann_file} does not name all images and classes: '
+            f'{missing[0]!r} is missing',
+            'Give the COCO annotation file of these images, or omit --ann '
+            'to count the ids from 1.',
+        )
+    return [by_name[n] for n in names], [by_class[n] for n in classes]
 
 
-def coco_results(
-    sample: DetDataSample, image_id: int, ids: Ids
-) -> Iterator[tuple[dict, dict | None]]:
-    """Yields each detection as a COCO box and, if there is one, a mask."""
+def _coco_results(
+    sample: DetDataSample, image_id: int, category_ids: Sequence[int]
+) -> tuple[list[dict], list[dict]]:
+    """Returns the boxes and the masks of an image as COCO results."""
     found = sample.pred_instances.cpu().numpy()
-    masks: Sequence[Any] = [None] * len(found)
-    if 'masks' in found:
-        masks = encode_mask_results(list(found.masks))
-    for box, score, label, mask in zip(
-        found.bboxes.tolist(),
-        found.scores.tolist(),
-        found.labels.tolist(),
-        masks,
-        strict=True,
-    ):
-        x1, y1, x2, y2 = box
-        entry = {
+    columns = (found.bboxes, found.scores, found.labels)
+    boxes = [
+        {
             'image_id': image_id,
-            'category_id': ids.categories[label],
+            'category_id': category_ids[label],
             'bbox': [x1, y1, x2 - x1, y2 - y1],
             'score': score,
         }
-        if mask is None:
-            yield entry, None
-        else:
-            counts = mask['counts'].decode()
-            segmentation = {'size': list(mask['size']), 'counts': counts}
-            yield entry, {**entry, 'segmentation': segmentation}
+        for (x1, y1, x2, y2), score, label in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
+    if 'masks' not in found:
+        return boxes, []
+    masks = encode_mask_results(list(found.masks))
+    for mask in masks:
+        mask['counts'] = mask['counts'].decode()
+    return boxes, [
+        {**box, 'segmentation': mask}
+        for box, mask in zip(boxes, masks, strict=True)
+    ]
 
 
 def _detect(
@@ -285,8 +226,8 @@ def _detect(
     score_thr: float,
     ann_file: str | Path | None,
 ) -> dict[str, list[dict]]:
-    """Detects, draws and writes, and shows the progress with the time left."""
-    ids = Ids(images, detector.model.dataset_meta['classes'], ann_file)
+    classes = detector.model.dataset_meta['classes']
+    image_ids, category_ids = _ids(images, classes, ann_file)
     try:
         (out / 'pictures').mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -297,45 +238,48 @@ def _detect(
     root = Path(os.path.commonpath([p.parent for p in images]))
     boxes: list[dict] = []
     masks: list[dict] = []
-    sizes: dict[Path, tuple[int, int]] = {}
+    read: list[dict] = []
     unreadable: list[Path] = []
-    for path in track(images, 'Detecting'):
-        image = _read(path)
+    numbered = list(zip(images, image_ids, strict=True))
+    for path, image_id in track(numbered, 'Detecting'):
+        image, content = None, np.fromfile(path, np.uint8)
+        if content.size:
+            image = cv2.imdecode(content, cv2.IMREAD_COLOR)
         if image is None:
             unreadable.append(path)
             continue
-        sizes[path] = image.shape[:2]
+        name = path.relative_to(root).as_posix()
+        height, width = image.shape[:2]
+        size = {'height': height, 'width': width}
+        read.append({'id': image_id, 'file_name': name, **size})
         (sample,) = detector(image, return_datasamples=True)['predictions']
-        for box, mask in coco_results(sample, ids.images[path], ids):
-            boxes.append(box)
-            if mask is not None:
-                masks.append(mask)
+        found = _coco_results(sample, image_id, category_ids)
+        boxes += found[0]
+        masks += found[1]
         detector.visualizer.add_datasample(
             path.name,
             image[..., ::-1],
             sample,
             draw_gt=False,
             pred_score_thr=score_thr,
-            out_file=str(out / 'pictures' / path.relative_to(root)),
+            out_file=str(out / 'pictures' / name),
         )
     results = {'bbox': boxes}
     if masks:
         results['segm'] = masks
     for kind, entries in results.items():
         write_json(out / f'{kind}.json', entries)
-    write_json(out / 'images.json', ids.as_coco(sizes, root))
+    categories = [
+        {'id': i, 'name': name}
+        for i, name in zip(category_ids, classes, strict=True)
+    ]
+    coco = {'images': read, 'categories': categories, 'annotations': []}
+    write_json(out / 'images.json', coco)
     if unreadable:
+        first = unreadable[0]
         raise UserError(
             f'{len(unreadable)} of {len(images)} images could not be read; '
-            f'the first: {unreadable[0]} '
-            f'({unreadable[0].stat().st_size} bytes)',
-            'Replace these files. The results of the other images are in '
-            f'{out}.',
+            f'the first: {first} ({first.stat().st_size} bytes)',
+            f'Replace them. The results of the other images are in {out}.',
         )
     return results
-
-
-def _read(path: Path) -> np.ndarray | None:
-    """Returns an image in BGR order, or None if it cannot be read."""
-    content = np.fromfile(path, np.uint8)
-    return cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None

@@ -1,11 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes a test's predictions to the work dir, where comparisons find them.
-
-``<work_dir>/predictions/<checkpoint>.bbox.json`` (and ``.segm.json``) are
-COCO result files. ``<checkpoint>.meta.json`` beside them describes the data,
-the checkpoint and the versions that they were made with. All files are
-written to a temporary folder and moved when they are complete.
-"""
+"""Writes a test's predictions to the work dir, where comparisons find them."""
 
 from __future__ import annotations
 
@@ -13,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +30,11 @@ from mmext.version import __version__
 class PredictionsHook(Hook):
     """Writes the predictions of a test as COCO result files.
 
+    ``WORK_DIR/predictions/<checkpoint>.bbox.json`` (and ``.segm.json``) are
+    the result files. ``<checkpoint>.meta.json`` describes the data, the
+    checkpoint and the versions that they were made with. Files are moved there
+    when they are complete.
+
     Every metric of the evaluator that can write its results and has no
     ``outfile_prefix`` writes them. The names of the second and later metrics
     end in ``-1``, ``-2``, ...
@@ -48,12 +48,9 @@ class PredictionsHook(Hook):
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self._metrics: list[BaseMetric] = []
-        self._seed: int | None = None
+        self._seed: int | None = None  # of the training
 
-    def after_load_checkpoint(
-        self, runner: Runner, checkpoint: dict[str, Any]
-    ) -> None:
-        """Notes the seed of the training that made the checkpoint."""
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._seed = checkpoint.get('meta', {}).get('seed')
 
     def before_test(self, runner: Runner) -> None:
@@ -67,22 +64,18 @@ class PredictionsHook(Hook):
             return
         folder = Path(runner.work_dir, 'predictions')
         folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix='.writing-', dir=folder
-        )
+        self._temporary = tempfile.TemporaryDirectory('', '.writing-', folder)
         for i, metric in enumerate(self._metrics):
             stem = self._stem(runner, i)
             metric.outfile_prefix = str(Path(self._temporary.name, stem))
 
-    def after_test_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: dict) -> None:
         """Writes the descriptions and moves all files into place."""
         if runner.rank != 0:
             return
         written = Path(self._temporary.name)
         for i, metric in enumerate(self._metrics):
-            meta = describe(runner, metric, metrics or {}, self._seed)
+            meta = describe(runner, metric, metrics, self._seed)
             path = written / f'{self._stem(runner, i)}.meta.json'
             path.write_text(json.dumps(meta, indent=1))
             metric.outfile_prefix = None
@@ -101,21 +94,12 @@ def describe(
     runner: Runner,
     metric: BaseMetric,
     metrics: Mapping[str, Any],
-    seed: int | None = None,
+    seed: int | None,
 ) -> dict[str, Any]:
-    """Returns the content of a ``.meta.json`` file.
-
-    Args:
-        runner: The runner after its test.
-        metric: The metric that wrote its results.
-        metrics: All metrics of the test.
-        seed: The seed of the training that made the checkpoint. Default:
-            unknown.
-    """
+    """Returns the content of a metric's ``.meta.json`` file after a test."""
     dataset = runner.test_dataloader.dataset
-    ann_file = getattr(metric, 'ann_file', None) or getattr(
-        dataset, 'ann_file', None
-    )
+    ann_file = getattr(dataset, 'ann_file', None)
+    ann_file = getattr(metric, 'ann_file', None) or ann_file
     config = runner.cfg.get('test_evaluator')
     for evaluator in config if isinstance(config, list) else [config]:
         ann_file = (evaluator or {}).get('ann_file') or ann_file
@@ -124,22 +108,21 @@ def describe(
     ids = getattr(metric, 'cat_ids', None) or range(len(names))
     checkpoint = runner._load_from
     local = checkpoint and Path(checkpoint).is_file()
+    name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
     return {
         'annotation_file': known and str(Path(ann_file).resolve()),
         'annotation_sha256': known and sha256(ann_file),
         'max_dets': list(getattr(metric, 'proposal_nums', ())),
         'categories': {int(i): n for i, n in zip(ids, names, strict=False)},
         'config': runner.cfg.filename,
-        'config_name': runner.experiment_name.removesuffix(
-            f'_{runner.timestamp}'
-        ),
+        'config_name': name,
         'checkpoint': checkpoint and str(checkpoint),
         'checkpoint_sha256': local and sha256(checkpoint),
         'seed': seed,
         'versions': versions(),
         'metrics': {
-            name: value.item() if hasattr(value, 'item') else value
-            for name, value in metrics.items()
+            key: value.item() if hasattr(value, 'item') else value
+            for key, value in metrics.items()
         },
     }
 
@@ -150,8 +133,6 @@ def versions() -> dict[str, str]:
     found = {'mmext': __version__}
     found |= {m.__name__: str(m.__version__) for m in modules}
     for name in ('torchvision', 'pycocotools', 'hotcoco'):
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

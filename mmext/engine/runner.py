@@ -12,21 +12,19 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import (
-    broadcast_object_list,
-    is_distributed,
-    master_only,
-)
+from mmengine.dist import broadcast_object_list, is_distributed, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import (
     CheckpointHook,
     EarlyStoppingHook,
+    Hook,
     SyncBuffersHook,
 )
 from mmengine.optim import OptimWrapper
@@ -54,10 +52,7 @@ from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
 from mmext.engine.loader_workers import shield_workers
 from mmext.engine.lr_scaling import lr_scaling
-from mmext.engine.memory_format import (
-    drawn_in_usual_order,
-    set_memory_format,
-)
+from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
 from mmext.engine.resume.exact_resume import ExactResumeHook
 from mmext.engine.resume.interrupt import InterruptHook
 from mmext.engine.resume.seeding import EpochSeedHook
@@ -92,8 +87,7 @@ class ReliableRunner(Runner):
             for the same config. A run of one process uses its model and its
             checkpoint instead of building and reading them again. Default:
             None.
-        args: Of ``Runner``.
-        kwargs: Of ``Runner``.
+        args: Of ``Runner``, as ``kwargs``.
     """
 
     def __init__(
@@ -107,12 +101,7 @@ class ReliableRunner(Runner):
     def from_cfg(
         cls, cfg: Config, checked: Preflight | None = None
     ) -> ReliableRunner:
-        """Builds a runner from a config.
-
-        Args:
-            cfg: The config; it is copied.
-            checked: See the class. Default: None.
-        """
+        """Builds a runner from a config, which is copied."""
         cfg = copy.deepcopy(cfg)
         names = set(inspect.signature(Runner).parameters) - {'cfg'}
         settings = {name: cfg[name] for name in names if name in cfg}
@@ -129,10 +118,7 @@ class ReliableRunner(Runner):
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Builds the model, or takes the one that preflight has built.
-
-        The random numbers that follow are the same in both cases.
-        """
+        """Builds the model, or takes the one that preflight has built."""
         # Models may ask for the number of processes when they are built.
         if self._checked is None or self.distributed:
             return super().build_model(model)
@@ -145,23 +131,22 @@ class ReliableRunner(Runner):
         """Sets the memory format, and what DDP needs without a GPU."""
         memory_format = self.cfg.get('memory_format', 'auto')
         set_memory_format(model, get_device(), memory_format)
-        if self.distributed and get_device() == 'cpu':
-            replace_torch_sync_bn(model)
-            if self.cfg.get('sync_bn') == 'torch':
-                self.cfg.sync_bn = 'mmcv'
+        if not self.distributed or get_device() != 'cpu':
+            return super().wrap_model(model_wrapper_cfg, model)
+        replace_torch_sync_bn(model)
+        if self.cfg.get('sync_bn') == 'torch':
+            self.cfg.sync_bn = 'mmcv'
+        unused = self.cfg.get('find_unused_parameters', False)
+        model_wrapper_cfg = {
             # The keys that the parent sets if it is given none.
-            model_wrapper_cfg = {
-                'broadcast_buffers': False,
-                'find_unused_parameters': self.cfg.get(
-                    'find_unused_parameters', False
-                ),
-                **(model_wrapper_cfg or {}),
-                'device_ids': None,
-            }
-            wrapped = super().wrap_model(model_wrapper_cfg, model)
-            allow_bfloat16_sync_bn(wrapped)
-            return wrapped
-        return super().wrap_model(model_wrapper_cfg, model)
+            'broadcast_buffers': False,
+            'find_unused_parameters': unused,
+            **(model_wrapper_cfg or {}),
+            'device_ids': None,
+        }
+        wrapped = super().wrap_model(model_wrapper_cfg, model)
+        allow_bfloat16_sync_bn(wrapped)
+        return wrapped
 
     def build_optim_wrapper(
         self, optim_wrapper: dict | OptimWrapper
@@ -182,15 +167,12 @@ class ReliableRunner(Runner):
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None
     ) -> None:
-        """Scales the learning rate to the images of a step and logs how.
-
-        The parent does not count accumulated batches.
-        """
+        """Counts accumulated batches too and logs the arithmetic."""
         scaling = lr_scaling(self.cfg, self.world_size)
         if scaling is None or not (auto_scale_lr or {}).get('enable'):
             super().scale_lr(optim_wrapper, auto_scale_lr)
             return
-        self.logger.info(f'auto_scale_lr: {scaling}')
+        self.logger.info(f'auto_scale_lr: {scaling.text}')
         for group in optim_wrapper.optimizer.param_groups:
             group['lr'] *= scaling.factor
 
@@ -201,21 +183,20 @@ class ReliableRunner(Runner):
         diff_rank_seed: bool = False,
     ) -> DataLoader:
         """Builds a loader whose workers are seeded and shielded."""
-        if isinstance(dataloader, dict):
-            dataloader = copy.deepcopy(dataloader)
-            if not dataloader.get('num_workers'):
-                # PyTorch refuses both if there are no workers.
-                dataloader.pop('persistent_workers', None)
-                dataloader.pop('prefetch_factor', None)
-            elif dataloader.get('sampler', {}).get('shuffle'):
-                # A worker that outlives the epoch would keep its generator.
-                dataloader['persistent_workers'] = False
-                dataloader.setdefault(
-                    'worker_init_fn', {'type': 'epoch_worker_init'}
-                )
+        if not isinstance(dataloader, dict):
+            return dataloader
+        dataloader = copy.deepcopy(dataloader)
+        if not dataloader.get('num_workers'):
+            # PyTorch refuses both if there are no workers.
+            dataloader.pop('persistent_workers', None)
+            dataloader.pop('prefetch_factor', None)
+        elif dataloader.get('sampler', {}).get('shuffle'):
+            # A worker that outlives the epoch would keep its generator.
+            dataloader['persistent_workers'] = False
+            init = {'type': 'epoch_worker_init'}
+            dataloader.setdefault('worker_init_fn', init)
         built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        if isinstance(dataloader, dict):
-            shield_workers(built)
+        shield_workers(built)
         return built
 
     def build_visualizer(
@@ -226,10 +207,9 @@ class ReliableRunner(Runner):
         All configs of mmdet name their visualizer ``visualizer``, and
         MMEngine returns the first instance of that name.
         """
-        if isinstance(visualizer, dict) and Visualizer.check_instance_created(
-            visualizer.get('name', '')
-        ):
-            visualizer['name'] += f'_{self.work_dir}_{self.timestamp}'
+        name = visualizer.get('name') if isinstance(visualizer, dict) else None
+        if name and Visualizer.check_instance_created(name):
+            visualizer['name'] = f'{name}_{self.work_dir}_{self.timestamp}'
         return super().build_visualizer(visualizer)
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
@@ -252,8 +232,7 @@ class ReliableRunner(Runner):
                 # Before a new best checkpoint, which stores its count.
                 self.hooks.remove(hook)
                 self.register_hook(hook, 'LOW')
-        present = {type(hook) for hook in self.hooks}
-        for kind in (
+        kinds: list[type[Hook]] = [
             EpochSeedHook,
             NumericalGuardHook,
             StartChecksHook,
@@ -261,16 +240,15 @@ class ReliableRunner(Runner):
             InterruptHook,
             CurvesHook,
             ResumeValidationHook,
-        ):
-            if kind not in present:
-                self.register_hook(kind())
-        if self.distributed and not any(
-            isinstance(hook, SyncBuffersHook) for hook in self.hooks
-        ):
+        ]
+        if self.distributed:
             # Otherwise each process validates with its own BN statistics,
             # and the checkpoint, which has those of the first process,
             # cannot reproduce the AP.
-            self.register_hook(SyncBuffersHook())
+            kinds.append(SyncBuffersHook)
+        for kind in kinds:
+            if not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
         for hook in self.hooks:
             if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
                 # It removes the old file before it writes the new one.
@@ -281,7 +259,7 @@ class ReliableRunner(Runner):
         if isinstance(loop, dict):
             loop = dict(loop)
             by_epoch = loop.get('by_epoch')
-            if loop.get('type') == 'EpochBasedTrainLoop' or by_epoch:
+            if by_epoch or loop.get('type') == 'EpochBasedTrainLoop':
                 loop.pop('by_epoch', None)
                 loop['type'] = 'ResumableEpochLoop'
         return super().build_train_loop(loop)
@@ -308,18 +286,18 @@ class ReliableRunner(Runner):
     def load_or_resume(self) -> None:
         """Loads or resumes; finds the newest checkpoint if none is named."""
         if self._resume and self._load_from is None and not self._has_loaded:
-            found = [self._newest() if self.rank == 0 else None]
-            broadcast_object_list(found)
-            if found[0] is None:
+            shared = [self._newest() if self.rank == 0 else None]
+            broadcast_object_list(shared)
+            (newest,) = shared
+            if newest is None:
                 self.logger.warning(
                     f'Nothing to resume in {self.work_dir}: starting from '
                     'the beginning'
                 )
-                self._resume = False
-                self._load_from = self.cfg.get('start_from')
+                self._resume, newest = False, self.cfg.get('start_from')
             else:
-                self.logger.info(f'Resuming from {found[0]}')
-                self._load_from = found[0]
+                self.logger.info(f'Resuming from {newest}')
+            self._load_from = newest
         super().load_or_resume()
         self._checked = None  # frees the checkpoint
 
@@ -342,14 +320,19 @@ class ReliableRunner(Runner):
         filename: str,
         map_location: str | Callable = 'cpu',
         strict: bool = False,
-        revise_keys: list = [(r'^module.', '')],  # noqa: B006
+        **options: Any,
     ) -> dict:
         """Loads a checkpoint after checking how much of it fits.
 
         Raises:
             UserError: Too little of it fits the model.
         """
-        content = self._read(filename, map_location)
+        checked = self._checked
+        was_read = checked and checked.checkpoint_path == str(filename)
+        if was_read and not self.distributed:
+            content = checked.checkpoint
+        else:  # several processes download a URL together
+            content = load(filename, map_location)
         least = 1.0 if self._evaluating or self._resume else 0.5
         text = str(require_match(self.model, content, str(filename), least))
         if least < 1:
@@ -360,55 +343,25 @@ class ReliableRunner(Runner):
             name += f' (SHA-256 {sha256(filename)})'
         self.logger.info(f'Checkpoint {name}: {text}')
         self.call_hook('after_load_checkpoint', checkpoint=content)
-        _load_checkpoint_to_model(
-            unwrap(self.model), content, strict, revise_keys=revise_keys
-        )
+        model = unwrap(self.model)
+        _load_checkpoint_to_model(model, content, strict, **options)
         self._has_loaded = True
         return content
 
-    def _read(self, filename: str, map_location: str | Callable) -> dict:
-        """Reads a checkpoint, or takes what preflight has read."""
-        checked = self._checked
-        # Several processes download a URL together.
-        if checked is None or self.distributed:
-            return load(filename, map_location)
-        if checked.checkpoint_path != str(filename):
-            return load(filename, map_location)
-        return checked.checkpoint
-
     @master_only
     def save_checkpoint(
-        self,
-        out_dir: str,
-        filename: str,
-        file_client_args: dict | None = None,
-        save_optimizer: bool = True,
-        save_param_scheduler: bool = True,
-        meta: dict | None = None,
-        by_epoch: bool = True,
-        backend_args: dict | None = None,
+        self, out_dir: str, filename: str, *args: Any, **options: Any
     ) -> None:
         """Writes a checkpoint completely or not at all.
 
         Raises:
             UserError: The disk is full. No incomplete file is left.
         """
-        options = {
-            'file_client_args': file_client_args,
-            'save_optimizer': save_optimizer,
-            'save_param_scheduler': save_param_scheduler,
-            'meta': meta,
-            'by_epoch': by_epoch,
-            'backend_args': backend_args,
-        }
-        local = '://' not in str(out_dir) and not backend_args
+        local = '://' not in str(out_dir) and not options.get('backend_args')
         path = Path(out_dir, filename)
         try:
-            if local:
-                with writing(path) as part:
-                    super().save_checkpoint(out_dir, part.name, **options)
-            else:
-                super().save_checkpoint(out_dir, filename, **options)
+            with writing(path) if local else nullcontext(path) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **options)
         except OSError as error:
             raise UserError(
                 f'checkpoint {path} could not be written: {error}',

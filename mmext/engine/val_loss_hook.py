@@ -41,12 +41,7 @@ class ValLossHook(Hook):
         self._loader = None
 
     @torch.no_grad()
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Computes the losses on all validation images."""
-        if metrics is None:
-            return
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         if self._loader is None:
             cfg = self.dataloader or for_losses(runner.cfg.val_dataloader)
             self._loader = runner.build_dataloader(cfg, seed=runner.seed)
@@ -69,20 +64,12 @@ class ValLossHook(Hook):
         means = (total[:-1] / total[-1]).tolist()
         for name, mean in zip(sums, means, strict=True):
             metrics[f'val_{name}'] = mean
-            # MMEngine logs a mean over 50 steps for names that contain
-            # 'loss'.
+            # MMEngine logs a mean over 50 steps of names with 'loss'.
             runner.message_hub.log_scalars.pop(f'val/val_{name}', None)
 
 
 def for_losses(loader: dict) -> ConfigDict:
-    """Returns a validation loader whose annotations suit the losses.
-
-    Args:
-        loader: The config of a loader; it is not changed.
-
-    Raises:
-        UserError: Its pipeline loads no annotations.
-    """
+    """Returns the config of a loader with annotations that suit the losses."""
     loader = copy.deepcopy(loader)
     dataset = loader['dataset']
     while 'dataset' in dataset:

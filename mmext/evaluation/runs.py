@@ -9,6 +9,7 @@ scalars and validation metrics), a config, and after ``tools/test.py``
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -95,12 +96,9 @@ class Run:
 def read_run(path: str | Path, which: str = 'last') -> Run:
     """Reads a work folder.
 
-    Args:
-        path: The work folder.
-        which: Use the metrics of the ``'last'`` validation or of the
-            ``'best'`` one (highest AP of the first IoU type). The best one is
-            chosen on the data that it is reported on, so it is biased
-            upwards. Default: ``'last'``.
+    The metrics are those of the ``'last'`` validation or of the ``'best'``
+    one (highest AP of the first IoU type). The best one is chosen on the data
+    that it is reported on, so it is biased upwards.
 
     Raises:
         UserError: The folder does not exist or holds no run.
@@ -186,10 +184,8 @@ def common_iou_type(
 ) -> str:
     """Returns the first IoU type that all runs have results of.
 
-    Args:
-        results: Path of each run, and its results by IoU type.
-        what: Name of the results, for the message.
-        fix: What to do if there is no such type, for the message.
+    ``results`` has the path of each run and its results by IoU type, ``what``
+    names the results in the message.
 
     Raises:
         UserError: There is no such type.
@@ -298,13 +294,11 @@ def _tested_metrics(path: Path, predictions: dict[str, Path]) -> Metrics:
 
 def _train_seconds(train: list[dict]) -> float | None:
     """Sum of the number of iterations times their logged mean time."""
-    total, last = 0.0, 0
-    for record in train:
-        if 'time' not in record:
-            return None
-        total += (record['step'] - last) * record['time']
-        last = record['step']
-    return total if train else None
+    if not train or any('time' not in record for record in train):
+        return None
+    steps = itertools.pairwise([0, *(record['step'] for record in train)])
+    times = [record['time'] for record in train]
+    return sum((b - a) * t for (a, b), t in zip(steps, times, strict=True))
 
 
 def _seed(path: Path, config_file: Path | None) -> int | None:

@@ -23,12 +23,7 @@ _LINE = (
 
 
 def files(folder: Path | None = None) -> dict[Path, str]:
-    """Returns the files to write, with their contents.
-
-    Args:
-        folder: Where to write them. Default: this environment's
-            site-packages.
-    """
+    """Returns the files, with their contents, in site-packages by default."""
     folder = Path(folder or sysconfig.get_path('purelib'))
     return {
         folder / f'{_MODULE}.py': Path(finder.__file__).read_text('utf-8'),
@@ -49,7 +44,6 @@ def state(folder: Path | None = None) -> str:
 
 
 def install(folder: Path | None = None) -> None:
-    """Writes the two files."""
     for path, text in files(folder).items():
         path.write_text(text, 'utf-8')
 

@@ -26,10 +26,9 @@ def _host_modules() -> Iterator[ModuleType]:
 
 
 def _guarded_imports(module: ModuleType) -> Iterator[tuple[str, str, str]]:
-    """Finds imports from mmcv.ops inside of ``try`` statements.
+    """Yields imports from mmcv.ops inside of ``try`` statements.
 
-    Yields:
-        The name in the module, the module imported from and the name there.
+    As the name in the module, the module imported from and the name there.
     """
     try:
         source = inspect.getsource(module)
@@ -52,11 +51,8 @@ def _guarded_imports(module: ModuleType) -> Iterator[tuple[str, str, str]]:
 def replace_stubs() -> list[str]:
     """Binds the real ops where an earlier import of them failed.
 
-    Returns:
-        The replaced names, as ``module.name``.
-
-    Raises:
-        ImportError: A class was already derived from a stub.
+    Returns the replaced names, as ``module.name``. Raises `ImportError` if a
+    class was already derived from a stub.
     """
     if OPS in sys.modules:  # its import succeeded, so there are no stubs
         return []

@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Backbones, necks and layers."""
 
-from mmext.models import backbones, layers, necks
 from mmext.models.backbones import (
     GMLP,
     DemoNet,
@@ -34,7 +33,4 @@ __all__ = [
     'StarNet',
     'StepAdaptor',
     'StepNetResNet',
-    'backbones',
-    'layers',
-    'necks',
 ]

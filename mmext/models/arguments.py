@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checks of the arguments that configs give to models."""
+"""Checks of the arguments that configs give to models.
+
+Each raises `UserError` with the argument, its value and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,7 @@ T = TypeVar('T')
 
 
 def choose(name: str, value: str, choices: Collection[str]) -> str:
-    """Returns ``value`` if it is one of ``choices``.
-
-    Raises:
-        UserError: If it is not, with the argument and the nearest choice.
-    """
+    """Returns ``value`` if it is one of ``choices``."""
     if value not in list(choices):
         raise UserError(
             f'{name}={value!r} is not known; it is one of {list(choices)}.',
@@ -26,11 +25,7 @@ def choose(name: str, value: str, choices: Collection[str]) -> str:
 
 
 def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
-    """Returns the settings of an arch, a name or a dict with their keys.
-
-    Raises:
-        UserError: If the name is unknown or the dict has other keys.
-    """
+    """Returns the settings of an arch, a name or a dict with their keys."""
     if not isinstance(arch, dict):
         return arch_settings[choose('arch', arch, arch_settings)]
     keys = sorted(next(iter(arch_settings.values())))
@@ -44,11 +39,7 @@ def resolve_arch(arch: str | dict, arch_settings: dict[str, dict]) -> dict:
 
 
 def reduced(channels: int, ratio: int) -> int:
-    """Returns the channels of a hidden layer, at least 1.
-
-    Raises:
-        UserError: If ``ratio`` is below 1.
-    """
+    """Returns the channels of a hidden layer, at least 1."""
     if ratio < 1:
         raise UserError(
             f'ratio={ratio}: a hidden layer has channels / ratio channels.',
@@ -60,12 +51,7 @@ def reduced(channels: int, ratio: int) -> int:
 def resolve_indices(
     out_indices: int | Sequence[int], num_outputs: int
 ) -> tuple[int, ...]:
-    """Returns indices from 0 on, in rising order; -1 is the last output.
-
-    Raises:
-        UserError: If an index is out of range or out of order, or there is
-            none.
-    """
+    """Returns indices from 0 on, in rising order; -1 is the last output."""
     given = (
         [out_indices] if isinstance(out_indices, int) else list(out_indices)
     )
@@ -85,11 +71,7 @@ def resolve_indices(
 
 
 def per_stage(name: str, value: T | Sequence[T], num_stages: int) -> list[T]:
-    """Returns an argument's value for each stage; one may serve all.
-
-    Raises:
-        UserError: If the number of values is not the number of stages.
-    """
+    """Returns an argument's value for each stage; one may serve all."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * num_stages
     if len(value) != num_stages:

@@ -11,21 +11,12 @@ from typing import Any
 from mmengine.registry import MODELS, Registry
 from torch import nn
 
-from mmext.errors import UserError, did_you_mean
-from mmext.utils.registries import registered
-from mmext.utils.text import sentences
+from mmext.errors import UserError
+from mmext.utils.registries import not_registered, unknown_argument
 
 
 def build_model(cfg: Mapping[str, Any]) -> nn.Module:
-    """Builds a model.
-
-    Args:
-        cfg: The ``model`` part of a config.
-
-    Raises:
-        UserError: A ``type`` or argument is unknown (the message gives the
-            nearest known one), or the class refuses an argument.
-    """
+    """Builds a model from the ``model`` part of a config."""
     try:
         return MODELS.build(cfg)
     except (
@@ -43,12 +34,7 @@ def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
     if found := re.search(r'(\S+) is not in the (\S+) registry', text):
         name = found[1].strip('\'"')
         places = [key for key, value in _walk(cfg, 'model') if value == name]
-        return UserError(
-            f'{" and ".join(places) or "model"}: type {name!r} is not '
-            'registered',
-            did_you_mean(name, registered(MODELS))
-            or 'Is the module that defines it in custom_imports?',
-        )
+        return not_registered(name, MODELS, ' and '.join(places) or 'model')
     if found := re.search(
         r'(\S+?)(?:\.__init__)?\(\) got an unexpected keyword argument '
         "'(.+?)'",
@@ -57,14 +43,8 @@ def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
         places = [k for k, _ in _walk(cfg, 'model') if k.endswith(found[2])]
         cls = _class(MODELS, found[1])
         names = inspect.signature(cls).parameters if cls else ()
-        return UserError(
-            f'{" or ".join(places) or "model"}: {found[1]} takes no argument '
-            f'{found[2]!r}',
-            sentences(
-                did_you_mean(found[2], names),
-                f'It takes: {", ".join(names)}.',
-            ),
-        )
+        place = ' or '.join(places) or 'model'
+        return unknown_argument(found[2], found[1], names, place)
     return UserError(
         f'the model cannot be built: {type(error).__name__}: {text}',
         'Check the `model` part of the config. MMEXT_DEBUG=1 shows the '

@@ -3,12 +3,12 @@
 
 from mmext.regularizers.base import Regularizer, filter_matrix
 from mmext.regularizers.hook import OrthogonalityHook
-from mmext.regularizers.ocnn import OCNN
 from mmext.regularizers.self_orthogonality import (
     SelfOrthogonality,
     hash_similarity,
 )
 from mmext.regularizers.weight_terms import (
+    OCNN,
     SRIP,
     DoubleSoftOrthogonality,
     MutualCoherence,

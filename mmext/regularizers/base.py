@@ -28,13 +28,10 @@ def num_groups(layer: nn.Module) -> int:
 
 
 def filter_matrix(layer: nn.Module) -> Tensor:
-    """Returns the filters of a layer as rows, in float32 or float64.
+    """Returns filters as rows: (groups, filters a group, inputs a filter).
 
     Filters of different groups have different inputs, so they are compared
-    only within a group.
-
-    Returns:
-        Shape (groups, filters per group, inputs per filter).
+    only within a group. Half precision becomes float32.
     """
     weight, groups = at_least_float32(layer.weight), num_groups(layer)
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, *kernel)
@@ -82,7 +79,6 @@ class WeightTerm(Regularizer):
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
-        """Returns the term of one layer, a scalar; ignores its output."""
         return self.term(filter_matrix(layer))
 
     @abstractmethod

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,9 +28,7 @@ class OrthogonalityHook(Hook):
     The term is added to the losses that the model returns, so that mixed
     precision, gradient accumulation, distributed training and logging treat
     it as one of them. It exists only within a training step: checkpoints,
-    validation and testing are not affected. In distributed training each
-    process computes the term on its own samples, and gradients are averaged,
-    as for any loss.
+    validation and testing are not affected.
 
     Args:
         regularizer: Config of a registered :class:`Regularizer`.
@@ -89,11 +88,7 @@ class OrthogonalityHook(Hook):
         self._pending: dict[str, Tensor] = {}
 
     def check_model(self, model: nn.Module) -> None:
-        """Checks ``layers`` before the run writes anything.
-
-        Raises:
-            UserError: As :func:`select_layers`.
-        """
+        """Checks ``layers`` before the run writes anything."""
         select_layers(model, self.patterns, quiet=True)
 
     def before_train(self, runner: Runner) -> None:
@@ -109,9 +104,9 @@ class OrthogonalityHook(Hook):
     ) -> None:
         self._remove()
         self._step = runner.iter
-        self._factor = self._scheduled(
-            runner.epoch if self.by_epoch else runner.iter
-        )
+        now = runner.epoch if self.by_epoch else runner.iter
+        reached = [factor for begin, factor in self.schedule if begin <= now]
+        self._factor = reached[-1] if reached else 0.0
         model = unwrap(runner.model)
         self._handles = [
             model.register_forward_pre_hook(self._open, with_kwargs=True),
@@ -119,7 +114,7 @@ class OrthogonalityHook(Hook):
         ]
         if self.regularizer.reads_output and self._factor:
             self._handles += [
-                layer.register_forward_hook(self._reader(name))
+                layer.register_forward_hook(partial(self._read, name))
                 for name, layer in self.layers.items()
             ]
 
@@ -137,10 +132,6 @@ class OrthogonalityHook(Hook):
             handle.remove()
         self._handles, self._collecting = [], False
         self._samples, self._pending = {}, {}
-
-    def _scheduled(self, now: int) -> float:
-        reached = [factor for begin, factor in self.schedule if begin <= now]
-        return reached[-1] if reached else 0.0
 
     def _open(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Starts to collect samples if the model computes its losses."""
@@ -174,7 +165,7 @@ class OrthogonalityHook(Hook):
                 if not self.regularizer.reads_output:
                     total = total + self.regularizer(layer)
                     continue
-                calls = self._samples.get(name, [])
+                calls = self._samples.get(name)
                 if not calls:
                     raise UserError(
                         f'{self.loss_name}: layer {name!r} did not run in '
@@ -186,28 +177,26 @@ class OrthogonalityHook(Hook):
                 total = total + torch.stack(terms).mean()
         return self.weight * self._factor * total
 
-    def _reader(self, name: str) -> Callable[..., None]:
-        """Returns a forward hook that samples the output of a layer."""
-
-        def read(layer: nn.Module, args: tuple, output: Tensor) -> None:
-            if not self._collecting:  # a checkpointed region is recomputed
-                if name in self._pending and torch.is_grad_enabled():
-                    self._give_gradient(layer, output, self._pending.pop(name))
-                return
-            samples = self.regularizer.sample(layer, output, self._step)
-            if not torch.is_grad_enabled():
-                if name in self._pending:
-                    raise UserError(
-                        f'{self.loss_name}: layer {name!r} runs several times '
-                        'in re-entrant checkpoints.',
-                        'Remove it from `layers`, or checkpoint with '
-                        'use_reentrant=False.',
-                    )
-                samples.requires_grad_()
-                self._pending[name] = samples
-            self._samples.setdefault(name, []).append(samples)
-
-        return read
+    def _read(
+        self, name: str, layer: nn.Module, args: tuple, output: Tensor
+    ) -> None:
+        """Samples the output of a layer, as a forward hook."""
+        if not self._collecting:  # a checkpointed region is recomputed
+            if name in self._pending and torch.is_grad_enabled():
+                self._give_gradient(layer, output, self._pending.pop(name))
+            return
+        samples = self.regularizer.sample(layer, output, self._step)
+        if not torch.is_grad_enabled():
+            if name in self._pending:
+                raise UserError(
+                    f'{self.loss_name}: layer {name!r} runs several times '
+                    'in re-entrant checkpoints.',
+                    'Remove it from `layers`, or checkpoint with '
+                    'use_reentrant=False.',
+                )
+            samples.requires_grad_()
+            self._pending[name] = samples
+        self._samples.setdefault(name, []).append(samples)
 
     def _give_gradient(
         self, layer: nn.Module, output: Tensor, samples: Tensor
@@ -234,15 +223,8 @@ def select_layers(
 ) -> dict[str, nn.Module]:
     """Returns the layers whose full name matches and that can be used.
 
-    Args:
-        model: The model.
-        patterns: Regular expressions of full names.
-        quiet: Whether not to log the matches that are not used. Default:
-            False.
-
-    Raises:
-        UserError: If a pattern is not a regular expression, or matches no
-            layer that can be regularised.
+    Logs the matches that are not used, unless ``quiet``. Raises `UserError`
+    if a pattern is not a regular expression, or matches no usable layer.
     """
     candidates = {n: m for n, m in model.named_modules() if has_filters(m)}
     chosen: dict[str, nn.Module] = {}
@@ -262,13 +244,7 @@ def select_layers(
                 f'Near: {", ".join(_near(pattern, candidates))}. A pattern '
                 "is matched against the full name; '.*' stands for any part.",
             )
-        usable = {
-            n: m
-            for n, m in found.items()
-            if m.weight.requires_grad
-            and m.weight.numel()
-            and _filters_a_group(m) > 1
-        }
+        usable = {n: m for n, m in found.items() if _is_usable(m)}
         left_out = [n for n in found if n not in usable]
         if not usable:
             raise UserError(
@@ -286,9 +262,10 @@ def select_layers(
     return chosen
 
 
-def _filters_a_group(layer: nn.Module) -> int:
+def _is_usable(layer: nn.Module) -> bool:
     filters = getattr(layer, 'out_channels', None) or layer.out_features
-    return filters // num_groups(layer)
+    several = filters // num_groups(layer) > 1
+    return layer.weight.requires_grad and layer.weight.numel() and several
 
 
 def _near(pattern: str, names: Sequence[str]) -> list[str]:

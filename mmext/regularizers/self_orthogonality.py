@@ -79,13 +79,9 @@ class SelfOrthogonality(Regularizer):
     def sample(self, layer: nn.Module, output: Tensor, step: int) -> Tensor:
         """Samples a layer's output: (N, k, *positions) -> (samples, k).
 
-        Copies only what it keeps, and saves nothing for backward, so it may
-        run inside a checkpointed region.
-
-        Args:
-            layer: The layer; a linear one has its channels last.
-            output: What the layer returned.
-            step: Shifts the positions, so that all are visited in time.
+        ``step`` shifts the positions, so that all are visited in time. Copies
+        only what it keeps, and saves nothing for backward, so it may run
+        inside a checkpointed region.
         """
         if isinstance(layer, nn.Linear):
             rows = output.reshape(1, -1, output.shape[-1])
@@ -103,12 +99,7 @@ class SelfOrthogonality(Regularizer):
     def forward(
         self, layer: nn.Module, output: Tensor | None = None
     ) -> Tensor:
-        """Returns the term of one layer from samples of its output.
-
-        Args:
-            layer: Gives the number of groups; pairs are within a group.
-            output: Samples, shape (samples, filters).
-        """
+        """Returns the term from (samples, filters); pairs are in a group."""
         grouped = at_least_float32(output).unflatten(
             1, (num_groups(layer), -1)
         )

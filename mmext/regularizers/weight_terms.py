@@ -11,21 +11,28 @@ group by group. Coefficients are the hook's ``weight``.
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from mmext.regularizers.base import WeightTerm, eye_like, gram
+from mmext.errors import UserError
+from mmext.regularizers.base import (
+    Regularizer,
+    WeightTerm,
+    at_least_float32,
+    eye_like,
+    gram,
+)
 
 
 def soft_orthogonality(filters: Tensor) -> Tensor:
-    """Returns ``||W^T W - I||_F^2`` from the smaller Gram matrix.
+    """Returns ``||W^T W - I||_F^2`` of filters of shape (groups, k, d).
 
-    ``||W^T W||_F = ||W W^T||_F``, so with k filters of d numbers
+    ``||W^T W||_F = ||W W^T||_F``, so the smaller Gram matrix is enough:
     ``||W^T W - I_k||_F^2 = ||W W^T - I_d||_F^2 + k - d``.
-
-    Args:
-        filters: Shape (groups, k, d).
     """
     groups, k, d = filters.shape
     products = gram(filters if k <= d else filters.transpose(-1, -2))
@@ -108,3 +115,58 @@ class SRIP(WeightTerm):
         for _ in range(self.num_iters):
             v = nn.functional.normalize(apply(v), dim=-2)
         return apply(v).norm(dim=-2).sum()
+
+
+@MODELS.register_module()
+class OCNN(Regularizer):
+    """``||Conv(K, K, padding=P, stride=S) - I||_F^2``.
+
+    From "Orthogonal Convolutional Neural Networks" (Wang et al., CVPR 2020),
+    equation 8 and algorithm 1, in the row form; by Lemma 1 the column form
+    differs from it by a constant. A kernel with orthogonal filters does not
+    make an orthogonal map, because shifted copies of the filters overlap too.
+    ``P = floor((k - 1) / S) S`` reaches every shift at which they do. For a
+    linear layer it is soft orthogonality. The paper's weight is 0.1.
+
+    Raises:
+        UserError: If the layer is a transposed or deformable convolution.
+    """
+
+    def forward(
+        self, layer: nn.Module, output: Tensor | None = None
+    ) -> Tensor:
+        kernel = at_least_float32(layer.weight)
+        if isinstance(layer, nn.Linear):
+            products = gram(kernel)
+            return (products - eye_like(products)).square().sum()
+        if not isinstance(layer, _ConvNd) or isinstance(
+            layer, _ConvTransposeNd
+        ):
+            raise UserError(
+                f'OCNN is defined for convolutions, not for {layer}.',
+                'Narrow `layers`, or use another regularizer.',
+            )
+        # Dilated taps meet only at shifts that are multiples of both.
+        stride = [
+            step // gcd(step, dilation)
+            for step, dilation in zip(
+                layer.stride, layer.dilation, strict=True
+            )
+        ]
+        padding = [
+            (size - 1) // step * step
+            for size, step in zip(layer.kernel_size, stride, strict=True)
+        ]
+        groups = layer.groups
+        # The filters of each group meet the filters of the same group only.
+        images = kernel.unflatten(0, (groups, -1)).transpose(0, 1)
+        images = images.flatten(1, 2)
+        conv = getattr(nn.functional, f'conv{len(stride)}d')
+        overlaps = conv(
+            images, kernel, stride=stride, padding=padding, groups=groups
+        ).unflatten(1, (groups, -1))
+        centre = tuple(n // 2 for n in overlaps.shape[3:])
+        target = torch.zeros_like(overlaps)
+        same = torch.eye(len(images), dtype=kernel.dtype, device=kernel.device)
+        target[(..., *centre)] = same[:, None]
+        return (overlaps - target).square().sum()

@@ -18,7 +18,6 @@ from mmext.analysis import (
     decision_boundary,
     filter_angles,
     orthogonality_effect,
-    star_vs_sum,
     stars,
     token_mixers,
 )
@@ -110,7 +109,7 @@ def test_missing_scikit_learn_is_named(monkeypatch):
     with pytest.raises(
         UserError, match=r'needs scikit-learn(.|\n)*pip install'
     ):
-        decision_boundary.two_moons()
+        decision_boundary.experiment()
 
 
 def tiny(name, **changes):
@@ -121,16 +120,16 @@ def tiny(name, **changes):
 
 def test_star_against_sum_runs_from_its_config():
     cfg = tiny('demonet_star-vs-sum_digits.py', **{'backbone.depth': 1})
-    results = star_vs_sum.run_experiment(cfg)
-    assert set(results) == set(star_vs_sum.PUBLISHED)
+    results = stars.run_experiment(cfg)
+    assert set(results) == set(stars.PUBLISHED)
     assert all(0 < v[0] < 100 for v in results.values())
-    table = star_vs_sum.result_table(results).markdown()
+    table = stars.result_table(results).markdown()
     assert ' 71.7 |' in table
     difference = results['star', True][0] - results['sum', True][0]
     assert f'{difference:+.2f}' in table
     cfg.pop('backbone')
     with pytest.raises(UserError, match='has no backbone'):
-        star_vs_sum.run_experiment(cfg)
+        stars.run_experiment(cfg)
 
 
 def test_soft_orthogonality_narrows_the_angles_in_one_epoch():

@@ -31,14 +31,18 @@ from mmext.errors import UserError
 from mmext.utils.files import sha256
 
 
-class Attack:
-    """Runs a command when unpickled."""
+class Call:
+    """Calls a function when unpickled."""
 
-    def __init__(self, touch: Path) -> None:
-        self.touch = touch
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
 
     def __reduce__(self) -> tuple:
-        return os.system, (f'touch {self.touch}',)
+        return self.call
+
+
+def attack(touch: Path) -> Call:
+    return Call(os.system, f'touch {touch}')
 
 
 def save(path: Path, **more) -> Path:
@@ -60,7 +64,7 @@ def test_what_mmengine_saves_is_read(tmp_path):
 def test_a_pickle_that_runs_code_is_refused(tmp_path, via, legacy):
     touched = tmp_path / 'touched'
     path = tmp_path / 'bad.pth'
-    content = {'state_dict': {}, 'x': Attack(touched)}
+    content = {'state_dict': {}, 'x': attack(touched)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     readers = {
         'load': load,
@@ -87,19 +91,12 @@ def test_only_an_explicit_option_trusts_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_getattr_reaches_only_the_log(tmp_path):
-    class Reach:
-        def __init__(self, *what) -> None:
-            self.what = what
-
-        def __reduce__(self) -> tuple:
-            return getattr, self.what
-
     for owner, name in (
         (HistoryBuffer, '__init__'),
         (HistoryBuffer, 'register_statistics'),
         (np.ndarray, 'tofile'),
     ):
-        path = save(tmp_path / 'a.pth', x=Reach(owner, name))
+        path = save(tmp_path / 'a.pth', x=Call(getattr, owner, name))
         with pytest.raises(UserError, match='refused.*getattr'):
             load(path)
 
@@ -141,16 +138,6 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
         load(bomb)
 
 
-class Call:
-    """Calls a function when unpickled."""
-
-    def __init__(self, function, *arguments) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
 def test_a_pickle_cannot_ask_for_the_memory(tmp_path):
     """weights_only allows bytearray(n) and our list NumPy's arrays."""
     reconstruct = np.zeros(0).__reduce__()[0]
@@ -185,7 +172,7 @@ def test_no_member_is_written_anywhere(tmp_path, name, refused):
 def test_a_tar_is_not_unpacked(tmp_path):
     """torch.load's oldest format extracts an archive into a folder."""
     path, content = tmp_path / 'old.pth', tmp_path / 'content'
-    content.write_bytes(pickle.dumps({'x': Attack(tmp_path / 'touched')}))
+    content.write_bytes(pickle.dumps({'x': attack(tmp_path / 'touched')}))
     with tarfile.open(path, 'w') as archive:
         for name in ('sys_info', 'pickle', 'storages', 'tensors'):
             archive.add(content, name)
@@ -486,7 +473,7 @@ def test_torchvision_names_are_read_safely_too(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
 
     def download(url, target, hash_prefix, progress):
-        torch.save({'x': Attack(tmp_path / 'touched')}, target)
+        torch.save({'x': attack(tmp_path / 'touched')}, target)
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     with pytest.raises(UserError, match='refused'):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
@@ -15,31 +14,20 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS, init_default_scope
 from mmengine.runner import Runner
-from tiny_run import make_coco, write_config
+from tiny_run import write_config
 
-from mmext.checks import large_files as check_large
 from mmext.checks import preflight
 from mmext.checks.config import check_heads, find_config_splits
 from mmext.checks.findings import Finding
 from mmext.checks.report import keep
 from mmext.checks.splits import check_splits
-from mmext.engine.guards.check_data_hook import CheckDataHook
+from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.launch import set_auto_scale_lr, set_work_dir
 from mmext.errors import UserError
 from mmext.utils.config import parse_options
 from mmext.utils.options import add_cfg_options
 
 STAGES = ('train', 'val')
-
-
-@pytest.fixture(scope='module')
-def original(tmp_path_factory) -> Path:
-    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
-
-
-@pytest.fixture
-def data(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / 'coco'))
 
 
 @pytest.fixture
@@ -289,7 +277,7 @@ def test_the_result_of_a_full_check_is_used_by_the_next_run(
 
 
 def test_large_files_are_read_by_hotcoco(config, data, monkeypatch):
-    monkeypatch.setattr(check_large, 'LARGE', 10)
+    monkeypatch.setattr(preflight, 'LARGE', 10)
     cfg = config()
     assert found(cfg) == []
 
@@ -349,11 +337,11 @@ def test_a_work_dir_that_cannot_be_created(tmp_path, monkeypatch):
     (tmp_path / 'taken').write_text('')
     for name in ('taken', 'taken/run/1'):
         with pytest.raises(UserError, match='taken is a file'):
-            set_work_dir(Config({}), str(tmp_path / name), 'a.py')
-    set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+            set_work_dir(Config({}), str(tmp_path / name))
+    set_work_dir(Config({}), str(tmp_path / 'new/run'))
     monkeypatch.setattr(os, 'access', lambda path, how: path != tmp_path)
     with pytest.raises(UserError, match=f'made: {tmp_path} is not writable'):
-        set_work_dir(Config({}), str(tmp_path / 'new/run'), 'a.py')
+        set_work_dir(Config({}), str(tmp_path / 'new/run'))
     assert [p.name for p in tmp_path.iterdir()] == ['taken']
 
 

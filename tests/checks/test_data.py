@@ -33,16 +33,6 @@ from mmext.errors import UserError
 CORNER = [0, 0, 9, 0, 9, 9, 0, 9]
 
 
-@pytest.fixture(scope='module')
-def original(tmp_path_factory) -> Path:
-    return make_coco(tmp_path_factory.mktemp('data') / 'coco')
-
-
-@pytest.fixture
-def data(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / 'coco'))
-
-
 def splits_of(root: Path, **more) -> list[Split]:
     return [
         Split(

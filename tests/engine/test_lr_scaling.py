@@ -22,8 +22,8 @@ def config(**optim) -> Config:
 
 def test_the_message_shows_the_arithmetic():
     found = lr_scaling(config(), 1)
-    assert found.batch == 4 and found.lr == pytest.approx(0.005)
-    assert str(found) == (
+    assert found.lr == pytest.approx(0.005)
+    assert found.text == (
         'lr 0.02 is meant for a total batch of 16 (8 GPUs x 2); this run has '
         '1 process x 4 images = 4: lr 0.02 x 4 / 16 = 0.005'
     )
@@ -32,8 +32,8 @@ def test_the_message_shows_the_arithmetic():
 
 def test_accumulated_batches_count():
     found = lr_scaling(config(accumulative_counts=3), 2)
-    assert found.batch == 24 and found.lr == pytest.approx(0.03)
-    assert '2 processes x 4 images x 3 accumulated = 24' in str(found)
+    assert found.factor == 24 / 16 and found.lr == pytest.approx(0.03)
+    assert '2 processes x 4 images x 3 accumulated = 24' in found.text
 
 
 @pytest.mark.parametrize(

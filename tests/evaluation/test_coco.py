@@ -18,18 +18,16 @@ from coco_cases import (
 from mmext.errors import UserError
 from mmext.evaluation.coco import accumulate as resample
 from mmext.evaluation.coco.accumulate import (
+    IOU_METRICS,
     Cube,
     _suffix_max,
     accumulate_weighted,
+    summarize,
+    summarize_classes,
 )
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import Matches, match, match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.coco.summary import (
-    IOU_METRICS,
-    summarize,
-    summarize_classes,
-)
 from mmext.evaluation.statistics.comparison import ImageBootstrap
 
 Write = Callable[[str, object], Path]

@@ -18,7 +18,7 @@ from coco_cases import (
 
 import mmext.evaluation.coco.predictions as predictions_module
 from mmext.errors import UserError
-from mmext.evaluation.coco.accumulate import accumulate_weighted
+from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import (
@@ -26,7 +26,6 @@ from mmext.evaluation.coco.predictions import (
     read_meta,
     read_predictions,
 )
-from mmext.evaluation.coco.summary import summarize
 from mmext.evaluation.coco.verify import verify
 from mmext.evaluation.compare import compare
 from mmext.evaluation.sides import (

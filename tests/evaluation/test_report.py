@@ -19,19 +19,18 @@ from coco_cases import json_writer, random_detections, random_truth
 from PIL import Image
 from rich.console import Console
 
-from mmext.evaluation.coco.error_types import error_types
-from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.coco.matching import match
-from mmext.evaluation.coco.precision_recall import (
+from mmext.evaluation.coco.accumulate import summarize_classes
+from mmext.evaluation.coco.diagnosis import (
     class_curve,
+    error_types,
     mean_curve,
     most_different,
 )
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.coco.summary import summarize_classes
 from mmext.evaluation.compare import compare
 from mmext.evaluation.cost.latency import measure_latency
-from mmext.evaluation.report.console import print_table
 from mmext.evaluation.report.page import html_page
 from mmext.evaluation.report.published import (
     published_results,
@@ -132,7 +131,7 @@ def test_tables(report: Report) -> None:
 def test_no_number_is_broken_in_a_narrow_terminal(report: Report) -> None:
     console = Console(width=40, file=io.StringIO())
     table = report.tables()[0]
-    print_table(table, console)
+    table.print(console)
     printed = console.file.getvalue().split()
     for row in (table.header, *table.rows):
         for cell in row:

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import Complexity, count_complexity
-from mmext.evaluation.report.logged import logged_table
+from mmext.evaluation.report.tables import logged_table
 from mmext.evaluation.runs import describe_backbone, read_run
 from mmext.utils.text import duration
 

@@ -228,7 +228,7 @@ def test_drop_path_rates() -> None:
         with torch.device('meta'):
             model = DWNet(arch)
         rates = [
-            getattr(block.drop_path, 'drop_prob', 0.0)
+            block.drop_path.drop_prob
             for layer in model.layers
             for block in layer.blocks
         ]

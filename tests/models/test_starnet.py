@@ -148,9 +148,7 @@ def test_truncated_normal_start() -> None:
 def test_drop_path_rises_to_the_rate_asked_for() -> None:
     model = build(drop_path_rate=0.4, out_indices=(0, 1))
     rates = [
-        getattr(b.drop_path, 'drop_prob', 0.0)
-        for stage in model.stages
-        for b in stage[1:]
+        b.drop_path.drop_prob for stage in model.stages for b in stage[1:]
     ]
     assert rates == pytest.approx([0, 0.1, 0.2])  # of 5, two are not built
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,11 +53,9 @@ class Net(BaseModel):
         return x
 
 
-class FakeRunner:
+def fake_runner(model, epoch=0, iter=0) -> SimpleNamespace:
     """The attributes of a runner that the hook reads."""
-
-    def __init__(self, model, epoch=0, iter=0):
-        self.model, self.epoch, self.iter = model, epoch, iter
+    return SimpleNamespace(model=model, epoch=epoch, iter=iter)
 
 
 def batch(seed: int = 0, images: int = 2) -> torch.Tensor:
@@ -71,7 +70,7 @@ def net(**kwargs) -> Net:
 
 def step(hook, model, data, wrap=None, epoch=0, iter=0) -> dict:
     """One training step without update: losses; gradients stay."""
-    runner = FakeRunner(model, epoch, iter)
+    runner = fake_runner(model, epoch, iter)
     hook.before_train(runner)
     hook.before_train_iter(runner, 0)
     losses = (wrap or model)(data, mode='loss')
@@ -124,7 +123,7 @@ def test_no_hook_stays_on_the_model_between_steps():
     model = net()
     before = model.state_dict().keys()
     hook = OrthogonalityHook(SOM, 'conv')
-    runner = FakeRunner(model)
+    runner = fake_runner(model)
     hook.before_train(runner)
     assert hooks_of(model) == 0
     hook.before_train_iter(runner, 0)
@@ -174,11 +173,11 @@ def test_frozen_and_depthwise_layers_are_left_out():
     model = net()
     model.stem.requires_grad_(False)
     hook = OrthogonalityHook(SOFT, '.*')
-    hook.before_train(FakeRunner(model))
+    hook.before_train(fake_runner(model))
     assert list(hook.layers) == ['conv', 'unused', 'fc']
     hook = OrthogonalityHook(SOM, 'stem|depthwise')
     with pytest.raises(UserError, match='frozen or have one filter'):
-        hook.before_train(FakeRunner(model))
+        hook.before_train(fake_runner(model))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +311,7 @@ def test_gradient_accumulation_divides_the_term_too():
         )
         wrapper.initialize_count_status(model, 0, counts)
         hook = OrthogonalityHook(SOFT, 'conv')
-        runner = FakeRunner(model)
+        runner = fake_runner(model)
         hook.before_train(runner)
         kept = {}
         zero = wrapper.zero_grad
@@ -338,7 +337,7 @@ def _worker(rank: int, path: str) -> None:
         model.unused = nn.Identity()
         wrap = MMDistributedDataParallel(model)
         hook = OrthogonalityHook(regularizer, 'conv|fc', weight=0.5)
-        runner = FakeRunner(wrap)
+        runner = fake_runner(wrap)
         hook.before_train(runner)
         hook.before_train_iter(runner, 0)
         losses = wrap(batch(rank), mode='loss')
@@ -390,7 +389,7 @@ def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
     for with_cp in (False, True):
         model = Detector(with_cp).train()
         hook = OrthogonalityHook(SOM, 'backbone.layer[34].*conv[12]')
-        runner = FakeRunner(model)
+        runner = fake_runner(model)
         hook.before_train(runner)
         hook.before_train_iter(runner, 0)
         losses = model(data, mode='loss')

@@ -154,13 +154,19 @@ def test_bad_inputs_write_nothing(world, tmp_path, capsys):
     val = world / 'coco' / 'val'
     (tmp_path / 'file').touch()
     (tmp_path / 'empty').mkdir()
+    content = json.loads((world / 'coco' / 'val.json').read_text())
+    del content['images'][0]
+    content['annotations'] = []
+    ann = tmp_path / 'ann.json'
+    ann.write_text(json.dumps(content))
     for options, says in (
         ([val / '11.png'], "Did you mean '1.png'?"),
         ([tmp_path / 'empty'], 'holds no image; it has nothing'),
         ([world / 'mask.py'], 'is not an image by its name'),
         ([val, '--device', 'cuda:9'], "device 'cuda:9' is not available"),
         ([val, '--score-thr', '30'], '--score-thr 30.0 is not between'),
-        ([val, '--ann', world / 'mask.py'], 'mask.py does not name all'),
+        ([val, '--ann', world / 'mask.py'], 'mask.py is not JSON'),
+        ([val, '--ann', ann], "classes: '1.png' is missing"),
         ([val, '--sha256', '0' * 64], 'and 00000000'),
         (
             [val, '--cfg-options', 'model.neck.out_channels=8'],

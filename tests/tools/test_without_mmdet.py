@@ -77,6 +77,25 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch)
 """
+# Runs tools one after the other: a new process for each would take minutes.
+RUN = """
+import contextlib, io, json, runpy, sys, traceback
+
+found = {}
+for tool, arguments in json.load(sys.stdin).items():
+    sys.argv = [tool, *arguments]
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(tool, run_name='__main__')
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            status = 1
+            traceback.print_exc()
+    found[tool] = [status, out.getvalue(), err.getvalue()]
+print(json.dumps(found))
+"""
 VOC = """
 <annotation><filename>{name}.jpg</filename>
 <size><width>64</width><height>48</height></size>
@@ -86,7 +105,11 @@ VOC = """
 
 
 def run_without(
-    folder: Path, *command: str | Path, debug: str = '0', torch: bool = True
+    folder: Path,
+    *command: str | Path,
+    debug: str = '0',
+    torch: bool = True,
+    stdin: str = '',
 ) -> subprocess.CompletedProcess:
     """Runs Python without MMEngine and MMDetection."""
     (folder / 'sitecustomize.py').write_text(
@@ -97,23 +120,48 @@ def run_without(
         [sys.executable, *command],
         env={**os.environ, 'PYTHONPATH': path, 'MMEXT_DEBUG': debug},
         cwd=folder,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
+def run_tools(
+    folder: Path, tools: dict[str, str], torch: bool = True
+) -> dict[str, tuple[int, str, str]]:
+    """Returns the exit status, stdout and stderr of each tool."""
+    commands = {
+        str(ROOT / 'tools' / tool): arguments.split()
+        for tool, arguments in tools.items()
+    }
+    done = run_without(
+        folder, '-c', RUN, torch=torch, stdin=json.dumps(commands)
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {tool: found[str(ROOT / 'tools' / tool)] for tool in tools}
+
+
+@pytest.fixture(scope='module')
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the tools report that need MMDetection; they write nothing."""
+    folder = tmp_path_factory.mktemp('refused')
+    found = run_tools(folder, NEED)
+    assert [p.name for p in folder.iterdir()] == ['sitecustomize.py']
+    return found
+
+
 @pytest.mark.parametrize('tool', NEED)
-def test_a_tool_names_what_to_install(tmp_path, tool):
-    done = run_without(tmp_path, ROOT / 'tools' / tool, *NEED[tool].split())
-    assert done.stderr.splitlines()[:2] == [
+def test_a_tool_names_what_to_install(refused, tool):
+    status, _, err = refused[tool]
+    assert err.splitlines()[:2] == [
         '',
         'error: mmext needs mmengine, mmdet, not found in this environment',
     ]
-    assert f"pip install -e '{ROOT}[onedl]'" in done.stderr
-    assert 'Traceback' not in done.stderr
-    assert done.returncode == 2
-    assert [p.name for p in tmp_path.iterdir()] == ['sitecustomize.py']
+    assert f"pip install -e '{ROOT}[onedl]'" in err
+    assert 'Traceback' not in err
+    assert status == 2
 
 
 def save_image(path: Path) -> None:
@@ -121,9 +169,10 @@ def save_image(path: Path) -> None:
     Image.new('RGB', (64, 48), 'gray').save(path)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Small data sets of three kinds, two result files and a work folder."""
+@pytest.fixture(scope='module')
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The tools that need no MMDetection, run on small data of each kind."""
+    tmp_path = tmp_path_factory.mktemp('data')
     truth = random_truth(0)
     for split in ('train', 'val'):
         for i, image in enumerate(truth['images']):
@@ -155,19 +204,14 @@ def data(tmp_path: Path) -> Path:
     lines = [{'loss': 1 / i, 'lr': 0.1, 'iter': i, 'step': i} for i in (1, 2)]
     lines.append({'coco/bbox_mAP': 0.3, 'step': 1})
     log.write_text('\n'.join(map(json.dumps, lines)))
-    return tmp_path
+    return run_tools(tmp_path, DO_NOT_NEED, torch=False)
 
 
 @pytest.mark.parametrize('tool', DO_NOT_NEED)
-def test_a_tool_works_without(data, tool):
-    done = run_without(
-        data,
-        ROOT / 'tools' / tool,
-        *DO_NOT_NEED[tool].split(),
-        torch=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'Traceback' not in done.stderr
+def test_a_tool_works_without(results, tool):
+    status, out, err = results[tool]
+    assert status == 0, out + err
+    assert 'Traceback' not in err
 
 
 def test_each_tool_is_tested():
@@ -184,10 +228,10 @@ def test_a_function_of_mmext_raises_an_import_error(tmp_path):
         'import mmext\n'
         'try: from mmext import train\n'
         'except ImportError as error: print(type(error).__name__)\n'
+        'mmext.train\n'
     )
     done = run_without(tmp_path, '-c', script)
     assert done.stdout == 'MissingPackagesError\n', done.stderr
-    done = run_without(tmp_path, '-c', 'import mmext; mmext.train')
     assert 'mmext needs mmengine, mmdet' in done.stderr
 
 

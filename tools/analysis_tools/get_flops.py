@@ -32,11 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.progress import track
     from rich.table import Table
 
-    from mmext.evaluation.cost import metafile
+    from mmext.evaluation.cost.complexity import config_complexity
+    from mmext.evaluation.cost.metafile import write_cost
+    from mmext.utils.config import load_config
 
     configs = []
     for path in args.configs:
-        found = metafile.leaf_configs(path) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            files = sorted(path.rglob('*.py'))
+            found = [p for p in files if '_base_' not in p.parts]
         if not found or not found[0].is_file():
             raise UserError(
                 f'there is no config at {path}', 'Name a .py file.'
@@ -44,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         configs += found
     table = Table('config', 'params (M)', 'FLOPs (G)', 'at', 'not counted')
     for config in track(configs, 'Counting', transient=True):
-        cost = metafile.measure(config)
+        cost = config_complexity(load_config(config))
         table.add_row(
             config.stem,
             f'{cost.params / 1e6:.2f}',
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ', '.join(cost.uncounted) or '-',
         )
         if args.metafile:
-            metafile.write_cost(config.resolve(), cost, ROOT)
+            write_cost(config.resolve(), cost, ROOT)
     Console().print(table)
 
 

@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from mmext.analysis.star_vs_sum import result_table, run_experiment
+    from mmext.analysis.stars import result_table, run_experiment
     from mmext.utils.config import load_config, parse_options
 
     cfg = load_config(args.config)

@@ -62,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from mmext.analysis.stiffness_report import (
-        correlation,
+        correlate,
         measure_models,
         recorded_ap,
         write_report,
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log=partial(print, flush=True),
     )
     if ap is not None:
-        tau, rho = correlation(found, ap)
+        tau, rho = correlate([model.tns for model in found.values()], ap)
         print(f"TNS and AP: Kendall's tau {tau}, Spearman's rho {rho}")
     for path in write_report(found, args.out_dir, ap):
         print(f'wrote {path}')

@@ -94,12 +94,8 @@ def write_coco_folder(
 ) -> dict[str, Path]:
     """Writes ``annotations/instances_<split>.json`` for every split.
 
-    Args:
-        splits: Name of the split -> its images.
-        names: Classes in the order of their ids; objects of other classes are
-            left out.
-        root: Folder of the images; file names are relative to it.
-        out: Folder to write to. If it is not ``root``, the images are copied.
+    Objects of classes that are not among ``names`` are left out. File names
+    are relative to ``root``; if ``out`` is another folder, images are copied.
 
     Returns:
         Name of the split -> the file that was written.
@@ -112,12 +108,10 @@ def write_coco_folder(
                 'Give each class a name of its own.',
             )
         if name not in seen:
+            known = ', '.join(sorted(seen)) or 'no objects'
             raise UserError(
                 f'no object of class {name!r} in {root}',
-                sentences(
-                    did_you_mean(name, seen),
-                    f'It has: {", ".join(sorted(seen)) or "no objects"}',
-                ),
+                sentences(did_you_mean(name, seen), f'It has: {known}'),
             )
     contents = {}
     for split, images in splits.items():
@@ -134,10 +128,9 @@ def write_coco_folder(
             target = out / image.path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(image.path, target)
-    written = {}
-    for split, content in contents.items():
-        written[split] = folder / f'instances_{split}.json'
-        write_json(written[split], content)
+    written = {split: folder / f'instances_{split}.json' for split in splits}
+    for split, file in written.items():
+        write_json(file, contents[split])
     return written
 
 

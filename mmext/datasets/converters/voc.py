@@ -32,7 +32,6 @@ def read_voc(
 
     VOC counts pixels from 1 and includes the last one: a box from 1 to 10 is
     10 pixels wide and begins at COCO's 0. Tools such as labelImg count from 0.
-
     If ``ImageSets/Main`` has no lists, a fraction ``val_part`` of the images
     is held out for validation, always the same ones.
     """

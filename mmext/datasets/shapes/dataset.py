@@ -59,21 +59,17 @@ class ShapesDataset(CocoDataset):
         **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
+            near = did_you_mean(split, SPLITS)
             raise UserError(
                 f'ShapesDataset has no split {split!r}',
-                sentences(
-                    f'Use one of {SPLITS}.', did_you_mean(split, SPLITS)
-                ),
+                sentences(f'Use one of {SPLITS}.', near),
             )
         root = cached_shapes(num_train, num_val, seed, tuple(size))
         ann_file = root / 'annotations' / f'instances_{split}.json'
         super().__init__(
             data_root=str(root),
             ann_file=str(ann_file),
-            data_prefix={
-                'img': f'{split}/',
-                'seg': f'semantic/{split}/',
-            },
+            data_prefix={'img': f'{split}/', 'seg': f'semantic/{split}/'},
             **kwargs,
         )
         # For ShapesMetric. MMEngine would read the file if it were given as

@@ -9,13 +9,12 @@ which ``cv2.fillPoly`` and PIL do not guarantee across versions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-SAMPLES = 4
-"""Samples per pixel along each axis; a coverage is 0 to SAMPLES**2."""
-UNIT = 4 * SAMPLES
-"""Vertices are integers in steps of 1/UNIT pixel."""
+SAMPLES = 4  # of each pixel along each axis; a coverage is 0 to SAMPLES**2
+UNIT = 4 * SAMPLES  # vertices are integers in steps of 1/UNIT pixel
 
 
 def _star(points: int, ratio: float) -> list[tuple[float, float]]:
@@ -28,6 +27,7 @@ def _star(points: int, ratio: float) -> list[tuple[float, float]]:
     ]
 
 
+#: Corners of each class around the origin, at any scale.
 OUTLINES = {
     'circle': _star(32, 1.0),
     'triangle': _star(3, 0.5),
@@ -36,12 +36,11 @@ OUTLINES = {
     'cross': [(1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3)]
     + [(-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1), (-1, -3)],
 }
-"""Corners of each class around the origin, at any scale."""
 
 
 def outline(
     name: str,
-    centre: tuple[float, float],
+    centre: Sequence[float],
     side: float,
     angle: float = 0.0,
     stretch: float = 1.0,
@@ -52,13 +51,11 @@ def outline(
         name: One of ``OUTLINES``.
         centre: x and y in pixels.
         side: Square root of the shape's area, in pixels.
-        angle: Rotation in radians. Default: 0.
-        stretch: Ratio of width to height before the rotation. Default: 1.
+        angle: In radians.
+        stretch: Ratio of width to height before the rotation.
     """
     points = np.array(OUTLINES[name])
-    after = np.roll(points, -1, axis=0)
-    cross = points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0]
-    points = points * (side / math.sqrt(abs(cross.sum()) / 2))
+    points = points * (side / math.sqrt(abs(_doubled_area(points)) / 2))
     points = points * (math.sqrt(stretch), 1 / math.sqrt(stretch))
     c, s = math.cos(angle), math.sin(angle)
     x, y = points[:, 0], points[:, 1]
@@ -68,22 +65,19 @@ def outline(
 
 def area(vertices: np.ndarray) -> int:
     """Returns the area of a polygon, rounded down to pixels."""
-    after = np.roll(vertices, -1, axis=0)
-    cross = vertices[:, 0] * after[:, 1] - vertices[:, 1] * after[:, 0]
-    return int(abs(cross.sum()) // (2 * UNIT**2))
+    return int(abs(_doubled_area(vertices)) // (2 * UNIT**2))
+
+
+def _doubled_area(points: np.ndarray) -> float:
+    """Returns twice the area: positive for a region, negative for a hole."""
+    after = np.roll(points, -1, axis=0)
+    return (points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0]).sum()
 
 
 def coverage(vertices: np.ndarray, width: int, height: int) -> np.ndarray:
     """Counts the samples of each pixel inside a polygon (even-odd rule).
 
-    Args:
-        vertices: (n, 2) integers x, y in steps of 1/UNIT pixel; the polygon
-            may reach beyond the canvas.
-        width: Width of the canvas in pixels.
-        height: Height of the canvas.
-
-    Returns:
-        (height, width) integers from 0 (outside) to SAMPLES**2 (inside).
+    The polygon, (n, 2) in steps of 1/UNIT pixel, may reach beyond the canvas.
     """
     canvas = np.zeros((height, width), np.int32)
     # Work in the smallest window of full pixels around the polygon.
@@ -126,31 +120,17 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[int]]:
     A region with a hole is cut in two through the hole, because a COCO
     segmentation is a union of polygons.
 
-    Args:
-        mask: (h, w) booleans.
-
-    Returns:
-        COCO polygons ``[x0, y0, x1, y1, ...]`` in pixels. pycocotools
-        rasterises them to exactly ``mask``.
     """
     loops = _loops(mask)
     for loop in loops:
-        if _doubled_area(loop) < 0:
-            xs = [x for x, _ in loop]
-            cut = (min(xs) + max(xs)) // 2
+        points = np.array(loop)
+        if _doubled_area(points) < 0:
+            cut = (points[:, 0].min() + points[:, 0].max()) // 2
             left, right = mask.copy(), mask.copy()
             left[:, cut:] = False
             right[:, :cut] = False
             return mask_to_polygons(left) + mask_to_polygons(right)
     return [[c for point in loop for c in point] for loop in loops]
-
-
-def _doubled_area(loop: list[tuple[int, int]]) -> int:
-    """Returns twice the area: positive for a region, negative for a hole."""
-    return sum(
-        x0 * y1 - x1 * y0
-        for (x0, y0), (x1, y1) in zip(loop, loop[1:] + loop[:1], strict=True)
-    )
 
 
 def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
@@ -182,13 +162,9 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
                 point = (point[0] + direction[0], point[1] + direction[1])
                 right = (-direction[1], direction[0])
                 left = (direction[1], -direction[0])
+                turns = (right, direction, left)
                 following = next(
-                    (
-                        d
-                        for d in (right, direction, left)
-                        if d in leaving[point]
-                    ),
-                    None,
+                    (d for d in turns if d in leaving[point]), None
                 )
                 if following != direction:
                     loop.append(point)

@@ -1,21 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """A generated COCO-format data set of drawn shapes.
 
-Five classes of filled shapes on a cluttered, noisy background. The objects are
-small, medium and large by COCO's area ranges, overlap, and are cut by the
-border. The data set is for a first run on a machine without data, and for
-tests.
-
-- Masks, boxes and areas are those of the *visible* pixels, as in COCO. At
-  least ``MIN_VISIBLE`` of the pixels of every shape are visible.
-- The polygons follow the edges of the pixels, so that pycocotools rasterises
-  them to exactly the drawn mask; ``bbox`` is the extent of the polygons and
-  ``area`` the number of pixels.
-- ``iscrowd`` is 0 everywhere.
-
-An image depends only on the seed, its split and its index, so that a smaller
-data set of the same seed is a prefix of a larger one. Images are PNG files
-drawn in integer arithmetic, with the same pixels on every machine.
+docs/demo.md describes the images and annotations. An image depends only on the
+seed, its split and its index.
 
     python -m mmext.datasets.shapes.generate --out data/shapes
 """
@@ -44,24 +31,19 @@ from mmext.datasets.shapes.drawing import (
 )
 from mmext.errors import UserError, command
 from mmext.utils.cache import cache_dir
+from mmext.utils.files import write_json
 
 CLASSES = tuple(OUTLINES)
 SPLITS = ('train', 'val')
-VERSION = 1
-"""Increased when the same arguments give other pixels; part of cache names."""
-MIN_VISIBLE = 0.6
-USUAL_COLOUR = 0.6
-"""Fraction of the objects of class i that have ``COLOURS[i]``."""
+VERSION = 1  # increased when the same arguments give other pixels
+MIN_VISIBLE = 0.6  # fraction of the pixels of every shape
+USUAL_COLOUR = 0.6  # fraction of the objects of class i that have COLOURS[i]
 MANIFEST = 'shapes.json'
 
 # Square root of the area in pixels, and how many such shapes an image has.
 # COCO's ranges are divided at 32 and 96. An object with hidden pixels may move
 # one range down.
-SIZES = (
-    ((104, 124), (0, 1)),
-    ((38, 84), (1, 4)),
-    ((18, 31), (1, 4)),
-)
+SIZES = (((104, 124), (0, 1)), ((38, 84), (1, 4)), ((18, 31), (1, 4)))
 COLOURS = (
     (214, 69, 65),
     (242, 159, 5),
@@ -97,19 +79,15 @@ def _background(
     ramp = ((ramp - ramp.min()) * 256 // max(1, np.ptp(ramp)))[..., None]
     image = (first * (256 - ramp) + second * ramp) // 256
     for _ in range(rng.integers(6, 15)):
-        x, y = rng.integers(0, (width, height))
-        half = outline(
+        stroke = outline(
             'square',
-            (x, y),
+            rng.integers(0, (width, height)),
             side=rng.uniform(3, 7),
             angle=rng.uniform(0, math.pi),
             stretch=rng.choice([1.0, 40.0, 80.0]),
         )
-        _blend(
-            image,
-            coverage(half, width, height),
-            np.array(COLOURS[rng.integers(len(COLOURS))]),
-        )
+        colour = np.array(COLOURS[rng.integers(len(COLOURS))])
+        _blend(image, coverage(stroke, width, height), colour)
     return image
 
 
@@ -141,13 +119,7 @@ def _paint(
 def draw(
     seed: int, split: str, index: int, size: tuple[int, int] = (256, 192)
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Draws one image of the data set.
-
-    Args:
-        seed: The seed of the data set.
-        split: ``'train'`` or ``'val'``.
-        index: Number of the image in its split.
-        size: Width and height in pixels. Default: (256, 192).
+    """Draws the image number ``index`` of a split.
 
     Returns:
         The image, (h, w, 3) RGB uint8; a map, (h, w), with 0 for background
@@ -166,10 +138,9 @@ def draw(
                 label = int(rng.integers(len(CLASSES)))
                 side = rng.uniform(low, high)
                 margin = 0.35 * side
-                x, y = rng.uniform(margin, np.array(size) - margin)
                 vertices = outline(
                     CLASSES[label],
-                    (x, y),
+                    rng.uniform(margin, np.array(size) - margin),
                     side,
                     angle=rng.uniform(-0.35, 0.35),
                     stretch=rng.uniform(0.8, 1.25),
@@ -215,8 +186,6 @@ def _write_split(
 ) -> None:
     images: list[dict] = []
     annotations: list[dict] = []
-    for folder in (root / split, root / 'semantic' / split):
-        folder.mkdir(parents=True)
     for index in range(count):
         image, visible, labels = draw(seed, split, index, size)
         record = {
@@ -226,36 +195,38 @@ def _write_split(
             'height': size[1],
         }
         images.append(record)
+        for fields in annotate(visible, labels):
+            ids = {'id': len(annotations) + 1, 'image_id': record['id']}
+            annotations.append(ids | fields)
         classes = np.array([0, *(label + 1 for label in labels)], np.uint8)
-        for folder, picture in (
-            (root / split, image[..., ::-1]),
-            (root / 'semantic' / split, classes[visible]),
-        ):
-            path = folder / record['file_name']
-            if not cv2.imwrite(str(path), picture):
-                raise OSError(f'could not write {path}: is the disk full?')
-        annotations += [
-            dict(id=len(annotations) + 1 + i, image_id=record['id'], **fields)
-            for i, fields in enumerate(annotate(visible, labels))
-        ]
-    (root / 'annotations').mkdir(exist_ok=True)
-    (root / 'annotations' / f'instances_{split}.json').write_text(
-        json.dumps(
-            {
-                'info': {
-                    'description': 'Drawn shapes (mmext)',
-                    'version': str(VERSION),
-                },
-                'licenses': [],
-                'images': images,
-                'annotations': annotations,
-                'categories': [
-                    {'id': i + 1, 'name': name, 'supercategory': 'shape'}
-                    for i, name in enumerate(CLASSES)
-                ],
-            }
+        _write_image(root / split / record['file_name'], image[..., ::-1])
+        _write_image(
+            root / 'semantic' / split / record['file_name'], classes[visible]
         )
+    categories = [
+        {'id': i, 'name': name, 'supercategory': 'shape'}
+        for i, name in enumerate(CLASSES, 1)
+    ]
+    (root / 'annotations').mkdir(exist_ok=True)
+    write_json(
+        root / 'annotations' / f'instances_{split}.json',
+        {
+            'info': {
+                'description': 'Drawn shapes (mmext)',
+                'version': str(VERSION),
+            },
+            'licenses': [],
+            'images': images,
+            'annotations': annotations,
+            'categories': categories,
+        },
     )
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f'could not write {path}: is the disk full?')
 
 
 def _is_complete(root: Path, spec: dict) -> bool:
@@ -281,23 +252,9 @@ def write_shapes(
 
     The folder is written completely or not at all, also if several processes
     ask for it. It is written again if files are missing or if it was made with
-    other arguments.
-
-    Args:
-        out: The folder: ``annotations/instances_{train,val}.json``,
-            ``train/``, ``val/`` and, for semantic segmentation,
-            ``semantic/{train,val}/`` (0 background, class index + 1).
-        num_train: Training images. Default: 320.
-        num_val: Validation images. Default: 80.
-        seed: Any integer >= 0. Default: 0.
-        size: Width and height in pixels, at least 160 each. Default:
-            (256, 192).
-
-    Returns:
-        ``out``.
-
-    Raises:
-        UserError: An argument is out of range, or ``out`` holds other files.
+    other arguments. It has ``annotations/instances_{train,val}.json``,
+    ``train/``, ``val/`` and, for semantic segmentation,
+    ``semantic/{train,val}/`` (0 background, class index + 1).
     """
     if min(num_train, num_val) < 1 or seed < 0 or min(size) < 160:
         raise UserError(
@@ -317,40 +274,32 @@ def write_shapes(
     if _is_complete(out, spec):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    # The lock ends with its process, so incomplete folders of these names are
-    # left over from processes that were killed.
+    # The lock ends with its process, so an incomplete folder is left over from
+    # a process that was killed.
     with FileLock(out.parent / f'.{out.name}.lock'):
         if _is_complete(out, spec):
             return out
-        if (
-            out.exists()
-            and any(out.iterdir())
-            and not (out / MANIFEST).exists()
-        ):
+        exists = out.exists() and any(out.iterdir())
+        if exists and not (out / MANIFEST).exists():
             raise UserError(
                 f'{out} holds files that are not a shapes data set',
                 'Give another folder, or empty this one.',
             )
-        partial, stale = (
-            out.parent / f'.{out.name}.{state}' for state in ('partial', 'old')
-        )
-        for leftover in (partial, stale):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir()
+        work = out.with_name(f'.{out.name}.partial')
+        new = work / 'new'
+        shutil.rmtree(work, ignore_errors=True)
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(partial, split, count, seed, size)
+            _write_split(new, split, count, seed, size)
         files = {
-            str(p.relative_to(partial)): p.stat().st_size
-            for p in sorted(partial.rglob('*'))
+            str(p.relative_to(new)): p.stat().st_size
+            for p in sorted(new.rglob('*'))
             if p.is_file()
         }
-        (partial / MANIFEST).write_text(
-            json.dumps({'spec': spec, 'files': files}, indent=0)
-        )
+        write_json(new / MANIFEST, {'spec': spec, 'files': files}, indent=0)
         if out.exists():
-            os.replace(out, stale)
-        os.replace(partial, out)
-        shutil.rmtree(stale, ignore_errors=True)
+            os.replace(out, work / 'old')
+        os.replace(new, out)
+        shutil.rmtree(work, ignore_errors=True)
     return out
 
 
@@ -362,11 +311,7 @@ def cached_shapes(
 ) -> Path:
     """Returns the folder of the data set in the cache, where it is written.
 
-    See :func:`write_shapes` for the arguments.
-
-    Raises:
-        UserError: An argument is out of range, or the cache cannot be
-            written.
+    The arguments are those of :func:`write_shapes`.
     """
     width, height = size
     # With the version: an older generator keeps its own data.
@@ -396,9 +341,7 @@ def main() -> None:
         '--size', type=int, nargs=2, default=(256, 192), metavar=('W', 'H')
     )
     args = parser.parse_args()
-    root = write_shapes(
-        args.out, args.num_train, args.num_val, args.seed, tuple(args.size)
-    )
+    root = write_shapes(**vars(args))
     print(f'{args.num_train} + {args.num_val} images in {root}')
 
 

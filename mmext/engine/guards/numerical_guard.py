@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Stops a training run at its first non-finite loss or gradient.
 
-The check is right before the step of the optimizer, so that the weights are
+The check is right before the step of each optimizer, so that its weights are
 still those that the step began with:
 
 - A loss term that is not finite makes its own gradient NaN, on the device.
@@ -12,9 +12,6 @@ still those that the step began with:
   steps that it skips while it looks for a scale are no error. Otherwise the
   norm is computed and read. This is the only wait for the device that the
   guard adds, shortly before MMEngine reads the losses.
-
-Each of several optimizers (``OptimWrapperDict``) is checked before its own
-step. Steps of other optimizers in the same iteration are kept.
 """
 
 from __future__ import annotations
@@ -34,13 +31,14 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmext.checkpoints.files import writing
 from mmext.engine.distributed import SharedError
 from mmext.engine.guards.replay import (
     Diagnosis,
     diagnose,
     images_of,
     non_finite_terms,
-    save_step,
+    tensors,
 )
 from mmext.engine.optimizers import members, step_is_done
 from mmext.utils.modules import unwrap
@@ -84,6 +82,7 @@ class NumericalGuardHook(Hook):
         """Resets the record of the current step of the optimizer."""
         self._stepped = self._bad = False
         self._batches: list[dict[str, Any]] = []
+        self._losses: list[dict[str, Any]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Registers the checks with the model and the optimizers."""
@@ -96,16 +95,13 @@ class NumericalGuardHook(Hook):
                 'skips looks like one that was not due'
             )
         self._handles = [model.register_forward_hook(self._poison)]
-        self._handles += [
-            wrapper.optimizer.register_step_pre_hook(
-                partial(self._before_step, wrapper)
-            )
-            for wrapper in self._wrappers
-        ]
+        for wrapper in self._wrappers:
+            check = partial(self._before_step, wrapper)
+            handle = wrapper.optimizer.register_step_pre_hook(check)
+            self._handles.append(handle)
         self._statistics = _Statistics(model)
 
     def after_train(self, runner: Runner) -> None:
-        """Removes the checks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -114,25 +110,19 @@ class NumericalGuardHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Keeps the batch and the random state of the step."""
-        if not self._handles:
-            return
         if not self._batches:
             self._statistics.keep()
-        self._batches.append(
-            {'data': data_batch, 'random_state': random_state()}
-        )
+        batch = {'data': data_batch, 'random_state': random_state()}
+        self._batches.append(batch)
 
     def _poison(self, model: nn.Module, args: Any, output: Any) -> None:
         """Makes the gradient of a non-finite loss term NaN."""
         if not (self._poisoning and isinstance(output, dict)):
             return
-        for name, value in output.items():
-            if 'loss' not in name:
-                continue
-            terms = value if isinstance(value, list | tuple) else [value]
-            for term in terms:
-                if isinstance(term, Tensor) and term.requires_grad:
-                    term.register_hook(partial(_poisoned, term.detach()))
+        losses = [value for name, value in output.items() if 'loss' in name]
+        for term in tensors(losses):
+            if term.requires_grad:
+                term.register_hook(partial(_poisoned, term.detach()))
 
     def _before_step(
         self, wrapper: OptimWrapper, optimizer: torch.optim.Optimizer, *_: Any
@@ -148,16 +138,10 @@ class NumericalGuardHook(Hook):
             optimizer.zero_grad(set_to_none=True)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        self, runner: Runner, outputs: dict | None = None, **kwargs: Any
     ) -> None:
         """Handles a step that was not taken."""
-        if not self._handles:
-            return
-        self._batches[-1]['losses'] = outputs or {}
+        self._losses.append(outputs or {})
         if not step_is_done(runner.optim_wrapper):
             return  # gradients accumulate
         (first, *others) = self._wrappers
@@ -169,13 +153,8 @@ class NumericalGuardHook(Hook):
         self._begin()
 
     def _handle(self, runner: Runner, scaled: bool) -> None:
-        """Stops the run or skips the step; all processes call it.
-
-        Args:
-            runner: In training.
-            scaled: Whether GradScaler has skipped the step.
-        """
-        terms = [non_finite_terms(b['losses']) for b in self._batches]
+        """Stops the run or skips the step; all processes call it."""
+        terms = [non_finite_terms(losses) for losses in self._losses]
         self._skips += 1
         if (
             scaled
@@ -187,15 +166,14 @@ class NumericalGuardHook(Hook):
         found = self._diagnose(runner)
         mine = any(terms) or any(found)
         bad = [i for i, m in enumerate(all_gather_object(mine)) if m] or [0]
+        stops = self._skips > self.max_skips
         path = None
-        if runner.rank in bad and (
-            self._skips == 1 or self._skips > self.max_skips
-        ):
+        if runner.rank in bad and (stops or self._skips == 1):
             path = self._save(runner)
         texts = all_gather_object(self._describe(runner, terms, found))
         text = texts[bad[0]]
         paths = [p for p in all_gather_object(path) if p]
-        if self._skips <= self.max_skips:
+        if not stops:
             runner.logger.warning(
                 f'{text}\n  this step was skipped ({self._skips} in a row; '
                 f'the run stops after {self.max_skips})'
@@ -203,14 +181,11 @@ class NumericalGuardHook(Hook):
             )
             return
         config = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
+        tool = f'python tools/misc/replay_step.py {config}'
+        repeats = [f'{tool} {p} repeats the step.\n     ' for p in paths]
         raise SharedError(
             text,
-            ''.join(
-                f'python tools/misc/replay_step.py {config} {path} repeats '
-                'the step.\n     '
-                for path in paths
-            )
-            + 'A lower learning rate, a longer warm-up or '
+            ''.join(repeats) + 'A lower learning rate, a longer warm-up or '
             '--cfg-options +optim_wrapper.clip_grad.max_norm=10 may help; '
             'with float16 also +optim_wrapper.dtype=bfloat16. '
             "custom_hooks=[dict(type='NumericalGuardHook', max_skips=10)] "
@@ -244,52 +219,41 @@ class NumericalGuardHook(Hook):
             f'{r:g}' for v in runner.optim_wrapper.get_lr().values() for r in v
         }
         # The first batch of the step that is not finite, if any.
-        which = next(
-            (i for i, _ in enumerate(terms) if terms[i] or found[i]), -1
-        )
+        bad = [i for i, _ in enumerate(terms) if terms[i] or found[i]]
+        which = bad[0] if bad else -1
         found[which].losses = found[which].losses or terms[which]
         what = 'loss' if terms[which] else 'gradient'
-        images = images_of(self._batches[which]['data'])
-        return '\n  '.join(
-            [
-                f'the {what} of iteration {runner.iter + 1} (epoch '
-                f'{runner.epoch + 1}, process {runner.rank}) is not finite',
-                *found[which].lines(),
-                f'images: {"; ".join(images) or "unknown"}',
-                f'learning rate: {", ".join(sorted(rates))}',
-            ]
-        )
+        images = '; '.join(images_of(self._batches[which]['data']))
+        lines = [
+            f'the {what} of iteration {runner.iter + 1} (epoch '
+            f'{runner.epoch + 1}, process {runner.rank}) is not finite',
+            *found[which].lines(),
+            f'images: {images or "unknown"}',
+            f'learning rate: {", ".join(sorted(rates))}',
+        ]
+        return '\n  '.join(lines)
 
     def _save(self, runner: Runner) -> str | None:
         """Saves the step; returns the path, or None if that fails."""
-        model = unwrap(runner.model)
-        wrapper = self._wrappers[0]
         name = f'nonfinite_iter_{runner.iter + 1}'
         if runner.world_size > 1:
             name += f'_rank_{runner.rank}'
         path = Path(runner.work_dir, f'{name}.pth')
-        autocast = None
+        meta = {'iter': runner.iter, 'epoch': runner.epoch, 'autocast': None}
+        wrapper = self._wrappers[0]
         if 'Amp' in type(wrapper).__name__:
             chosen = getattr(wrapper, 'cast_dtype', torch.bfloat16)
-            autocast = str(chosen or torch.float16).removeprefix('torch.')
+            dtype = chosen or torch.float16
+            meta['autocast'] = str(dtype).removeprefix('torch.')
+        weights = unwrap(runner.model).state_dict()
+        content = {
+            'meta': meta,
+            'state_dict': {k: v.cpu() for k, v in weights.items()},
+            'batches': self._batches,
+        }
         try:
-            save_step(
-                path,
-                {
-                    'meta': {
-                        'iter': runner.iter,
-                        'epoch': runner.epoch,
-                        'autocast': autocast,
-                    },
-                    'state_dict': {
-                        k: v.cpu() for k, v in model.state_dict().items()
-                    },
-                    'batches': [
-                        {k: b[k] for k in ('data', 'random_state')}
-                        for b in self._batches
-                    ],
-                },
-            )
+            with writing(path) as part:
+                torch.save(content, part)
         except OSError as error:
             runner.logger.warning(f'{path} could not be written: {error}')
             return None

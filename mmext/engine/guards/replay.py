@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.structures.bbox import BaseBoxes
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmext.checkpoints.files import writing
 from mmext.checkpoints.read import load
 from mmext.errors import UserError
 from mmext.models.build import build_model
@@ -30,64 +31,52 @@ from mmext.utils.random_state import set_random_state
 
 @dataclass
 class Diagnosis:
-    """The first non-finite values of a step.
+    """The first non-finite values of a step."""
 
-    Attributes:
-        weight: The first parameter or buffer before the step.
-        activation: The first output of a module in the forward pass.
-        losses: The loss terms that are not finite.
-        gradient: The first gradient of a module's output in the backward
-            pass, which runs only if all losses are finite.
-        error: The exception that the step raised, if any.
-    """
-
-    weight: str | None = None
-    activation: str | None = None
+    weight: str | None = None  # the parameter or buffer, before the step
+    activation: str | None = None  # the module in the forward pass
     losses: dict[str, float] = field(default_factory=dict)
+    # The module in the backward pass, which needs finite losses.
     gradient: str | None = None
-    error: str | None = None
+    error: str | None = None  # the exception that the step raised
 
     def __bool__(self) -> bool:
-        return bool(
-            self.weight or self.activation or self.losses or self.gradient
-        )
+        found = (self.weight, self.activation, self.losses, self.gradient)
+        return any(found)
 
     def lines(self) -> list[str]:
         """Returns one line for each value that was found."""
-        found = []
-        if self.weight:
-            found.append(f'already not finite before the step: {self.weight}')
-        if self.losses:
-            terms = ', '.join(f'{k} = {v}' for k, v in self.losses.items())
-            found.append(f'loss terms: {terms}')
-        if self.activation:
-            found.append(f'first in the forward pass: {self.activation}')
-        if self.gradient:
-            found.append(f'first in the backward pass: {self.gradient}')
-        if self.error:
-            found.append(f'repeated, the step raises {self.error}')
-        return found or ['repeated, every value of the step is finite']
+        terms = [f'{k} = {v}' for k, v in self.losses.items()]
+        texts = {
+            'already not finite before the step': self.weight,
+            'loss terms': ', '.join(terms),
+            'first in the forward pass': self.activation,
+            'first in the backward pass': self.gradient,
+            'repeated, the step raises': self.error,
+        }
+        lines = [f'{where}: {text}' for where, text in texts.items() if text]
+        return lines or ['repeated, every value of the step is finite']
 
 
-def finite(value: Any) -> bool:
-    """Returns whether all floating-point tensors in containers are finite."""
-    return all(bool(t.isfinite().all()) for t in _tensors(value))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yields the floating-point tensors in nested containers."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
     elif isinstance(value, Mapping):
-        yield from (t for v in value.values() for t in _tensors(v))
+        yield from (t for v in value.values() for t in tensors(v))
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        yield from (t for v in value for t in _tensors(v))
+        yield from (t for v in value for t in tensors(v))
+
+
+def finite(value: Any) -> bool:
+    return all(bool(t.isfinite().all()) for t in tensors(value))
 
 
 def non_finite_terms(losses: Mapping[str, Any]) -> dict[str, float]:
     """Returns the loss terms that are not finite, or else the total."""
     found = {
-        name: float(sum(t.sum() for t in _tensors(value)))
+        name: float(sum(t.sum() for t in tensors(value)))
         for name, value in losses.items()
         if 'loss' in name and not finite(value)
     }
@@ -96,18 +85,12 @@ def non_finite_terms(losses: Mapping[str, Any]) -> dict[str, float]:
 
 
 def diagnose(
-    model: nn.Module,
-    data: Any,
-    context: AbstractContextManager | None = None,
+    model: nn.Module, data: Any, context: AbstractContextManager
 ) -> Diagnosis:
     """Runs a step forward and backward without changing the weights.
 
-    Args:
-        model: The detector, not wrapped. Its gradients are cleared, and the
-            statistics of its batch norms are updated.
-        data: A batch of the loader.
-        context: The context of the forward pass, for mixed precision.
-            Default: none.
+    The model's gradients are cleared, and the statistics of its batch norms
+    are updated. The forward pass runs in the context, for mixed precision.
     """
     found = Diagnosis()
     for name, value in model.state_dict().items():
@@ -121,7 +104,7 @@ def diagnose(
     ]
     try:
         model.train()
-        with context or nullcontext():
+        with context:
             losses = model(**model.data_preprocessor(data, True), mode='loss')
         found.losses = non_finite_terms(losses)
         if not found.losses:
@@ -147,7 +130,7 @@ def _look(
         if found.gradient is None and not finite(gradient):
             found.gradient = f'the gradient of the output of {where}'
 
-    for tensor in _tensors(output):
+    for tensor in tensors(output):
         if tensor.requires_grad:
             tensor.register_hook(look_back)
 
@@ -163,33 +146,15 @@ def images_of(data: Any) -> list[str]:
     return found
 
 
-def save_step(path: Path, content: dict[str, Any]) -> None:
-    """Writes a step completely or not at all.
-
-    Args:
-        path: The file.
-        content: ``meta``, ``state_dict`` and ``batches``, a list of
-            dictionaries of ``data`` and ``random_state``.
-    """
-    with writing(path) as part:
-        torch.save(content, part)
-
-
 def load_step(path: str | Path) -> dict[str, Any]:
-    """Reads a file of :func:`save_step` without running code in it.
+    """Reads what ``NumericalGuardHook`` saved, without running code in it.
 
     Raises:
         UserError: The file does not exist or is not a saved step.
     """
     # The types in a batch of a loader.
-    kinds = [set, bytes, BaseDataElement, *_subclasses(BaseDataElement)]
-    try:
-        from mmdet.structures.bbox import BaseBoxes
-        from mmdet.structures.mask import BitmapMasks, PolygonMasks
-
-        kinds += [*_subclasses(BaseBoxes), BitmapMasks, PolygonMasks]
-    except ImportError:  # a segmentor or classifier without mmdet
-        pass
+    kinds = [set, bytes, BaseDataElement, BitmapMasks, PolygonMasks]
+    kinds += [*_subclasses(BaseDataElement), *_subclasses(BaseBoxes)]
     with torch.serialization.safe_globals(kinds):
         content = load(path)
     if 'batches' not in content:
@@ -206,27 +171,17 @@ def _subclasses(cls: type) -> set[type]:
 
 
 def replay(
-    cfg: Config, step: str | Path | dict[str, Any], device: str = 'cpu'
+    cfg: Config, step: Mapping[str, Any], device: str = 'cpu'
 ) -> list[Diagnosis]:
-    """Repeats a saved step.
-
-    Args:
-        cfg: The config of the run.
-        step: The file that the guard wrote, or what :func:`load_step`
-            returned for it.
-        device: Where to run it. Default: ``'cpu'``.
-
-    Returns:
-        One diagnosis for each batch of the step.
+    """Repeats a step of :func:`load_step`; returns a diagnosis of each batch.
 
     Raises:
-        UserError: The file is not a saved step, or one of another model.
+        UserError: The step is one of another model.
     """
-    content = step if isinstance(step, dict) else load_step(step)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = build_model(cfg.model)
     try:
-        model.load_state_dict(content['state_dict'])
+        model.load_state_dict(step['state_dict'])
     except RuntimeError as error:
         raise UserError(
             'the saved step is of another model than the config: '
@@ -235,9 +190,9 @@ def replay(
         ) from error
     model.to(device)
     found = []
-    for batch in content['batches']:
+    for batch in step['batches']:
         context = nullcontext()
-        if dtype := content['meta'].get('autocast'):
+        if dtype := step['meta'].get('autocast'):
             context = torch.autocast(device, getattr(torch, dtype))
         set_random_state(batch['random_state'])
         found.append(diagnose(model, batch['data'], context))

@@ -1,21 +1,57 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Warnings before the first step: learning rate, batch norm, disk."""
+"""Checks before the first step: data, learning rate, batch norm, disk."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
+from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmext.checks.config import find_config_splits
+from mmext.checks.preflight import require_fit
 from mmext.engine.lr_scaling import lr_scaling
 from mmext.utils.modules import unwrap
+
+
+@HOOKS.register_module()
+class CheckDataHook(Hook):
+    """Stops a run whose data cannot work before its first iteration.
+
+    It is for runs that other tools start: :func:`mmext.engine.launch.train`
+    and ``test`` have checked the data and set ``checked``.
+
+    Attributes:
+        checked: Whether the hook does nothing.
+
+    Raises:
+        UserError: On the first process, with all errors in the data.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.checked = False
+
+    def before_train(self, runner: Runner) -> None:
+        self._check(runner, ('train', 'val'))
+
+    def before_test(self, runner: Runner) -> None:
+        self._check(runner, ('test',))
+
+    @master_only
+    def _check(self, runner: Runner, stages: tuple[str, ...]) -> None:
+        if not self.checked:
+            splits = find_config_splits(runner.cfg, stages)
+            model = unwrap(runner.model)
+            require_fit(runner.cfg, model, splits, runner.logger.info)
 
 
 @HOOKS.register_module()
@@ -31,10 +67,13 @@ class StartChecksHook(Hook):
     priority = 'LOW'
 
     def before_train(self, runner: Runner) -> None:
-        """Logs the warnings."""
+        # A loader with a batch sampler, as mmdet's, has no batch size itself.
+        loader = runner.train_dataloader
+        sampler = getattr(loader, 'batch_sampler', None)
+        images = loader.batch_size or getattr(sampler, 'batch_size', 0)
         for warning in (
             learning_rate_warning(runner),
-            *norm_warnings(runner.model, _images(runner), runner.world_size),
+            *norm_warnings(runner.model, images, runner.world_size),
             disk_warning(runner, expected_bytes(runner)),
         ):
             if warning:
@@ -49,28 +88,16 @@ def learning_rate_warning(runner: Runner) -> str | None:
     if scaling is None or scaling.factor == 1:
         return None
     return (
-        f'{scaling}. It is not scaled: use --auto-scale-lr, '
+        f'{scaling.text}. It is not scaled: use --auto-scale-lr, '
         f'or --cfg-options optim_wrapper.optimizer.lr={scaling.lr:g}'
     )
-
-
-def _images(runner: Runner) -> int:
-    """Returns the images of a process in a forward pass; 0 if not known."""
-    loader = runner.train_dataloader
-    # A loader with a batch sampler, as mmdet's, has no batch size itself.
-    for owner in (loader, getattr(loader, 'batch_sampler', None)):
-        if size := getattr(owner, 'batch_size', None):
-            return size
-    return 0
 
 
 def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
     """Warns of batch norms that do not suit the batches.
 
-    Args:
-        model: The model, wrapped or not; it is put in training mode.
-        images: Images of a process in a forward pass; 0 if not known.
-        processes: Processes of the run.
+    The model is put in training mode. ``images`` are those of a process in a
+    forward pass; 0 if not known.
     """
     model = unwrap(model)
     model.train()
@@ -78,12 +105,14 @@ def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
     for name, module in model.named_modules():
         if not isinstance(module, _BatchNorm):
             continue
-        synchronised = 'SyncB' in type(module).__name__ and processes > 1
-        if 'SyncB' in type(module).__name__ and not module.training:
+        batch, is_sync = images, 'SyncB' in type(module).__name__
+        if is_sync:
+            batch *= processes
+        if is_sync and not module.training:
             idle.append(name)
         # The heads of a second stage get hundreds of regions, not images.
-        alone = images * (processes if synchronised else 1) == 1
-        if module.training and alone and not name.startswith('roi_head'):
+        regions = name.startswith('roi_head')
+        if module.training and batch == 1 and not regions:
             small.append(name)
     warnings = []
     if idle:
@@ -109,13 +138,10 @@ def norm_warnings(model: nn.Module, images: int, processes: int) -> list[str]:
 
 def expected_bytes(runner: Runner) -> int:
     """Returns the size of a checkpoint, from the model and its optimizer."""
-    model = runner.model
-    weights = sum(t.numel() * t.element_size() for t in _tensors(model))
-    trained = sum(
-        p.numel() * p.element_size()
-        for p in model.parameters()
-        if p.requires_grad
-    )
+    parameters = list(runner.model.parameters())
+    stored = chain(parameters, runner.model.buffers())
+    weights = sum(tensor.nbytes for tensor in stored)
+    trained = sum(p.nbytes for p in parameters if p.requires_grad)
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
     states = 0
     if optimizer is not None:
@@ -126,11 +152,6 @@ def expected_bytes(runner: Runner) -> int:
     if any(isinstance(hook, EMAHook) for hook in runner.hooks):
         weights *= 2
     return weights + trained * states
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def checkpoints_to_come(runner: Runner) -> int:
@@ -151,12 +172,7 @@ def checkpoints_to_come(runner: Runner) -> int:
 
 
 def disk_warning(runner: Runner, size: int) -> str | None:
-    """Warns if the disk is too small for the checkpoints of the run.
-
-    Args:
-        runner: In training.
-        size: Size of a checkpoint, in bytes.
-    """
+    """Warns if the disk is too small for checkpoints of ``size`` bytes."""
     folder = Path(runner.work_dir)
     free = shutil.disk_usage(folder).free
     count = checkpoints_to_come(runner)

@@ -21,7 +21,6 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, nn
 
 from mmext.engine.optimizers import step_is_done
 from mmext.utils.random_state import random_state, set_random_state
@@ -31,35 +30,25 @@ KEY = 'mmext_resume'
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """An epoch loop that can resume in the middle of an epoch.
-
-    ``ReliableRunner`` uses it instead of ``EpochBasedTrainLoop`` and with the
-    same arguments.
-    """
+    """An ``EpochBasedTrainLoop`` that can resume in the middle of an epoch."""
 
     _done = 0
     _state: dict[str, Any] | None = None
 
     def resume_within(self, done: int, state: dict[str, Any] | None) -> None:
-        """Skips the first batches of the next epoch.
+        """Skips the first ``done`` batches of the next epoch.
 
         They are loaded nevertheless, because the random numbers of a worker
-        depend on the batches that it has loaded before.
-
-        Args:
-            done: Batches of that epoch that were trained on.
-            state: The state of the random generators after them; None if it
-                is not known.
+        depend on the batches that it has loaded before. The generators then
+        continue from ``state``, if it is known.
         """
         self._done, self._state = done, state
 
     def run_epoch(self) -> None:
-        """Runs an epoch, or the rest of one."""
         super().run_epoch()
         self._done = 0
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Runs a step, unless it was done before the run was stopped."""
         if idx >= self._done:
             super().run_iter(idx, data_batch)
         elif idx == self._done - 1 and self._state is not None:
@@ -87,17 +76,19 @@ class ExactResumeHook(Hook):
         """Collects the state of each process for the next checkpoint.
 
         All processes must call it. The state is that of the random generators
-        and, except for the first process, the statistics that are averaged
-        only at the end of an epoch.
+        and, except for the first process, the statistics of norms.
         """
-        buffers = {} if runner.rank == 0 else _statistics(runner.model)
+        buffers = {}
+        if runner.rank > 0:  # SyncBuffersHook averages them after an epoch
+            for name, value in runner.model.named_buffers():
+                if value.is_floating_point():
+                    buffers[name] = value.cpu()
         self._processes = all_gather_object(
             {'random_state': random_state(), 'buffers': buffers}
         )
 
     def before_run(self, runner: Runner) -> None:
-        """Notes the seed that the sampler was built with."""
-        self._drawn = runner.seed
+        self._drawn = runner.seed  # that the sampler was built with
 
     def before_train(self, runner: Runner) -> None:
         """Restores gradients and sets the loop to the next batch."""
@@ -105,24 +96,25 @@ class ExactResumeHook(Hook):
         batches = getattr(loop.dataloader, 'batch_sampler', None)
         sampler = getattr(batches, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._drawn:
-            sampler.seed = runner.seed
+            sampler.seed = runner.seed  # that of the checkpoint
         for name, value in self._loaded.get('gradients', {}).items():
             parameter = runner.model.get_parameter(name)
             parameter.grad = value.to(parameter.device)
         done = self._loaded.get('batches_done', 0)
         if not done or not isinstance(loop, ResumableEpochLoop):
             return
-        if self._loaded['batches'] != len(loop.dataloader):
+        before, now = self._loaded['batches'], len(loop.dataloader)
+        if before != now:
             runner.logger.warning(
-                f'The checkpoint is from the middle of an epoch of '
-                f'{self._loaded["batches"]} batches, but an epoch now has '
-                f'{len(loop.dataloader)}: epoch {loop.epoch + 1} starts again'
+                f'The checkpoint is from the middle of an epoch of {before} '
+                f'batches, but an epoch now has {now}: epoch '
+                f'{loop.epoch + 1} starts again'
             )
-            loop._iter = loop.epoch * len(loop.dataloader)
+            loop._iter = loop.epoch * now
             return
         runner.logger.info(
             f'Resuming within epoch {loop.epoch + 1}: its first {done} of '
-            f'{len(loop.dataloader)} batches are loaded and skipped'
+            f'{now} batches are loaded and skipped'
         )
         processes = dict(enumerate(self._loaded['processes']))
         mine = processes.get(runner.rank, {})
@@ -131,18 +123,11 @@ class ExactResumeHook(Hook):
             runner.model.get_buffer(name).copy_(value)
 
     def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
+        self, runner: Runner, batch_idx: int, **kwargs: Any
     ) -> None:
-        """Counts the batches of the epoch."""
         self._done = batch_idx + 1
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Collects the states if CheckpointHook is about to save."""
         if runner.world_size > 1 and any(
             isinstance(hook, CheckpointHook) and _saves_now(hook, runner)
@@ -151,13 +136,9 @@ class ExactResumeHook(Hook):
             self.gather(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Resets the count: checkpoints now contain the complete epoch."""
-        self._done = 0
+        self._done = 0  # checkpoints now contain the complete epoch
 
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Notes the step that was validated."""
+    def after_val_epoch(self, runner: Runner, **kwargs: Any) -> None:
         self._validated = runner.iter
 
     @property
@@ -167,19 +148,17 @@ class ExactResumeHook(Hook):
             self._loaded.get('validated') or self._loaded.get('batches_done')
         )
 
-    def before_save_checkpoint(
-        self, runner: Runner, checkpoint: dict[str, Any]
-    ) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds the state to a checkpoint that can be resumed."""
         if 'optimizer' not in checkpoint:
             return
         loop = runner.train_loop
+        early = _early_stopping(runner)
         extra: dict[str, Any] = {
             'validated': self._validated == checkpoint['meta']['iter'],
             'stop_training': loop.stop_training,
             'early_stopping': [
-                [hook.wait_count, float(hook.best_score)]
-                for hook in _early_stopping(runner)
+                [h.wait_count, float(h.best_score)] for h in early
             ],
         }
         if runner.world_size == 1 and not step_is_done(runner.optim_wrapper):
@@ -189,39 +168,25 @@ class ExactResumeHook(Hook):
                 if parameter.grad is not None
             }
         if isinstance(loop, ResumableEpochLoop) and self._done:
+            alone = [{'random_state': random_state()}]
             extra |= {
                 'batches_done': self._done,
                 'batches': len(loop.dataloader),
-                'processes': self._processes
-                or [{'random_state': random_state()}],
+                'processes': self._processes or alone,
             }
         self._processes = []
         checkpoint[KEY] = extra
 
-    def after_load_checkpoint(
-        self, runner: Runner, checkpoint: dict[str, Any]
-    ) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the state from a checkpoint that is resumed."""
         if not runner._resume:
             return
         self._loaded = checkpoint.get(KEY, {})
-        for hook, (count, best) in zip(
-            _early_stopping(runner),
-            self._loaded.get('early_stopping', ()),
-            strict=False,
-        ):
-            hook.wait_count, hook.best_score = count, best
+        saved = self._loaded.get('early_stopping', ())
+        for hook, values in zip(_early_stopping(runner), saved, strict=False):
+            hook.wait_count, hook.best_score = values
         stop = self._loaded.get('stop_training', False)
         runner.train_loop.stop_training = stop
-
-
-def _statistics(model: nn.Module) -> dict[str, Tensor]:
-    """Returns what SyncBuffersHook averages: running statistics of norms."""
-    return {
-        name: value.cpu()
-        for name, value in model.named_buffers()
-        if value.is_floating_point()
-    }
 
 
 def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:

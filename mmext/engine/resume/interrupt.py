@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
+import torch.distributed as dist
+from mmengine.dist import all_reduce, get_comm_device, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
 
 from mmext.engine.optimizers import step_is_done
-from mmext.engine.resume.agreement import Agreement
 from mmext.engine.resume.exact_resume import ExactResumeHook
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,6 +29,55 @@ REPEATED = 1.0
 
 class Interrupted(KeyboardInterrupt):
     """A run was asked to stop and has saved the checkpoint that it names."""
+
+
+class Agreement:
+    """Answers whether any process of a run has said yes.
+
+    All processes ask at the same places of the run. Each value is sent while
+    the next step runs and read at the next question, so that no process
+    waits: an answer belongs to the question before. Over NCCL, reading it
+    waits for the device, for which MMEngine waited when it read the losses.
+    """
+
+    def __init__(self) -> None:
+        self._work: dist.Work | None = None
+        # One tensor for all questions, kept as long as this object: gloo's
+        # thread releases it last. If it then had to free the tensor, it would
+        # need Python's lock, and would abort a process that is ending.
+        self._flag: Tensor | None = None
+
+    def any(self, mine: bool, at_once: bool = False) -> bool:
+        """Returns whether any process said yes to the last question.
+
+        With ``at_once`` it also waits for the values of this question, so that
+        no message is in flight afterwards.
+        """
+        if get_world_size() == 1:
+            return mine
+        answer = self._read()
+        if self._flag is None:
+            device = get_comm_device()
+            self._flag = torch.zeros(1, dtype=torch.int32, device=device)
+        self._flag.fill_(mine)
+        self._work = dist.all_reduce(
+            self._flag, dist.ReduceOp.MAX, async_op=True
+        )
+        if at_once:
+            answer = self._read() or answer
+        return answer
+
+    def close(self) -> None:
+        """Waits for the message in flight; a process must not end before."""
+        with contextlib.suppress(RuntimeError):  # the other process has ended
+            self._read()
+
+    def _read(self) -> bool:
+        if self._work is None:
+            return False
+        work, self._work = self._work, None
+        work.wait()
+        return bool(self._flag.item())
 
 
 @HOOKS.register_module()
@@ -47,9 +98,7 @@ class InterruptHook(Hook):
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Installs the signal handlers."""
-        self._training, self._agreed = True, False
-        self._asked = None
+        self._training, self._agreed, self._asked = True, False, None
         if threading.current_thread() is threading.main_thread():
             self._rank = runner.rank
             self._logger = runner.logger
@@ -80,11 +129,7 @@ class InterruptHook(Hook):
             raise KeyboardInterrupt
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, **kwargs: Any
     ) -> None:
         """Saves and stops, unless gradients are being accumulated."""
         if not self._heard():
@@ -97,38 +142,26 @@ class InterruptHook(Hook):
             self._stop(runner, f'iter_{runner.iter + 1}.pth', by_epoch=False)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Saves and stops at the end of an epoch."""
         if self._heard(at_once=True):
-            name = f'epoch_{runner.epoch + 1}.pth'
-            self._stop(runner, name, by_epoch=True)
+            self._stop(runner, f'epoch_{runner.epoch + 1}.pth')
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Finds the number of batches that every process validates."""
-        if self._training:
+        if self._training:  # the batches that every process validates
             batches = torch.tensor(len(runner.val_dataloader))
             all_reduce(batches, 'min')
             self._shared = int(batches)
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, **kwargs: Any
     ) -> None:
         """Stops if the step that is being validated has been saved."""
-        if not self._training or batch_idx >= self._shared:
-            return
-        if self._heard():
+        if self._training and batch_idx < self._shared and self._heard():
             saved = _last(runner)
             steps = f'epoch_{runner.epoch}.pth', f'iter_{runner.iter}.pth'
             if saved and Path(saved).name in steps:
                 raise Interrupted(saved)
 
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Saves and stops after a validation."""
+    def after_val_epoch(self, runner: Runner, **kwargs: Any) -> None:
         if self._heard(at_once=True):
             meta = {'epoch': runner.epoch, 'iter': runner.iter}
             self._stop(runner, f'iter_{runner.iter}.pth', meta=meta)

@@ -3,8 +3,7 @@
 
 A run that resumes from the checkpoint of an epoch then draws the same numbers
 as the undisturbed run: augmentation, sampled anchors and regions, dropped
-paths. The states of the generators in a checkpoint would be those of rank 0
-only.
+paths. Generator states in a checkpoint would be those of rank 0 only.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 """The validation that a resumed checkpoint was written before.
 
 MMEngine writes the checkpoint of an epoch *before* it validates the epoch. The
-checkpoint therefore does not have the results of the validation, such as the
-best AP so far and the state of a schedule on a plateau. A process that dies
-between the two has not validated at all: the best epoch could be overlooked,
-and the last epoch would have no AP.
+checkpoint therefore has no results of the validation, such as the best AP and
+the state of a schedule on a plateau. If a process dies between the two, the
+best epoch could be overlooked, and the last one would have no AP.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ class ResumeValidationHook(Hook):
     priority = 'LOWEST'  # the other hooks prepare themselves before
 
     def before_train(self, runner: Runner) -> None:
-        """Validates under the conditions of the training loop."""
         loop = runner.train_loop
         if not runner._resume or runner.val_loop is None or not loop.iter:
             return

@@ -97,18 +97,17 @@ class GroundTruth:
 
     def _mask(self, i: int, ann: dict) -> list | dict:
         mask = ann.get('segmentation')
-        polygons = isinstance(mask, list)
-        if polygons:
+        where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
+        if isinstance(mask, list):
             good = mask and isinstance(mask[0], list) and len(mask[0]) >= 6
         else:
             good = isinstance(mask, dict) and {'counts', 'size'} <= mask.keys()
-        where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
         if not good:
             raise UserError(
                 f'{where} has no mask: segmentation is {short(mask)}',
                 'Add the mask, or compare boxes: --iou-type bbox.',
             )
-        if polygons and ann['image_id'] not in self.sizes:
+        if isinstance(mask, list) and ann['image_id'] not in self.sizes:
             raise UserError(
                 f'{where} has polygons on image {ann["image_id"]}, which has '
                 'no height and width in "images"'

@@ -230,8 +230,8 @@ class _Objects:
         """Whether each detection could match an object of its class.
 
         A box whose IoU with every object is below the lowest threshold never
-        matches and does not keep another box from matching. With masks, all
-        detections that have an object of their class on their image.
+        matches and does not keep another box from matching. Masks could match
+        any object of their class on their image.
         """
         cell = image * self.shape[1] + category
         first = np.searchsorted(self.cell, cell, 'left')

@@ -283,44 +283,37 @@ def _check(
     path: Path, table: np.ndarray, truth: GroundTruth, has_masks: bool
 ) -> None:
     """Raises an error for the first record for which AP is not defined."""
-    for name, known in (
-        ('image_id', truth.image_ids),
-        ('category_id', truth.category_ids),
-    ):
-        values = table[:, _COLUMNS[name]]
-        bad = ~np.isin(values, known)
-        if name == 'image_id' and len(bad) and bad.all():
-            raise UserError(
-                f'{path} predicts other images: none of its ids (the first '
-                f'is {values[0]:.0f}) is in {truth.path}',
-                'Compare runs that were tested on the same annotation file.',
-            )
-        if bad.any():
-            value = values[np.argmax(bad)]
-            nearest = known[np.argmin(abs(known - value))]
-            fix = f'{truth.path} does not list it; the nearest is {nearest}.'
-            raise _bad_record(path, bad, name, f'{value:.0f}', fix)
-    score, box = table[:, _COLUMNS['score']], table[:, _COLUMNS['bbox']]
-    tests = [('score', ~np.isfinite(score), 'Scores are finite numbers.')]
+    found = {name: table[:, where] for name, where in _COLUMNS.items()}
+    ids = {'image_id': truth.image_ids, 'category_id': truth.category_ids}
+    if len(table) and not np.isin(found['image_id'], truth.image_ids).any():
+        raise UserError(
+            f'{path} predicts other images: none of its ids (the first is '
+            f'{found["image_id"][0]:.0f}) is in {truth.path}',
+            'Compare runs that were tested on the same annotation file.',
+        )
+    tests = [(k, ~np.isin(found[k], known), '') for k, known in ids.items()]
+    finite = np.isfinite(found['score'])
+    tests.append(('score', ~finite, 'Scores are finite numbers.'))
     if not has_masks:
-        far = ~(abs(box) < 1e15).all(1)
-        negative = (box[:, 2:] < 0).any(1)
+        near = (abs(found['bbox']) < 1e15).all(1)
+        negative = (found['bbox'][:, 2:] < 0).any(1)
         tests += [
-            ('bbox', far, 'Boxes are finite numbers, in pixels.'),
+            ('bbox', ~near, 'Boxes are finite numbers, in pixels.'),
             ('bbox', negative, 'Widths and heights are 0 pixels or more.'),
         ]
     for name, bad, fix in tests:
-        if bad.any():
-            value = table[np.argmax(bad), _COLUMNS[name]].tolist()
-            raise _bad_record(path, bad, name, value, fix)
-
-
-def _bad_record(
-    path: Path, bad: np.ndarray, name: str, value: object, fix: str
-) -> UserError:
-    first, others = int(np.argmax(bad)), int(bad.sum()) - 1
-    more = f' (and {count(others, "other record")} too)' if others else ''
-    return UserError(f'{path}: record {first} has {name} {value}{more}', fix)
+        if not bad.any():
+            continue
+        first, others = int(np.argmax(bad)), int(bad.sum()) - 1
+        value = found[name][first].tolist()
+        if name in ids:
+            nearest = ids[name][np.argmin(abs(ids[name] - value))]
+            fix = f'{truth.path} does not list it; the nearest is {nearest}.'
+            value = f'{value:.0f}'
+        more = f' (and {count(others, "other record")} too)' if others else ''
+        raise UserError(
+            f'{path}: record {first} has {name} {value}{more}', fix
+        )
 
 
 def _warn(

@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmext.errors import UserError
+from mmext.evaluation.coco.accumulate import METRICS
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
-from mmext.evaluation.coco.summary import METRICS
 
 
 def verify(

@@ -84,7 +84,7 @@ def count_complexity(
     """Counts the parameters of a detector and the multiply-adds of an image.
 
     Args:
-        model: An mmdet detector, on its device.
+        model: A detector, on its device.
         shape: Height and width in pixels. Default: (800, 1280).
     """
     params = sum(p.numel() for p in model.parameters())
@@ -111,21 +111,13 @@ def count_complexity(
     return Complexity(params, flops, tuple(shape), uncounted, note)
 
 
-def config_complexity(
-    cfg: Config, shape: tuple[int, int] | None = None
-) -> Complexity:
+def config_complexity(cfg: Config) -> Complexity:
     """Builds the model of a config, without its weights, and counts it.
-
-    Args:
-        cfg: A detection config.
-        shape: Height and width in pixels. Default: see
-            :func:`detection_shape`.
 
     Raises:
         UserError: The model cannot be built.
     """
-    model = build_from_config(cfg)
-    return count_complexity(model, shape or detection_shape(cfg))
+    return count_complexity(build_from_config(cfg), input_shape(cfg))
 
 
 def build_from_config(cfg: Config) -> nn.Module:
@@ -138,13 +130,22 @@ def build_from_config(cfg: Config) -> nn.Module:
     return build_model(cfg.model)
 
 
-def detection_shape(cfg: Config) -> tuple[int, int]:
-    """Returns the height and width of test images after padding.
+def input_shape(cfg: Config) -> tuple[int, int]:
+    """Returns the height and width at which the cost is counted, in pixels.
 
-    They are those of the last ``Resize`` of the test pipeline. If it keeps
+    For detection and for classification without a centre crop they are those
+    of the last ``Resize`` of the test pipeline, after padding. If it keeps
     the size of each image, they are those of the crops in training, or
-    (800, 1280).
+    (800, 1280). Otherwise they are those of the centre crop; for segmentation
+    those of the crops in training.
     """
+    scope = cfg.get('default_scope', 'mmdet')
+    if scope == 'mmseg':
+        return tuple(cfg.model.data_preprocessor.size)
+    if scope == 'mmpretrain':
+        for step in cfg.test_dataloader.dataset.pipeline:
+            if step['type'] == 'CenterCrop':
+                return step['crop_size'], step['crop_size']
     pre = cfg.model.get('data_preprocessor') or {}
     divisor = pre.get('pad_size_divisor', 1)
     pipeline = cfg.get('test_pipeline') or []
@@ -163,19 +164,9 @@ def detection_shape(cfg: Config) -> tuple[int, int]:
 def empty_samples(
     shape: tuple[int, int], batch: int = 1
 ) -> list[DetDataSample]:
-    """Returns samples of images that are neither resized nor padded.
-
-    Args:
-        shape: Height and width in pixels.
-        batch: Number of images. Default: 1.
-    """
+    """Returns samples of images that are neither resized nor padded."""
     from mmdet.structures import DetDataSample
 
-    meta = {
-        'img_shape': shape,
-        'ori_shape': shape,
-        'pad_shape': shape,
-        'batch_input_shape': shape,
-        'scale_factor': (1.0, 1.0),
-    }
+    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    meta = {**dict.fromkeys(keys, shape), 'scale_factor': (1.0, 1.0)}
     return [DetDataSample(metainfo=meta) for _ in range(batch)]

@@ -15,8 +15,8 @@ from torch.utils.benchmark import timer
 
 from mmext.evaluation.cost.complexity import (
     build_from_config,
-    detection_shape,
     empty_samples,
+    input_shape,
 )
 
 
@@ -27,16 +27,18 @@ class Latency:
     Args:
         batch: Number of images.
         seconds: Median time of a batch.
-        images_per_second: ``batch / seconds``.
         peak_bytes: Peak of the allocated GPU memory; None on a CPU.
         device: What it was measured on, as a sentence.
     """
 
     batch: int
     seconds: float
-    images_per_second: float
     peak_bytes: int | None
     device: str
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch / self.seconds
 
 
 def measure_latency(
@@ -52,7 +54,7 @@ def measure_latency(
         model: An mmdet detector, on its device.
         shape: Height and width in pixels.
         batch: Number of images. Default: 1.
-        warm_up: Number of batches before the measurement. Default: 5.
+        warm_up: Number of batches that are not measured. Default: 5.
         repeats: Number of batches that are measured. Default: 20.
     """
     device = next(model.parameters()).device
@@ -70,7 +72,6 @@ def measure_latency(
             model.predict(images, samples)
             times.append(timer() - start)
     model.train(training)
-    seconds = statistics.median(times[warm_up:])
     if gpu:
         name = torch.cuda.get_device_name(device)
     else:
@@ -78,8 +79,7 @@ def measure_latency(
         name = f'{processor}, {torch.get_num_threads()} threads'
     return Latency(
         batch=batch,
-        seconds=seconds,
-        images_per_second=batch / seconds,
+        seconds=statistics.median(times[warm_up:]),
         peak_bytes=torch.cuda.max_memory_allocated(device) if gpu else None,
         device=f'Speed: {name}, {shape[0]}x{shape[1]}, median of {repeats}.',
     )
@@ -94,14 +94,9 @@ def config_latency(
     """Builds the model of a config with random weights and measures it.
 
     With random weights, as many proposals pass as the test settings allow, so
-    the result is close to the largest latency of a trained detector.
-
-    Args:
-        cfg: A detection config.
-        batches: Numbers of images, one measurement each. Default: 1 and 16.
-        shape: Height and width in pixels. Default: those of the test
-            pipeline.
-        repeats: Number of batches that are measured. Default: 20.
+    the result is close to the largest latency of a trained detector. There is
+    one measurement for each number of images. The default shape is that of
+    the test pipeline.
 
     Raises:
         UserError: The model cannot be built.
@@ -109,5 +104,5 @@ def config_latency(
     model = build_from_config(cfg)
     if torch.cuda.is_available():
         model = model.cuda()
-    shape = shape or detection_shape(cfg)
+    shape = shape or input_shape(cfg)
     return [measure_latency(model, shape, b, repeats=repeats) for b in batches]

@@ -12,14 +12,24 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mmext.evaluation.coco.error_types import KINDS, error_types
+from mmext.evaluation.coco.accumulate import METRICS
+from mmext.evaluation.coco.diagnosis import (
+    KINDS,
+    error_types,
+    mean_curve,
+    most_different,
+)
 from mmext.evaluation.coco.matching import RECALL_THRESHOLDS
-from mmext.evaluation.coco.precision_recall import mean_curve, most_different
-from mmext.evaluation.coco.summary import METRICS
-from mmext.evaluation.report.charts import Chart, bars, forest, line_chart
-from mmext.evaluation.report.pictures import image_folder, picture
+from mmext.evaluation.report.charts import (
+    Chart,
+    bars,
+    forest,
+    image_folder,
+    line_chart,
+    picture,
+)
 from mmext.evaluation.report.report import EvaluatedSide, Report
-from mmext.evaluation.runs import Run, parse_metrics
+from mmext.evaluation.runs import logged_curves, parse_metrics
 from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import Estimate
 
@@ -28,16 +38,11 @@ Figure = tuple[str, Chart, str]
 _LONGEST_FOREST = 80  # classes
 
 
-def html_page(
-    report: Report, images: Path | None = None, pictures: int = 6
-) -> str:
-    """Returns the page.
+def html_page(report: Report, images: Path | None = None) -> str:
+    """Returns the page, with pictures from the folder ``images``.
 
-    Args:
-        report: What to show.
-        images: Folder of the images. Default: the one in the config of the
-            baseline; without images, boxes are drawn on empty frames.
-        pictures: Maximum number of images of each candidate. Default: 6.
+    Default: the one in the config of the baseline. Without images, boxes are
+    drawn on empty frames.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -47,7 +52,7 @@ def html_page(
         undefined=jinja2.StrictUndefined,
     )
     sections = []
-    for heading, figures in _sections(report, images, pictures):
+    for heading, figures in _sections(report, images):
         drawn = [figure for figure in figures if figure[1] is not None]
         if drawn:
             sections.append((heading, drawn))
@@ -62,7 +67,7 @@ def html_page(
 
 
 def _sections(
-    report: Report, images: Path | None, pictures: int
+    report: Report, images: Path | None
 ) -> Iterator[tuple[str, list[Figure]]]:
     for i, (side, comparison) in enumerate(report.candidates(), 1):
         yield f'Differences: {side.name}', _forests(i, comparison)
@@ -70,7 +75,7 @@ def _sections(
     yield 'Error types (TIDE, AP50 lost)', [_errors(report)]
     yield 'Training', _training(report)
     for i, side in enumerate(report.sides[1:], 1):
-        figures = _pictures(report, side, f's{i % 6}', images, pictures)
+        figures = _pictures(report, side, f's{i % 6}', images)
         yield f'Where {side.name} differs most', figures
 
 
@@ -135,9 +140,17 @@ def _errors(report: Report) -> Figure:
 
 
 def _training(report: Report) -> list[Figure]:
-    runs = [(side.name, side.runs[0]) for side in report.sides]
-    losses = [(name, _losses(run)) for name, run in runs]
-    values = [(name, _validation(run, report.iou_type)) for name, run in runs]
+    losses, values = [], []
+    for side in report.sides:
+        run = side.runs[0]
+        loss = logged_curves(run).get('loss', [])
+        losses.append((side.name, loss[:: max(1, len(loss) // 300)]))
+        found = [
+            (record['step'], parse_metrics(record).get(report.iou_type, {}))
+            for record in run.val_log
+        ]
+        ap = [(step, 100 * m['AP']) for step, m in found if 'AP' in m]
+        values.append((side.name, ap))
     loss = line_chart(losses, 'iteration', 'loss')
     validation = line_chart(values, 'epoch', 'AP points')
     return [
@@ -146,29 +159,17 @@ def _training(report: Report) -> list[Figure]:
     ]
 
 
-def _losses(run: Run) -> list[tuple[float, float]]:
-    rows = [r for r in run.train_log if isinstance(r.get('loss'), int | float)]
-    rows = rows[:: max(1, len(rows) // 300)]
-    return [(r['step'], r['loss']) for r in rows]
-
-
-def _validation(run: Run, iou_type: str) -> list[tuple[float, float]]:
-    rows = [(r['step'], parse_metrics(r).get(iou_type)) for r in run.val_log]
-    return [(step, 100 * m['AP']) for step, m in rows if m and 'AP' in m]
-
-
 def _pictures(
     report: Report,
     side: EvaluatedSide,
     style: str,
     images: Path | None,
-    count: int,
 ) -> list[Figure]:
     base = report.sides[0]
     folder = images or image_folder(base.runs[0].config)
     preds = {'s0': base.predictions[0], style: side.predictions[0]}
     figures = []
-    for i, gap in most_different(base.matches[0], side.matches[0], count):
+    for i, gap in most_different(base.matches[0], side.matches[0]):
         image_id = int(report.truth.image_ids[i])
         chart = picture(report.truth, image_id, preds, folder)
         better = side.name if gap > 0 else base.name

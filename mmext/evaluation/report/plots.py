@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmext.errors import UserError, did_you_mean
-from mmext.evaluation.coco.error_types import error_types
+from mmext.evaluation.coco.diagnosis import KINDS, error_types
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import make_evaluator
 from mmext.evaluation.coco.predictions import Predictions
@@ -24,15 +24,7 @@ def plot_curves(
     folder: str | Path,
     keys: Sequence[str] = ('loss', 'coco/bbox_mAP'),
 ) -> list[Path]:
-    """Writes one CSV file a run and one PNG file a key.
-
-    Args:
-        runs: Their curves are drawn over each other.
-        folder: Folder of the files; it is made if it does not exist.
-        keys: Logged names to draw.
-
-    Returns:
-        The files.
+    """Writes one CSV file a run and one PNG file a logged name.
 
     Raises:
         UserError: No run logged one of the keys.
@@ -46,7 +38,6 @@ def plot_curves(
                 f'no run logged {key!r}',
                 did_you_mean(key, known) or f'Logged: {", ".join(known)}.',
             )
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for i, (run, found) in enumerate(zip(runs, curves, strict=True)):
         path = folder / f'curves_{i}_{run.name}.csv'
@@ -78,31 +69,19 @@ def plot_confusion(
 
     A row is the class of an object, a column the class that was predicted.
     The last row is detections without an object, the last column objects that
-    were missed.
-
-    Args:
-        truth: Ground truth.
-        preds: Detections.
-        folder: Folder of the files; it is made if it does not exist.
-        iou: Smallest IoU of a match, whatever the classes. Default: 0.5.
-        min_score: Detections with lower scores are left out. Default: 0.3.
-
-    Returns:
-        The files.
+    were missed. ``iou`` is the smallest IoU of a match, whatever the classes.
     """
     found = make_evaluator(truth, preds).confusion_matrix(
         iou_thr=iou, min_score=min_score
     )
     names = [*truth.names, 'background']
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     matrix = np.asarray(found['matrix']).tolist()
     table = _write_csv(
-        folder / 'confusion.csv',
+        Path(folder, 'confusion.csv'),
         ['object \\ predicted', *names],
         ([name, *row] for name, row in zip(names, matrix, strict=True)),
     )
-    image = folder / 'confusion.png'
+    image = table.with_suffix('.png')
     side = min(max(6, 0.35 * len(names)), 20)
     figure = Figure(figsize=(side, side))
     axes = figure.subplots()
@@ -119,20 +98,12 @@ def plot_error_types(
 ) -> list[Path]:
     """Writes ``error_types.csv`` and ``error_types.png`` (TIDE).
 
-    Args:
-        runs: (name, detections).
-        truth: Ground truth.
-        folder: Folder of the files; it is made if it does not exist.
-
-    Returns:
-        The files.
+    ``runs`` are (name, detections).
     """
     lost = [(name, error_types(truth, preds)) for name, preds in runs]
-    kinds = [*lost[0][1]]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    kinds = list(KINDS.values())
     table = _write_csv(
-        folder / 'error_types.csv',
+        Path(folder, 'error_types.csv'),
         ['run', *kinds],
         ([name, *(x[k] for k in kinds)] for name, x in lost),
     )
@@ -146,7 +117,7 @@ def plot_error_types(
     axes.invert_yaxis()
     axes.set_xlabel('AP50 points lost')
     axes.legend()
-    image = folder / 'error_types.png'
+    image = table.with_suffix('.png')
     figure.savefig(image, dpi=150)
     return [table, image]
 
@@ -154,6 +125,7 @@ def plot_error_types(
 def _write_csv(
     path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w', newline='', encoding='utf-8') as stream:
         writer = csv.writer(stream)
         writer.writerow(header)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmext.evaluation.coco.summary import AP_METRICS
+from mmext.evaluation.coco.accumulate import AP_METRICS
 from mmext.evaluation.report.table import Table
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 _FILE = Path(__file__).with_name('published_results.json')
 
 
-@cache
 def published_results() -> list[dict]:
     """Returns groups of rows, in AP points as the papers print them.
 
@@ -44,33 +42,28 @@ def detector_name(cfg: Config) -> str:
 def published_table(
     detector: str, backbone: str, iou_type: str = 'bbox'
 ) -> Table | None:
-    """Returns the published differences from a baseline.
+    """Returns the published differences from a baseline, None if unknown.
 
-    Args:
-        detector: A name from :func:`detector_name`.
-        backbone: Backbone of the baseline, such as ``ResNet-50``.
-        iou_type: ``'bbox'`` or ``'segm'``. Default: ``'bbox'``.
-
-    Returns:
-        The table, or None if there are no published results.
+    Detectors and backbones are named as `detector_name` and
+    `mmext.evaluation.runs.describe_backbone` do.
     """
     rows, sources = [], []
     for group in published_results():
         if (group['detector'], group['baseline']) != (detector, backbone):
             continue
-        base = group['rows'][0]['values'].get(iou_type)
+        base = group['rows'][0]['values'].get(iou_type, {})
         for row in group['rows'][1:]:
             delta = _difference(row, base, iou_type)
             if not delta:
                 continue
             if row['source'] not in sources:
                 sources.append(row['source'])
-            cells = [f'{row["name"]} - {group["baseline"]}']
-            cells += [
+            values = [
                 f'{delta[m]:+.1f}' if m in delta else '-' for m in AP_METRICS
             ]
-            cells += [row['schedule'], f'[{sources.index(row["source"]) + 1}]']
-            rows.append(cells)
+            source = f'[{sources.index(row["source"]) + 1}]'
+            name = f'{row["name"]} - {backbone}'
+            rows.append([name, *values, row['schedule'], source])
     if not rows:
         return None
     return Table(
@@ -84,12 +77,8 @@ def published_table(
     )
 
 
-def _difference(row: dict, base: dict | None, iou_type: str) -> dict:
+def _difference(row: dict, base: dict, iou_type: str) -> dict:
     if 'delta' in row:
         return row['delta'].get(iou_type, {})
     values = row['values'].get(iou_type, {})
-    return {
-        m: round(v - base[m], 1)
-        for m, v in values.items()
-        if m in (base or {})
-    }
+    return {m: round(v - base[m], 1) for m, v in values.items() if m in base}

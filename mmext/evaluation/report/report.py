@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.markup import escape
+
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import Matches
 from mmext.evaluation.coco.predictions import Predictions
@@ -21,24 +24,13 @@ from mmext.evaluation.statistics.verdict import verdict
 from mmext.utils.files import replacing
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmext.evaluation.cost.complexity import Complexity
     from mmext.evaluation.cost.latency import Latency
 
 
 @dataclass(frozen=True)
 class EvaluatedSide:
-    """One side of a comparison, with one entry a seed.
-
-    Args:
-        name: Name in the tables.
-        runs: The runs.
-        predictions: Their detections.
-        matches: Their detections, matched to the objects.
-        cost: Parameters and FLOPs; None if they are not known.
-        latencies: One a batch size; empty if they were not measured.
-    """
+    """A `Side` with its results, one entry a seed."""
 
     name: str
     runs: tuple[Run, ...]
@@ -91,16 +83,12 @@ class Report:
     def tables(self) -> list[Table]:
         """Returns the tables, the most important one first."""
         found = [tables.summary_table(self)]
-        base = self.names[0]
-        found += [
-            tables.metric_table(base, side.name, comparison)
-            for side, comparison in self.candidates()
-        ]
+        writers = [tables.metric_table]
         if len(self.truth.names) > 1:
-            found += [
-                tables.class_table(base, side.name, comparison)
-                for side, comparison in self.candidates()
-            ]
+            writers.append(tables.class_table)
+        for table in writers:
+            for side, comparison in self.candidates():
+                found.append(table(self.names[0], side.name, comparison))
         found.append(tables.cost_table(self.sides))
         run = self.sides[0].runs[0]
         if run.config and 'model' in run.config:
@@ -118,27 +106,27 @@ class Report:
         ]
 
     def print(self, console: Console | None = None) -> None:
-        """Prints the tables and the sentences.
-
-        Args:
-            console: Where to print. Default: the terminal.
-        """
-        from mmext.evaluation.report.console import print_report
-
-        print_report(self, console)
+        """Prints the tables and the sentences, by default in the terminal."""
+        console = console or Console()
+        for table in self.tables():
+            table.print(console)
+        for title, lines in self.verdicts():
+            console.print(escape(title), style='bold')
+            for line in lines:
+                style = 'yellow' if line.startswith('Warning') else ''
+                console.print(
+                    f'  {escape(line)}', style=style, highlight=False
+                )
+        for line in self.warnings:
+            console.print(escape(f'Warning: {line}'), style='yellow')
 
     def write(
         self, folder: str | Path, images: str | Path | None = None
     ) -> list[Path]:
         """Writes ``report.md``, ``report.html``, and tables as CSV and TeX.
 
-        Args:
-            folder: Folder of the files; it is made if it does not exist.
-            images: Folder of the test images. Default: the one in the config
-                of the baseline.
-
-        Returns:
-            The files.
+        ``images`` is the folder of the test images, by default the one in the
+        config of the baseline. Returns the files.
         """
         from mmext.evaluation.report.page import html_page
 
@@ -177,9 +165,9 @@ class Report:
         """
         from mmext.evaluation.coco.verify import verify
 
-        columns = [self.comparisons[0].baseline]
-        columns += [c.candidate for c in self.comparisons]
-        for side, values in zip(self.sides, columns, strict=True):
+        values = [self.comparisons[0].baseline]
+        values += [c.candidate for c in self.comparisons]
+        for side, found in zip(self.sides, values, strict=True):
             for i, preds in enumerate(side.predictions):
-                metrics = {m: float(v[i]) for m, v in values.items()}
+                metrics = {m: float(v[i]) for m, v in found.items()}
                 verify(self.truth, preds, metrics)

@@ -7,6 +7,10 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LATEX = {
     '\\': r'\textbackslash{}',
@@ -79,22 +83,48 @@ class Table:
 
     def latex(self) -> str:
         """Returns a tabular that needs ``\\usepackage{booktabs}``."""
+        escapes = str.maketrans(_LATEX)
+        header, *rows = (
+            ' & '.join(str(cell).translate(escapes) for cell in row) + r' \\'
+            for row in (self.header, *self.rows)
+        )
         lines = [
             r'\begin{tabular}{l' + 'r' * (len(self.header) - 1) + '}',
             r'\toprule',
-            ' & '.join(map(latex_escape, self.header)) + r' \\',
+            header,
             r'\midrule',
-            *(' & '.join(map(latex_escape, r)) + r' \\' for r in self.rows),
+            *rows,
             r'\bottomrule',
             r'\end{tabular}',
+            *(f'% {note}' for note in self.notes),
         ]
-        lines += [f'% {note}' for note in self.notes]
         return '\n'.join(lines) + '\n'
 
+    def print(self, console: Console) -> None:
+        """Prints the table with its notes below it; no number wraps."""
+        from rich.box import SIMPLE_HEAD
+        from rich.markup import escape
+        from rich.table import Table as RichTable
 
-def latex_escape(text: str) -> str:
-    """Escapes the special characters of LaTeX."""
-    return ''.join(_LATEX.get(c, c) for c in str(text))
+        grid = RichTable(
+            title=self.title or None,
+            title_justify='left',
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        for i, column in enumerate(zip(self.header, *self.rows, strict=True)):
+            words = ' '.join(map(str, column)).split()
+            grid.add_column(
+                escape(column[0]),
+                justify='left' if i == 0 else 'right',
+                min_width=max(map(len, words), default=0),
+            )
+        for row in self.rows:
+            grid.add_row(*(escape(str(cell)) for cell in row))
+        console.print(grid, crop=False)
+        for note in self.notes:
+            console.print(escape(note), style='dim', highlight=False)
+        console.print()
 
 
 def _join(row: Sequence[str], widths: Sequence[int]) -> str:

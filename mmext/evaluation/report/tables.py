@@ -1,17 +1,21 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The tables of a report."""
+"""The tables of a report, and the table of logged metrics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmext.evaluation.coco.summary import AP_METRICS, METRICS
+from mmext.errors import UserError
+from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
 from mmext.evaluation.report.table import Table
+from mmext.evaluation.runs import METRIC_NAMES, Run, common_iou_type
 from mmext.evaluation.statistics.comparison import Comparison
-from mmext.evaluation.statistics.intervals import METHODS
+from mmext.evaluation.statistics.intervals import METHODS, Estimate
+from mmext.evaluation.statistics.seeds import SeedTest
 from mmext.evaluation.statistics.verdict import interval
 from mmext.utils.text import duration, p_value, points, points_range
 
@@ -59,12 +63,10 @@ def metric_table(base: str, name: str, comparison: Comparison) -> Table:
             _mean_sd(comparison.baseline[metric]),
             _mean_sd(comparison.candidate[metric]),
             points(found.value),
-            points_range(found.interval),
-            p_value(found.p),
+            *_interval_and_p(found),
         ]
         if comparison.both:
-            both = comparison.both[metric]
-            row += [points_range(both.interval), p_value(both.p)]
+            row += _interval_and_p(comparison.both[metric])
         rows.append(row)
     return Table(header, rows, f'{name} against {base}')
 
@@ -82,8 +84,7 @@ def class_table(base: str, name: str, comparison: Comparison) -> Table:
             points(c.baseline, sign=False),
             points(c.candidate, sign=False),
             points(c.difference.value),
-            points_range(c.difference.interval),
-            p_value(c.difference.p),
+            *_interval_and_p(c.difference),
             p_value(c.holm),
         ]
         for c in classes
@@ -105,8 +106,8 @@ def interval_table(name: str, comparison: Comparison) -> Table:
         row += [points_range(found.intervals[m]) for m in METHODS]
         row.append(p_value(found.p))
         if comparison.seeds:
-            for test in (comparison.seeds[metric], comparison.both[metric]):
-                row += [points_range(test.interval), p_value(test.p)]
+            row += _interval_and_p(comparison.seeds[metric])
+            row += _interval_and_p(comparison.both[metric])
         rows.append(row)
     return Table(header, rows, f'Intervals: {name}', notes)
 
@@ -149,11 +150,7 @@ def cost_cells(cost: Complexity | None) -> list[str]:
 
 
 def cost_notes(costs: dict[str, Complexity | None]) -> list[str]:
-    """Returns what the FLOPs are of, and what they do not include.
-
-    Args:
-        costs: Name in the table -> cost.
-    """
+    """Returns what the FLOPs are of, and what they do not include."""
     notes = [
         f'{name}: FLOPs not counted ({cost.note}).'
         for name, cost in costs.items()
@@ -168,6 +165,73 @@ def cost_notes(costs: dict[str, Complexity | None]) -> list[str]:
     if names:
         notes.append(f'Not counted in FLOPs: {", ".join(names)}.')
     return notes
+
+
+def logged_table(
+    runs: Sequence[Run],
+    iou_type: str | None = None,
+    costs: Sequence[Complexity | None] | None = None,
+) -> Table:
+    """Returns the logged metrics of several runs, the baseline first.
+
+    Default of ``iou_type``: the first that every run has metrics of.
+
+    Raises:
+        UserError: A run has no metrics of ``iou_type``.
+    """
+    iou_type = iou_type or common_iou_type(
+        [(run.path, run.metrics) for run in runs],
+        'metrics',
+        'A run has metrics after its first validation or tools/test.py.',
+    )
+    costs = [None] * len(runs) if costs is None else costs
+    labels = run_labels(runs)
+    names = METRIC_NAMES.values()
+    rows = []
+    base = None
+    for run, cost, label in zip(runs, costs, labels, strict=True):
+        metrics = run.metrics.get(iou_type)
+        if metrics is None:
+            raise UserError(
+                f'{run.path} has no {iou_type} metrics (it has: '
+                f'{", ".join(run.metrics) or "none"})',
+                'Was it validated? Run tools/test.py on its checkpoint.',
+            )
+        ap = metrics.get('AP', math.nan)
+        delta = None if base is None else ap - base
+        base = ap if base is None else base
+        rows.append(
+            [
+                label,
+                *(points(metrics.get(m), False, missing='-') for m in names),
+                points(delta, missing='-'),
+                *cost_cells(cost),
+                duration(run.train_seconds),
+            ]
+        )
+    header = ['backbone', *names, 'delta', 'params', 'FLOPs']
+    notes = cost_notes(dict(zip(labels, costs, strict=True)))
+    return Table([*header, 'train time'], rows, iou_type, notes)
+
+
+def run_costs(runs: Sequence[Run]) -> list[Complexity | None]:
+    """Counts parameters and FLOPs of each run; None without a config."""
+    from mmext.evaluation.cost.complexity import config_complexity
+
+    return [config_complexity(r.config) if r.config else None for r in runs]
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Returns the backbones in words, with the run's name if two are equal."""
+    words = [run.name if run.backbone == '?' else run.backbone for run in runs]
+    return [
+        word if words.count(word) == 1 else f'{word} ({run.name})'
+        for word, run in zip(words, runs, strict=True)
+    ]
+
+
+def _interval_and_p(test: Estimate | SeedTest) -> list[str]:
+    return [points_range(test.interval), p_value(test.p)]
 
 
 def _mean_sd(values: np.ndarray) -> str:

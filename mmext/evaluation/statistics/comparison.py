@@ -9,15 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmext.errors import UserError
-from mmext.evaluation.coco.accumulate import accumulate_weighted
-from mmext.evaluation.coco.matching import Matches
-from mmext.evaluation.coco.summary import (
+from mmext.evaluation.coco.accumulate import (
     IOU_METRICS,
     METRICS,
+    accumulate_weighted,
     summarize,
     summarize_classes,
 )
-from mmext.evaluation.statistics.intervals import Estimate, estimate, holm
+from mmext.evaluation.coco.matching import Matches
+from mmext.evaluation.statistics.intervals import (
+    Estimate,
+    estimate,
+    holm,
+    no_estimate,
+)
 from mmext.evaluation.statistics.seeds import SeedTest, seed_test, two_level
 
 #: A class on fewer images gets no interval, because no method is reliable.
@@ -27,13 +32,13 @@ JACKKNIFE_GROUPS = 200
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """AP of both sides on one class, and the difference, from 0 to 1.
+    """AP of both sides on one class, mean over seeds, and their difference.
 
     Args:
         name: The class.
         images: Number of images with an object of the class.
-        baseline: AP, mean over seeds.
-        candidate: AP, mean over seeds.
+        baseline: AP from 0 to 1.
+        candidate: AP from 0 to 1.
         difference: With its uncertainty over images. Interval and p are nan
             if ``images`` is smaller than ``FEWEST_IMAGES``.
         holm: p-value after Holm's correction for all classes that are tested.
@@ -233,13 +238,10 @@ def _difference(
     resamples: int,
     level: float,
     images: int,
-    interval: bool = True,
 ) -> Estimate:
     """Estimates a difference of (S, 1 + B + J) values, mean over seeds."""
     # Rounded, because the same runs in another order differ by 1e-16.
     delta = (candidate.mean(0) - baseline.mean(0)).round(12)
-    if not interval:
-        delta[1:] = np.nan
     return estimate(
         float(delta[0]),
         delta[1 : resamples + 1],
@@ -259,26 +261,22 @@ def _classes(
         np.stack([run.classes for run in side])
         for side in (baseline, candidate)
     )
-    images = (matches.objects[:, :, 0] > 0).sum(0)
-    found = [
-        _difference(
-            base[..., k],
-            cand[..., k],
-            baseline[0].resamples,
-            level,
-            int(images[k]),
-            interval=images[k] >= FEWEST_IMAGES,
-        )
-        for k in range(len(matches.names))
-    ]
-    adjusted = holm(np.array([e.p for e in found]))
+    images = (matches.objects[:, :, 0] > 0).sum(0).tolist()
+    count = baseline[0].resamples
+    differences = []
+    for k, number in enumerate(images):
+        found = _difference(base[..., k], cand[..., k], count, level, number)
+        if number < FEWEST_IMAGES:
+            found = no_estimate(found.value, level)
+        differences.append(found)
+    adjusted = holm(np.array([found.p for found in differences]))
     return tuple(
         ClassEstimate(
             name=name,
-            images=int(images[k]),
+            images=images[k],
             baseline=float(base[:, 0, k].mean()),
             candidate=float(cand[:, 0, k].mean()),
-            difference=found[k],
+            difference=differences[k],
             holm=float(adjusted[k]),
         )
         for k, name in enumerate(matches.names)

@@ -88,8 +88,7 @@ def two_level(
     standard deviation of the results is the standard error. Deviations
     between seeds are multiplied by ``sqrt(S / (S - 1))``, because resamples
     of S seeds have too small a variance. The interval and the p-value are
-    Student's, with the degrees of freedom of images and seeds, because few
-    seeds are not normally distributed.
+    Student's, with the degrees of freedom of images and seeds.
 
     Args:
         image: The estimate over images alone.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 
 from mmext.evaluation.statistics.comparison import FEWEST_IMAGES, Comparison
@@ -19,11 +18,11 @@ MEASURED_IMAGES = 100
 POWER = 0.8
 
 
-def verdict(comparison: Comparison, metric: str = 'AP') -> list[str]:
+def verdict(comparison: Comparison) -> list[str]:
     """Returns the sentences under a table, the conclusion first."""
-    image = comparison.differences[metric]
-    lines = [_conclusion(comparison, metric)]
-    seeds = comparison.seeds.get(metric)
+    image = comparison.differences['AP']
+    lines = [_conclusion(comparison)]
+    seeds = comparison.seeds.get('AP')
     if seeds and math.isfinite(seeds.se):
         lines.append(
             f'Over images alone {interval(image.value, image.interval)}, '
@@ -32,30 +31,27 @@ def verdict(comparison: Comparison, metric: str = 'AP') -> list[str]:
             f'(Welch, {len(seeds.baseline)} and {len(seeds.candidate)} seeds).'
         )
     lines += _classes(comparison)
-    return [*lines, *warnings(comparison, metric)]
+    return [*lines, *_warnings(comparison)]
 
 
-def warnings(comparison: Comparison, metric: str = 'AP') -> list[str]:
-    """Returns the reasons to read the conclusion with caution."""
-    image = comparison.differences[metric]
+def _warnings(comparison: Comparison) -> list[str]:
+    """The reasons to read the conclusion with caution."""
     found = []
     fewest, most = sorted(
-        (len(comparison.baseline[metric]), len(comparison.candidate[metric]))
+        (len(comparison.baseline['AP']), len(comparison.candidate['AP']))
     )
-    covers = 'the interval covers the choice of test images'
-    if fewest == 1 and abs(image.value) < SMALL_GAIN:
+    covers = (
+        'the interval covers the choice of test images, not the randomness '
+        'of training. Train more seeds.'
+    )
+    if fewest == 1 and abs(comparison.differences['AP'].value) < SMALL_GAIN:
         found.append(
             f'Warning: One seed and a difference under {100 * SMALL_GAIN:g} '
-            'AP, by which identical trainings differ too. '
-            f'{covers.capitalize()}, not the randomness of training. Train '
-            'more seeds.'
+            'AP, by which identical trainings differ too: ' + covers
         )
     elif fewest == 1:
         side = 'a side' if most == 1 else 'on one side'
-        found.append(
-            f'Warning: One seed {side}: {covers}, not the randomness of '
-            'training. Train more seeds.'
-        )
+        found.append(f'Warning: One seed {side}: {covers}')
     elif fewest < 4:
         found.append(
             f'Warning: {fewest} seeds give a rough estimate of the spread '
@@ -68,26 +64,22 @@ def warnings(comparison: Comparison, metric: str = 'AP') -> list[str]:
             'images they are rough.'
         )
     rare = [c.name for c in comparison.classes if 0 < c.images < FEWEST_IMAGES]
-    if rare:
-        found.append(
-            f'{_classes_are(rare)} on fewer than {FEWEST_IMAGES} images, too '
-            f'few for an interval: {some(rare, 8)}.'
-        )
+    few = f'on fewer than {FEWEST_IMAGES} images, too few for an interval'
     absent = [c.name for c in comparison.classes if c.images == 0]
-    if absent:
-        found.append(
-            f'{_classes_are(absent)} without objects and in no mean: '
-            f'{some(absent, 8)}.'
-        )
+    for names, problem in (
+        (rare, few),
+        (absent, 'without objects and in no mean'),
+    ):
+        if names:
+            are = 'class is' if len(names) == 1 else 'classes are'
+            found.append(f'{len(names)} {are} {problem}: {some(names, 8)}.')
     return found
 
 
 def interval(value: float, ends: tuple[float, float]) -> str:
-    """Returns ``+1.2 [+0.4, +2.0]``, in AP points.
+    """Returns ``+1.2 [+0.4, +2.0]`` in AP points, ``[n/a]`` for ends of nan.
 
-    Args:
-        value: A share from -1 to 1.
-        ends: Of its interval, nan if there is none.
+    ``value`` and ``ends`` are shares from -1 to 1.
     """
     if not math.isfinite(ends[0]):
         return f'{points(value)} [n/a]'
@@ -97,37 +89,31 @@ def interval(value: float, ends: tuple[float, float]) -> str:
 def images_needed(estimate: Estimate, images: int) -> float:
     """Returns the number of images that would show a difference of this size.
 
-    Args:
-        estimate: The difference on ``images`` images.
-        images: Number of images.
-
-    Returns:
-        The number for which an interval excludes zero with probability
-        ``POWER``; infinity if there is no difference or no standard error.
+    With so many images its interval, estimated on ``images`` images, excludes
+    zero with probability ``POWER``. It is infinite if there is no difference
+    or no standard error.
     """
-    if not math.isfinite(estimate.se):
-        return math.inf
     return images * _times_needed(estimate.value, estimate.se, estimate.level)
 
 
 def _times_needed(value: float, se: float, level: float) -> float:
     """How many times as large a sample must be to show a difference."""
-    if not value:
+    if not value or not math.isfinite(se):
         return math.inf
     normal = NormalDist()
     reach = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)
     return (reach * se / value) ** 2
 
 
-def _conclusion(comparison: Comparison, metric: str) -> str:
-    estimate = comparison.best_estimate(metric)
+def _conclusion(comparison: Comparison) -> str:
+    estimate = comparison.best_estimate('AP')
     what = f'{comparison.images} images'
-    if metric in comparison.both:
+    if 'AP' in comparison.both:
         what = 'seeds and images'
     if not math.isfinite(estimate.p):
-        return f'{metric}: no interval can be given on {what}.'
+        return f'AP: no interval can be given on {what}.'
     text = (
-        f'{metric} {interval(estimate.value, estimate.interval)} '
+        f'AP {interval(estimate.value, estimate.interval)} '
         f'({100 * estimate.level:g} % over {what}), {_p(estimate.p)}: '
     )
     low, high = estimate.interval
@@ -135,12 +121,12 @@ def _conclusion(comparison: Comparison, metric: str) -> str:
         return text + 'the candidate is better.'
     if high < 0:
         return text + 'the candidate is worse.'
-    return text + 'no difference was shown. ' + _needed(comparison, metric)
+    return text + 'no difference was shown. ' + _needed(comparison)
 
 
-def _needed(comparison: Comparison, metric: str) -> str:
-    image = comparison.differences[metric]
-    seeds = comparison.seeds.get(metric)
+def _needed(comparison: Comparison) -> str:
+    image = comparison.differences['AP']
+    seeds = comparison.seeds.get('AP')
     if abs(image.value) < 1e-9:
         return 'The two values are equal.'
     parts = []
@@ -169,21 +155,17 @@ def _classes(comparison: Comparison) -> list[str]:
     shown = [c for c in tested if c.holm < alpha]
     better = [c.name for c in shown if c.difference.value > 0]
     worse = [c.name for c in shown if c.difference.value < 0]
-    parts = []
-    if better:
-        parts.append(f'{len(better)} improved ({some(better, 8)})')
-    if worse:
-        parts.append(f'{len(worse)} worsened ({some(worse, 8)})')
+    parts = [
+        f'{len(names)} {verb} ({some(names, 8)})'
+        for names, verb in ((better, 'improved'), (worse, 'worsened'))
+        if names
+    ]
     found = f'{" and ".join(parts)} at {100 * alpha:g} %'
     if not shown:
         found = 'none differs'
     return [
         f"Of {len(tested)} classes tested, {found} after Holm's correction."
     ]
-
-
-def _classes_are(names: Sequence[str]) -> str:
-    return '1 class is' if len(names) == 1 else f'{len(names)} classes are'
 
 
 def _p(p: float) -> str:

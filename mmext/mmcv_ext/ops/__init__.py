@@ -12,6 +12,9 @@ exist, and most are never used.
 from collections.abc import Callable
 from types import FunctionType
 
+import torch
+import torchvision
+
 from .bbox import bbox_overlaps
 from .border_align import border_align_backward, border_align_forward
 from .carafe import (
@@ -34,7 +37,6 @@ from .focal_loss import (
     softmax_focal_loss_backward,
     softmax_focal_loss_forward,
 )
-from .info import get_compiler_version, get_compiling_cuda_version
 from .masked_conv import masked_col2im_forward, masked_im2col_forward
 from .ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from .nms import nms, nms_match, softnms
@@ -48,6 +50,17 @@ from .sync_bn import (
     sync_bn_forward_output,
     sync_bn_forward_var,
 )
+
+
+def get_compiler_version() -> str:
+    """Returns what the ops run on, as no compiler was used."""
+    return f'none (mmext on torchvision {torchvision.__version__})'
+
+
+def get_compiling_cuda_version() -> str:
+    """Returns the CUDA version of PyTorch, whose kernels are used."""
+    return torch.version.cuda or 'not available'
+
 
 #: The functions above.
 __all__ = [k for k, v in globals().items() if isinstance(v, FunctionType)]

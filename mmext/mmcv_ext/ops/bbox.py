@@ -16,15 +16,10 @@ def bbox_overlaps(
     aligned: bool,
     offset: int,
 ) -> Tensor:
-    """Computes the IoU of all pairs, or of aligned pairs.
+    """Computes the IoU of all pairs (M, N), or of aligned pairs (M,).
 
-    Args:
-        bboxes1: (M, 4), x1, y1, x2, y2.
-        bboxes2: (N, 4).
-        ious: Takes the result: (M, N), or (M,) if ``aligned``.
-        mode: 0 for the union as denominator, 1 for the first box.
-        aligned: Compare row with row; M equals N.
-        offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
+    Boxes are x1, y1, x2, y2. The denominator is the union for ``mode`` 0, the
+    first box for 1. ``offset`` 1 counts widths as ``x2 - x1 + 1``.
     """
     size1 = (bboxes1[:, 2:] - bboxes1[:, :2] + offset).prod(1)
     size2 = (bboxes2[:, 2:] - bboxes2[:, :2] + offset).prod(1)

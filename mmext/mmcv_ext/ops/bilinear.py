@@ -18,15 +18,9 @@ def corners(
 ) -> tuple[Tensor, Tensor]:
     """Returns the four neighbours of each position, and their weights.
 
-    Args:
-        y: Rows, in pixels; any shape that broadcasts with ``x``.
-        x: Columns, in pixels.
-        height: Rows of the map.
-        width: Columns of the map.
-
-    Returns:
-        Flat indices into the map and weights, both (4, \\*shape). Positions
-        outside of the map have weight 0 and a valid index.
+    ``y`` and ``x`` are in pixels and broadcast to a shape S. The results, flat
+    indices into the map and weights, have shape (4, *S). Positions outside of
+    the map have weight 0 and a valid index.
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y = y.nan_to_num().clamp(0, height - 1)
@@ -50,21 +44,29 @@ def corners(
     return index, weight * inside
 
 
+def sample(
+    flat: Tensor, image: Tensor, y: Tensor, x: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Returns values of maps, channels last.
+
+    ``flat`` (N, C, H * W) are the maps of ``size`` (H, W), and ``image`` (R,)
+    the map of each row of ``y`` and ``x`` (R, ...), in pixels.
+    """
+    image = image.view(-1, *[1] * (y.dim() - 1))
+    value = 0
+    for index, weight in zip(*corners(y, x, *size), strict=True):
+        value = value + flat[image, :, index] * weight[..., None]
+    return value
+
+
 def scatter(
-    grad_input: Tensor,
-    batch: Tensor,
-    grad: Tensor,
-    y: Tensor,
-    x: Tensor,
+    grad_input: Tensor, batch: Tensor, grad: Tensor, y: Tensor, x: Tensor
 ) -> None:
     """Adds the gradient of sampled values to the gradient of their map.
 
-    Args:
-        grad_input: (N, C, H, W), contiguous; added to in place.
-        batch: (R,) int64, the map that each row was sampled from.
-        grad: (R, C, K), gradient of the samples.
-        y: (R, C, K) or (R, 1, K), rows of the samples, in pixels.
-        x: Columns of the samples, as ``y``.
+    ``grad_input`` (N, C, H, W) must be contiguous. ``batch`` (R,) is the map
+    that each row of ``grad`` (R, C, K) was sampled from, at ``y`` and ``x``,
+    both (R, C, K) or (R, 1, K), in pixels.
     """
     n, c, h, w = grad_input.shape
     index, weight = corners(y, x, h, w)

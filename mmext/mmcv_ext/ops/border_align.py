@@ -34,14 +34,11 @@ def border_align_forward(
     argmax_idx: Tensor,
     pool_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Takes the largest sample along each border of each box.
+    """Takes the largest sample along each border of each box, (N, C, K, 4).
 
-    Args:
-        input: (N, 4 * C, H, W): C channels for each border.
-        boxes: (N, K, 4), x1, y1, x2, y2 on the map.
-        output: Takes the result, (N, C, K, 4).
-        argmax_idx: Takes the number of the sample.
-        pool_size: Steps along a border.
+    ``input`` (N, 4 * C, H, W) has C channels for each border, ``boxes``
+    (N, K, 4) are x1, y1, x2, y2 on the map. ``argmax_idx`` takes the number of
+    the sample, of ``pool_size + 1`` along a border.
     """
     n, channels, h, w = input.shape
     index, weight = corners(*_samples(boxes, pool_size), h, w)

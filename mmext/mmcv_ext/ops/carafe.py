@@ -95,13 +95,10 @@ def carafe_naive_forward(
 ) -> Tensor:
     """Each output pixel is a weighted sum of its source's neighbours.
 
-    Args:
-        features: (N, C, H, W).
-        masks: (N, group_size * kernel_size ** 2, sH, sW), the weights.
-        output: Takes the result, (N, C, sH, sW).
-        sizes: kernel_size, the rows and columns of the kernel, odd;
-            group_size, the channel groups with their own weights;
-            scale_factor, s.
+    ``features`` (N, C, H, W) and ``masks`` (N, group_size * kernel_size ** 2,
+    sH, sW), the weights, give (N, C, sH, sW). ``sizes`` are ``kernel_size``,
+    odd; ``group_size``, the channel groups with their own weights; and
+    ``scale_factor``, s.
     """
     return _upsample(features, masks, **sizes)
 
@@ -131,9 +128,8 @@ def carafe_forward(
 ) -> tuple[Tensor, Tensor]:
     """Computes the same as :func:`carafe_naive_forward`.
 
-    The compiled op rearranges its inputs into ``rfeatures``, which the
-    backward pass reads, and into scratch. Here ``rfeatures`` keeps the
-    features as they are.
+    The compiled op rearranges the features into ``rfeatures`` for the backward
+    pass. Here they are kept as they are; ``routput``, ``rmasks`` are scratch.
     """
     return features, _upsample(features, masks, **sizes)
 

@@ -20,10 +20,18 @@ from torch import Tensor
 
 from .precision import full_precision, writes
 
-#: Stride, padding and dilation, each (rows, columns).
-_Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # An offset that leads outside every map: both kernels read 0 there.
 _OUTSIDE = 1e6
+
+
+def _geometry(options: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Returns stride, padding and dilation, each (rows, columns)."""
+    if 'dH' in options:  # v1
+        names = ('dH', 'dW'), ('padH', 'padW'), ('dilationH', 'dilationW')
+    else:
+        kinds = ('stride', 'pad', 'dilation')
+        names = [(f'{kind}_h', f'{kind}_w') for kind in kinds]
+    return tuple((options[h], options[w]) for h, w in names)
 
 
 def _convolve(
@@ -32,11 +40,11 @@ def _convolve(
     bias: Tensor | None,
     offset: Tensor,
     mask: Tensor | None,
-    geometry: _Geometry,
+    options: dict[str, Any],
 ) -> Tensor:
     offset = offset.nan_to_num(nan=_OUTSIDE)
     return torchvision.ops.deform_conv2d(
-        input, offset, weight, bias, *geometry, mask
+        input, offset, weight, bias, *_geometry(options), mask
     )
 
 
@@ -47,12 +55,11 @@ def _gradients(
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
-    geometry: _Geometry,
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients for input, weight, offset and mask."""
     offset = offset.nan_to_num(nan=_OUTSIDE)
-    stride, padding, dilation = geometry
+    stride, padding, dilation = _geometry(options)
     modulated = mask is not None
     grad_input, grad_weight, grad_offset, grad_mask, _ = (
         torch.ops.torchvision._deform_conv2d_backward(
@@ -76,28 +83,16 @@ def _gradients(
     groups = options['deformable_group']
     position = offset.view(n, groups, *kernel, 2, rows, cols)
     inside = True
-    for axis, (length, size) in enumerate(
-        zip((rows, cols), input.shape[2:], strict=True)
-    ):
-        base = torch.arange(length, device=offset.device) * stride[axis]
-        base -= padding[axis]
-        tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
-        if axis == 0:
-            base, tap = base.view(-1, 1), tap.view(-1, 1, 1, 1)
-        else:
-            tap = tap.view(-1, 1, 1)
-        at = position[:, :, :, :, axis] + (base + tap).to(offset.dtype)
-        inside = (at > -1) & (at < size) & inside
+    for axis in (0, 1):
+        pixel = torch.arange(offset.shape[2 + axis], device=offset.device)
+        tap = torch.arange(kernel[axis], device=offset.device)
+        # (kernel, pixels) of this axis, to (kh, 1, rows, 1), (1, kw, 1, cols)
+        at = tap[:, None] * dilation[axis] + pixel * stride[axis]
+        at = (at - padding[axis]).unsqueeze(1 - axis).unsqueeze(3 - axis)
+        at = position[:, :, :, :, axis] + at
+        inside = (at > -1) & (at < input.shape[2 + axis]) & inside
     grad_offset = grad_offset.view_as(position) * inside[:, :, :, :, None]
     return grad_input, grad_weight, grad_offset.view_as(offset), grad_mask
-
-
-def _geometry_v1(options: dict[str, int]) -> _Geometry:
-    return (
-        (options['dH'], options['dW']),
-        (options['padH'], options['padW']),
-        (options['dilationH'], options['dilationW']),
-    )
 
 
 @writes('output')
@@ -112,16 +107,10 @@ def deform_conv_forward(
 ) -> Tensor:
     """Deformable convolution, v1.
 
-    Args:
-        input: (N, C, H, W).
-        weight: (O, C / group, kH, kW).
-        offset: (N, 2 * deformable_group * kH * kW, h, w), y before x.
-        output: Takes the result, (N, O, h, w).
-        columns: Scratch.
-        ones: Scratch.
-        options: kH, kW; stride dH, dW; padH, padW; dilationH, dilationW;
-            group, of the convolution; deformable_group, channel groups with
-            their own offsets; im2col_step, not used.
+    ``offset`` (N, 2 * deformable_group * kH * kW, h, w) has y before x.
+    ``options`` are kH, kW; stride dH, dW; padH, padW; dilationH, dilationW;
+    group, of the convolution; deformable_group, channel groups with their own
+    offsets; and im2col_step, not used.
 
     Raises:
         ValueError: The size of the offsets is not that of the output.
@@ -132,7 +121,7 @@ def deform_conv_forward(
             f'is {tuple(output.shape[2:])}; give the layer that predicts '
             'offsets the same stride, padding and dilation.'
         )
-    return _convolve(input, weight, None, offset, None, _geometry_v1(options))
+    return _convolve(input, weight, None, offset, None, options)
 
 
 def deform_conv_backward_input(
@@ -147,13 +136,7 @@ def deform_conv_backward_input(
 ) -> None:
     """Gradients of :func:`deform_conv_forward` for input and offset."""
     grad_input, grad_weight, grad_offset, _ = _gradients(
-        gradOutput,
-        input,
-        weight,
-        offset,
-        None,
-        _geometry_v1(options),
-        options,
+        gradOutput, input, weight, offset, None, options
     )
     gradInput.copy_(grad_input)
     gradOffset.copy_(grad_offset)
@@ -177,13 +160,7 @@ def deform_conv_backward_parameters(
     of, grad_weight = columns.__dict__.pop('weight_grad', (None, None))
     if of is not gradOutput:
         _, grad_weight, _, _ = _gradients(
-            gradOutput,
-            input,
-            gradWeight,
-            offset,
-            None,
-            _geometry_v1(options),
-            options,
+            gradOutput, input, gradWeight, offset, None, options
         )
     gradWeight.add_(grad_weight.to(gradWeight.dtype), alpha=scale)
 
@@ -217,17 +194,12 @@ def _unflat(grad: Tensor, like: Tensor) -> Tensor:
 
 def _samples_v2(
     offset: Tensor, mask: Tensor, output: Tensor, options: dict[str, Any]
-) -> tuple[Tensor, Tensor, _Geometry]:
-    """Returns offset, mask and geometry of a modulated convolution."""
+) -> tuple[Tensor, Tensor]:
+    """Returns offset and mask of the size of the output."""
     taps = options['kernel_h'] * options['kernel_w']
     taps *= options['deformable_group']
     size = output.shape[2:]
-    geometry = (
-        (options['stride_h'], options['stride_w']),
-        (options['pad_h'], options['pad_w']),
-        (options['dilation_h'], options['dilation_w']),
-    )
-    return _flat(offset, 2 * taps, size), _flat(mask, taps, size), geometry
+    return _flat(offset, 2 * taps, size), _flat(mask, taps, size)
 
 
 @writes('output')
@@ -244,25 +216,18 @@ def modulated_deform_conv_forward(
 ) -> Tensor:
     """Deformable convolution, v2: a mask weights each sample.
 
-    Args:
-        input: (N, C, H, W).
-        weight: (O, C / group, kernel_h, kernel_w).
-        bias: (O,), read if ``with_bias``.
-        ones: Scratch.
-        offset: (N, 2 * deformable_group * kernel_h * kernel_w, h, w), y
-            before x. Larger maps are read as flat memory.
-        mask: (N, deformable_group * kernel_h * kernel_w, h, w).
-        output: Takes the result, (N, O, h, w).
-        columns: Scratch.
-        options: kernel, stride, pad and dilation, each with ``_h`` and
-            ``_w``; group, deformable_group and with_bias.
+    ``offset`` (N, 2 * taps, h, w) has y before x, ``mask`` is (N, taps, h, w),
+    where taps is deformable_group * kernel_h * kernel_w. Larger maps are read
+    as flat memory. ``options`` are kernel, stride, pad and dilation, each with
+    ``_h`` and ``_w``; group, deformable_group and with_bias, without
+    which ``bias`` is not read.
 
     Raises:
         ValueError: Offset or mask is smaller than the output.
     """
     bias = bias if options['with_bias'] else None
-    offset, mask, geometry = _samples_v2(offset, mask, output, options)
-    return _convolve(input, weight, bias, offset, mask, geometry)
+    offset, mask = _samples_v2(offset, mask, output, options)
+    return _convolve(input, weight, bias, offset, mask, options)
 
 
 @writes('grad_input', 'grad_weight', 'grad_bias', 'grad_offset', 'grad_mask')
@@ -283,12 +248,9 @@ def modulated_deform_conv_backward(
     **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of :func:`modulated_deform_conv_forward`."""
+    sampled = _samples_v2(offset, mask, grad_output, options)
     of_input, of_weight, of_offset, of_mask = _gradients(
-        grad_output,
-        input,
-        weight,
-        *_samples_v2(offset, mask, grad_output, options),
-        options,
+        grad_output, input, weight, *sampled, options
     )
     of_bias = grad_bias
     if options['with_bias']:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .bilinear import SAMPLES, corners, scatter
+from .bilinear import corners, sample, scatter
 from .precision import writes
 from .roi_align import checked, sampling_grids
 
@@ -21,24 +21,15 @@ def _samples(
     gamma: float,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields RoIs and the positions of their samples, (R, bins, samples)."""
-    height, width = size
-    for which, rows, cols in sampling_grids(
-        rois, height, width, scale, ratio, True
-    ):
-        samples = rows[0].numel() * cols[0].numel() * input.shape[1]
-        piece = max(1, SAMPLES // samples)
-        for part in torch.arange(len(which), device=which.device).split(piece):
-            roi = which[part]
-            y = rows[part][:, :, None, :, None]
-            x = cols[part][:, None, :, None, :]
-            if offset.numel():
-                side = (rois[roi, 3:5] - rois[roi, 1:3]) * scale * gamma
-                move = offset[roi] * side[:, :, None, None]
-                x = x + move[:, 0, :, :, None, None]
-                y = y + move[:, 1, :, :, None, None]
-            y, x = torch.broadcast_tensors(y, x)
-            shape = (len(roi), height * width, -1)
-            yield roi, y.reshape(shape), x.reshape(shape)
+    channels = input.shape[1]
+    for roi, y, x in sampling_grids(rois, size, scale, ratio, True, channels):
+        if offset.numel():
+            side = (rois[roi, 3:5] - rois[roi, 1:3]) * scale * gamma
+            move = offset[roi] * side[:, :, None, None]
+            x = x + move[:, 0, :, :, None, None]
+            y = y + move[:, 1, :, :, None, None]
+        y, x = torch.broadcast_tensors(y, x)
+        yield roi, y.flatten(3).flatten(1, 2), x.flatten(3).flatten(1, 2)
 
 
 @writes('output')
@@ -53,17 +44,10 @@ def deform_roi_pool_forward(
     sampling_ratio: int,
     gamma: float,
 ) -> Tensor:
-    """Averages each bin, moved by an offset.
+    """Averages each bin, moved by an offset; see RoIAlign.
 
-    Args:
-        input: (N, C, H, W).
-        rois: (R, 5), as for RoIAlign.
-        offset: (R, 2, pooled_height, pooled_width), x before y, in
-            ``gamma`` box sizes; or empty.
-        output: Takes the result, (R, C, pooled_height, pooled_width).
-        spatial_scale: Map pixels per image pixel.
-        sampling_ratio: As for RoIAlign.
-        gamma: Scale of the offsets.
+    ``offset`` (R, 2, pooled_height, pooled_width) has x before y in ``gamma``
+    box sizes, or is empty.
     """
     n, c, h, w = input.shape
     rois, wild = checked(rois, n)
@@ -73,11 +57,7 @@ def deform_roi_pool_forward(
     for roi, y, x in _samples(
         input, rois, offset, size, spatial_scale, sampling_ratio, gamma
     ):
-        image = rois[roi, 0].long()[:, None, None]
-        value = 0
-        for i, wt in zip(*corners(y, x, h, w), strict=True):
-            # (R, bins, samples, C): channels last
-            value = value + flat[image, :, i] * wt[..., None]
+        value = sample(flat, rois[roi, 0].long(), y, x, (h, w))
         pooled[roi] = value.mean(2).transpose(1, 2).unflatten(2, size)
     return pooled.masked_fill(wild[:, None, None, None], torch.nan)
 

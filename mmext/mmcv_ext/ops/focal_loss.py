@@ -37,16 +37,11 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Computes a binary focal loss for each row and class.
+    """Computes a binary focal loss of logits for each row and class, (N, C).
 
-    Args:
-        input: (N, C) logits.
-        target: (N,) int64, a class below C; C itself, or any other number,
-            is background: the row is negative for all classes.
-        weight: (C,) class weights, or empty.
-        output: Takes the result, (N, C).
-        gamma: Exponent of the modulating factor.
-        alpha: Weight of positives; negatives have ``1 - alpha``.
+    A ``target`` (N,) that is not a class below C is background: the row is
+    negative for all classes. ``weight`` has a weight per class, or is empty.
+    Positives are weighted by ``alpha``, negatives by ``1 - alpha``.
     """
     p = input.sigmoid()
     rest = 1 - p
@@ -89,15 +84,10 @@ def softmax_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Computes the focal loss of the target's probability.
+    """Computes the focal loss of the target's probability, (N,).
 
-    Args:
-        input: (N, C) probabilities: mmcv has applied the softmax.
-        target: (N,) int64; a negative one is ignored.
-        weight: (C,) class weights, or empty.
-        output: Takes the result, (N,).
-        gamma: Exponent of the modulating factor.
-        alpha: Weight of all rows.
+    ``input`` (N, C) are probabilities, as mmcv has applied the softmax. A
+    negative ``target`` is ignored. All rows are weighted by ``alpha``.
     """
     rows, classes = _positives(target, input.shape[1])
     p = input[rows, classes]

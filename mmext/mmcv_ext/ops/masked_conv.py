@@ -18,17 +18,9 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> Tensor:
-    """Collects the inputs of the kernel at the given pixels.
+    """Collects the inputs of the kernel at M pixels of (1, C, H, W).
 
-    Args:
-        im: (1, C, H, W).
-        mask_h_idx: (M,) int64 rows of the pixels.
-        mask_w_idx: (M,) int64 columns.
-        col: Takes the result, (C * kernel_h * kernel_w, M).
-        kernel_h: Rows of the kernel.
-        kernel_w: Columns of the kernel.
-        pad_h: Zero rows around the map.
-        pad_w: Zero columns around the map.
+    The result is (C * kernel_h * kernel_w, M).
     """
     # Enough zeros for a window at each pixel, whatever the padding.
     im = pad(im, (pad_w, kernel_w, pad_h, kernel_h))

@@ -22,8 +22,7 @@ def _levels(
 ) -> Iterator[tuple[Tensor, Tensor, slice]]:
     """Yields the map of each level, its grid and its slice of ``value``.
 
-    Yields:
-        (N * heads, dims, h, w), (N * heads, queries, points, 2), slice.
+    Shapes: (N * heads, dims, h, w), (N * heads, queries, points, 2).
     """
     n, _, heads, dims = value.shape
     start = 0
@@ -63,19 +62,12 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sums samples of several maps, weighted by attention.
+    """Sums samples of several maps, (N, queries, heads * dims).
 
-    Args:
-        value: (N, keys, heads, dims), the pixels of all levels in a row.
-        value_spatial_shapes: (levels, 2), h, w.
-        value_level_start_index: (levels,), not used.
-        sampling_locations: (N, queries, heads, levels, points, 2), x, y,
-            0 to 1 across a map.
-        attention_weights: (N, queries, heads, levels, points).
-        im2col_step: Images at a time in the compiled op, not used.
-
-    Returns:
-        (N, queries, heads * dims).
+    ``value`` (N, keys, heads, dims) has the pixels of all levels in a row, and
+    ``value_spatial_shapes`` (levels, 2) their h, w. ``sampling_locations``
+    (N, queries, heads, levels, points, 2) are x, y from 0 to 1 across a map,
+    and ``attention_weights`` (N, queries, heads, levels, points) the weights.
     """
     return _forward(
         value, value_spatial_shapes, sampling_locations, attention_weights

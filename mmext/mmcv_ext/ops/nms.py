@@ -12,14 +12,8 @@ def nms(
 ) -> Tensor:
     """Returns the indices of the kept boxes, highest score first.
 
-    Args:
-        boxes: (N, 4), x1, y1, x2, y2.
-        scores: (N,).
-        iou_threshold: A box is removed above this IoU with a kept one.
-        offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
-
-    Returns:
-        (K,) int64. The order among equal scores is undefined.
+    A box is removed above ``iou_threshold`` with a kept one. ``offset`` 1
+    counts widths as ``x2 - x1 + 1``. The order of equal scores is undefined.
     """
     if boxes.dtype != torch.float64:  # the CPU has no half kernel
         boxes = boxes.float()
@@ -56,21 +50,13 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., 2017): overlap lowers scores.
+    """Soft-NMS (Bodla et al., 2017): overlap lowers scores. On the CPU.
 
-    Args:
-        boxes: (N, 4) on the CPU.
-        scores: (N,) on the CPU.
-        dets: (N, 5) on the CPU; its first K rows take the boxes and their
-            lowered scores.
-        iou_threshold: ``naive`` and ``linear`` lower from this IoU on.
-        sigma: Width of ``gaussian``.
-        min_score: A box with a lower score is removed.
-        method: 0 naive (to zero), 1 linear, 2 gaussian.
-        offset: 0, or 1 for widths counted as ``x2 - x1 + 1``.
-
-    Returns:
-        (K,) int64, the boxes in the order in which they were picked.
+    ``method`` 0, naive, lowers to zero, and 1, linear, by the IoU, both from
+    ``iou_threshold`` on; 2 is Gaussian with the width ``sigma``. A box with a
+    score below ``min_score`` is removed. Returns the K boxes in the order in
+    which they were picked; the first K rows of ``dets`` (N, 5) take them with
+    their lowered scores.
     """
     # Columns: x1, y1, x2, y2, score. Picked rows are in front. mmcv swaps
     # rows and takes the first of equal scores, so the swaps are part of the
@@ -105,15 +91,10 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Returns each box that NMS keeps, with those that it suppresses.
+    """Returns each box that NMS keeps, followed by those that it suppresses.
 
-    Args:
-        dets: (N, 5) on the CPU: x1, y1, x2, y2, score.
-        iou_threshold: From this IoU on a box joins the group.
-
-    Returns:
-        One list per group: the kept box, then those that it suppresses,
-        highest score first.
+    ``dets`` (N, 5) are x1, y1, x2, y2, score on the CPU. From
+    ``iou_threshold`` on a box is suppressed. The highest scores are first.
     """
     order = dets[:, 4].sort(descending=True, stable=True).indices.numpy()
     boxes = dets[:, :4].float().numpy()

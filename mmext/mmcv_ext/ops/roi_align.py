@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from .bilinear import SAMPLES, corners, scatter
+from .bilinear import SAMPLES, sample, scatter
 from .precision import writes
 
 # From here on, neighbouring pixels are the same number in float32.
@@ -43,57 +43,61 @@ def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
 
 def sampling_grids(
     rois: Tensor,
-    height: int,
-    width: int,
+    size: tuple[int, int],
     scale: float,
     ratio: int,
     aligned: bool,
+    channels: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields groups of RoIs with equally many samples, and their positions.
+    """Yields RoIs with equally many samples, and the positions of these.
 
     Args:
         rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
-        height: Bins along a RoI's height.
-        width: Bins along its width.
+        size: Bins along a RoI's height and width.
         scale: Map pixels per image pixel.
         ratio: Samples along each side of a bin; 0 for one per pixel.
         aligned: Whether pixel centres are at half coordinates.
+        channels: Values per sample, which limit the RoIs at a time.
 
     Yields:
-        Indices of the RoIs (R,), rows (R, height, gh) and columns
-        (R, width, gw) of their samples on the map.
+        Indices of the RoIs (R,), rows (R, height, 1, gh, 1) and columns
+        (R, 1, width, 1, gw) of their samples on the map.
     """
+    height, width = size
     start = rois[:, 1:3] * scale - (0.5 if aligned else 0)
-    size = rois[:, 3:5] * scale - (0.5 if aligned else 0) - start
+    side = rois[:, 3:5] * scale - (0.5 if aligned else 0) - start
     if not aligned:
-        size = size.clamp(min=1)
-    bins = size / size.new_tensor([width, height])
+        side = side.clamp(min=1)
+    bins = side / side.new_tensor([width, height])
     count = bins.ceil().int()
     if ratio > 0:
         count = torch.full_like(count, ratio)
+
+    def positions(
+        which: Tensor, axis: int, cells: int, samples: int
+    ) -> Tensor:
+        cell = torch.arange(cells, device=rois.device, dtype=rois.dtype)
+        step = torch.arange(samples, device=rois.device, dtype=rois.dtype)
+        first = start[which, axis, None, None]
+        length = bins[which, axis, None, None]
+        inner = (step + 0.5) * length / samples
+        return first + cell[:, None] * length + inner
+
     for gw, gh in torch.unique(count, dim=0).tolist():
         if gw <= 0 or gh <= 0:
             continue
-        which = (count == count.new_tensor([gw, gh])).all(1).nonzero()[:, 0]
-        axes = []
-        for axis, cells, samples in ((1, height, gh), (0, width, gw)):
-            cell = torch.arange(cells, device=rois.device, dtype=rois.dtype)
-            step = torch.arange(samples, device=rois.device, dtype=rois.dtype)
-            first = start[which, axis, None, None]
-            length = bins[which, axis, None, None]
-            axes.append(
-                first
-                + cell[:, None] * length
-                + (step + 0.5) * length / samples
-            )
-        yield which, *axes
+        equal = (count == count.new_tensor([gw, gh])).all(1).nonzero()[:, 0]
+        samples = channels * height * gh * width * gw
+        for which in equal.split(max(1, SAMPLES // samples)):
+            rows = positions(which, 1, height, gh)[:, :, None, :, None]
+            cols = positions(which, 0, width, gw)[:, None, :, None, :]
+            yield which, rows, cols
 
 
 def _maximum(
     input: Tensor,
     rois: Tensor,
-    height: int,
-    width: int,
+    size: tuple[int, int],
     scale: float,
     ratio: int,
     aligned: bool,
@@ -103,37 +107,21 @@ def _maximum(
     An empty bin has the value -1e4 and the position -1.
     """
     _, c, h, w = input.shape
-    shape = (len(rois), c, height, width)
+    shape = (len(rois), c, *size)
     output = input.new_full(shape, -1e4)  # as mmcv's CPU kernel
     best_y, best_x = input.new_full(shape, -1), input.new_full(shape, -1)
     flat = input.flatten(2)
-    for which, rows, cols in sampling_grids(
-        rois, height, width, scale, ratio, aligned
-    ):
-        samples = c * rows[0].numel() * cols[0].numel()
-        for part in torch.arange(len(which)).split(max(1, SAMPLES // samples)):
-            part = part.to(which.device)
-            # (R, height, width, gh, gw)
-            y, x = torch.broadcast_tensors(
-                rows[part][:, :, None, :, None],
-                cols[part][:, None, :, None, :],
-            )
-            y, x = y.flatten(3), x.flatten(3)
-            index, weight = corners(y, x, h, w)
-            image = rois[which[part], 0].long()
-            value = 0
-            for i, wt in zip(index, weight, strict=True):
-                # Index the image and the pixel, keep all channels: C last.
-                read = flat[image[:, None, None, None], :, i]
-                value = value + read * wt[..., None]
-            largest = value.argmax(3, keepdim=True)
-            output[which[part]] = value.gather(3, largest)[:, :, :, 0].permute(
-                0, 3, 1, 2
-            )
-            largest = largest[:, :, :, 0].permute(0, 3, 1, 2)[..., None]
-            for best, pos in ((best_y, y), (best_x, x)):
-                pos = pos[:, None].expand(-1, c, -1, -1, -1)
-                best[which[part]] = pos.gather(4, largest)[..., 0]
+    for roi, y, x in sampling_grids(rois, size, scale, ratio, aligned, c):
+        y, x = (p.flatten(3) for p in torch.broadcast_tensors(y, x))
+        value = sample(flat, rois[roi, 0].long(), y, x, (h, w))
+        # (R, height, width, samples, C)
+        largest = value.argmax(3, keepdim=True)
+        best = value.gather(3, largest)[:, :, :, 0]
+        output[roi] = best.permute(0, 3, 1, 2)
+        largest = largest[:, :, :, 0].permute(0, 3, 1, 2)[..., None]
+        for taken, position in ((best_y, y), (best_x, x)):
+            position = position[:, None].expand(-1, c, -1, -1, -1)
+            taken[roi] = position.gather(4, largest)[..., 0]
     return output, best_y, best_x
 
 
@@ -151,21 +139,13 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pools boxes of a map to a fixed size.
+    """Pools boxes of a map to a fixed size, (R, C, height, width).
 
-    Args:
-        input: (N, C, H, W).
-        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
-        output: Takes the result, (R, C, aligned_height, aligned_width).
-        argmax_y: Takes the rows of the maxima; empty when averaging.
-        argmax_x: Takes their columns.
-        aligned_height: Rows of the result.
-        aligned_width: Columns of the result.
-        spatial_scale: Map pixels per image pixel.
-        sampling_ratio: Samples along each side of a bin; 0 for one per
-            pixel.
-        pool_mode: 0 maximum, 1 average.
-        aligned: Whether pixel centres are at half coordinates.
+    ``rois`` (R, 5) are image in the batch, x1, y1, x2, y2 in image pixels;
+    ``spatial_scale`` is map pixels per image pixel. Each bin has
+    ``sampling_ratio`` samples along a side; 0 is one per pixel. ``pool_mode``
+    1 averages; 0 takes the maximum, whose rows and columns ``argmax_y`` and
+    ``argmax_x`` take. ``aligned`` puts pixel centres at half coordinates.
 
     Raises:
         IndexError: On the CPU, a RoI names an image that does not exist.
@@ -174,7 +154,7 @@ def roi_align_forward(
     geometry = (spatial_scale, sampling_ratio, aligned)
     size = (aligned_height, aligned_width)
     if pool_mode == 0:
-        pooled, argmax_y, argmax_x = _maximum(input, rois, *size, *geometry)
+        pooled, argmax_y, argmax_x = _maximum(input, rois, size, *geometry)
     else:
         pooled = torchvision.ops.roi_align(input, rois, size, *geometry)
     return (

@@ -96,14 +96,9 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Takes the largest pixel of each bin.
+    """Takes the largest pixel of each bin, and its number; -1 if it is empty.
 
-    Args:
-        input: (N, C, H, W).
-        rois: (R, 5), as for RoIAlign.
-        output: Takes the result, (R, C, pooled_height, pooled_width).
-        argmax: Takes the number of that pixel; -1 for an empty bin.
-        spatial_scale: Map pixels per image pixel.
+    Arguments and results are those of RoIAlign.
     """
     return _pool(input, rois, pooled_height, pooled_width, spatial_scale)
 

@@ -78,14 +78,8 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
 def _pairs(first: Tensor, second: Tensor, mode: int) -> Tensor:
     first, second = first.double(), second.double()
     size1, size2 = first[:, 2:4].prod(1), second[:, 2:4].prod(1)
-    shared = torch.cat(
-        [
-            _intersection(a, b)
-            for a, b in zip(
-                first.split(_PAIRS), second.split(_PAIRS), strict=True
-            )
-        ]
-    )
+    chunks = zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)
+    shared = torch.cat([_intersection(a, b) for a, b in chunks])
     base = size1 + size2 - shared if mode == 0 else size1
     flat = (size1 < 1e-14) | (size2 < 1e-14)
     return torch.where(flat, 0, shared / base)
@@ -99,14 +93,9 @@ def box_iou_rotated(
     mode_flag: int,
     aligned: bool,
 ) -> Tensor:
-    """Computes the IoU of all pairs, or of aligned pairs.
+    """Computes the IoU of all pairs (M * N,), or of aligned pairs (M,).
 
-    Args:
-        boxes1: (M, 5).
-        boxes2: (N, 5).
-        ious: Takes the result: (M * N,), or (M,) if ``aligned``.
-        mode_flag: 0 for the union as denominator, 1 for the first box.
-        aligned: Compare row with row; M equals N.
+    The denominator is the union for ``mode_flag`` 0, the first box for 1.
     """
     if not ious.numel():
         return ious
@@ -126,19 +115,12 @@ def nms_rotated(
     iou_threshold: float,
     multi_label: bool,
 ) -> Tensor:
-    """Non-maximum suppression of rotated boxes.
+    """Returns the kept boxes, highest score first.
 
-    Args:
-        dets: (N, 5), or (N, 6) with the label last.
-        scores: (N,).
-        order: (N,) int64, the boxes, highest score first.
-        dets_sorted: ``dets`` in that order.
-        labels: Not used: ``dets`` contains the label.
-        iou_threshold: A box is removed from this IoU with a kept one on.
-        multi_label: Whether a box removes only those of its label.
-
-    Returns:
-        (K,) int64, the kept boxes, highest score first.
+    ``dets`` are (N, 5), or (N, 6) with the label last, and ``dets_sorted`` the
+    same in ``order``, highest score first. A box is removed from
+    ``iou_threshold`` with a kept one on, if ``multi_label`` only by one of its
+    label.
     """
     threshold = float(np.float32(iou_threshold))
     left = torch.arange(len(order), device=order.device)

@@ -37,22 +37,11 @@ def sync_bn_forward_output(
     momentum: Tensor | float,
     group_size: int,
 ) -> None:
-    """Normalises, and updates the running statistics.
+    """Normalises, and updates the running statistics if there are any.
 
-    Args:
-        input: (N, C, pixels).
-        mean: (C,), of all processes.
-        var: (C,), biased, of all processes.
-        weight: (C,) or None.
-        bias: (C,) or None.
-        running_mean: (C,), changed in place, or None.
-        running_var: (C,), changed in place, or None.
-        norm: Takes the normalised input, float32.
-        std: (C,), takes the square root of ``var + eps``.
-        output: Takes the result.
-        eps: Added to the variance.
-        momentum: Share of the new statistics.
-        group_size: Number of processes.
+    ``mean`` and the biased ``var`` (C,) are those of all processes. ``norm``
+    takes the normalised input in float32, ``std`` the root of ``var + eps``.
+    ``momentum`` is the share of the new statistics.
     """
     std.copy_((var + eps).sqrt())
     norm.copy_((input.float() - mean[:, None]) / std[:, None])

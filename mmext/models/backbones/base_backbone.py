@@ -21,11 +21,7 @@ from mmext.models.arguments import resolve_indices
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Returns the rates of ``depth`` blocks, rising from 0 to ``last``.
-
-    Raises:
-        UserError: If ``last`` is not in [0, 1).
-    """
+    """Returns the rates of ``depth`` blocks, rising from 0 to ``last``."""
     if not 0 <= last < 1:
         raise UserError(
             f'drop_path_rate={last} is not a probability below 1.',
@@ -37,15 +33,10 @@ def drop_path_rates(last: float, depth: int) -> list[float]:
 class BaseBackbone(StrictInit):
     """Base class of backbones made of a stem and stages.
 
-    A subclass
-
-    1. calls ``super().__init__``, then :meth:`set_stages`,
-    2. builds the stem and as many stages as :meth:`set_stages` returned,
-    3. ends its ``__init__`` with ``self.train()``, which freezes,
-    4. implements :meth:`levels`, with :meth:`run_block` for its blocks.
-
-    It may override :meth:`released_key` if the names in released checkpoints
-    differ from its own.
+    A subclass calls ``super().__init__``, then :meth:`set_stages`, builds
+    the stem and as many stages as that returned, and ends its ``__init__``
+    with ``self.train()``, which freezes. It implements :meth:`levels`, with
+    :meth:`run_block` for its blocks, and may override :meth:`released_key`.
 
     Args:
         in_channels: Channels of the image.
@@ -93,8 +84,7 @@ class BaseBackbone(StrictInit):
         # checkpoint is read.
         self._spared: tuple[str, ...] = ()
         for cfg in pretrained_configs(init_cfg):
-            allowed = cfg.get('allow_missing', False)
-            self._spared += allowed_prefixes(allowed)
+            self._spared += allowed_prefixes(cfg.get('allow_missing', False))
         self._missing: frozenset[str] = frozenset()
 
     def set_stages(
@@ -107,19 +97,10 @@ class BaseBackbone(StrictInit):
     ) -> int:
         """Sets the attributes that follow from the stages.
 
-        Args:
-            out_indices: Stages whose output is returned; -1 is the last.
-            channels: Channels of each stage.
-            strides: Stride of each stage.
-            stem: Name of the stem. Default: ``'stem'``.
-            stages: Name of the list of stages. Default: ``'stages'``.
-
-        Returns:
-            The number of stages to build. Stages after the last output would
-            get no gradient, which stops distributed training.
-
-        Raises:
-            UserError: If an output does not exist.
+        ``channels`` and ``strides`` have one number for each stage, ``stem``
+        and ``stages`` are names of modules. Returns the number of stages to
+        build: those after the last output would get no gradient, which stops
+        distributed training.
         """
         self.out_indices = resolve_indices(out_indices, len(channels))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
@@ -132,23 +113,11 @@ class BaseBackbone(StrictInit):
         return built
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """Returns the output of each stage in ``out_indices``.
-
-        Args:
-            x: Images (B, in_channels, H, W), already checked.
-        """
+        """Returns the output of each stage in ``out_indices``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Returns the levels (B, C_i, H / stride_i, W / stride_i).
-
-        Args:
-            x: Images (B, in_channels, H, W).
-
-        Raises:
-            UserError: If the images are smaller than the largest stride or
-                have other channels.
-        """
+        """Returns the levels (B, C_i, H / stride_i, W / stride_i)."""
         self.check_input(x)
         return tuple(self.levels(x))
 
@@ -178,18 +147,11 @@ class BaseBackbone(StrictInit):
         return block(x)
 
     def released_key(self, key: str) -> str | None:
-        """Returns the name here of a checkpoint's key; None to drop it.
-
-        Drops the classifier and what ``unbuilt`` lists.
-        """
+        """Drops the classifier and what ``unbuilt`` lists."""
         return None if key.startswith(('head.', *self.unbuilt)) else key
 
     def accept_missing(self, missing: list[str]) -> None:
-        """Checks that nothing missing is frozen; keeps its norms training.
-
-        Raises:
-            UserError: If ``frozen_stages`` would freeze random values.
-        """
+        """Checks that nothing missing is frozen; keeps its norms training."""
         frozen = tuple(f'{name}.' for name in self._frozen())
         stuck = [
             key
@@ -213,11 +175,7 @@ class BaseBackbone(StrictInit):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> BaseBackbone:
-        """Sets the mode, except for frozen stages and, by norm_eval, norms.
-
-        Raises:
-            UserError: If ``frozen_stages`` is out of range.
-        """
+        """Sets the mode, except for frozen stages and, by norm_eval, norms."""
         super().train(mode)
         if not -1 <= self.frozen_stages < max(len(self.freezable), 1):
             raise UserError(

@@ -61,6 +61,8 @@ class DemoNet(IsotropicBackbone):
 
     Images (B, in_channels, H, W) become one map (B, embed_dims,
     ceil(H / 16), ceil(W / 16)) for each of ``out_indices``.
+    ``frozen_stages``, ``with_cp`` and ``init_cfg`` are those of
+    :class:`BaseBackbone`; stages are blocks. ``norm_eval`` has no effect.
 
     Args:
         depth: Number of blocks. Default: 12.
@@ -80,8 +82,6 @@ class DemoNet(IsotropicBackbone):
         drop_path_rate: Rate of the last block; rises linearly from 0.
             Default: 0.
         out_indices: Blocks whose output is returned. Default: -1, the last.
-        frozen_stages, norm_eval, with_cp, init_cfg: See
-            :class:`BaseBackbone`; stages are blocks.
 
     Raises:
         UserError: If an operation or index does not exist; if an image is

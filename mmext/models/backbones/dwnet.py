@@ -30,9 +30,8 @@ from mmext.models.layers.dynamic_depthwise_conv import (
     HomogeneousDynamicConv,
     InhomogeneousDynamicConv,
 )
-from mmext.models.layers.layer_norm2d import LayerNorm2d
 from mmext.models.layers.local_mlp import LocalMLP
-from mmext.models.layers.pointwise_conv import PointwiseConv
+from mmext.models.layers.pointwise import LayerNorm2d, PointwiseConv
 
 PATCH_SIZE = 4
 BN = {'type': 'BN'}
@@ -67,13 +66,7 @@ class PatchMerging(nn.Module):
 
 
 class ConvMixer(nn.Module):
-    """Replaces attention: 1x1 convolution, mixing of positions, 1x1.
-
-    Args:
-        channels: C.
-        mixer: Mixes positions, (B, C, H, W) to (B, C, H, W).
-        norm_cfg: The three norms.
-    """
+    """Replaces attention: 1x1 convolution, mixing of positions, 1x1."""
 
     def __init__(
         self, channels: int, mixer: nn.Module, norm_cfg: dict
@@ -96,13 +89,7 @@ class ConvMixer(nn.Module):
 class DWBlock(nn.Module):
     """A convolutional mixer and an MLP, each with a shortcut.
 
-    Args:
-        channels: C.
-        mixer: Mixes positions, see :class:`ConvMixer`.
-        pad_to: Pads the mixer's input to a multiple of this number.
-        mlp_ratio: Hidden channels of the MLP over C.
-        drop_path: Rate of stochastic depth.
-        norm_cfg: The norms of the mixer and of the MLP's input.
+    The mixer's input is padded to a multiple of ``pad_to``.
     """
 
     def __init__(
@@ -145,6 +132,9 @@ class DWNet(BaseBackbone):
     Images (B, in_channels, H, W), at least as large as the largest stride,
     become up to four levels. Level i has shape (B, embed_dims * 2**i,
     H / 2**(i + 2), W / 2**(i + 2)), rounded up at every halving.
+    ``frozen_stages``, ``norm_eval``, ``with_cp`` and ``init_cfg`` are those
+    of :class:`BaseBackbone`. No ImageNet checkpoint has the norms of the
+    levels: give ``allow_missing=['norm']``. They are never frozen.
 
     Args:
         arch: ``'tiny'`` or ``'base'``; or a dict with the keys
@@ -178,10 +168,6 @@ class DWNet(BaseBackbone):
             Default: that of the official detectors, 0.2 for tiny and 0.3 for
             base (0.5 for base on ImageNet).
         out_indices: Levels to return, 0 to 3 (-1 is the last). Default: all.
-        frozen_stages, norm_eval, with_cp, init_cfg: See
-            :class:`BaseBackbone`. No ImageNet checkpoint has the norms of
-            the levels: give ``allow_missing=['norm']``. They are never
-            frozen.
 
     Raises:
         UserError: If an argument is not allowed; if an image is too small or
@@ -239,7 +225,16 @@ class DWNet(BaseBackbone):
         if dynamic is not None:
             choose('dynamic', dynamic, ('homogeneous', 'inhomogeneous'))
         choose('token_mixer', token_mixer, ('conv', 'local_mlp'))
-        _check_mixer(dynamic, token_mixer, window_size)
+        if token_mixer == 'local_mlp' and dynamic is not None:
+            raise UserError(
+                f'The local MLP has learned weights, but dynamic={dynamic!r}.',
+                "Use dynamic=None with token_mixer='local_mlp'.",
+            )
+        if window_size < 1 or window_size % 2 == 0:
+            raise UserError(
+                f'window_size={window_size} is not a positive odd number.',
+                f'A kernel has a centre: use {max(window_size, 0) + 1}.',
+            )
         self.dynamic = dynamic
         self.token_mixer = token_mixer
         self.window_size = window_size
@@ -262,20 +257,18 @@ class DWNet(BaseBackbone):
         self.layers = nn.ModuleList()
         last = num_built - 1
         for i in range(num_built):
-            blocks = nn.Sequential(
-                *(
-                    DWBlock(
-                        widths[i],
-                        self._build_mixer(widths[i], shares[i], j),
-                        window_size if pad_to_window else 1,
-                        mlp_ratio,
-                        rates[sum(depths[:i]) + j],
-                        norm_cfg,
-                    )
-                    for j in range(depths[i])
+            blocks = [
+                DWBlock(
+                    widths[i],
+                    self._build_mixer(widths[i], shares[i], j),
+                    window_size if pad_to_window else 1,
+                    mlp_ratio,
+                    rates[sum(depths[:i]) + j],
+                    norm_cfg,
                 )
-            )
-            layer = OrderedDict(blocks=blocks)
+                for j in range(depths[i])
+            ]
+            layer = OrderedDict(blocks=nn.Sequential(*blocks))
             if i < last:
                 layer['downsample'] = PatchMerging(widths[i])
             self.layers.append(nn.Sequential(layer))
@@ -285,20 +278,17 @@ class DWNet(BaseBackbone):
                 'the last stage, which that norm belongs to.',
                 f'Add {num_stages - 1} to out_indices, or final_norm=False.',
             )
-        norms = (
-            {'norm': last}
-            if final_norm
-            else {f'norm{i}': i for i in self.out_indices}
-        )
-        for name, i in norms.items():
-            cfg = {'type': 'LayerNorm2d'} if final_norm else norm_cfg
-            self.add_module(name, build_norm_layer(cfg, widths[i])[1])
         # The name of each level's norm.
-        self.norm_of = {i: name for name, i in norms.items()}
-        self.unbuilt += (f'layers.{last}.downsample.',)
-        for name in ('norm', *(f'norm{i}' for i in range(num_stages))):
-            if name not in norms:
-                self.unbuilt += (f'{name}.',)
+        self.norm_of = {i: f'norm{i}' for i in self.out_indices}
+        if final_norm:
+            self.norm_of = {last: 'norm'}
+            norm_cfg = {'type': 'LayerNorm2d'}
+        for i, name in self.norm_of.items():
+            self.add_module(name, build_norm_layer(norm_cfg, widths[i])[1])
+        absent = {'norm', *(f'norm{i}' for i in range(num_stages))}
+        absent -= set(self.norm_of.values())
+        absent.add(f'layers.{last}.downsample')
+        self.unbuilt += tuple(f'{name}.' for name in absent)
         self.train()
 
     def _build_mixer(self, channels: int, share: int, block: int) -> nn.Module:
@@ -317,10 +307,7 @@ class DWNet(BaseBackbone):
         )
 
     def init_weights(self) -> None:
-        """Initialises linear layers as Swin does; then ``init_cfg``.
-
-        Convolutions keep PyTorch's weights, as in the official code.
-        """
+        """Initialises linear layers as Swin; convolutions are PyTorch's."""
         if not self.is_init:
             for module in self.modules():
                 if isinstance(module, nn.Linear):
@@ -363,16 +350,3 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     if right or bottom:
         x = functional.pad(x, (0, right, 0, bottom))
     return x
-
-
-def _check_mixer(dynamic: str | None, mixer: str, window_size: int) -> None:
-    if mixer == 'local_mlp' and dynamic is not None:
-        raise UserError(
-            f'The local MLP has learned weights, but dynamic={dynamic!r}.',
-            "Use dynamic=None with token_mixer='local_mlp'.",
-        )
-    if window_size < 1 or window_size % 2 == 0:
-        raise UserError(
-            f'window_size={window_size} is not a positive odd number.',
-            f'A kernel has a centre: use {max(window_size, 0) + 1}.',
-        )

@@ -3,11 +3,10 @@
 
 Paper: Pay Attention to MLPs, NeurIPS 2021 (arXiv 2105.08050). The authors'
 weights are not public; key names and numbers are those of timm's gMLP, whose
-checkpoints load. Differences: the spatial projection, whose weights fix the
-number of tokens, runs in windows of 14x14 tokens that shift from block to
-block, so that any image size works at a cost linear in its area. At 224x224
-there is one window, and the network is exactly gMLP. It returns maps, not
-scores.
+checkpoints load. Differences: it returns maps, and the spatial projection runs
+in windows of 14x14 tokens that shift from block to block, so that any image
+size works at a cost linear in its area. At 224x224 there is one window, and
+the network is exactly gMLP.
 """
 
 from __future__ import annotations
@@ -68,6 +67,8 @@ class GMLP(IsotropicBackbone):
     Images (B, in_channels, H, W) become one map (B, embed_dims,
     ceil(H / patch_size), ceil(W / patch_size)) for each of ``out_indices``.
     For a detector follow it with :class:`SimpleFeaturePyramid`.
+    ``frozen_stages``, ``norm_eval``, ``with_cp`` and ``init_cfg`` are those
+    of :class:`BaseBackbone`; stages are blocks.
 
     Args:
         arch: ``'tiny'``, ``'small'`` or ``'base'``; or a dict with the keys
@@ -90,8 +91,6 @@ class GMLP(IsotropicBackbone):
             Default: that of the paper (1 minus the survival probability).
         out_indices: Blocks whose output is returned, 0 to 29. Default: -1,
             the last.
-        frozen_stages, norm_eval, with_cp, init_cfg: See
-            :class:`BaseBackbone`; stages are blocks.
 
     Raises:
         UserError: If an arch or index does not exist; if an image is smaller

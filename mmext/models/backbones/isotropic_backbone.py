@@ -29,12 +29,7 @@ class IsotropicBackbone(BaseBackbone):
         patch_size: int,
         final_norm: bool,
     ) -> tuple[int, bool]:
-        """Sets the attributes that follow from the blocks.
-
-        Returns:
-            The number of blocks to build, and whether to build ``norm``,
-            which belongs to the last block.
-        """
+        """Returns how many blocks to build, and whether to build ``norm``."""
         self.patch_size = patch_size
         built = self.set_stages(
             out_indices,

@@ -5,8 +5,7 @@ A ResNet checkpoint fills the convolutions and norms; attention plugins, step
 adaptors and the offsets of deformable convolutions are new. mmdet's ResNet
 freezes complete stages (``frozen_stages``) and every batch norm
 (``norm_eval``), new layers included, at values that were never trained, and
-loads a checkpoint of another architecture with no more than a warning. Here
-new layers stay trainable, and pre-trained weights are loaded strictly.
+loads a checkpoint of another architecture with no more than a warning.
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ class StarNet(BaseBackbone):
     Images (B, in_channels, H, W), at least as large as the largest stride,
     become up to four levels. Level i has shape (B, embed_dims * 2**i,
     H / 2**(i + 2), W / 2**(i + 2)), rounded up at every halving.
+    ``frozen_stages``, ``norm_eval``, ``with_cp`` and ``init_cfg`` are those
+    of :class:`BaseBackbone`.
 
     Args:
         arch: ``'s1'``, ``'s2'``, ``'s3'``, ``'s4'``, or the very small
@@ -116,8 +118,6 @@ class StarNet(BaseBackbone):
             is Linear only); ``'trunc_normal'`` draws them with standard
             deviation 0.02, as timm does. Biases are PyTorch's in both.
             Default: ``'default'``.
-        frozen_stages, norm_eval, with_cp, init_cfg: See
-            :class:`BaseBackbone`.
 
     Raises:
         UserError: If an arch, operation, position or index does not exist;

@@ -1,9 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""StepNet on mmdet's ResNet.
-
-A residual block computes x + f(x), a forward-Euler step of size 1. Here a
-:class:`~mmext.models.StepAdaptor` scales f per image and channel, depending
-on the state before the step and the state after a step of 1.
+"""StepNet on mmdet's ResNet: a StepAdaptor scales each residual branch.
 
 Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
 System Perspective, ICCV 2023 (arXiv 2308.09939). There is no official code;
@@ -24,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmext.errors import UserError
+from mmext.models.arguments import resolve_indices
 from mmext.models.backbones.plugin_resnet import PluginResNet
 from mmext.models.layers.channel_attention import global_average
 from mmext.models.layers.scaled_batch_norm import (
@@ -134,36 +131,17 @@ class StepNetResNet(PluginResNet):
     It has the arguments of :class:`mmdet.models.ResNet` and its levels:
     strides 4, 8, 16, 32 with 256, 512, 1024, 2048 channels (64 to 512 for
     depths 18 and 34). With the default ``start='identity'`` and weights of a
-    plain ResNet, its outputs are those of the plain ResNet. Adaptors stay
+    plain ResNet, its outputs are those of the plain ResNet. Freezing and
+    ``init_cfg`` are as for :class:`~mmext.models.PluginResNet`: adaptors stay
     trainable in frozen stages, and the log names them as new if they are not
-    in the checkpoint, see :class:`~mmext.models.PluginResNet`.
+    in the checkpoint.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        in_channels: Channels of the image.
-        stem_channels: Channels of the stem; None is ``base_channels``.
-        base_channels: Channels of the first stage's inner convolutions.
-        num_stages: Stages to build, 1 to 4.
-        strides: Stride of each stage's first block.
-        dilations: Dilation of each stage.
-        out_indices: Stages to return.
-        style: Which convolution of a downsampling bottleneck has the stride:
-            the 3x3 in ``pytorch``, the first 1x1 in ``caffe``.
-        deep_stem: Whether three 3x3 convolutions replace the 7x7.
-        avg_down: Whether average pooling replaces the stride in shortcuts.
+        out_indices: Stages to return, in rising order; -1 is the last.
         frozen_stages: Stem (0) and stages (1, ...) whose ResNet weights are
             frozen; -1 freezes nothing.
-        conv_cfg: Convolution layer; None is Conv2d.
-        norm_cfg: Norm layer; None is BN.
         norm_eval: Whether the BN of the ResNet stays in evaluation mode.
-        dcn: Deformable convolution for the 3x3 of bottlenecks.
-        stage_with_dcn: Stages that use it.
-        plugins: Layers such as attention inside bottlenecks, as in mmdet.
-        with_cp: Whether to compute blocks again in the backward pass to save
-            memory.
-        zero_init_residual: Whether the last norm of each residual branch
-            starts at zero if there is no checkpoint.
-        init_cfg: See :class:`~mmext.models.PluginResNet`.
         groups: Groups of the 3x3 of bottlenecks; over 1 is ResNeXt.
         base_width: ResNeXt's width of a group in the first stage.
         step_cfg: Arguments of :class:`~mmext.models.StepAdaptor`; None is
@@ -227,18 +205,13 @@ class StepNetResNet(PluginResNet):
                 'basic blocks have no groups.',
                 'Use depth 50, 101 or 152, or groups=1.',
             )
-        outside = [i for i in out_indices if not 0 <= i < num_stages]
-        if outside or not out_indices:
-            raise UserError(
-                f'StepNetResNet: out_indices={tuple(out_indices)} of '
-                f'{num_stages} stages.',
-                f'Use some of {tuple(range(num_stages))}.',
-            )
-        if not -1 <= frozen_stages <= max(out_indices) + 1:
+        out_indices = resolve_indices(out_indices, num_stages)
+        built = out_indices[-1] + 1
+        if not -1 <= frozen_stages <= built:
             raise UserError(
                 f'StepNetResNet: frozen_stages={frozen_stages}.',
-                '-1 freezes nothing, 0 the stem, and '
-                f'{max(out_indices) + 1} every stage up to the last output.',
+                f'-1 freezes nothing, 0 the stem, and {built} every stage up '
+                'to the last output.',
             )
         self.groups, self.base_width = groups, base_width
         self.step_cfg = step_cfg or {}
@@ -271,9 +244,9 @@ class StepNetResNet(PluginResNet):
             init_cfg=init_cfg,
         )
         # Stages without a gradient would stop distributed training.
-        for name in self.res_layers[max(out_indices) + 1 :]:
+        for name in self.res_layers[built:]:
             delattr(self, name)
-        del self.res_layers[max(out_indices) + 1 :]
+        del self.res_layers[built:]
 
     def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
         """Builds a stage of step blocks, with adaptors if configured."""
@@ -291,11 +264,10 @@ class StepNetResNet(PluginResNet):
         layer = ResLayer(block=block, planes=planes, **kwargs)
         active = self.step_blocks[len(self.res_layers)]
         for i, built in enumerate(layer):
-            built.step = (
-                StepAdaptor(planes * block.expansion, **self.step_cfg)
-                if i in active
-                else None
-            )
+            built.step = None
+            if i in active:
+                channels = planes * block.expansion
+                built.step = StepAdaptor(channels, **self.step_cfg)
         return layer
 
 
@@ -313,9 +285,8 @@ def _active_blocks(
         )
     active = [range(d) for d in depths] if blocks is None else blocks
     if len(active) != len(depths) or any(
-        i not in range(depth)
+        not set(wanted) <= set(range(depth))
         for depth, wanted in zip(depths, active, strict=True)
-        for i in wanted
     ):
         raise UserError(
             f'StepNetResNet: step_blocks={active} does not fit stages of '

@@ -15,9 +15,8 @@ from mmext.models.layers.dynamic_depthwise_conv import (
 from mmext.models.layers.inhomogeneous_conv import (
     inhomogeneous_depthwise_conv,
 )
-from mmext.models.layers.layer_norm2d import LayerNorm2d
 from mmext.models.layers.local_mlp import LocalMLP
-from mmext.models.layers.pointwise_conv import PointwiseConv
+from mmext.models.layers.pointwise import LayerNorm2d, PointwiseConv
 from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 from mmext.models.layers.star_operation import StarOperation
 from mmext.models.layers.step_adaptor import StepAdaptor

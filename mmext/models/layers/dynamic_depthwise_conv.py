@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from mmext.errors import UserError
 from mmext.models.arguments import reduced
 from mmext.models.layers.generated_conv import generated_depthwise_conv
-from mmext.models.layers.pointwise_conv import PointwiseConv
+from mmext.models.layers.pointwise import PointwiseConv
 
 
 class HomogeneousDynamicConv(nn.Module):
@@ -139,17 +139,12 @@ class InhomogeneousDynamicConv(nn.Module):
 
 def _normalises_alone(norm: nn.Module) -> bool:
     """Returns whether it is a batch norm over this process's images."""
-    if isinstance(norm, SyncBatchNorm) and get_world_size() > 1:
-        return False
-    return isinstance(norm, _BatchNorm)
+    synced = isinstance(norm, SyncBatchNorm) and get_world_size() > 1
+    return isinstance(norm, _BatchNorm) and not synced
 
 
 def num_groups(channels: int, channels_per_group: int) -> int:
-    """Returns the number of groups of channels that share weights.
-
-    Raises:
-        UserError: If ``channels_per_group`` does not divide ``channels``.
-    """
+    """Returns the number of groups of channels that share weights."""
     if channels_per_group < 1 or channels % channels_per_group:
         near = min(
             (n for n in range(1, channels + 1) if channels % n == 0),

@@ -4,10 +4,9 @@
     weight[b, :, p] = kernel @ [hidden[b, :, p], 1]
 
 for every position p, then :mod:`~mmext.models.layers.inhomogeneous_conv` with
-these weights. There are K * K * G weights at every position, 381 MB at
-1x96x200x304, and a CPU would spend its time on writing and reading them. Here
+these weights. A CPU would spend its time on writing and reading them. Here
 they are computed for a band of positions small enough for the cache, and
-computed again in the backward pass.
+computed again in the backward pass (docs/dwnet.md).
 
 Rows are stored one after the other, so that a tap has the same offset at
 every position and a band is contiguous. The weight of a tap that leaves its
@@ -40,28 +39,24 @@ def generated_depthwise_conv(
     groups: int,
     backend: str = 'auto',
 ) -> Tensor:
-    """Convolves each position with the kernel that its features give.
+    """Convolves each position of x with the kernel that its features give.
 
-    Args:
-        x: Input (B, C, H, W).
-        hidden: Features (B, D, H, W).
-        kernel: (groups * K * K, D + 1); the last column is the bias.
-        groups: G, a divisor of C; C / G neighbouring channels share weights.
-        backend: See :func:`inhomogeneous_depthwise_conv`.
-
-    Returns:
-        (B, C, H, W) in the wider of the dtypes of x and hidden, summed in
-        float32 (float64 for double). Differentiable once.
+    ``hidden`` is (B, D, H, W), and ``kernel`` (groups * K * K, D + 1) with the
+    bias in its last column. The result is in the wider of the dtypes of x and
+    hidden. See :func:`inhomogeneous_depthwise_conv` for the rest.
     """
     if pick_backend(x, backend) == 'torch':
         return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
-    # A row of ones carries the bias, which saves a pass over the weights.
     # bmm instead of `@` keeps the positions last.
-    ones = torch.ones_like(hidden[:, :1])
-    features = torch.cat([hidden, ones], 1).flatten(2)
-    weight = torch.bmm(kernel.expand(len(x), -1, -1), features)
+    weight = torch.bmm(kernel.expand(len(x), -1, -1), _features(hidden))
     weight = weight.unflatten(2, x.shape[2:]).unflatten(1, (groups, -1))
     return inhomogeneous_depthwise_conv(x, weight, backend)
+
+
+def _features(hidden: Tensor) -> Tensor:
+    """Returns (B, D + 1, positions); a row of ones carries the bias."""
+    ones = torch.ones_like(hidden[:, :1])
+    return torch.cat([hidden, ones], 1).flatten(2)
 
 
 class _GeneratedConv(torch.autograd.Function):
@@ -72,7 +67,7 @@ class _GeneratedConv(torch.autograd.Function):
         ctx.save_for_backward(x, hidden, kernel)
         ctx.groups = groups
         plan = _Layout(x, groups, kernel)
-        source, features = plan.spread(x), plan.features(hidden)
+        source, features = plan.spread(x), _features(hidden)
         # In the memory format of x, as the next layers expect.
         out = torch.empty_like(
             x, dtype=torch.promote_types(x.dtype, hidden.dtype)
@@ -91,7 +86,7 @@ class _GeneratedConv(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, kernel = ctx.saved_tensors
         plan = _Layout(x, ctx.groups, kernel)
-        source, features = plan.spread(x), plan.features(hidden)
+        source, features = plan.spread(x), _features(hidden)
         upper = plan.spread(grad)[..., plan.start :]
         dsource = torch.zeros_like(source)
         dfeatures = torch.empty_like(features)
@@ -116,7 +111,7 @@ class _GeneratedConv(torch.autograd.Function):
             torch.mm(kernel.T, dweight, out=dfeatures[b, :, band])
             dkernel += dweight @ part.T
         return (
-            torch.empty_like(x).copy_(plan.gather(dsource)),
+            torch.empty_like(x).copy_(plan.inside(dsource).flatten(1, 2)),
             torch.empty_like(hidden).copy_(plan.as_rows(dfeatures[:, :-1])),
             dkernel.to(kernel.dtype),
             None,
@@ -124,13 +119,7 @@ class _GeneratedConv(torch.autograd.Function):
 
 
 class _Layout:
-    """Positions in memory: row after row, zeros around the image.
-
-    Args:
-        x: The input.
-        groups: Groups of channels.
-        kernel: Generates the weights, (groups * taps, D + 1).
-    """
+    """Positions in memory: row after row, zeros around the image."""
 
     def __init__(self, x: Tensor, groups: int, kernel: Tensor) -> None:
         self.shape, self.groups = x.shape, groups
@@ -150,7 +139,7 @@ class _Layout:
                 band = slice(top * self.width, end * self.width)
                 yield b, slice(top, end), band
 
-    def _inside(self, spread: Tensor) -> Tensor:
+    def inside(self, spread: Tensor) -> Tensor:
         """Returns the view (B, G, C / G, H, W) of the image."""
         end = self.start + self.height * self.width
         return self.as_rows(spread[..., self.start : end])
@@ -162,21 +151,12 @@ class _Layout:
         spread = x.new_zeros(
             (b, self.groups, c // self.groups, length), dtype=self.dtype
         )
-        self._inside(spread).copy_(x.unflatten(1, (self.groups, -1)))
+        self.inside(spread).copy_(x.unflatten(1, (self.groups, -1)))
         return spread
-
-    def gather(self, spread: Tensor) -> Tensor:
-        """Returns the inverse of :meth:`spread`, a view."""
-        return self._inside(spread).flatten(1, 2)
 
     def as_rows(self, flat: Tensor) -> Tensor:
         """Returns (..., rows, W) of (..., positions), a view."""
         return flat.unflatten(-1, (-1, self.width))
-
-    def features(self, hidden: Tensor) -> Tensor:
-        """Returns (B, D + 1, positions), the last row ones."""
-        ones = torch.ones_like(hidden[:, :1])
-        return torch.cat([hidden, ones], 1).flatten(2)
 
     def weights(self, kernel: Tensor, features: Tensor) -> Tensor:
         """Returns the weights of a band, (G, taps, 1, positions)."""

@@ -8,12 +8,11 @@ g(c) = c // (C / G), so that C / G channels share a weight. Paper: On the
 Connection between Local Attention and Dynamic Depth-wise Convolution, ICLR
 2022 (arXiv 2106.04263), section 3.3.
 
-The weights are K * K * G / C times as large as the input, so they should be
-read once and nothing should be copied. Unfolding the input would make K * K
-copies of it; here every tap is a shifted view. On CPU, bands of rows small
-enough for the cache are accumulated in place; on CUDA there is a Triton
-kernel. Both sum in float32 (float64 for double) for all dtypes of the inputs,
-so autocast does not need to cast the weights.
+The weights are K * K * G / C times as large as the input, so they are read
+once. Every tap is a shifted view of the input, which unfolding would copy
+K * K times. On CPU, bands of rows small enough for the cache are accumulated
+in place; on CUDA there is a Triton kernel. Both sum in float32 (float64 for
+double), so autocast does not need to cast the weights.
 """
 
 from __future__ import annotations
@@ -116,8 +115,7 @@ def gather(
     """
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(dtype)
-    x = x.unflatten(1, (groups, -1))
-    x = x.to(wide, memory_format=torch.contiguous_format)
+    x = x.unflatten(1, (groups, -1)).to(wide).contiguous()
     out = torch.zeros_like(x)
     for band in _bands(x):
         for k, here, there in _taps(x.shape, band, taps, transposed):
@@ -130,8 +128,7 @@ def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Returns the gradient of the weights."""
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(weight.dtype)
-    x = x.unflatten(1, (groups, -1))
-    x = x.to(wide, memory_format=torch.contiguous_format)
+    x = x.unflatten(1, (groups, -1)).to(wide).contiguous()
     grad = grad.unflatten(1, (groups, -1)).to(wide)
     # A tap that reads outside the image has no gradient.
     out = torch.zeros_like(weight)
@@ -179,12 +176,9 @@ def _taps(
         left, right = max(0, -dx), min(width, width - dx)
         if top < bottom and left < right:
             here = (..., slice(top, bottom), slice(left, right))
-            there = (
-                ...,
-                slice(top + dy, bottom + dy),
-                slice(left + dx, right + dx),
-            )
-            yield k, here, there
+            rows = slice(top + dy, bottom + dy)
+            cols = slice(left + dx, right + dx)
+            yield k, here, (..., rows, cols)
 
 
 def _check_shapes(x: Tensor, weight: Tensor) -> None:

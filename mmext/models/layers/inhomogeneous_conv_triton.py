@@ -3,11 +3,9 @@
 
 A program computes a run of positions for a tile of channels that share their
 weights. It loads each weight once for the tile and reads the input through
-the cache, tap by tap; it writes only the result.
-:mod:`mmext.models.layers.inhomogeneous_conv` imports this module if needed,
-since only the CUDA builds of PyTorch include Triton. With
-``TRITON_INTERPRET=1``, set before Triton is imported, the kernels run on CPU
-tensors.
+the cache, tap by tap; it writes only the result. Only the CUDA builds of
+PyTorch include Triton, so this module is imported if needed. With
+``TRITON_INTERPRET=1``, set before the import, the kernels run on the CPU.
 """
 
 from __future__ import annotations

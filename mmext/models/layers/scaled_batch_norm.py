@@ -56,12 +56,9 @@ def add_scaled_batch_norm(
 ) -> Tensor:
     """Returns shortcut + norm(x) * choose(average of norm(x)).
 
-    Args:
-        shortcut: (N, C, H, W).
-        norm: A batch norm for which :func:`can_scale` returned True.
-        x: Its input, (N, C, H, W).
-        average: Returns the average of x over height and width, (N, C).
-        choose: Returns the scale for the average of norm(x), both (N, C).
+    ``shortcut`` and ``x`` are (N, C, H, W); ``average`` returns that of x
+    over height and width, and ``choose`` the scale for that of norm(x), all
+    (N, C). The norm is one for which :func:`can_scale` returned True.
     """
     n, c, h, w = x.shape
     if norm.training and n == 1:

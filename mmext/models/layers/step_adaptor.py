@@ -6,11 +6,8 @@ first takes a coarse step with dt = 1, then chooses the step size from both
 states, per image and channel: x_t + f(x_t) * A(x_t, x_t + f(x_t)).
 
 Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
-System Perspective, ICCV 2023 (arXiv 2308.09939), section 2.5. Neither the
-text nor code describes the adaptor of Fig. 4(b): this one is a
-*reconstruction* in the style of the authors' other attention layers (pool,
-squeeze, excite), and so are the alternatives of Table 4 (``inputs``) and
-Fig. 5 (``fusion``). See docs/stepnet.md.
+System Perspective, ICCV 2023 (arXiv 2308.09939), section 2.5. The adaptor of
+Fig. 4(b) and its alternatives are a *reconstruction*, see docs/stepnet.md.
 """
 
 from __future__ import annotations
@@ -118,19 +115,18 @@ class StepAdaptor(BaseModule):
 
     def _seen(self, x: Tensor, f: Tensor) -> list[Tensor]:
         """Returns the input (N, C or 2C) of each branch."""
-        if self.inputs == 'difference':
-            return [f]
-        if self.inputs == 'current':
-            return [x]
-        if self.inputs == 'next':
-            return [x + f]
+        after = x + f
+        if self.inputs != 'both':
+            return [
+                {'current': x, 'next': after, 'difference': f}[self.inputs]
+            ]
         if self.fusion == 'concat':
-            return [torch.cat([x, x + f], dim=1)]
+            return [torch.cat([x, after], dim=1)]
         if self.fusion == 'sum':
-            return [x + (x + f)]
+            return [x + after]
         if self.fusion == 'product':
-            return [x * (x + f)]
-        return [x, x + f]
+            return [x * after]
+        return [x, after]
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         """Returns the step for the pooled state x and residual f, all (N, C).

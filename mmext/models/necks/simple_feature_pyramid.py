@@ -99,11 +99,7 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Returns ``num_outs`` levels of one map (B, in_channels, H, W).
-
-        Raises:
-            UserError: If there are several maps, or one of other channels.
-        """
+        """Returns ``num_outs`` levels of one map (B, in_channels, H, W)."""
         if len(inputs) != 1 or inputs[0].size(1) != self.in_channels:
             raise UserError(
                 'SimpleFeaturePyramid got maps of '

@@ -26,12 +26,7 @@ from mmext.engine.guards.numerical_guard import (
     SCALER_SKIPS,
     NumericalGuardHook,
 )
-from mmext.engine.guards.replay import (
-    load_step,
-    non_finite_terms,
-    replay,
-    save_step,
-)
+from mmext.engine.guards.replay import load_step, non_finite_terms, replay
 from mmext.engine.runner import ReliableRunner
 from mmext.errors import UserError
 from mmext.utils.random_state import random_state, set_random_state
@@ -351,7 +346,7 @@ def test_a_replay_draws_the_same(tmp_path, monkeypatch, capsys):
         'mmext.engine.guards.replay.build_model', lambda cfg: again
     )
     torch.rand(9)
-    (found,) = replay(Config({'model': {}}), file)
+    (found,) = replay(Config({'model': {}}), load_step(file))
     assert again.drawn == first
     assert found.losses == {'loss_cls': math.inf}
     with pytest.raises(UserError, match='not a saved step'):
@@ -430,7 +425,7 @@ def test_a_batch_of_a_detector_is_saved_and_read(tmp_path, polygons):
     loader = ReliableRunner.build_dataloader(cfg.train_dataloader)
     batch = next(iter(loader))
     step = {'data': batch, 'random_state': random_state()}
-    save_step(tmp_path / 'a.pth', {'state_dict': {}, 'batches': [step]})
+    torch.save({'state_dict': {}, 'batches': [step]}, tmp_path / 'a.pth')
     (read,) = load_step(tmp_path / 'a.pth')['batches']
     assert_equal(
         dict(enumerate(read['data']['inputs'])),

@@ -25,8 +25,7 @@ from toy import Numbers
 from mmext.checkpoints.files import defect
 from mmext.checkpoints.read import load
 from mmext.engine.loader_workers import shield_workers
-from mmext.engine.resume.agreement import Agreement
-from mmext.engine.resume.interrupt import Interrupted
+from mmext.engine.resume.interrupt import Agreement, Interrupted
 
 ROOT = Path(__file__).resolve().parents[3]
 ranks = pytest.mark.skipif(

@@ -1,13 +1,28 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Precision-recall curves, and the images on which two runs differ."""
+"""Where a run gains and loses AP: curves, kinds of errors, and images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mmext.evaluation.coco.matching import RECALL_THRESHOLDS, Matches
+from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.evaluation.coco.matching import (
+    RECALL_THRESHOLDS,
+    Matches,
+    make_evaluator,
+)
+from mmext.evaluation.coco.predictions import Predictions
 
 MIN_SCORE = 0.3
+#: TIDE's names and ours.
+KINDS = {
+    'Cls': 'class',
+    'Loc': 'location',
+    'Both': 'class and location',
+    'Dupe': 'duplicate',
+    'Bkg': 'background',
+    'Miss': 'missed',
+}
 
 
 def class_curve(matches: Matches, k: int, t: int = 0) -> np.ndarray:
@@ -35,6 +50,22 @@ def mean_curve(matches: Matches, t: int = 0) -> np.ndarray:
     if not curves:
         return np.full(len(RECALL_THRESHOLDS), np.nan)
     return np.mean(curves, axis=0)
+
+
+def error_types(truth: GroundTruth, preds: Predictions) -> dict[str, float]:
+    """Returns the AP50 that each kind of error costs, from 0 to 1.
+
+    That is AP50 with all errors of the kind corrected, minus AP50 (TIDE,
+    Bolya et al., ECCV 2020).
+    """
+    if not len(preds):
+        anns = truth.dataset['annotations']
+        objects = any(not a.get('iscrowd') for a in anns)
+        return {**dict.fromkeys(KINDS.values(), 0.0), 'missed': float(objects)}
+    evaluator = make_evaluator(truth, preds)
+    evaluator.evaluate()
+    delta = evaluator.tide_errors()['delta_ap']
+    return {name: float(delta[kind]) for kind, name in KINDS.items()}
 
 
 def most_different(

@@ -1,10 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""A 1x1 convolution as a matrix product."""
+"""Layers that act on every position of a map by itself."""
 
 from __future__ import annotations
 
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+@MODELS.register_module()
+class LayerNorm2d(nn.LayerNorm):
+    """Normalises (B, C, H, W) over C at every position, as ViTDet does.
+
+    In configs: ``norm_cfg=dict(type='LayerNorm2d', eps=1e-6)``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class PointwiseConv(nn.Conv2d):
@@ -14,11 +26,6 @@ class PointwiseConv(nn.Conv2d):
     rows of a matrix, whereas PyTorch's CPU convolution may reorder input and
     output. Parameters, their names and initial values are those of
     ``nn.Conv2d``.
-
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        bias: Whether there is a bias. Default: True.
     """
 
     def __init__(
