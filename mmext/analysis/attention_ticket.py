@@ -57,7 +57,7 @@ def write_ticket(
     limit: int = 20,
     device: str = 'cpu',
 ) -> Table:
-    """Ranks the blocks of a model and writes a config with the best ones.
+    """Writes a config with the best blocks of a model; returns the ranking.
 
     Args:
         config: Config of the trained model.
@@ -68,9 +68,6 @@ def write_ticket(
             90 % of the effect.
         limit: Number of images at most. Default: 20.
         device: Default: ``'cpu'``.
-
-    Returns:
-        The ranking.
 
     Raises:
         UserError: ``keep`` is out of range, there are fewer than two images,

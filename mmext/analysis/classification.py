@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
@@ -47,9 +49,7 @@ class Digits:
         x = (x - x.mean()) / x.std()
         x = nn.functional.interpolate(x, scale_factor=scale)
         y = torch.from_numpy(data.target).long()
-        order = torch.from_numpy(
-            np.random.default_rng(seed).permutation(len(y))
-        )
+        order = np.random.default_rng(seed).permutation(len(y))
         first, rest = order[:train], order[train:]
         return Digits(x[first], y[first]), Digits(x[rest], y[rest])
 
@@ -82,24 +82,26 @@ class Classifier(BaseModel):
 def train_classifier(
     model: Classifier,
     data: Digits,
-    epochs: int,
-    batch_size: int = 64,
-    lr: float = 2e-3,
-    seed: int = 0,
-    around_step: Callable[[int, Callable[[], None]], None] | None = None,
+    cfg: Config,
+    seed: int,
+    hook: Hook | None = None,
 ) -> None:
     """Trains with AdamW, a cosine schedule and shifts by up to one pixel.
 
-    ``lr`` is the highest learning rate. ``around_step`` gets the number of
-    each step and the step itself, to run hooks around it.
+    ``cfg`` has ``epochs``, ``batch_size`` and ``lr``, the highest learning
+    rate; ``hook`` runs around each step.
     """
+    batch_size, lr = cfg.batch_size, cfg.lr
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
     steps_per_epoch = len(data.y) // batch_size
-    steps = epochs * steps_per_epoch
+    steps = cfg.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=max(0.1, 3 / steps)
     )
+    runner = SimpleNamespace(model=model, iter=0, epoch=0)
+    if hook is not None:
+        hook.before_train(runner)
     model.train()
     for number in range(steps):
         i = number % steps_per_epoch
@@ -108,19 +110,17 @@ def train_classifier(
         pick = order[i * batch_size : (i + 1) * batch_size]
         shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
         x, y = data.x[pick].roll(shift, (2, 3)), data.y[pick]
-
-        def step(x: Tensor = x, y: Tensor = y) -> None:
-            optimizer.zero_grad()
-            losses = model(x, y, mode='loss')
-            sum(losses.values()).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5)
-            optimizer.step()
-            schedule.step()
-
-        if around_step is None:
-            step()
-        else:
-            around_step(number, step)
+        runner.iter = number
+        if hook is not None:
+            hook.before_train_iter(runner, number)
+        optimizer.zero_grad()
+        losses = model(x, y, mode='loss')
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5)
+        optimizer.step()
+        schedule.step()
+        if hook is not None:
+            hook.after_train_iter(runner, number)
 
 
 @torch.no_grad()

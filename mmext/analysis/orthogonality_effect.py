@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 from mmengine.config import Config
@@ -60,17 +59,11 @@ def run_experiment(
         for name, term in terms.items():
             model = Classifier(cfg.backbone, cfg.channels, seed)
             if term is None:
-                angles = model_angles(model, cfg.layers)
+                hook, angles = None, model_angles(model, cfg.layers)
                 results['initial'].append(Outcome(0.0, angles))
-            train_classifier(
-                model,
-                train,
-                cfg.epochs,
-                cfg.batch_size,
-                cfg.lr,
-                seed=seed,
-                around_step=term and _hooked(model, cfg.layers, term),
-            )
+            else:
+                hook = OrthogonalityHook(layers=cfg.layers, **deepcopy(term))
+            train_classifier(model, train, cfg, seed, hook)
             outcome = Outcome(
                 100 * accuracy(model, test), model_angles(model, cfg.layers)
             )
@@ -81,23 +74,6 @@ def run_experiment(
                 f'± {outcome.pooled.std():.2f} degrees'
             )
     return results
-
-
-def _hooked(
-    model: Classifier, layers: str, term: dict
-) -> Callable[[int, Callable[[], None]], None]:
-    """Returns a function that runs the hook around a step."""
-    hook = OrthogonalityHook(layers=layers, **copy.deepcopy(term))
-    runner = SimpleNamespace(model=model, iter=0, epoch=0)
-    hook.before_train(runner)
-
-    def around(number: int, step: Callable[[], None]) -> None:
-        runner.iter = number
-        hook.before_train_iter(runner, number)
-        step()
-        hook.after_train_iter(runner, number)
-
-    return around
 
 
 def outcome_table(results: dict[str, list[Outcome]]) -> Table:

@@ -60,13 +60,7 @@ def measured_dimensions(
 
     Random layers, wide enough not to limit the rank, are evaluated on random
     inputs. The rank of the matrix (inputs x units) is the dimension of the
-    space of functions that the units span.
-
-    Args:
-        inputs: d.
-        layers: l. Default: 1. The number should be below about 500.
-        operation: ``'star'`` or ``'sum'``, without activation.
-        seed: Seed of inputs and weights. Default: 0.
+    space of functions that the units span. The number should be below 500.
     """
     generator = torch.Generator().manual_seed(seed)
     join = StarOperation(operation)
@@ -126,9 +120,7 @@ def run_experiment(
         if not active:
             backbone['act_cfg'] = None
         model = Classifier(backbone, backbone['embed_dims'], seed)
-        train_classifier(
-            model, train, cfg.epochs, cfg.batch_size, cfg.lr, seed=seed
-        )
+        train_classifier(model, train, cfg, seed)
         value = 100 * accuracy(model, test)
         results[operation, active].append(value)
         log(f'seed {seed}, {_words(operation, active)}: {value:.2f} %')

@@ -62,7 +62,7 @@ def neural_stiffness_index(
 
 
 def total_stiffness(nsi: np.ndarray) -> np.ndarray:
-    """Computes the TNS of each image.
+    """Computes the TNS of each image, (images,); 0 if nothing moves.
 
     The paper gives no closed form of equation 5. Read as an expectation over
     inputs, it is the integral of the indicator of stiffness over M1, M2 > 0.
@@ -71,9 +71,6 @@ def total_stiffness(nsi: np.ndarray) -> np.ndarray:
 
     Args:
         nsi: Shape (images, blocks), without the first block of each stage.
-
-    Returns:
-        Shape (images,); 0 if nothing moves.
     """
     highest, mean = nsi.max(1), nsi.mean(1)
     moving = mean > 0

@@ -137,9 +137,6 @@ def measure(
         channels: C, a multiple of 32. Default: 96, as in Swin-T's stage 1.
         sides: Sides of the square maps, in positions.
         rounds: Timed passes of each mixer. Default: 7.
-
-    Raises:
-        UserError: A number is out of range.
     """
     if channels < 1 or channels % GROUP:
         raise UserError(
@@ -243,5 +240,5 @@ def draw(costs: dict[str, list[Cost]], path: str | Path) -> Path:
         ax.set_xticks(sides, sides)
         ax.set(xlabel='side of the map', ylim=(0, None))
         ax.set_title(label, fontsize=10)
-    shared_legend(figure, panels[:1], 'lower', columns=5)
+    shared_legend(figure, panels, 'lower', columns=5)
     return save(figure, path)

@@ -18,9 +18,7 @@ __all__ = ['PROBLEM', 'Result', 'as_text', 'examine']
 def examine(self_test: bool = True) -> list[Result]:
     """Checks the machine, the packages, their imports and mmcv's ops.
 
-    Args:
-        self_test: Also run ops and a training step, if all packages can be
-            imported. Default: True.
+    The self-test runs ops and a training step if all imports work.
     """
     imports = check_imports()
     results = [*check_machine(), *check_packages(), *imports]

@@ -8,7 +8,7 @@ import csv
 import cv2
 import pytest
 from mmengine.evaluator import BaseMetric
-from toy import Numbers, build_runner
+from toy import Numbers, build_runner, loader
 from trained import records
 
 from mmext.engine.curves_hook import summary
@@ -65,18 +65,11 @@ class Scripted(BaseMetric):
 
 
 def test_metrics_of_classification_and_segmentation(tmp_path):
-    loader = {
-        'batch_size': 2,
-        'num_workers': 0,
-        'dataset': Numbers(2),
-        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-        'collate_fn': {'type': 'pseudo_collate'},
-    }
     runner = build_runner(
         tmp_path / 'work',
         epochs=3,
         log_level='INFO',
-        val_dataloader=loader,
+        val_dataloader=loader(Numbers(2)),
         val_cfg={'type': 'ValLoop'},
         val_evaluator=[Scripted()],
     )

@@ -71,6 +71,22 @@ class Toy(BaseModel):
         return data_samples
 
 
+def loader(
+    dataset: Dataset,
+    batch_size: int = 2,
+    num_workers: int = 0,
+    shuffle: bool = False,
+) -> dict[str, Any]:
+    """Returns the config of a loader."""
+    return {
+        'batch_size': batch_size,
+        'num_workers': num_workers,
+        'dataset': dataset,
+        'sampler': {'type': 'DefaultSampler', 'shuffle': shuffle},
+        'collate_fn': {'type': 'pseudo_collate'},
+    }
+
+
 def build_runner(
     work_dir: Path,
     model: nn.Module | None = None,
@@ -97,13 +113,9 @@ def build_runner(
     settings = {
         'model': model or Toy(),
         'work_dir': str(work_dir),
-        'train_dataloader': {
-            'batch_size': batch_size,
-            'num_workers': 0,
-            'dataset': Numbers(images, bad),
-            'sampler': {'type': 'DefaultSampler', 'shuffle': shuffle},
-            'collate_fn': {'type': 'pseudo_collate'},
-        },
+        'train_dataloader': loader(
+            Numbers(images, bad), batch_size, shuffle=shuffle
+        ),
         'train_cfg': {'type': 'EpochBasedTrainLoop', 'max_epochs': epochs},
         'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 0.01}},
         'randomness': {'seed': 0},

@@ -451,7 +451,7 @@ DATASET = 'train_dataloader.dataset'
         ),
         (
             ['model.backbone.type=StarNett'],
-            ["model.backbone.type: type 'StarNett'", "mean 'StarNet'?"],
+            ["model.backbone.type: 'StarNett'", "mean 'StarNet'?"],
         ),
         (
             ['+model.backbone.dept=50'],

@@ -15,7 +15,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import METRICS
 from same_end import assert_same_end
-from toy import Numbers, Toy, build_runner
+from toy import Numbers, Toy, build_runner, loader
 
 from mmext.checkpoints.files import defect, newest_complete
 from mmext.checkpoints.read import load
@@ -71,15 +71,8 @@ class Scores(BaseMetric):
 
 
 def validated() -> dict:
-    loader = {
-        'batch_size': 2,
-        'num_workers': 0,
-        'dataset': Numbers(2),
-        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-        'collate_fn': {'type': 'pseudo_collate'},
-    }
     return {
-        'val_dataloader': loader,
+        'val_dataloader': loader(Numbers(2)),
         'val_evaluator': {'type': 'Scores'},
         'val_cfg': {'type': 'ValLoop'},
     }
@@ -131,19 +124,14 @@ def test_an_interrupted_run_ends_with_the_same_state(
 def test_with_a_worker(tmp_path):
     """The random numbers of a worker depend on its earlier batches."""
 
-    def loader() -> dict:
-        return {
-            'batch_size': 2,
-            'num_workers': 1,
-            'dataset': Noisy(12),
-            'sampler': {'type': 'DefaultSampler', 'shuffle': True},
-            'collate_fn': {'type': 'pseudo_collate'},
-        }
+    def more() -> dict:
+        noisy = loader(Noisy(12), num_workers=1, shuffle=True)
+        return {'train_dataloader': noisy, 'epochs': 2}
 
-    run(tmp_path / 'whole', train_dataloader=loader(), epochs=2)
+    run(tmp_path / 'whole', **more())
     with pytest.raises(Interrupted):
-        run(tmp_path / 'cut', Kill(4), train_dataloader=loader(), epochs=2)
-    run(tmp_path / 'cut', train_dataloader=loader(), epochs=2, resume=True)
+        run(tmp_path / 'cut', Kill(4), **more())
+    run(tmp_path / 'cut', resume=True, **more())
     name = 'epoch_2.pth'
     assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
 
@@ -245,20 +233,15 @@ def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
             self.seen.append(index)
             return super().__getitem__(index)
 
-    def loader() -> dict:
-        return {
-            'batch_size': 2,
-            'num_workers': 0,
-            'dataset': Noted(12),
-            'sampler': {'type': 'DefaultSampler', 'shuffle': True},
-            'collate_fn': {'type': 'pseudo_collate'},
-        }
+    def more() -> dict:
+        noted = loader(Noted(12), shuffle=True)
+        seed = {'seed': None}
+        return {'train_dataloader': noted, 'randomness': seed, 'epochs': 1}
 
-    more = {'randomness': {'seed': None}, 'epochs': 1}
     with pytest.raises(Interrupted, match='iter_4'):
-        run(tmp_path, Kill(4), train_dataloader=loader(), **more)
+        run(tmp_path, Kill(4), **more())
     begun, Noted.seen = Noted.seen, []
-    run(tmp_path, train_dataloader=loader(), resume=True, **more)
+    run(tmp_path, resume=True, **more())
     assert Noted.seen[:8] == begun
     assert sorted(Noted.seen) == [*range(12)]
 
