@@ -58,8 +58,7 @@ def measure_models(
     found = {}
     for name, (config, checkpoint) in zip(names, models, strict=True):
         cfg, model = load_model(config, checkpoint, device)
-        inputs = image_inputs(cfg, model, files)
-        found[name] = measure(model.backbone, inputs)
+        found[name] = measure(model.backbone, image_inputs(cfg, model, files))
         row = model_row(name, found[name])
         log(', '.join(f'{k} {v}' for k, v in row.items()))
         if left_out := [str(files[i]) for i in found[name].left_out]:

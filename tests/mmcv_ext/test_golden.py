@@ -51,6 +51,13 @@ def grads(out: Tensor, gout: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, inputs, gout, allow_unused=True)
 
 
+def close_grads(out: Tensor, c: dict, **inputs: Tensor) -> None:
+    """Compares the gradients of inputs with the fields of these names."""
+    got = grads(out, c['gout'], *inputs.values())
+    for grad, name in zip(got, inputs, strict=True):
+        close(grad, c[name], 1e-5)
+
+
 @pytest.mark.parametrize(
     'c', cases('nms', skip=('ties40', 'ties_q400', 'ties_disjoint100'))
 )
@@ -186,9 +193,7 @@ def test_deform_conv2d(c: dict) -> None:
         x, offset, w, (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
     )
     close(out, c['out'], 1e-5)
-    got = grads(out, c['gout'], x, offset, w)
-    for g, name in zip(got, ('gx', 'goffset', 'gw'), strict=True):
-        close(g, c[name], 1e-5)
+    close_grads(out, c, gx=x, goffset=offset, gw=w)
 
 
 @pytest.mark.parametrize('c', cases('modulated_deform_conv2d'))
@@ -206,9 +211,8 @@ def test_modulated_deform_conv2d(c: dict) -> None:
         deform_groups,
     )
     close(out, c['out'], 1e-5)
-    got = grads(out, c['gout'], *inputs)
-    for g, name in zip(got, names, strict=True):
-        close(g, c[f'g{name}'], 1e-5)
+    named = {f'g{n}': t for n, t in zip(names, inputs, strict=True)}
+    close_grads(out, c, **named)
 
 
 @pytest.mark.parametrize('c', cases('modulated_deform_conv2d_flat'))
@@ -217,9 +221,8 @@ def test_modulated_deform_conv2d_of_larger_offsets(c: dict) -> None:
     inputs = [c[n].requires_grad_() for n in names]
     out = mmcv.ops.modulated_deform_conv2d(*inputs, None, 1, 1, 1, 1, 1)
     close(out, c['out'], 1e-5)
-    got = grads(out, c['gout'], *inputs)
-    for g, name in zip(got, names, strict=True):
-        close(g, c[f'g{name}'], 1e-5)
+    named = {f'g{n}': t for n, t in zip(names, inputs, strict=True)}
+    close_grads(out, c, **named)
 
 
 @pytest.mark.parametrize('c', cases('deform_conv_grid_offsets'))
@@ -229,16 +232,12 @@ def test_deform_conv_on_the_grid(c: dict) -> None:
     x, offset, mask, w = (c[n].requires_grad_() for n in names)
     out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1, 1, 1, 1)
     close(out, c['v1out'], 1e-5)
-    got = grads(out, c['gout'], x, offset, w)
-    for g, name in zip(got, ('gx', 'goffset', 'gw'), strict=True):
-        close(g, c[f'v1{name}'], 1e-5)
+    close_grads(out, c, v1gx=x, v1goffset=offset, v1gw=w)
     out = mmcv.ops.modulated_deform_conv2d(
         x, offset, mask, w, None, 1, 1, 1, 1, 1
     )
     close(out, c['v2out'], 1e-5)
-    got = grads(out, c['gout'], x, offset, mask, w)
-    for g, name in zip(got, names, strict=True):
-        close(g, c[f'v2g{name}'], 1e-5)
+    close_grads(out, c, v2gx=x, v2goffset=offset, v2gmask=mask, v2gw=w)
 
 
 @pytest.mark.parametrize('c', cases('ms_deform_attn'))
@@ -255,9 +254,7 @@ def test_ms_deform_attn(c: dict) -> None:
         value, shapes, start, loc, attn, 64
     )
     close(out, c['out'], 1e-5)
-    got = grads(out, c['gout'], value, loc, attn)
-    for g, name in zip(got, names, strict=True):
-        close(g, c[f'g{name}'], 1e-5)
+    close_grads(out, c, gvalue=value, gloc=loc, gattn=attn)
 
 
 def focal_case(c: dict, loss: Callable) -> None:
