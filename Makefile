@@ -50,7 +50,7 @@ test-slow: install
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 	$(MKDOCS)
 
 # The documentation as a site: open site/index.html.

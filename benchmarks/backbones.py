@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmext
 from mmext.errors import UserError, command, did_you_mean
-from mmext.models.layers import HomogeneousDynamicConv
+from mmext.models.layers.dynamic_depthwise_conv import HomogeneousDynamicConv
 
 Build = Callable[[], nn.Module]
 LEVELS = (0, 1, 2, 3)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import mmext  # noqa: F401
-from mmext.models.layers import inhomogeneous_depthwise_conv
+from mmext.models.layers.inhomogeneous_conv import inhomogeneous_depthwise_conv
 
 # Channels x height x width: the stages of a detector at 800x1216, where an
 # unfolded copy of the first needs gigabytes, and the first of ImageNet.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,94 +16,60 @@ from mmext.errors import UserError, command, did_you_mean
 from mmext.utils.files import packaged
 from mmext.version import __version__
 
-#: Heading -> command -> (script in tools/, one line of help).
-GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+#: Heading -> command -> script in tools/.
+GROUPS = {
     'Train and compare': {
-        'train': ('train.py', 'train a detector'),
-        'test': ('test.py', 'test a checkpoint and write its predictions'),
-        'compare': ('compare.py', 'compare runs, with intervals'),
-        'demo': ('demo.py', 'train two small detectors and compare them'),
-        'image-demo': ('image_demo.py', 'detect objects in images'),
+        'train': 'train.py',
+        'test': 'test.py',
+        'compare': 'compare.py',
+        'demo': 'demo.py',
+        'image-demo': 'image_demo.py',
     },
     'Check': {
-        'check-data': ('misc/check_data.py', 'find errors in a data set'),
-        'doctor': ('misc/doctor.py', 'check what is installed'),
-        'replay-step': ('misc/replay_step.py', 'repeat a non-finite step'),
-        'browse-dataset': (
-            'analysis_tools/browse_dataset.py',
-            'draw the images of a config with their annotations',
-        ),
+        'check-data': 'misc/check_data.py',
+        'doctor': 'misc/doctor.py',
+        'replay-step': 'misc/replay_step.py',
+        'browse-dataset': 'analysis_tools/browse_dataset.py',
     },
-    'Convert': {
-        'convert-voc': (
-            'dataset_converters/voc2coco.py',
-            'write COCO annotations for a Pascal VOC folder',
-        ),
-        'convert-yolo': (
-            'dataset_converters/yolo2coco.py',
-            'write COCO annotations for a YOLO folder',
-        ),
-        'crop-objects': (
-            'dataset_converters/coco2imagefolder.py',
-            'cut objects out as a classification data set',
-        ),
-        'convert-weights': (
-            'model_converters/released_to_mmext.py',
-            'write released weights as a state dict of mmext',
-        ),
-        'publish': (
-            'model_converters/publish_model.py',
-            'write the weights of a checkpoint for others',
-        ),
+    'Convert and publish': {
+        'convert voc': 'dataset_converters/voc2coco.py',
+        'convert yolo': 'dataset_converters/yolo2coco.py',
+        'convert crops': 'dataset_converters/coco2imagefolder.py',
+        'convert weights': 'model_converters/released_to_mmext.py',
+        'publish': 'model_converters/publish_model.py',
     },
     'Analyse': {
-        'flops': ('analysis_tools/get_flops.py', 'count parameters, FLOPs'),
-        'benchmark': ('analysis_tools/benchmark.py', 'measure latency'),
-        'plot-curves': ('analysis_tools/plot_curves.py', 'draw training logs'),
-        'confusion-matrix': (
-            'analysis_tools/confusion_matrix.py',
-            'draw which class is taken for which',
-        ),
-        'error-types': (
-            'analysis_tools/error_types.py',
-            'split the lost AP by kind of error (TIDE)',
-        ),
-        'stiffness': ('analysis_tools/stiffness.py', 'measure stiffness'),
-        'attention-ticket': (
-            'analysis_tools/attention_ticket.py',
-            'rank the attention modules of a model',
-        ),
-        'filter-angles': (
-            'analysis_tools/filter_angles.py',
-            'draw the angles between filters',
-        ),
-        'orthogonality-effect': (
-            'analysis_tools/orthogonality_effect.py',
-            'train with and without orthogonality terms',
-        ),
-        'star-vs-sum': (
-            'analysis_tools/star_vs_sum.py',
-            'compare star and sum networks',
-        ),
-        'decision-boundary': (
-            'analysis_tools/decision_boundary.py',
-            'draw decision boundaries of star networks',
-        ),
-        'token-mixers': (
-            'analysis_tools/token_mixers.py',
-            'compare attention with depth-wise convolution',
-        ),
+        'flops': 'analysis_tools/get_flops.py',
+        **{
+            name: f'analysis_tools/{name.replace("-", "_")}.py'
+            for name in (
+                'benchmark',
+                'plot-curves',
+                'confusion-matrix',
+                'error-types',
+                'stiffness',
+                'attention-ticket',
+                'filter-angles',
+                'orthogonality-effect',
+                'star-vs-sum',
+                'decision-boundary',
+                'token-mixers',
+            )
+        },
     },
 }
 COMMANDS = {k: v for group in GROUPS.values() for k, v in group.items()}
 
 
 def overview() -> str:
-    """Returns the help of ``mmext`` itself."""
+    """Returns the help of ``mmext``; each script describes itself."""
     lines = ['usage: mmext COMMAND [options]', '']
     for heading, commands in GROUPS.items():
         lines.append(f'{heading}:')
-        lines += [f'  {k:22}{text}' for k, (_, text) in commands.items()]
+        for name, script in commands.items():
+            source = (packaged('tools') / script).read_text(encoding='utf-8')
+            summary = ast.get_docstring(ast.parse(source)).splitlines()[0]
+            lines.append(f'  {name:21}{summary}')
         lines.append('')
     return '\n'.join([*lines, 'mmext COMMAND --help lists the options.'])
 
@@ -126,12 +93,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name == '--version':
         print(__version__)
         return
+    if options and f'{name} {options[0]}' in COMMANDS:  # convert voc
+        name = f'{name} {options.pop(0)}'
     if name not in COMMANDS:
         raise UserError(
             f'mmext has no command {name!r}',
             did_you_mean(name, COMMANDS) or 'mmext --help lists them.',
         )
-    script = packaged('tools') / COMMANDS[name][0]
+    script = packaged('tools') / COMMANDS[name]
     # argparse names the program by sys.argv[0].
     sys.argv = [f'mmext {name}', *options]
     spec = spec_from_file_location(script.stem, script)

@@ -74,15 +74,9 @@ def nearest(
 ) -> str | None:
     """Returns the choice that needs the fewest edits from ``word``.
 
-    Args:
-        word: The word that was written.
-        choices: The words that could have been meant.
-        cutoff: Least similarity by difflib, from 0 to 1. Similarity alone
-            would prefer ``s150`` to ``s4`` for ``s5``, because it counts
-            common letters. Default: 0.5.
-
-    Returns:
-        None if no choice is similar enough.
+    Returns None if difflib finds no choice as similar as ``cutoff`` (0 to 1).
+    Similarity alone would prefer ``s150`` to ``s4`` for ``s5``, because it
+    counts common letters.
     """
     word = str(word).lower()
     by_lower = {str(c).lower(): str(c) for c in choices}

@@ -45,3 +45,13 @@ def test_a_command_gets_the_options(monkeypatch, capsys, tmp_path):
     err = capsys.readouterr().err
     assert err.startswith('usage: mmext train ')
     assert 'unrecognized arguments: --no-such-option' in err
+
+
+def test_a_command_of_two_words(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['mmext'])
+    with pytest.raises(SystemExit):
+        main(['convert', 'voc', '--help'])
+    assert capsys.readouterr().out.startswith('usage: mmext convert voc ')
+    with pytest.raises(SystemExit):
+        main(['convert', 'vox'])
+    assert "has no command 'convert'" in capsys.readouterr().err

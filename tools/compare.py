@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Compare detectors: the baseline first, then the candidates.
+"""Compares detectors: a baseline, then candidates.
 
 A run is a work folder or a COCO result file (then give --ann). The comparison
 has intervals if tools/test.py wrote predictions into the work folders.

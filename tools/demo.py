@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Train Faster R-CNN with a ResNet and with StepNet, and compare them.
+"""Trains two small detectors and compares them.
 
 python tools/demo.py [--data DIR]
 

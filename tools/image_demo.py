@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Detects objects in images; writes pictures and COCO result files.
+"""Detects objects in images, with pictures and COCO files.
 
 python tools/image_demo.py CONFIG CHECKPOINT IMAGE_OR_FOLDER ... --out shown
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Tests a detector's checkpoint, with mmdet's options, on GPUs or on the CPU.
+"""Tests a checkpoint and writes its predictions.
 
     python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--tta]
     tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [any option of this tool]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Trains a detector, with mmdet's options, on GPUs or on the CPU.
+"""Trains a detector.
 
 python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [FILE]]
 tools/dist_train.sh CONFIG PROCESSES [any option of this tool]

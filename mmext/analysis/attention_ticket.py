@@ -30,7 +30,7 @@ from mmext.analysis.residual import removed, watch_input
 from mmext.analysis.stiffness import measure
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table
-from mmext.models.layers import StepAdaptor
+from mmext.models import StepAdaptor
 from mmext.utils.images import find_images
 
 
@@ -104,9 +104,8 @@ def rank_blocks(
     """Ranks the blocks with attention of a trained backbone by their effect.
 
     Needs two forward passes per image, and one more per block with attention.
-
-    Raises:
-        UserError: No block has attention, or there are fewer than two images.
+    Raises `UserError` if no block has attention, or if there are fewer than
+    two images.
     """
     images = list(images)
     if len(images) < 2:
@@ -143,8 +142,7 @@ def rank_blocks(
 def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
     """Returns how many of the ranked blocks have a share of all effects.
 
-    Raises:
-        UserError: No block has an effect.
+    Raises `UserError` if no block has an effect.
     """
     effects = np.array([b.effect for b in ranked])
     if not effects.sum():
@@ -165,10 +163,8 @@ def ticket_config(
     StepNet has an option for blocks (``step_blocks``). mmdet's ``plugins``
     are active in complete stages, so a stage with a kept block stays. ``cfg``
     is the loaded ``config``, which the text inherits from with a path relative
-    to ``out``. ``keep`` has names such as ``layer3.2``.
-
-    Raises:
-        UserError: The backbone has neither ``step_blocks`` nor plugins.
+    to ``out``. ``keep`` has names such as ``layer3.2``. Raises `UserError` if
+    the backbone has neither ``step_blocks`` nor plugins.
     """
     backbone = cfg.model.backbone
     places = [re.fullmatch(r'layer(\d)\.(\d+)', name) for name in keep]

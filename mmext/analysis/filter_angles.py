@@ -117,10 +117,8 @@ def model_angles(
 ) -> dict[str, Angles]:
     """Measures each layer whose name matches, including frozen layers.
 
-    ``patterns`` are regular expressions, as for ``OrthogonalityHook``.
-
-    Raises:
-        UserError: A pattern matches no layer.
+    ``patterns`` are regular expressions, as for ``OrthogonalityHook``. Raises
+    `UserError` if a pattern matches no layer.
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     frozen = [p for p in model.parameters() if not p.requires_grad]

@@ -18,7 +18,7 @@ from mmext.checkpoints.read import load
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
-from mmext.utils.devices import require_device
+from mmext.utils.modules import require_device
 from mmext.utils.random_state import random_state_kept, seed_everything
 
 #: Names for the weights that a training starts from.
@@ -36,10 +36,6 @@ def load_model(
     The checkpoint ``'init'`` (or ``'none'``) keeps the weights that a training
     starts from: the pre-trained ones that the config names, and random ones
     of the seed for the other layers.
-
-    Raises:
-        UserError: The config is wrong, the checkpoint does not fit it, the
-            device is not available, or the model has no backbone.
     """
     require_device(device)
     cfg = load_config(config)

@@ -45,12 +45,9 @@ def run_experiment(
 ) -> dict[str, list[Outcome]]:
     """Trains the network without and with each term, from each seed.
 
-    Args:
-        cfg: Such as ``configs/theory/orthogonality_resnet_digits.py``.
-        log: Called with one line per training run. Default: nothing.
-
-    Returns:
-        Outcomes, one per seed, by term; ``initial`` and ``none`` are first.
+    ``cfg`` is one such as ``configs/theory/orthogonality_resnet_digits.py``,
+    and ``log`` gets one line per training run. Returns outcomes, one per seed,
+    by term; ``initial`` and ``none`` are first.
     """
     terms = {'none': None, **cfg.terms}
     results: dict[str, list[Outcome]] = {n: [] for n in ('initial', *terms)}

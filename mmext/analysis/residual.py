@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from mmext.errors import UserError
-from mmext.models.layers import StepAdaptor
+from mmext.models import StepAdaptor
 
 TOLERANCE = 1e-3
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -64,9 +64,8 @@ class _Call(NamedTuple):
 def residual_stages(model: nn.Module, image: Tensor) -> list[Stage]:
     """Finds the stages of a model in evaluation mode by running it.
 
-    Raises:
-        NotFiniteError: A state is not finite, which hides the blocks.
-        UserError: The model has no residual block.
+    Raises `NotFiniteError` if a state is not finite, which hides the blocks,
+    and `UserError` if there is no residual block.
     """
     calls = _watch(model, image)
     for call in calls:

@@ -54,7 +54,7 @@ def implicit_dimensions(inputs: int, layers: int = 1) -> int:
 
 
 def measured_dimensions(
-    inputs: int, layers: int = 1, operation: str = 'star', seed: int = 0
+    inputs: int, layers: int = 1, operation: str = 'star'
 ) -> int:
     """Measures the number as the rank of the outputs of random units.
 
@@ -62,7 +62,7 @@ def measured_dimensions(
     inputs. The rank of the matrix (inputs x units) is the dimension of the
     space of functions that the units span. The number should be below 500.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     join = StarOperation(operation)
     width = implicit_dimensions(inputs, layers) + 8
 
@@ -100,12 +100,9 @@ def run_experiment(
 ) -> Results:
     """Trains each combination of operation and activation from each seed.
 
-    Args:
-        cfg: Such as ``configs/theory/demonet_star-vs-sum_digits.py``.
-        log: Called with one line per training run. Default: nothing.
-
-    Returns:
-        Test accuracies in per cent, one per seed, by (operation, activation).
+    ``cfg`` is one such as ``configs/theory/demonet_star-vs-sum_digits.py``,
+    and ``log`` gets one line per training run. Returns test accuracies in per
+    cent, one per seed, by (operation, activation).
     """
     missing = [key for key in NEEDED if key not in cfg]
     if missing:

@@ -29,7 +29,7 @@ from mmext.analysis.residual import (
     watch_input,
 )
 from mmext.errors import UserError
-from mmext.models.layers import StepAdaptor
+from mmext.models import StepAdaptor
 
 
 def neural_stiffness_index(
@@ -143,11 +143,9 @@ class Trajectories:
 def measure(model: nn.Module, images: Iterable[Tensor]) -> Trajectories:
     """Runs a model on images of any sizes and records its trajectories.
 
-    The model is set to evaluation mode and not changed otherwise.
-
-    Raises:
-        UserError: There are no images, no stage has two residual blocks, or
-            no image gives finite numbers.
+    The model is set to evaluation mode and not changed otherwise. Raises
+    `UserError` if there are no images, no stage has two residual blocks, or no
+    image gives finite numbers.
     """
     images = list(images)
     if not images:

@@ -82,11 +82,7 @@ def write_report(
 
 
 def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
-    """Returns the box AP of the runs that wrote these checkpoints.
-
-    Raises:
-        UserError: A work folder has no box AP.
-    """
+    """Returns the box AP of the runs that wrote these checkpoints."""
     values = []
     for checkpoint in checkpoints:
         run = read_run(Path(checkpoint).parent)
@@ -116,12 +112,7 @@ class Correlation:
 def correlate(
     x: Sequence[float], y: Sequence[float], resamples: int = 2000
 ) -> tuple[Correlation, Correlation]:
-    """Returns Kendall's tau and Spearman's rho of two scores of models.
-
-    Raises:
-        UserError: There are fewer than two models, a score is not finite, or
-            all scores are equal.
-    """
+    """Returns Kendall's tau and Spearman's rho of two scores of models."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     known = np.isfinite(x).all() and np.isfinite(y).all()
     if not known or len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():

@@ -131,12 +131,9 @@ def measure(
     """Measures each mixer at each resolution.
 
     The mixers take turns in each round, and CPU time is measured, so that
-    other work on the machine affects all of them equally.
-
-    Args:
-        channels: C, a multiple of 32. Default: 96, as in Swin-T's stage 1.
-        sides: Sides of the square maps, in positions.
-        rounds: Timed passes of each mixer. Default: 7.
+    other work on the machine affects all of them equally. ``channels`` is a
+    multiple of 32 (Swin-T's stage 1 has 96), ``sides`` are those of the square
+    maps in positions, and ``rounds`` counts the timed passes of each mixer.
     """
     if channels < 1 or channels % GROUP:
         raise UserError(

@@ -45,11 +45,8 @@ def newest_complete(
     run in the same folder and does not count.
 
     ``log`` gets one line for every checkpoint that is skipped. Returns the
-    file and its content; None if there is no complete checkpoint.
-
-    Raises:
-        UntrustedCheckpointError: If the newest complete checkpoint needs
-            more than plain data; the message says how to trust it.
+    file and its content; None if there is no complete checkpoint. Raises
+    `UntrustedCheckpointError` if it needs more than plain data.
     """
     for path in reversed(_by_age(Path(work_dir).resolve())):
         why = defect(path)
@@ -90,11 +87,8 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     When the block ends, the temporary file is flushed to the disk, read back
     and renamed. Until then an older file at ``path`` stays as it is, even if
-    the process is killed.
-
-    Raises:
-        OSError: If the file cannot be written, or what is read back is not
-            what was written.
+    the process is killed. Raises `OSError` if the file cannot be written, or
+    what is read back is not what was written.
     """
     path = Path(path)
     with replacing(path, path.with_name(f'{path.name}.tmp')) as part:

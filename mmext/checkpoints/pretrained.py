@@ -4,12 +4,9 @@
 MMEngine loads ``init_cfg=dict(type='Pretrained', ...)`` of any backbone with
 ``strict=False``. With a wrong prefix nothing is loaded, and one warning among
 hundreds of log lines says so. :func:`watch_pretrained` compares the weights
-with every module that asks for a checkpoint, while it loads.
-
-The limits below are for backbones of other packages; those of mmext are
-strict. A *kind* of tensors is a name without its numbers: layers of a kind
-that the checkpoint does not know are new, which is no error. See
-docs/reliability.md.
+with every module that asks for a checkpoint, while it loads. The limits are
+for backbones of other packages; those of mmext are strict. A *kind* of tensors
+is a name without its numbers. See docs/reliability.md.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mmext.checkpoints.read import load, require_sha256
-from mmext.checkpoints.untrusted import trusting
+from mmext.checkpoints.read import load, require_sha256, trusting
 from mmext.errors import UserError
 from mmext.utils import files
 from mmext.version import __version__

@@ -173,11 +173,9 @@ def load_released_weights(
 
 def allowed_prefixes(allow_missing: bool | str | Sequence[str]) -> tuple:
     """Returns the names in ``allow_missing``; none if it is a bool."""
-    if isinstance(allow_missing, bool):
-        return ()
     if isinstance(allow_missing, str):
         return (allow_missing,)
-    return tuple(allow_missing)
+    return () if isinstance(allow_missing, bool) else tuple(allow_missing)
 
 
 def convert_released_weights(
@@ -188,16 +186,10 @@ def convert_released_weights(
 ) -> Match:
     """Writes a released checkpoint as a plain state dict of our backbone.
 
-    Args:
-        backbone: Config of the backbone, as in ``model.backbone``.
-        source: As ``checkpoint`` of :func:`load_released_weights`.
-        target: The ``.pth`` file to write. Its ``state_dict`` has the
-            tensors of the backbone that were loaded.
-        allow_missing: As for :func:`load_released_weights`.
-
-    Raises:
-        UserError: If the checkpoint does not fit, or the target cannot be
-            written.
+    ``backbone`` is a config as in ``model.backbone``; ``source`` and
+    ``allow_missing`` are as for :func:`load_released_weights`, whose errors it
+    raises. The ``state_dict`` in ``target``, a ``.pth`` file, has the tensors
+    of the backbone that were loaded.
     """
     target = Path(target)
     if target.suffix != '.pth' or not target.parent.is_dir():

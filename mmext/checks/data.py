@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from mmext.checks.layouts import find_folder_splits
 from mmext.checks.report import DataReport, keep
 from mmext.checks.splits import check_splits
 from mmext.errors import UserError
+from mmext.utils.machine import cores
 
 
 def check_data(
@@ -69,7 +69,7 @@ def check_data(
         found = []
     files = {} if fix is None else fixed_files(splits, Path(fix))
     if workers is None:
-        workers = len(os.sched_getaffinity(0))
+        workers = cores()
     report = check_splits(splits, not sample, workers, progress)
     if not sample:
         keep(report)

@@ -93,11 +93,7 @@ class Split:
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raises one error if there are errors among the findings.
-
-    Raises:
-        UserError: With all errors, of which the first are given in full.
-    """
+    """Raises one `UserError` with all errors, the first of them in full."""
     errors = [f for f in findings if f.level == ERROR]
     if not errors:
         return

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from mmext.checks.findings import Finding, Split
 from mmext.errors import did_you_mean
-from mmext.utils.exif import SWAPPING, stored_size, turned_size
+from mmext.utils.images import SWAPPING, stored_size, turned_size
 from mmext.utils.text import sentences, some
 
 

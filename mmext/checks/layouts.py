@@ -67,14 +67,9 @@ def find_coco_folder(
 ) -> CocoFolder:
     """Finds the files of a data set and checks the annotations.
 
-    Args:
-        root: The folder.
-        classes: Categories to use, in any order. Default: all.
-        masks: Whether every annotation must have a mask. Default: False.
-
-    Raises:
-        UserError: The folder, a file in it or its content is not what
-            training needs.
+    ``classes`` are the categories to use, in any order (None is all);
+    ``masks`` requires a mask of every annotation. Raises `UserError` if the
+    folder, a file in it or its content is not what training needs.
     """
     splits, contents = find_folder_splits(root, classes, masks)
     findings = list(check_order(*splits, contents))
@@ -181,10 +176,8 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
     The data sets become mmdet's ``CocoDataset`` with the pipelines and the
     wrappers (``RepeatDataset``, ...) that they had, the evaluators read the
     folder's annotations, and every ``num_classes`` of the model becomes the
-    number of its classes.
-
-    Raises:
-        UserError: A loader has several data sets.
+    number of its classes. Raises `UserError` if a loader has several data
+    sets.
     """
     from mmengine.config import ConfigDict
 

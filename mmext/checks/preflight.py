@@ -131,15 +131,9 @@ def require_fit(
 ) -> None:
     """Checks that the data, the model and the evaluators fit each other.
 
-    Args:
-        cfg: The config.
-        model: Built from it.
-        splits: See :func:`~mmext.checks.config.find_config_splits`.
-        log: Called with each warning. Default: ``print``, because there is no
-            log yet.
-
-    Raises:
-        UserError: With all errors.
+    ``splits`` are those of :func:`~mmext.checks.config.find_config_splits`;
+    ``log`` gets each warning, and prints because there is no log yet. Raises
+    one `UserError` with all errors.
     """
     found = check_run_data(cfg, model, splits, log)
     for finding in found:

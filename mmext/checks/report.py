@@ -15,8 +15,8 @@ from typing import Any
 
 from mmext.checks.findings import ERROR, LEVELS, Finding, Split
 from mmext.checks.images import ImageFacts, image_paths
-from mmext.utils.cache import cache_dir
 from mmext.utils.files import write_json
+from mmext.utils.machine import cache_dir
 from mmext.utils.text import count
 from mmext.version import __version__
 

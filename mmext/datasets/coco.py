@@ -92,21 +92,13 @@ EVALUATION = {
 def read_coco(path: str | Path) -> dict[str, Any]:
     """Reads an annotation file such as COCO's ``instances_*.json``.
 
-    Returns:
-        The parsed file, with ``annotations`` even if it has none.
-
-    Raises:
-        UserError: The file cannot be read, or see :func:`parse_coco`.
+    See :func:`parse_coco`, also for the errors.
     """
     return parse_coco(read_bytes(path), path)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Reads a file for :func:`parse_coco`.
-
-    Raises:
-        UserError: It does not exist or cannot be read.
-    """
+    """Reads a file for :func:`parse_coco`; raises `UserError` if it fails."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -121,22 +113,13 @@ def parse_coco(
 ) -> dict[str, Any]:
     """Parses the bytes of an annotation file and checks their format.
 
-    Args:
-        data: The bytes.
-        path: The file that they are from, for messages.
-        strict: Whether the file must be usable as ground truth, with unique
-            ids, references to images and categories that exist, and an area
-            for every object. Otherwise it must have what a training needs;
-            :func:`~mmext.checks.annotations.check_annotations` finds errors
-            in the values. Default: False.
-
-    Returns:
-        The parsed file, with ``annotations`` even if it has none. A strict
-        file must have them.
-
-    Raises:
-        UserError: The file is not JSON, is of another format, or has an
-            entry without a needed field or with a value of another kind.
+    With ``strict`` the file must be usable as ground truth: annotations,
+    unique ids, references to images and categories that exist, and an area
+    for every object. Otherwise it must have what a training needs, gets empty
+    ``annotations`` if it has none, and errors in the values are found by
+    :func:`~mmext.checks.annotations.check_annotations`. Raises `UserError` if
+    it is not JSON, is of another format, or has an entry without a needed
+    field or with a value of another kind.
     """
     try:
         content = json.loads(data.decode('utf-8'))
@@ -152,12 +135,7 @@ def parse_coco(
 
 
 def require_references(content: dict[str, Any], path: str | Path) -> None:
-    """Checks that ids are unique and that annotations refer to entries.
-
-    Raises:
-        UserError: An id occurs twice, or an ``image_id`` or ``category_id``
-            is not listed.
-    """
+    """Raises `UserError` if an id occurs twice or refers to no entry."""
     _raise_first(_reference_problems(content), path)
 
 

@@ -28,15 +28,10 @@ def write_crops(
 ) -> dict[str, int]:
     """Writes one image for every object that is not a crowd.
 
-    Args:
-        ann_file: A COCO annotation file.
-        img_dir: Folder that ``file_name`` is relative to.
-        out: A new folder, written completely or not at all.
-        margin: Context on each side, as a fraction of the box's side.
-        min_size: Objects with a shorter side are left out, in pixels.
-
-    Returns:
-        Class name -> number of crops.
+    ``out`` is a new folder, written completely or not at all; ``margin`` is
+    the context on each side, as a fraction of the box's side. Objects with a
+    side below ``min_size`` pixels are left out. Returns class name -> number
+    of crops.
     """
     out = Path(out)
     if out.exists():

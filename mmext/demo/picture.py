@@ -34,6 +34,8 @@ COLOURS = (
     '#800000',
 )
 Colour = str | tuple[float, ...]
+IMAGES = 4
+MIN_SCORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,20 @@ def draw_picture(
     truth: GroundTruth,
     img_dir: str | Path,
     detections: Mapping[str, str | Path],
-    images: int = 4,
-    score: float = 0.5,
 ) -> None:
     """Writes a PNG with a row for each image and a column for each run.
 
     The first column is the ground truth. A detection without an object of its
     class at IoU 0.5 is dashed. An object that a run missed is dotted white.
     ``detections`` are COCO result files by the title of their column.
-    Detections with scores below ``score`` are not drawn.
     """
     names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
     objects = _objects(truth, names)
     columns = {'Ground truth': objects} | {
-        title: _detections(truth, names, file, score)
+        title: _detections(truth, names, file)
         for title, file in detections.items()
     }
-    records = _choose(truth.dataset['images'], objects, images)
+    records = _choose(truth.dataset['images'], objects)
     colours = _colours(names)
     shapes = [r['height'] / r['width'] for r in records]
     height = 3.6 * sum(shapes) + 0.75
@@ -114,14 +113,11 @@ def _objects(
 
 
 def _detections(
-    truth: GroundTruth,
-    names: Mapping[int, str],
-    file: str | Path,
-    score: float,
+    truth: GroundTruth, names: Mapping[int, str], file: str | Path
 ) -> dict[int, list[_Box]]:
     """The detections and the missed objects of each image."""
     preds = read_predictions(file, truth, 'bbox')
-    preds = preds.select(preds.score >= score)
+    preds = preds.select(preds.score >= MIN_SCORE)
     pairs = match_pairs(truth, preds)
     right = {row for row, _ in pairs}
     hit = {annotation for _, annotation in pairs}
@@ -140,14 +136,14 @@ def _detections(
 
 
 def _choose(
-    records: Sequence[dict], objects: Mapping[int, list[_Box]], count: int
+    records: Sequence[dict], objects: Mapping[int, list[_Box]]
 ) -> list[dict]:
     """Images spread evenly over the data set, if possible with 3 objects."""
     for least in (3, 1):
         rich = [r for r in records if len(objects.get(r['id'], [])) >= least]
-        if len(rich) >= count:
+        if len(rich) >= IMAGES:
             break
-    places = np.linspace(0, len(rich) - 1, min(count, len(rich)))
+    places = np.linspace(0, len(rich) - 1, min(IMAGES, len(rich)))
     return [rich[round(i)] for i in places]
 
 

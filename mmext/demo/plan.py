@@ -9,11 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmext.checks.layouts import (
-    CocoFolder,
-    find_coco_folder,
-    use_coco_folder,
-)
+from mmext.checks.layouts import CocoFolder, find_coco_folder, use_coco_folder
 from mmext.datasets.shapes.generate import cached_shapes
 from mmext.errors import UserError
 from mmext.utils.files import packaged
@@ -40,14 +36,7 @@ def make_plan(
     images: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Reads the configs of the demo and adapts them to data and budget.
-
-    The arguments are those of `mmext.demo.run.run_demo`. A quarter as many
-    shapes as ``images`` are generated for validation.
-
-    Raises:
-        UserError: A number is below 1, or the data cannot be used.
-    """
+    """Adapts the configs to the arguments of `mmext.demo.run.run_demo`."""
     for name, value in (('epochs', epochs), ('images', images)):
         if value is not None and value < 1:
             raise UserError(f'--{name} {value}: must be 1 or more')

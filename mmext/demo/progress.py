@@ -117,11 +117,7 @@ class ProgressHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(
-        self,
-        progress: DemoProgress,
-        run: int,
-        iteration: int,
-        validation: int,
+        self, progress: DemoProgress, run: int, iteration: int, validation: int
     ) -> None:
         self.progress, self.run = progress, run
         self.iteration, self.validation = iteration, validation
@@ -131,11 +127,7 @@ class ProgressHook(Hook):
         self.progress.start(self.run, runner.iter * self.iteration)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: dict
     ) -> None:
         loss = float(outputs['loss'])
         old = loss if self._loss is None else self._loss
@@ -148,11 +140,7 @@ class ProgressHook(Hook):
         )
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         self.progress.update(
             self.run,
@@ -160,9 +148,7 @@ class ProgressHook(Hook):
             f'validating {batch_idx + 1}/{self.validation}',
         )
 
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         if runner.epoch >= runner.max_epochs:
             ap = next(v for k, v in metrics.items() if k.endswith('_mAP'))
             self.progress.update(self.run, float('inf'), f'AP {100 * ap:.1f}')

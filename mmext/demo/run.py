@@ -28,8 +28,6 @@ from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.models.build import build_model
 from mmext.utils.text import count, duration, some
 
-FINGERPRINT = 'demo.sha256'
-
 
 def run_demo(
     work_dir: str | Path = 'work_dirs/demo',
@@ -48,12 +46,6 @@ def run_demo(
     instead of the generated shapes. By default the configs define the
     numbers of epochs and training images; with ``data``, as many epochs as
     take the same number of iterations.
-
-    Returns:
-        The run of the baseline, then of the candidate.
-
-    Raises:
-        UserError: A number or the data cannot be used.
     """
     # The stream is bound here, because _quiet redirects sys.stdout.
     console = console or Console(file=sys.stdout)
@@ -147,7 +139,7 @@ def _is_finished(cfg: Config) -> bool:
 def _prepare_work_dir(cfg: Config, restart: bool) -> None:
     """Empties the folder if it is of a run with another config."""
     folder = Path(cfg.work_dir)
-    mark = folder / FINGERPRINT
+    mark = folder / 'demo.sha256'
     wanted = hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
     if mark.is_file() and (restart or mark.read_text() != wanted):
         shutil.rmtree(folder)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmext.doctor.result import NOTE, OK, PROBLEM, Result
+from mmext.utils.machine import cores
 
 PART = 'Machine'
 GIB = 2**30
@@ -32,7 +33,7 @@ def check_machine() -> Iterator[Result]:
         )
     yield Result(PART, 'Python', PROBLEM if fix else OK, python, fix)
     yield Result(PART, 'system', OK, platform.platform())
-    yield Result(PART, 'processors', OK, f'{_cores()} usable')
+    yield Result(PART, 'processors', OK, f'{cores()} usable')
     yield from _memory(Path('/proc/meminfo'))
     yield _shared_memory(Path('/dev/shm'))
     folders = {
@@ -52,12 +53,6 @@ def _cache() -> str:
     cache = os.environ.get('MMEXT_CACHE') or '~/.cache/mmext'
     # Unlike Path.expanduser, this does not fail without a home.
     return os.path.expanduser(cache)
-
-
-def _cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory(file: Path) -> Iterator[Result]:

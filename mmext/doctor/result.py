@@ -14,17 +14,9 @@ OK, NOTE, PROBLEM = 'ok', 'note', 'problem'
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one check.
+    """The result of one check."""
 
-    Args:
-        part: Heading of the table that it belongs to.
-        name: What was checked.
-        state: ``'ok'``, ``'note'`` or ``'problem'``.
-        value: What was found.
-        remedy: How to fix a problem. Default: none.
-    """
-
-    part: str
+    part: str  # the heading of the table that it belongs to
     name: str
     state: str
     value: str

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """The runner, its hooks, and the functions that train, test and predict."""
 
-from mmext.engine.amp import CPUAmpOptimWrapper
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import CheckDataHook
+from mmext.engine.optimizers import CPUAmpOptimWrapper
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.runner import ReliableRunner

@@ -50,9 +50,8 @@ def check_launcher(
 ) -> None:
     """Checks that a launcher started this process, and has a GPU for it.
 
-    Raises:
-        UserError: A variable of the launcher is missing, or the machine has
-            GPUs, but fewer than processes.
+    Raises `UserError` if a variable of the launcher is missing, or if the
+    machine has GPUs, but fewer than processes.
     """
     if launcher == 'none':
         return
@@ -135,13 +134,6 @@ def init_gloo(launcher: str, timeout: float | None = None) -> None:
     # last. A thread that asks for it while the interpreter ends aborts the
     # process: 3 of 16 runs that ended right after a collective.
     atexit.register(time.sleep, 0.5)
-
-
-def cores() -> int:
-    """Returns how many processor cores this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def replace_torch_sync_bn(model: nn.Module) -> None:

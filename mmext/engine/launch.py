@@ -20,8 +20,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmext.checkpoints.read import require_sha256
-from mmext.checkpoints.untrusted import trusting
+from mmext.checkpoints.read import require_sha256, trusting
 from mmext.checks.layouts import use_data_folder
 from mmext.checks.preflight import Preflight, preflight
 from mmext.engine.distributed import (
@@ -299,8 +298,7 @@ def set_tta(cfg: Config) -> None:
 def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
     """Sets the folder of a run, by default ``work_dirs/<name of the config>``.
 
-    Raises:
-        UserError: The folder cannot be created or written.
+    Raises `UserError` if it cannot be created or written.
     """
     if work_dir is not None:
         cfg.work_dir = str(work_dir)

@@ -22,16 +22,15 @@ from rich.progress import track
 from torch import nn
 
 from mmext.checkpoints.match import require_match
-from mmext.checkpoints.read import load, require_sha256
-from mmext.checkpoints.untrusted import trusting
+from mmext.checkpoints.read import load, require_sha256, trusting
 from mmext.datasets.coco import read_coco
 from mmext.engine.memory_format import set_memory_format
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
-from mmext.utils.devices import require_device
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
+from mmext.utils.modules import require_device
 from mmext.utils.text import count
 
 
@@ -105,11 +104,8 @@ def load_detector(
     """Builds a detector and loads all its weights from a checkpoint.
 
     The result is called with images in BGR order; docs/python.md has an
-    example.
-
-    Raises:
-        UserError: The device does not exist, the config is not a detector, or
-            the checkpoint does not fit.
+    example. Raises `UserError` if the device does not exist, the config is not
+    a detector, or the checkpoint does not fit.
     """
     require_device(device)
     scope = cfg.get('default_scope', 'mmdet')

@@ -44,21 +44,22 @@ from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
     allow_bfloat16_sync_bn,
     check_launcher,
-    cores,
     init_gloo,
     replace_torch_sync_bn,
 )
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
-from mmext.engine.loader_workers import shield_workers
-from mmext.engine.lr_scaling import lr_scaling
 from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
-from mmext.engine.resume.exact_resume import ExactResumeHook
-from mmext.engine.resume.interrupt import InterruptHook
+from mmext.engine.optimizers import lr_scaling
+from mmext.engine.resume.exact_resume import (
+    ExactResumeHook,
+    ResumeValidationHook,
+)
+from mmext.engine.resume.interrupt import InterruptHook, shield_workers
 from mmext.engine.resume.seeding import EpochSeedHook
-from mmext.engine.resume.validation import ResumeValidationHook
 from mmext.errors import UserError
 from mmext.utils.files import sha256
+from mmext.utils.machine import cores
 from mmext.utils.modules import unwrap
 from mmext.utils.random_state import set_random_state
 
@@ -322,11 +323,7 @@ class ReliableRunner(Runner):
         strict: bool = False,
         **options: Any,
     ) -> dict:
-        """Loads a checkpoint after checking how much of it fits.
-
-        Raises:
-            UserError: Too little of it fits the model.
-        """
+        """Loads a checkpoint; raises `UserError` if too little of it fits."""
         checked = self._checked
         was_read = checked and checked.checkpoint_path == str(filename)
         if was_read and not self.distributed:
@@ -352,11 +349,7 @@ class ReliableRunner(Runner):
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, **options: Any
     ) -> None:
-        """Writes a checkpoint completely or not at all.
-
-        Raises:
-            UserError: The disk is full. No incomplete file is left.
-        """
+        """Writes a checkpoint completely, or raises `UserError`."""
         local = '://' not in str(out_dir) and not options.get('backend_args')
         path = Path(out_dir, filename)
         try:

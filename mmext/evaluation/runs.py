@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 Metrics = dict[str, dict[str, float]]
 
 #: mmdet's suffix -> the usual name, in the order of a table.
-METRIC_NAMES = {
-    'mAP': 'AP',
-    'mAP_50': 'AP50',
-    'mAP_75': 'AP75',
-    'mAP_s': 'APs',
-    'mAP_m': 'APm',
-    'mAP_l': 'APl',
-}
+METRIC_NAMES = {'mAP': 'AP'}
+METRIC_NAMES |= {f'mAP_{x}': f'AP{x}' for x in ('50', '75', 's', 'm', 'l')}
 _STEPS = ('step', 'iter', 'epoch')
 _NO_METRICS = (*_STEPS, 'time', 'data_time', 'memory')
 _METRIC = re.compile(r'(?:^|/)(bbox|segm)_(mAP(?:_(?:50|75|s|m|l))?)$')
@@ -257,16 +251,12 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
             elif parse_metrics(record) or other_metrics(record):
                 val[step] = record
                 trained[step] = max(train, default=0)
-    return (
-        [train[s] for s in sorted(train)],
-        [val[s] for s in sorted(val)],
-    )
+    return [train[s] for s in sorted(train)], [val[s] for s in sorted(val)]
 
 
 def _pick(val: list[dict], which: str) -> tuple[Metrics, int | None]:
     """The metrics of the last or best validation, and its step."""
-    parsed = [(parse_metrics(r), r['step']) for r in val]
-    parsed = [(metrics, step) for metrics, step in parsed if metrics]
+    parsed = [(m, r['step']) for r in val if (m := parse_metrics(r))]
     if not parsed:
         return {}, None
     if which == 'last':

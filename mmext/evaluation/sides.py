@@ -86,10 +86,7 @@ def read_source(source: Source, which: str = 'last') -> Run:
 def read_sides(
     groups: Iterable[Sequence[Source]], which: str = 'last'
 ) -> list[Side]:
-    """Reads the sides of a comparison and gives each its own name.
-
-    ``groups`` has the sources of each side, one a seed.
-    """
+    """Reads groups of sources, one a seed, and gives each its own name."""
     return name_apart(
         [make_side([read_source(s, which) for s in group]) for group in groups]
     )
@@ -118,11 +115,7 @@ def name_apart(sides: Sequence[Side]) -> list[Side]:
 
 
 def predicted_iou_type(sides: Sequence[Side]) -> str:
-    """Returns the first IoU type that every run has predictions of.
-
-    Raises:
-        UserError: There is no such type.
-    """
+    """Returns the first IoU type that every run has predictions of."""
     return common_iou_type(
         [(run.path, run.predictions) for side in sides for run in side.runs],
         'predictions',
@@ -167,9 +160,6 @@ def read_detections(
     """Returns the ground truth, and (name, detections) of each run.
 
     ``ann`` is as in `find_ground_truth`.
-
-    Raises:
-        UserError: A run has no predictions, or the ground truth is not known.
     """
     sides = read_sides([source] for source in sources)
     iou_type = predicted_iou_type(sides)

@@ -17,9 +17,7 @@ __all__ = ['install']
 def install() -> None:
     """Makes ``mmcv._ext`` importable. Repeated calls do nothing.
 
-    Raises:
-        ImportError: A module that was imported earlier depends on the absence
-            of the ops in a way that cannot be undone.
+    Raises `ImportError` if a class was already derived from a stub.
     """
     register()
     replace_stubs()

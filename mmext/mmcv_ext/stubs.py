@@ -51,8 +51,7 @@ def _guarded_imports(module: ModuleType) -> Iterator[tuple[str, str, str]]:
 def replace_stubs() -> list[str]:
     """Binds the real ops where an earlier import of them failed.
 
-    Returns the replaced names, as ``module.name``. Raises `ImportError` if a
-    class was already derived from a stub.
+    Returns the replaced names, as ``module.name``.
     """
     if OPS in sys.modules:  # its import succeeded, so there are no stubs
         return []

@@ -1,23 +1,21 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Backbones, necks and layers."""
 
-from mmext.models.backbones import (
-    GMLP,
-    DemoNet,
-    DWNet,
-    PluginResNet,
-    StarNet,
-    StepNetResNet,
-)
-from mmext.models.layers import (
+from mmext.models.backbones.demonet import DemoNet
+from mmext.models.backbones.dwnet import DWNet
+from mmext.models.backbones.gmlp import GMLP
+from mmext.models.backbones.plugin_resnet import PluginResNet
+from mmext.models.backbones.starnet import StarNet
+from mmext.models.backbones.stepnet_resnet import StepNetResNet
+from mmext.models.layers.channel_attention import (
     ECAAttention,
     FCAAttention,
-    LayerNorm2d,
     SEAttention,
     SRMAttention,
-    StepAdaptor,
 )
-from mmext.models.necks import SimpleFeaturePyramid
+from mmext.models.layers.pointwise import LayerNorm2d
+from mmext.models.layers.step_adaptor import StepAdaptor
+from mmext.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
 
 __all__ = [
     'DWNet',

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.registry import MODELS, Registry
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmext.errors import UserError
@@ -41,7 +42,9 @@ def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
         text,
     ):
         places = [k for k, _ in _walk(cfg, 'model') if k.endswith(found[2])]
-        cls = _class(MODELS, found[1])
+        registries = (MODELS, *MODELS.children.values())
+        classes = ChainMap(*(r.module_dict for r in registries))
+        cls = classes.get(found[1])
         names = inspect.signature(cls).parameters if cls else ()
         place = ' or '.join(places) or 'model'
         return unknown_argument(found[2], found[1], names, place)
@@ -50,13 +53,6 @@ def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:
         'Check the `model` part of the config. MMEXT_DEBUG=1 shows the '
         'traceback.',
     )
-
-
-def _class(registry: Registry, name: str) -> type | None:
-    for module in (registry, *registry.children.values()):
-        if name in module.module_dict:
-            return module.module_dict[name]
-    return None
 
 
 def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Orthogonality terms and the hook that adds them to a loss."""
 
-from mmext.regularizers.base import Regularizer, filter_matrix
 from mmext.regularizers.hook import OrthogonalityHook
-from mmext.regularizers.self_orthogonality import (
-    SelfOrthogonality,
-    hash_similarity,
-)
+from mmext.regularizers.self_orthogonality import SelfOrthogonality
 from mmext.regularizers.weight_terms import (
     OCNN,
     SRIP,
@@ -23,9 +19,6 @@ __all__ = [
     'MutualCoherence',
     'OffDiagonalOrthogonality',
     'OrthogonalityHook',
-    'Regularizer',
     'SelfOrthogonality',
     'SoftOrthogonality',
-    'filter_matrix',
-    'hash_similarity',
 ]

@@ -26,13 +26,9 @@ def hash_similarity(outputs: Tensor, gamma: float = 10.0) -> Tensor:
     A filter whose output is 0 for every sample has no direction. It gets 0
     with all others, and a zero gradient.
 
-    Args:
-        outputs: Pre-activation outputs, shape (..., samples, filters).
-        gamma: Steepness of the sign's smooth form ``tanh(gamma y)``.
-
-    Returns:
-        Shape (..., filters, filters), 1 on the diagonal if not all outputs
-        of the filter are 0.
+    ``outputs`` are (..., samples, filters) before the activation, and the sign
+    is replaced by ``tanh(gamma y)``. Returns (..., filters, filters), 1 on the
+    diagonal if not all outputs of the filter are 0.
     """
     signs = torch.tanh(gamma * outputs)
     square = signs.square().sum(-2, keepdim=True)

@@ -35,12 +35,8 @@ READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     """Parses the values of ``--cfg-options`` as MMEngine does.
 
-    Args:
-        texts: ``KEY=VALUE``, such as ``model.backbone.depth=50``.
-
-    Raises:
-        UserError: A text is not ``KEY=VALUE``, or a value is not a number,
-            text, list or tuple.
+    Raises `UserError` if a text is not ``KEY=VALUE``, or a value is not a
+    number, text, list or tuple.
     """
     options = {}
     # MMEngine removes all spaces, also those inside a path or a name.
@@ -79,16 +75,10 @@ def load_config(
 ) -> Config:
     """Reads a config file and merges ``--cfg-options`` into it.
 
-    Args:
-        filename: A config file.
-        options: Dotted keys with their values, or the texts of
-            ``--cfg-options``. A new key that is almost the same as one of the
-            config raises an error; ``+key=value`` adds it nevertheless.
-            Default: none.
-
-    Raises:
-        UserError: The file does not exist or does not load, or a key is
-            misspelt.
+    ``options`` are dotted keys with their values, or the texts of
+    ``--cfg-options``. Raises `UserError` if the file does not exist or does
+    not load, or if a new key is almost the same as one of the config;
+    ``+key=value`` adds it nevertheless.
     """
     path = Path(filename)
     if not path.is_file():
@@ -133,8 +123,7 @@ def load_config(
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Merges dotted ``--cfg-options`` into ``cfg``, in place.
 
-    Raises:
-        UserError: A key is misspelt, or is not a place in the config.
+    Raises `UserError` if a key is misspelt or not a place in the config.
     """
     for key in options:
         if not key.startswith('+'):

@@ -17,12 +17,8 @@ def replacing(path: str | Path, part: Path | None = None) -> Iterator[Path]:
     """Gives a temporary path that becomes ``path`` when the block ends.
 
     If the block raises, the temporary file is removed and ``path`` stays as
-    it was.
-
-    Args:
-        path: The file to write. A file that is there is replaced.
-        part: The temporary path, in the same folder. Default: a hidden one
-            with the number of the process.
+    it was. ``part`` is the temporary path, in the same folder; by default a
+    hidden one with the number of the process.
     """
     path = Path(path)
     part = part or path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -36,10 +32,7 @@ def replacing(path: str | Path, part: Path | None = None) -> Iterator[Path]:
 def write_json(path: str | Path, content: object, **options: Any) -> None:
     """Writes a JSON file completely or not at all.
 
-    Args:
-        path: The file to write.
-        content: What ``json.dumps`` accepts.
-        options: Of ``json.dumps``, such as ``indent``.
+    ``options`` are those of ``json.dumps``, such as ``indent``.
     """
     with replacing(path) as part:
         part.write_text(json.dumps(content, **options), encoding='utf-8')

@@ -1,16 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Image files: which files are images, and where they are."""
+"""Image files: where they are, their sizes and their EXIF rotation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
+from PIL import Image
+
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.text import some
 
 #: Lower-case suffixes of the formats that OpenCV, and so mmcv, reads.
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+_TAG = 0x0112  # EXIF's orientation
+SWAPPING = (5, 6, 7, 8)  # orientations that swap width and height
 _ENDINGS = f'Image files end in {", ".join(SUFFIXES)}.'
 
 
@@ -24,15 +30,9 @@ def find_images(
 ) -> list[Path]:
     """Finds image files, and those in folders and their sub-folders.
 
-    Args:
-        paths: Files and folders.
-        limit: Return that many at most, evenly spaced. Default: all.
-
-    Returns:
-        Absolute paths without repetitions; those of a folder are sorted.
-
-    Raises:
-        UserError: A path does not exist, is not an image or holds none.
+    Returns absolute paths without repetitions, those of a folder sorted; at
+    most ``limit`` of them, evenly spaced. Raises `UserError` if a path does
+    not exist, is not an image or holds none.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -62,3 +62,32 @@ def find_images(
     if limit is None or limit >= len(found):
         return found
     return [found[i * len(found) // limit] for i in range(limit)]
+
+
+def stored_size(path: Path, image: Image.Image) -> tuple[int, int, int]:
+    """Returns the size of an image file and how OpenCV turns it.
+
+    ``image`` is the file, opened by Pillow. Returns width and height of the
+    stored pixels, and the EXIF orientation that OpenCV applies when it reads
+    the file: 1 if it applies none, as in some formats. Raises `ValueError` if
+    OpenCV cannot decode the file.
+    """
+    width, height = image.size
+    orientation = image.getexif().get(_TAG, 1)
+    if orientation in (0, 1):
+        return width, height, 1
+    data = np.fromfile(path, np.uint8)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    stored = cv2.imdecode(data, flags)
+    shown = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if stored is None or shown is None:
+        raise ValueError('cannot be decoded by OpenCV')
+    height, width = stored.shape[:2]
+    if np.array_equal(stored, shown):
+        orientation = 1
+    return width, height, orientation
+
+
+def turned_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Returns width and height after a turn by an EXIF orientation."""
+    return (height, width) if orientation in SWAPPING else (width, height)

@@ -1,10 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Models inside their wrappers."""
+"""PyTorch's modules inside their wrappers, and devices for them."""
 
 from __future__ import annotations
 
+import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
+
+from mmext.errors import UserError
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -12,3 +15,16 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def require_device(device: str) -> None:
+    """Raises `UserError` if PyTorch cannot use a device (``cuda:0``)."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f'device {device!r} is not available: '
+            f'{str(error).splitlines()[0]}',
+            f'{torch.cuda.device_count()} GPUs are visible; --device cpu '
+            'works everywhere.',
+        ) from error

@@ -15,12 +15,8 @@ def add_cfg_options(
 ) -> None:
     """Adds ``--cfg-options KEY=VALUE ...``, a list of strings or None.
 
-    :func:`mmext.utils.config.parse_options` parses the values.
-
-    Args:
-        parser: The parser of the tool.
-        example: The example that the help shows.
-        changed: What the options change, for the help.
+    :func:`mmext.utils.config.parse_options` parses the values. The help shows
+    the ``example``, and what the options change (``changed``).
     """
     parser.add_argument(
         '--cfg-options',
@@ -81,10 +77,6 @@ def parse_run(
 
     MMEngine reads the variable. ``torchrun`` sets it; older launchers of
     PyTorch give the option.
-
-    Args:
-        parser: The parser of the tool.
-        argv: The arguments. Default: ``sys.argv[1:]``.
     """
     args = parser.parse_args(argv)
     if args.classes is not None and args.data is None:

@@ -15,8 +15,7 @@ from mmext.utils.text import sentences
 def find_class(kind: Any, registry: Registry, scope: str, place: str) -> type:
     """Returns the class that a ``type`` in a config names, or is.
 
-    Raises:
-        UserError: It is not registered.
+    Raises `UserError` if it is not registered.
     """
     cls = kind
     if isinstance(kind, str):

@@ -46,10 +46,7 @@ def points(
 ) -> str:
     """Returns a share in AP points: ``'+1.2'`` for 0.012.
 
-    Args:
-        value: A share from 0 to 1, or a difference of two.
-        sign: Write ``+`` before positive values. Default: True.
-        missing: What None, nan and infinity become. Default: ``'n/a'``.
+    None, nan and infinity become ``missing``.
     """
     if value is None or not math.isfinite(value):
         return missing

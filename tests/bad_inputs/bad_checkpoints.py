@@ -170,7 +170,7 @@ def _(world: World) -> None:
 def released(change) -> None:
     """Loads changed weights of a StarNet as its authors' file."""
     from mmext.checkpoints.released import load_released_weights
-    from mmext.models.backbones import StarNet
+    from mmext.models import StarNet
 
     model = StarNet('s050')
     load_released_weights(model, change(dict(model.state_dict())))

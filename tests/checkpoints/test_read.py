@@ -25,8 +25,7 @@ from torch import nn
 
 from mmext.checkpoints.files import defect, newest_complete, writing
 from mmext.checkpoints.match import match, require_match
-from mmext.checkpoints.read import load, require_sha256
-from mmext.checkpoints.untrusted import trusting
+from mmext.checkpoints.read import load, require_sha256, trusting
 from mmext.errors import UserError
 from mmext.utils.files import sha256
 

@@ -23,7 +23,7 @@ from mmext.checkpoints.released import (
     load_released_weights,
 )
 from mmext.errors import UserError
-from mmext.models.backbones import GMLP, StarNet
+from mmext.models import GMLP, StarNet
 
 STARNETS = ['s1', 's2', 's3', 's4', 's050', 's100', 's150']
 LAYOUTS = {

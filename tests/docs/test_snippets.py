@@ -35,7 +35,7 @@ SCRIPT = re.compile(
 )
 COMMAND = re.compile(
     r'(?<![\w./-])(?<!train )(?<!test )(?<!search )(?<!download )'
-    r'mmext ([a-z][a-z-]+)([^|;&#\n]*)'
+    r'mmext ((?:convert )?[a-z][a-z-]+)([^|;&#\n]*)'
 )
 # Scripts that pass their options on to others.
 FORWARDS = {
@@ -48,7 +48,7 @@ FORWARDS = {
         'mmext/datasets/shapes/generate.py',
     ),
 }
-SCRIPTS = {f'tools/{script}': k for k, (script, _) in cli.COMMANDS.items()}
+SCRIPTS = {f'tools/{script}': k for k, script in cli.COMMANDS.items()}
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -71,7 +71,7 @@ def help_of(command: str) -> str:
     """Returns what ``mmext COMMAND --help`` prints."""
     printed, arguments = io.StringIO(), sys.argv
     with redirect_stdout(printed), suppress(SystemExit):
-        cli.main([command, '--help'])
+        cli.main([*command.split(), '--help'])
     sys.argv = arguments
     return printed.getvalue()
 

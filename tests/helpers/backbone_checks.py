@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmext.models.backbones import GMLP, DemoNet, DWNet, StarNet
+from mmext.models import GMLP, DemoNet, DWNet, StarNet
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
 from mmext.errors import UserError
-from mmext.models.backbones import DemoNet
+from mmext.models import DemoNet
 
 build = checks.CASES['DemoNet'].build
 

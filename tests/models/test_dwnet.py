@@ -18,8 +18,9 @@ from mmengine.registry import MODELS
 
 from mmext.checkpoints.released import load_released_weights
 from mmext.errors import UserError
-from mmext.models.backbones import DWNet
-from mmext.models.layers import InhomogeneousDynamicConv, LocalMLP
+from mmext.models import DWNet
+from mmext.models.layers.dynamic_depthwise_conv import InhomogeneousDynamicConv
+from mmext.models.layers.local_mlp import LocalMLP
 
 # With the 1000-class head of the released networks.
 PARAMETERS = {

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmext.errors import UserError
-from mmext.models.layers import (
+from mmext.models.layers import inhomogeneous_conv
+from mmext.models.layers.dynamic_depthwise_conv import (
     HomogeneousDynamicConv,
     InhomogeneousDynamicConv,
-    inhomogeneous_conv,
-    inhomogeneous_depthwise_conv,
 )
+from mmext.models.layers.inhomogeneous_conv import inhomogeneous_depthwise_conv
 
 BN = {'type': 'BN'}
 # Batch, channels, groups, kernel size, height, width.

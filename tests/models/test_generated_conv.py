@@ -8,8 +8,9 @@ import torch
 from memory import peak_memory
 from torch import Tensor
 
-from mmext.models.layers import generated_conv, inhomogeneous_depthwise_conv
+from mmext.models.layers import generated_conv
 from mmext.models.layers.generated_conv import generated_depthwise_conv
+from mmext.models.layers.inhomogeneous_conv import inhomogeneous_depthwise_conv
 
 
 def make(size: tuple[int, ...], dtype=torch.float64) -> list[Tensor]:

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmext.checkpoints.released import load_released_weights
 from mmext.errors import UserError
-from mmext.models.backbones import GMLP
-from mmext.models.layers import SpatialGatingUnit
+from mmext.models import GMLP
+from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 
 # timm's models, with their 1000-class head.
 PARAMETERS = {'tiny': 5_867_328, 'small': 19_422_656, 'base': 73_075_392}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmext.errors import UserError
-from mmext.models.layers import LocalMLP
+from mmext.models.layers.local_mlp import LocalMLP
 
 
 def by_loops(mlp: LocalMLP, x: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mmext.errors import UserError
-from mmext.models.backbones import GMLP
-from mmext.models.layers import LayerNorm2d
-from mmext.models.necks import SimpleFeaturePyramid
+from mmext.models import GMLP, LayerNorm2d, SimpleFeaturePyramid
 
 
 @pytest.mark.parametrize('size', [(4, 6), (7, 3), (1, 1)])

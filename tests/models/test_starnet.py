@@ -12,7 +12,7 @@ from torch import nn
 
 from mmext.checkpoints.released import load_released_weights
 from mmext.errors import UserError
-from mmext.models.backbones import StarNet
+from mmext.models import StarNet
 
 # With the 1000-class head of the released networks.
 PARAMETERS = {

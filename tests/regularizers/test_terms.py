@@ -19,9 +19,9 @@ from mmext.regularizers import (
     OffDiagonalOrthogonality,
     SelfOrthogonality,
     SoftOrthogonality,
-    filter_matrix,
-    hash_similarity,
 )
+from mmext.regularizers.base import filter_matrix
+from mmext.regularizers.self_orthogonality import hash_similarity
 
 WEIGHT_TERMS = [
     SoftOrthogonality,

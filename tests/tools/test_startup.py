@@ -74,5 +74,5 @@ def test_help(tool, printed):
 
 
 def test_each_tool_is_a_command():
-    commands = sorted(TOOLS / script for script, _ in COMMANDS.values())
+    commands = sorted(TOOLS / script for script in COMMANDS.values())
     assert commands == SCRIPTS

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Ranks the attention of a trained model's blocks and keeps the best.
+"""Ranks attention modules and keeps the best.
 
     python tools/analysis_tools/attention_ticket.py CONFIG CHECKPOINT \
         --images FOLDER --out CONFIG_OUT [--keep K]

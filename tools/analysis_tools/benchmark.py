@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Measure latency, throughput and memory of configs, without data loading.
+"""Measures latency, throughput and memory of configs.
 
 python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
 """

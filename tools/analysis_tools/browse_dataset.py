@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes images of a config's data set with their boxes and masks.
+"""Draws images of a data set with boxes and masks.
 
 The images are drawn as the model gets them, after augmentation; --original
 draws them as they are stored.

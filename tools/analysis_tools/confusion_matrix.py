@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Write the classes that objects were taken for, as CSV and PNG.
+"""Draws which classes objects are taken for.
 
 python tools/analysis_tools/confusion_matrix.py work_dirs/a
 python tools/analysis_tools/confusion_matrix.py a.bbox.json --ann val.json

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Compares decision boundaries of star networks on two moons.
+"""Compares decision boundaries on two moons.
 
     python tools/analysis_tools/decision_boundary.py [--seeds 20]
 

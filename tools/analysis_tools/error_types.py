@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Write the AP50 that each kind of error costs (TIDE), as CSV and PNG.
+"""Draws the AP50 lost by each kind of error (TIDE).
 
 python tools/analysis_tools/error_types.py work_dirs/a work_dirs/b
 """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Draws the angles between the filters of a model's layers.
+"""Draws the angles between the filters of layers.
 
     python tools/analysis_tools/filter_angles.py CONFIG CHECKPOINT \
         [--before init] --layers 'backbone.layer[34].*conv2'

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Count parameters and multiply-adds of the models of configs.
+"""Counts parameters and FLOPs of configs.
 
 python tools/analysis_tools/get_flops.py configs/starnet
 python tools/analysis_tools/get_flops.py configs/starnet --metafile

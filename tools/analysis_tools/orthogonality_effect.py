@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Trains a small network with and without orthogonality terms.
+"""Trains with and without orthogonality terms.
 
     python tools/analysis_tools/orthogonality_effect.py \
         configs/theory/orthogonality_resnet_digits.py

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Write the training curves of one or more runs, as CSV and PNG.
+"""Draws the training curves of runs.
 
 python tools/analysis_tools/plot_curves.py work_dirs/a work_dirs/b
 """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Compares star with sum, with and without activation, on digits.
+"""Compares star with sum networks on digits.
 
 python tools/analysis_tools/star_vs_sum.py \
     configs/theory/demonet_star-vs-sum_digits.py

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Measures the stiffness of trained models and draws it.
+"""Measures the stiffness of trained models.
 
     python tools/analysis_tools/stiffness.py CONFIG CHECKPOINT \
         [CONFIG CHECKPOINT ...] --images FOLDER --out-dir DIR

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Compares local attention with (dynamic) depth-wise convolution.
+"""Compares attention with depth-wise convolution.
 
     python tools/analysis_tools/token_mixers.py [--channels 96]
 

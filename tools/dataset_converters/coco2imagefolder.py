@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Cuts the objects of a COCO-format data set into a classification set.
+"""Cuts out objects as a classification data set.
 
 python tools/dataset_converters/coco2imagefolder.py ANN_FILE IMG_DIR OUT
 """

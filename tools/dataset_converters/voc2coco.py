@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes COCO annotations beside those of a Pascal VOC folder.
+"""Writes COCO annotations for a Pascal VOC folder.
 
 python tools/dataset_converters/voc2coco.py VOCdevkit/VOC2007 [--out DIR]
 """

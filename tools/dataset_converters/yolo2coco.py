@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes COCO annotations beside those of a YOLO folder.
+"""Writes COCO annotations for a YOLO folder.
 
 python tools/dataset_converters/yolo2coco.py DIR [--out DIR]
 """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Checks what is installed and whether it works, and names the fixes.
+"""Checks what is installed, and names the fixes.
 
     python tools/misc/doctor.py [--json] [--no-self-test]
 

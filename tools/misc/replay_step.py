@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Repeats a training step that was not finite and says where it went wrong.
+"""Repeats a training step that was not finite.
 
 python tools/misc/replay_step.py CONFIG WORK_DIR/nonfinite_iter_37.pth
 """

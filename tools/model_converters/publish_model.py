@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes a checkpoint's weights as a file for others, named by its hash.
+"""Writes the weights of a checkpoint for others.
 
 python tools/model_converters/publish_model.py WORK_DIR/epoch_12.pth \
     published/faster-rcnn_stepnet-r50

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Writes an official checkpoint as a plain state dict of mmext's backbone.
+"""Writes official weights as a state dict of mmext.
 
 python tools/model_converters/released_to_mmext.py StarNet \
     starnet_s1.pth.tar starnet-s1.pth --cfg-options arch=s1

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mmext.errors import UserError, did_you_mean
-from mmext.utils.exif import stored_size, turned_size
 from mmext.utils.files import write_json
-from mmext.utils.images import is_image
+from mmext.utils.images import is_image, stored_size, turned_size
 from mmext.utils.text import sentences
 
 
@@ -96,9 +95,7 @@ def write_coco_folder(
 
     Objects of classes that are not among ``names`` are left out. File names
     are relative to ``root``; if ``out`` is another folder, images are copied.
-
-    Returns:
-        Name of the split -> the file that was written.
+    Returns the files by split.
     """
     seen = class_names(splits)
     for name in names:

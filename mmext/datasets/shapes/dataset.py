@@ -25,7 +25,7 @@ class ShapesDataset(CocoDataset):
     """Five classes of drawn shapes with boxes and masks.
 
     The files are generated on first use and kept in
-    :func:`~mmext.utils.cache.cache_dir`; see
+    :func:`~mmext.utils.machine.cache_dir`; see
     :mod:`mmext.datasets.shapes.generate` for their content.
 
     Args:

@@ -47,12 +47,8 @@ def outline(
 ) -> np.ndarray:
     """Returns the vertices of a shape, for :func:`coverage`.
 
-    Args:
-        name: One of ``OUTLINES``.
-        centre: x and y in pixels.
-        side: Square root of the shape's area, in pixels.
-        angle: In radians.
-        stretch: Ratio of width to height before the rotation.
+    ``side`` is the square root of the area in pixels, ``stretch`` the ratio
+    of width to height before the rotation by ``angle`` radians.
     """
     points = np.array(OUTLINES[name])
     points = points * (side / math.sqrt(abs(_doubled_area(points)) / 2))
@@ -119,7 +115,6 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[int]]:
 
     A region with a hole is cut in two through the hole, because a COCO
     segmentation is a union of polygons.
-
     """
     loops = _loops(mask)
     for loop in loops:

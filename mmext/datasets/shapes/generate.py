@@ -30,8 +30,8 @@ from mmext.datasets.shapes.drawing import (
     outline,
 )
 from mmext.errors import UserError, command
-from mmext.utils.cache import cache_dir
 from mmext.utils.files import write_json
+from mmext.utils.machine import cache_dir
 
 CLASSES = tuple(OUTLINES)
 SPLITS = ('train', 'val')
@@ -121,10 +121,8 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Draws the image number ``index`` of a split.
 
-    Returns:
-        The image, (h, w, 3) RGB uint8; a map, (h, w), with 0 for background
-        and i + 1 where object i is visible; the indices of the objects'
-        classes in ``CLASSES``.
+    Returns the image, (h, w, 3) RGB uint8; a map, (h, w), with 0 for
+    background and i + 1 where object i is visible; each object's class index.
     """
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), index])
     width, height = size
@@ -309,10 +307,7 @@ def cached_shapes(
     seed: int = 0,
     size: tuple[int, int] = (256, 192),
 ) -> Path:
-    """Returns the folder of the data set in the cache, where it is written.
-
-    The arguments are those of :func:`write_shapes`.
-    """
+    """Calls :func:`write_shapes` for a folder in the cache."""
     width, height = size
     # With the version: an older generator keeps its own data.
     name = (

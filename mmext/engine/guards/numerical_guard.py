@@ -75,7 +75,6 @@ class NumericalGuardHook(Hook):
     def __init__(self, max_skips: int = 0) -> None:
         self.max_skips = max_skips
         self._skips = 0
-        self._poisoning = True
         self._begin()
 
     def _begin(self) -> None:
@@ -117,7 +116,7 @@ class NumericalGuardHook(Hook):
 
     def _poison(self, model: nn.Module, args: Any, output: Any) -> None:
         """Makes the gradient of a non-finite loss term NaN."""
-        if not (self._poisoning and isinstance(output, dict)):
+        if not isinstance(output, dict):
             return
         losses = [value for name, value in output.items() if 'loss' in name]
         for term in tensors(losses):
@@ -196,16 +195,12 @@ class NumericalGuardHook(Hook):
         """Runs the batches of the step again, in every process."""
         model = unwrap(runner.model)
         found = []
-        self._poisoning = False
-        try:
-            with random_state_kept():
-                for batch in self._batches:
-                    set_random_state(batch['random_state'])
-                    context = self._wrappers[0].optim_context(model)
-                    found.append(diagnose(model, batch['data'], context))
-        finally:
-            self._poisoning = True
-            self._statistics.put_back()
+        with random_state_kept():
+            for batch in self._batches:
+                set_random_state(batch['random_state'])
+                context = self._wrappers[0].optim_context(model)
+                found.append(diagnose(model, batch['data'], context))
+        self._statistics.put_back()
         return found
 
     def _describe(

@@ -147,11 +147,7 @@ def images_of(data: Any) -> list[str]:
 
 
 def load_step(path: str | Path) -> dict[str, Any]:
-    """Reads what ``NumericalGuardHook`` saved, without running code in it.
-
-    Raises:
-        UserError: The file does not exist or is not a saved step.
-    """
+    """Reads what ``NumericalGuardHook`` saved, without running code in it."""
     # The types in a batch of a loader.
     kinds = [set, bytes, BaseDataElement, BitmapMasks, PolygonMasks]
     kinds += [*_subclasses(BaseDataElement), *_subclasses(BaseBoxes)]
@@ -173,11 +169,7 @@ def _subclasses(cls: type) -> set[type]:
 def replay(
     cfg: Config, step: Mapping[str, Any], device: str = 'cpu'
 ) -> list[Diagnosis]:
-    """Repeats a step of :func:`load_step`; returns a diagnosis of each batch.
-
-    Raises:
-        UserError: The step is one of another model.
-    """
+    """Repeats a step of :func:`load_step`; diagnoses each of its batches."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = build_model(cfg.model)
     try:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmext.checks.config import find_config_splits
 from mmext.checks.preflight import require_fit
-from mmext.engine.lr_scaling import lr_scaling
+from mmext.engine.optimizers import lr_scaling
 from mmext.utils.modules import unwrap
 
 
@@ -26,13 +26,8 @@ class CheckDataHook(Hook):
     """Stops a run whose data cannot work before its first iteration.
 
     It is for runs that other tools start: :func:`mmext.engine.launch.train`
-    and ``test`` have checked the data and set ``checked``.
-
-    Attributes:
-        checked: Whether the hook does nothing.
-
-    Raises:
-        UserError: On the first process, with all errors in the data.
+    and ``test`` have checked the data and set ``checked``. On the first
+    process it raises `UserError` with all errors in the data.
     """
 
     priority = 'VERY_HIGH'

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mmext.engine.optimizers import step_is_done
 from mmext.engine.resume.exact_resume import ExactResumeHook
@@ -187,3 +191,29 @@ class InterruptHook(Hook):
 def _last(runner: Runner) -> str | None:
     """Returns the checkpoint that CheckpointHook has written last."""
     return runner.message_hub.runtime_info.get('last_ckpt')
+
+
+def shield_workers(loader: DataLoader) -> None:
+    """Makes only the loader itself stop its workers.
+
+    Ctrl-C in a terminal and a cluster's SIGTERM reach every process of a job.
+    If a worker dies of it, the training cannot finish the step or the
+    validation before it saves.
+    """
+    loader.worker_init_fn = partial(_start, loader.worker_init_fn)
+
+
+def _start(init: Callable[[int], None] | None, worker_id: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        # The loader also ends its workers with SIGTERM.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_loader, daemon=True).start()
+    if init is not None:
+        init(worker_id)
+
+
+def _obey_the_loader() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -34,24 +34,22 @@ AP_METRICS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 METRICS = (*AP_METRICS, 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 #: AP at each IoU threshold: 0.50, 0.55, ... 0.95.
 IOU_METRICS = tuple(f'AP@{t:.2f}' for t in IOU_THRESHOLDS)
+#: Metric -> its only IoU threshold, as an index.
+_THRESHOLDS = {'AP50': 0, 'AP75': 5}
+_THRESHOLDS |= {name: t for t, name in enumerate(IOU_METRICS)}
 _AREA_NAMES = {name[0]: name for name in AREAS if name != 'all'}
 _BLOCK = 1 << 20  # numbers
 
 
 @dataclass(frozen=True)
 class Cube:
-    """AP and AR of B weightings, from 0 to 1; nan if a class has no object.
+    """AP and AR of B weightings, from 0 to 1; nan if a class has no object."""
 
-    Args:
-        ap: (B, T, K, A) mean precision over the 101 recall thresholds.
-        ar: (B, T, K, A + 2) recall with at most 100 detections in each area,
-            then with at most 1 and 10 over all areas.
-        areas: A labels of area ranges.
-    """
-
-    ap: np.ndarray
+    ap: np.ndarray  # (B, T, K, A) mean over the 101 recall thresholds
+    # (B, T, K, A + 2) with at most 100 detections in each area, then with at
+    # most 1 and 10 over all areas:
     ar: np.ndarray
-    areas: tuple[str, ...]
+    areas: tuple[str, ...]  # A labels of area ranges
 
 
 def accumulate_weighted(
@@ -71,10 +69,10 @@ def accumulate_weighted(
     weights = np.ascontiguousarray(weights, np.int32)
     count, num_classes = len(weights), len(matches.classes)
     flat = matches.objects.reshape(matches.num_images, -1)
-    objects = (weights.astype(np.float32) @ flat.astype(np.float32)).astype(
-        np.int64
+    objects = weights.astype(np.float32) @ flat.astype(np.float32)
+    objects = objects.astype(np.int64).reshape(
+        count, num_classes, len(matches.areas)
     )
-    objects = objects.reshape(count, num_classes, len(matches.areas))
     shape = (count, len(IOU_THRESHOLDS), num_classes, len(matches.areas))
     ap = np.full(shape, np.nan, dtype)
     ar = np.full((*shape[:3], shape[3] + 2), np.nan, dtype)
@@ -218,22 +216,16 @@ def _recall_steps(objects: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _part(cube: Cube, metric: str) -> np.ndarray:
     """The (B, T', K) part of the cube that a metric averages."""
-    if metric.startswith('AP@'):
-        t = IOU_METRICS.index(metric)
+    if metric in _THRESHOLDS:
+        t = _THRESHOLDS[metric]
         return cube.ap[:, t : t + 1, :, 0]
     kind, which = metric[:2], metric[2:]
-    if kind == 'AP' and which in ('50', '75'):
-        t = int(np.argmin(abs(IOU_THRESHOLDS - int(which) / 100)))
-        return cube.ap[:, t : t + 1, :, 0]
-    if kind == 'AP':
-        return cube.ap[..., _area(cube, which)]
     if which in ('1', '10'):
         return cube.ar[..., len(cube.areas) + ('1', '10').index(which)]
-    return cube.ar[..., _area(cube, '' if which == '100' else which)]
-
-
-def _area(cube: Cube, letter: str) -> int:
-    return cube.areas.index(_AREA_NAMES[letter]) if letter else 0
+    area = 0
+    if which in _AREA_NAMES:
+        area = cube.areas.index(_AREA_NAMES[which])
+    return cube.ap[..., area] if kind == 'AP' else cube.ar[..., area]
 
 
 def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

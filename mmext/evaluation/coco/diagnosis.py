@@ -26,10 +26,7 @@ KINDS = {
 
 
 def class_curve(matches: Matches, k: int, t: int = 0) -> np.ndarray:
-    """Returns (101,) precision of class ``k``, nan if it has no object.
-
-    It is interpolated, at recall 0 to 1 and IoU threshold ``t``.
-    """
+    """Returns (101,) precision at recall 0 to 1, nan without objects."""
     dets = matches.classes[k]
     objects = int(matches.objects[:, k, 0].sum())
     if not objects:
@@ -71,14 +68,9 @@ def error_types(truth: GroundTruth, preds: Predictions) -> dict[str, float]:
 def most_different(
     a: Matches, b: Matches, count: int = 6
 ) -> list[tuple[int, int]]:
-    """Returns the images on which the balance of two runs differs most.
+    """Returns (image index, balance of ``b`` minus that of ``a``).
 
-    The balance is the number of objects found at IoU 0.5 minus that of false
-    positives, with scores of `MIN_SCORE` or more.
-
-    Returns:
-        (image index, balance of ``b`` minus that of ``a``), the largest
-        absolute difference first.
+    The largest absolute differences come first.
     """
     gap = _balance(b) - _balance(a)
     order = np.argsort(-abs(gap), kind='stable')[:count]
@@ -86,6 +78,7 @@ def most_different(
 
 
 def _balance(matches: Matches) -> np.ndarray:
+    """(I,) objects found at IoU 0.5 minus false positives."""
     balance = np.zeros(matches.num_images, int)
     for dets in matches.classes:
         hits = (dets.hit[0] & 1).astype(int)

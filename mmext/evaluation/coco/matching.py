@@ -5,16 +5,13 @@ hotcoco computes IoUs and the greedy assignment for every image and class that
 has objects. If a class has no object on an image, each of its detections is a
 false positive (or outside the area range), which needs no matching. Images
 are matched in groups of 500, so that memory does not grow with the data set.
-
-Accumulation, resampling and curves start from `Matches`, so that matching is
-done once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import hotcoco
 import numpy as np
@@ -45,39 +42,24 @@ class ClassMatches:
 
     Ties keep the order of images, then of scores within an image, as
     pycocotools' stable sort does.
-
-    Args:
-        image: (N,) index of the image.
-        score: (N,) confidence.
-        rank: (N,) place among the class's detections in its image, from 0.
-        hit: (A, N) bit t is set if the detection is a true positive at IoU
-            threshold t.
-        ignored: (A, N) bit t is set if the detection is not counted at IoU
-            threshold t.
     """
 
-    image: np.ndarray
-    score: np.ndarray
-    rank: np.ndarray
+    image: np.ndarray  # (N,) index of the image
+    score: np.ndarray  # (N,) confidence
+    rank: np.ndarray  # (N,) place in its image among those of its class
+    # (A, N) bit t is set if it is a true positive at IoU threshold t:
     hit: np.ndarray
+    # (A, N) bit t is set if it is not counted at IoU threshold t:
     ignored: np.ndarray
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections of one run, matched to the objects.
+    """The detections of one run, matched to the objects."""
 
-    Args:
-        names: K class names.
-        areas: A labels of area ranges, the first is ``'all'``.
-        objects: (I, K, A) objects that count (not crowds, in the area range)
-            of each image and class.
-        classes: K sets of detections.
-    """
-
-    names: tuple[str, ...]
-    areas: tuple[str, ...]
-    objects: np.ndarray
+    names: tuple[str, ...]  # K classes
+    areas: tuple[str, ...]  # A labels of area ranges, the first is 'all'
+    objects: np.ndarray  # (I, K, A) numbers of objects that count
     classes: tuple[ClassMatches, ...]
 
     @property
@@ -172,12 +154,8 @@ def make_evaluator(
             [image, preds.box, preds.score, category]
         ).astype(np.float64)
     else:
-        keys = ('image_id', 'category_id', 'score', 'segmentation')
-        columns = (image.tolist(), category.tolist(), preds.score.tolist())
-        records = [
-            dict(zip(keys, values, strict=True))
-            for values in zip(*columns, preds.mask, strict=True)
-        ]
+        renamed = replace(preds, image_id=image, category_id=category)
+        records = renamed.records()
     evaluator = hotcoco.COCOeval(coco, coco.load_res(records), preds.iou_type)
     evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
     evaluator.params.area_rng_lbl = list(areas)
@@ -185,12 +163,8 @@ def make_evaluator(
 
 
 def _place_in_run(key: np.ndarray) -> np.ndarray:
-    """0, 1, 2, ... within each stretch of equal keys."""
-    index = np.arange(len(key))
-    if not len(key):
-        return index
-    new = np.concatenate([[True], key[1:] != key[:-1]])
-    return index - np.maximum.accumulate(np.where(new, index, 0))
+    """0, 1, 2, ... within each stretch of equal keys, which are sorted."""
+    return np.arange(len(key)) - np.searchsorted(key, key)
 
 
 class _Objects:

@@ -77,10 +77,7 @@ class FastCocoMetric(CocoMetric):
     _trusted: bool | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Returns the same as ``CocoMetric``, computed by hotcoco.
-
-        The first evaluations are computed by both engines.
-        """
+        """Returns the same as ``CocoMetric``, computed by hotcoco."""
         if self._trusted is False or self.format_only:
             return super().compute_metrics(results)
         try:

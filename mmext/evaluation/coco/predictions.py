@@ -57,8 +57,6 @@ class Predictions:
         """(N,) areas of the boxes, or of the masks, in square pixels."""
         if self.mask is None:
             return self.box[:, 2] * self.box[:, 3]
-        if not self.mask:
-            return np.zeros(0)
         return np.asarray(hotcoco.mask.area(self.mask), np.float64)
 
     def select(self, rows: np.ndarray) -> Predictions:
@@ -77,8 +75,19 @@ class Predictions:
         """(N, 4) x, y, width, height in pixels, of masks too."""
         if self.mask is None:
             return self.box
-        boxes = [mask_utils.toBbox(mask) for mask in self.mask]
-        return np.array(boxes).reshape(-1, 4)
+        return mask_utils.toBbox(self.mask).reshape(-1, 4)
+
+    def records(self) -> list[dict]:
+        """Returns the detections as the list in a COCO result file."""
+        key, values = 'bbox', self.box.tolist()
+        if self.mask is not None:
+            key, values = 'segmentation', self.mask
+        arrays = (self.image_id, self.category_id, self.score)
+        columns = [x.tolist() for x in arrays]
+        return [
+            {'image_id': i, 'category_id': c, 'score': s, key: v}
+            for i, c, s, v in zip(*columns, values, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.score)
@@ -296,11 +305,10 @@ def _check(
     tests.append(('score', ~finite, 'Scores are finite numbers.'))
     if not has_masks:
         near = (abs(found['bbox']) < 1e15).all(1)
+        tests.append(('bbox', ~near, 'Boxes are finite numbers, in pixels.'))
         negative = (found['bbox'][:, 2:] < 0).any(1)
-        tests += [
-            ('bbox', ~near, 'Boxes are finite numbers, in pixels.'),
-            ('bbox', negative, 'Widths and heights are 0 pixels or more.'),
-        ]
+        fix = 'Widths and heights are 0 pixels or more.'
+        tests.append(('bbox', negative, fix))
     for name, bad, fix in tests:
         if not bad.any():
             continue

@@ -20,38 +20,19 @@ from mmext.evaluation.coco.predictions import Predictions
 def verify(
     truth: GroundTruth, preds: Predictions, metrics: dict[str, float]
 ) -> None:
-    """Compares metrics, from 0 to 1, with those of pycocotools.
-
-    Annotations are numbered from 1, because pycocotools counts an object of
-    id 0 as missed even if it was found.
-
-    Raises:
-        UserError: A metric differs by more than 1e-10, or there is no
-            detection; pycocotools fails on an empty list.
-    """
+    """Raises `UserError` if a metric, from 0 to 1, differs by over 1e-10."""
     if not len(preds):
         raise UserError(
             f'pycocotools cannot evaluate {preds.path}: it has no detections'
         )
-    key = 'bbox' if preds.mask is None else 'segmentation'
-    values = preds.box.tolist() if preds.mask is None else preds.mask
-    records = [
-        {'image_id': i, 'category_id': c, 'score': s, key: v}
-        for i, c, s, v in zip(
-            preds.image_id.tolist(),
-            preds.category_id.tolist(),
-            preds.score.tolist(),
-            values,
-            strict=True,
-        )
-    ]
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
         gt.dataset = copy.deepcopy(truth.dataset)
+        # pycocotools counts an object of id 0 as missed even if found.
         for i, ann in enumerate(gt.dataset['annotations'], 1):
             ann.update(id=i, iscrowd=ann.get('iscrowd', 0))
         gt.createIndex()
-        evaluator = COCOeval(gt, gt.loadRes(records), preds.iou_type)
+        evaluator = COCOeval(gt, gt.loadRes(preds.records()), preds.iou_type)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

@@ -121,11 +121,7 @@ def config_complexity(cfg: Config) -> Complexity:
 
 
 def build_from_config(cfg: Config) -> nn.Module:
-    """Builds the model of a config in the config's scope.
-
-    Raises:
-        UserError: The model cannot be built.
-    """
+    """Builds the model of a config in the config's scope."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return build_model(cfg.model)
 

@@ -24,9 +24,7 @@ HEADER = (
 def write_cost(config: Path, cost: Complexity, root: Path) -> None:
     """Writes a measured cost into the metafile of a config's folder.
 
-    ``config`` is an absolute path, ``root`` the folder of the repository. The
-    metafile and the entry are made if they do not exist; models are in order
-    of their names.
+    ``config`` is an absolute path, ``root`` the folder of the repository.
     """
     file = config.parent / 'metafile.yml'
     content = {'Collections': [{'Name': config.parent.name}], 'Models': []}

@@ -25,10 +25,7 @@ _MOST_NAMES = 16  # in an image; more would cover it
 
 @dataclass
 class Axis:
-    """Maps the values ``low`` to ``high`` to the pixels ``start`` to ``stop``.
-
-    If both values are equal, ``high`` becomes ``low + 1``.
-    """
+    """Maps values from ``low`` to ``high`` to pixels."""
 
     low: float
     high: float
@@ -76,22 +73,16 @@ def line_chart(
         (name, [(x_axis.at(x), y_axis.at(y)) for x, y in points])
         for name, points in finite
     ]
-    return {
-        'x': x_axis,
-        'y': y_axis,
-        'x_label': x_label,
-        'y_label': y_label,
-        'lines': lines,
-    }
+    labels = {'x_label': x_label, 'y_label': y_label}
+    return {'x': x_axis, 'y': y_axis, 'lines': lines, **labels}
 
 
 def forest(
     rows: Iterable[tuple[str, float, float, float]], label: str, side: int
 ) -> Chart:
-    """Returns differences with whiskers from (name, difference, low, high).
+    """Returns whiskers from (name, difference, low, high).
 
-    Rows without a difference are left out. The colour of the side marks
-    intervals without zero.
+    Rows without a difference are left out.
     """
     rows = [row for row in rows if math.isfinite(row[1])]
     if not rows:
@@ -130,11 +121,7 @@ def picture(
     preds: Mapping[str, Predictions],
     folder: Path | None,
 ) -> dict[str, Any]:
-    """Returns an image with boxes, for the macro of ``page.html``.
-
-    ``preds`` are predictions by the style of their boxes. Without a folder
-    the frame is empty.
-    """
+    """Returns an image with boxes; ``preds`` are by the style of the boxes."""
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
     names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
     boxes = [

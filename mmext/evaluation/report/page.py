@@ -39,11 +39,7 @@ _LONGEST_FOREST = 80  # classes
 
 
 def html_page(report: Report, images: Path | None = None) -> str:
-    """Returns the page, with pictures from the folder ``images``.
-
-    Default: the one in the config of the baseline. Without images, boxes are
-    drawn on empty frames.
-    """
+    """Returns the page; without images, boxes are drawn on empty frames."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -85,14 +81,12 @@ def _forests(side: int, comparison: Comparison) -> list[Figure]:
         for m in METRICS
         if m in comparison.differences
     ]
-    figures = [
-        (
-            'forest',
-            forest(metrics, 'AP or AR points', side),
-            'Difference of every metric with its interval. Grey: the '
-            'interval contains zero.',
-        )
-    ]
+    chart = forest(metrics, 'AP or AR points', side)
+    caption = (
+        'Difference of every metric with its interval. Grey: the interval '
+        'contains zero.'
+    )
+    figures = [('forest', chart, caption)]
     if len(comparison.classes) > 1:
         classes = [
             (c.name, *_points(c.difference)) for c in comparison.classes
@@ -160,10 +154,7 @@ def _training(report: Report) -> list[Figure]:
 
 
 def _pictures(
-    report: Report,
-    side: EvaluatedSide,
-    style: str,
-    images: Path | None,
+    report: Report, side: EvaluatedSide, style: str, images: Path | None
 ) -> list[Figure]:
     base = report.sides[0]
     folder = images or image_folder(base.runs[0].config)

@@ -24,11 +24,7 @@ def plot_curves(
     folder: str | Path,
     keys: Sequence[str] = ('loss', 'coco/bbox_mAP'),
 ) -> list[Path]:
-    """Writes one CSV file a run and one PNG file a logged name.
-
-    Raises:
-        UserError: No run logged one of the keys.
-    """
+    """Writes one CSV file a run and one PNG file a logged name."""
     folder = Path(folder)
     curves = [logged_curves(run) for run in runs]
     known = sorted({k for c in curves for k in c})
@@ -96,10 +92,7 @@ def plot_error_types(
     truth: GroundTruth,
     folder: str | Path,
 ) -> list[Path]:
-    """Writes ``error_types.csv`` and ``error_types.png`` (TIDE).
-
-    ``runs`` are (name, detections).
-    """
+    """Writes ``error_types.csv`` and ``error_types.png`` (TIDE)."""
     lost = [(name, error_types(truth, preds)) for name, preds in runs]
     kinds = list(KINDS.values())
     table = _write_csv(

@@ -18,15 +18,11 @@ from mmext.evaluation.report.table import Table
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-_FILE = Path(__file__).with_name('published_results.json')
-
 
 def published_results() -> list[dict]:
-    """Returns groups of rows, in AP points as the papers print them.
-
-    The first row of a group is its baseline.
-    """
-    return json.loads(_FILE.read_text(encoding='utf-8'))
+    """Returns groups of rows in AP points, the baseline first."""
+    file = Path(__file__).with_name('published_results.json')
+    return json.loads(file.read_text(encoding='utf-8'))
 
 
 def detector_name(cfg: Config) -> str:
@@ -42,11 +38,7 @@ def detector_name(cfg: Config) -> str:
 def published_table(
     detector: str, backbone: str, iou_type: str = 'bbox'
 ) -> Table | None:
-    """Returns the published differences from a baseline, None if unknown.
-
-    Detectors and backbones are named as `detector_name` and
-    `mmext.evaluation.runs.describe_backbone` do.
-    """
+    """Returns the published differences from a baseline, None if unknown."""
     rows, sources = [], []
     for group in published_results():
         if (group['detector'], group['baseline']) != (detector, backbone):

@@ -33,19 +33,12 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the first column is left-aligned.
-
-    Args:
-        header: Names of the columns.
-        rows: Sequences of cells, each as long as the header.
-        title: Title of the table. Default: none.
-        notes: Lines below the table. Default: none.
-    """
+    """A table of text; the first column is left-aligned."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ''
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # lines below the table
 
     def text(self) -> str:
         """Returns aligned columns for a terminal or a log."""

@@ -15,7 +15,6 @@ from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import METRIC_NAMES, Run, common_iou_type
 from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
-from mmext.evaluation.statistics.seeds import SeedTest
 from mmext.evaluation.statistics.verdict import interval
 from mmext.utils.text import duration, p_value, points, points_range
 
@@ -120,7 +119,7 @@ def cost_table(sides: Sequence[EvaluatedSide]) -> Table:
         header += [f'latency b{batch}', f'images/s b{batch}']
     if batches:
         header.append('peak memory')
-    rows, notes = [], []
+    rows = []
     for side in sides:
         times = [r.train_seconds for r in side.runs if r.train_seconds]
         mean = sum(times) / len(times) if times else None
@@ -136,7 +135,7 @@ def cost_table(sides: Sequence[EvaluatedSide]) -> Table:
             peak = max((x.peak_bytes or 0 for x in side.latencies), default=0)
             row.append(f'{peak / 2**20:.0f} MiB' if peak else '-')
         rows.append(row)
-    notes += cost_notes({side.name: side.cost for side in sides})
+    notes = cost_notes({side.name: side.cost for side in sides})
     notes += sorted({x.device for side in sides for x in side.latencies})
     return Table(header, rows, 'Cost', notes)
 
@@ -175,9 +174,6 @@ def logged_table(
     """Returns the logged metrics of several runs, the baseline first.
 
     Default of ``iou_type``: the first that every run has metrics of.
-
-    Raises:
-        UserError: A run has no metrics of ``iou_type``.
     """
     iou_type = iou_type or common_iou_type(
         [(run.path, run.metrics) for run in runs],
@@ -230,7 +226,7 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _interval_and_p(test: Estimate | SeedTest) -> list[str]:
+def _interval_and_p(test: Estimate) -> list[str]:
     return [points_range(test.interval), p_value(test.p)]
 
 

@@ -23,7 +23,7 @@ from mmext.evaluation.statistics.intervals import (
     holm,
     no_estimate,
 )
-from mmext.evaluation.statistics.seeds import SeedTest, seed_test, two_level
+from mmext.evaluation.statistics.seeds import seed_test, two_level
 
 #: A class on fewer images gets no interval, because no method is reliable.
 FEWEST_IMAGES = 10
@@ -74,7 +74,7 @@ class Comparison:
     candidate: dict[str, np.ndarray]
     differences: dict[str, Estimate]
     classes: tuple[ClassEstimate, ...]
-    seeds: dict[str, SeedTest]
+    seeds: dict[str, Estimate]
     both: dict[str, Estimate]
 
     def best_estimate(self, metric: str) -> Estimate:
@@ -163,10 +163,9 @@ def bootstrap_weights(
 def jackknife_weights(
     num_images: int, groups: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns (J, I) weights, 0 for one group of images, 1 for the others.
+    """Returns (J, I) weights, 0 for one random group, 1 for the others.
 
-    There are J = min(I, groups) random groups, whose sizes differ by at most
-    one image.
+    The sizes of the J = min(I, groups) groups differ by at most one image.
     """
     count = min(num_images, groups)
     group = rng.permutation(num_images) % count

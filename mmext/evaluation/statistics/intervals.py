@@ -1,14 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Confidence intervals and p-values from resampled differences.
 
-There are three intervals. ``percentile`` is given by the quantiles of the
-resampled values. ``bca`` (Efron 1987, Better bootstrap confidence intervals)
-corrects them for bias and skewness. ``stretched``, the default, is the
-percentile interval, widened around the estimate if the jackknife's standard
-error exceeds the bootstrap's by more than a fifth. That happens if classes
-are on few images: resamples of one image do not vary, so the bootstrap's
-error is too small, while the jackknife's is too large. Their geometric mean
-is about right. ``benchmarks/bootstrap_coverage.py`` measures all three.
+``percentile`` is given by the quantiles of the resampled values. ``bca``
+(Efron 1987, Better bootstrap confidence intervals) corrects them for bias and
+skewness. ``stretched``, the default, is the percentile interval, widened for
+classes on few images; docs/comparing.md explains why and measures all three.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ class Estimate:
 
     Args:
         value: The difference on all images.
-        se: Its standard error over images.
+        se: Its standard error.
         intervals: Method -> (low, high).
         p: Two-sided p-value of the hypothesis that there is no difference.
         level: Nominal coverage of the intervals. Default: 0.95.
@@ -74,6 +70,8 @@ def estimate(
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     spread = float(resampled.std(ddof=1))
     excess = jackknife_se(jackknife) / (_TOLERANCE * spread) if spread else 1
+    # Resamples of a class on one image do not vary, so the bootstrap's error
+    # is too small, the jackknife's too large; their geometric mean is right.
     stretch = max(1.0, math.sqrt(excess))
     se = stretch * spread
     moved = value + stretch * (resampled - value)
@@ -88,10 +86,12 @@ def estimate(
     return Estimate(value, se, intervals, p, level)
 
 
-def no_estimate(value: float, level: float = 0.95) -> Estimate:
-    """Returns an estimate without intervals, standard error and p-value."""
+def no_estimate(
+    value: float, level: float = 0.95, se: float = math.nan
+) -> Estimate:
+    """Returns an estimate without intervals and p-value."""
     unknown = dict.fromkeys(METHODS, (math.nan, math.nan))
-    return Estimate(value, math.nan, unknown, math.nan, level)
+    return Estimate(value, se, unknown, math.nan, level)
 
 
 def jackknife_se(values: np.ndarray) -> float:
@@ -118,10 +118,7 @@ def _interval(values: np.ndarray, tails: np.ndarray) -> tuple[float, float]:
 
 
 def _p_value(resampled: np.ndarray) -> float:
-    """The smallest level whose interval does not contain zero.
-
-    It is at least 2 / (B + 1).
-    """
+    """The smallest level that excludes zero, at least 2 / (B + 1)."""
     count = len(resampled)
     shares = np.arange(1, count + 1) / (count + 1)
     ordered = np.sort(resampled)

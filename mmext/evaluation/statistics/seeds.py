@@ -9,7 +9,6 @@ checkpoints may still depend on the seeds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -17,33 +16,10 @@ from scipy.special import stdtr, stdtrit
 from mmext.evaluation.statistics.intervals import Estimate, no_estimate
 
 
-@dataclass(frozen=True)
-class SeedTest:
-    """Welch's t-test between the seeds of two sides, in shares from 0 to 1.
-
-    Args:
-        baseline: One value a seed.
-        candidate: One value a seed.
-        difference: Mean of the candidate minus mean of the baseline.
-        se: Standard error of the difference.
-        df: Degrees of freedom (Welch and Satterthwaite).
-        interval: Of the difference between the training procedures.
-        p: Two-sided p-value.
-    """
-
-    baseline: tuple[float, ...]
-    candidate: tuple[float, ...]
-    difference: float
-    se: float
-    df: float
-    interval: tuple[float, float]
-    p: float
-
-
 def seed_test(
     baseline: np.ndarray, candidate: np.ndarray, level: float = 0.95
-) -> SeedTest:
-    """Tests whether the means over training seeds differ.
+) -> Estimate:
+    """Compares the means over training seeds by Welch's t-test.
 
     Args:
         baseline: (S,) one value a seed, at least two.
@@ -51,28 +27,20 @@ def seed_test(
         level: Coverage of the interval. Default: 0.95.
 
     Returns:
-        The test, with nan for p, df and interval if no seed of a side differs
-        from another.
+        The difference between the training procedures, with nan for p and
+        interval if no seed of a side differs from another.
     """
+    value = float(np.mean(candidate) - np.mean(baseline))
     sides = (baseline, candidate)
     se = math.sqrt(sum(np.var(s, ddof=1) / len(s) for s in sides))
-    p, df, interval = math.nan, math.nan, (math.nan, math.nan)
-    if se > 0:
-        from scipy.stats import ttest_ind  # takes 0.7 s to import
+    if not se > 0:
+        return no_estimate(value, level, se)
+    from scipy.stats import ttest_ind  # takes 0.7 s to import
 
-        found = ttest_ind(candidate, baseline, equal_var=False)
-        p, df = float(found.pvalue), float(found.df)
-        low, high = found.confidence_interval(level)
-        interval = (float(low), float(high))
-    return SeedTest(
-        baseline=tuple(map(float, baseline)),
-        candidate=tuple(map(float, candidate)),
-        difference=float(np.mean(candidate) - np.mean(baseline)),
-        se=se,
-        df=df,
-        interval=interval,
-        p=p,
-    )
+    found = ttest_ind(candidate, baseline, equal_var=False)
+    low, high = map(float, found.confidence_interval(level))
+    intervals = {'stretched': (low, high)}
+    return Estimate(value, se, intervals, float(found.pvalue), level)
 
 
 def two_level(

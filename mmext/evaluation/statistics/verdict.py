@@ -14,7 +14,7 @@ from mmext.utils.text import p_value, points, points_range, some
 SMALL_GAIN = 0.003
 #: Smallest number of images for which the coverage was measured.
 MEASURED_IMAGES = 100
-#: Probability with which `images_needed` shows a difference.
+#: Probability with which `size_needed` shows a difference.
 POWER = 0.8
 
 
@@ -27,8 +27,9 @@ def verdict(comparison: Comparison) -> list[str]:
         lines.append(
             f'Over images alone {interval(image.value, image.interval)}, '
             f'{_p(image.p)}; between seeds '
-            f'{interval(seeds.difference, seeds.interval)}, {_p(seeds.p)} '
-            f'(Welch, {len(seeds.baseline)} and {len(seeds.candidate)} seeds).'
+            f'{interval(seeds.value, seeds.interval)}, {_p(seeds.p)} '
+            f'(Welch, {len(comparison.baseline["AP"])} and '
+            f'{len(comparison.candidate["AP"])} seeds).'
         )
     lines += _classes(comparison)
     return [*lines, *_warnings(comparison)]
@@ -86,23 +87,18 @@ def interval(value: float, ends: tuple[float, float]) -> str:
     return f'{points(value)} {points_range(ends)}'
 
 
-def images_needed(estimate: Estimate, images: int) -> float:
-    """Returns the number of images that would show a difference of this size.
+def size_needed(estimate: Estimate, size: int) -> float:
+    """Returns how many images or seeds would show a difference of this size.
 
-    With so many images its interval, estimated on ``images`` images, excludes
-    zero with probability ``POWER``. It is infinite if there is no difference
-    or no standard error.
+    With so many its interval, estimated on ``size`` of them, excludes zero
+    with probability ``POWER``. The number is infinite if there is no
+    difference or no standard error.
     """
-    return images * _times_needed(estimate.value, estimate.se, estimate.level)
-
-
-def _times_needed(value: float, se: float, level: float) -> float:
-    """How many times as large a sample must be to show a difference."""
-    if not value or not math.isfinite(se):
+    if not estimate.value or not math.isfinite(estimate.se):
         return math.inf
     normal = NormalDist()
-    reach = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(POWER)
-    return (reach * se / value) ** 2
+    reach = normal.inv_cdf((1 + estimate.level) / 2) + normal.inv_cdf(POWER)
+    return size * (reach * estimate.se / estimate.value) ** 2
 
 
 def _conclusion(comparison: Comparison) -> str:
@@ -130,14 +126,15 @@ def _needed(comparison: Comparison) -> str:
     if abs(image.value) < 1e-9:
         return 'The two values are equal.'
     parts = []
-    images = images_needed(image, comparison.images)
+    images = size_needed(image, comparison.images)
     if images > comparison.images:
         parts.append(f'about {_round_up(images)} images')
     if seeds and seeds.se > 0:
-        fewest = min(len(seeds.baseline), len(seeds.candidate))
-        times = _times_needed(image.value, seeds.se, image.level)
-        if times > 1:
-            parts.append(f'about {_round_up(fewest * times)} seeds a side')
+        sides = (comparison.baseline, comparison.candidate)
+        fewest = min(len(values['AP']) for values in sides)
+        needed = size_needed(seeds, fewest)
+        if needed > fewest:
+            parts.append(f'about {_round_up(needed)} seeds a side')
     if not parts:
         return 'More seeds a side may show one.'
     return (

@@ -22,11 +22,9 @@ def _taps(
     group_size: int,
     scale_factor: int,
 ) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
-    """Yields each position of the kernel, its features and its weights.
+    """Yields row and column in the kernel, and its features and weights.
 
-    Yields:
-        Row and column in the kernel, (N, G, C / G, H, 1, W, 1) and
-        (N, G, 1, H, scale, W, scale).
+    Shapes: (N, G, C / G, H, 1, W, 1) and (N, G, 1, H, scale, W, scale).
     """
     n, c, h, w = features.shape
     padded = pad(features, (kernel_size // 2,) * 4)

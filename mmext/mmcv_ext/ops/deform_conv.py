@@ -111,9 +111,6 @@ def deform_conv_forward(
     ``options`` are kH, kW; stride dH, dW; padH, padW; dilationH, dilationW;
     group, of the convolution; deformable_group, channel groups with their own
     offsets; and im2col_step, not used.
-
-    Raises:
-        ValueError: The size of the offsets is not that of the output.
     """
     if offset.shape[2:] != output.shape[2:]:
         raise ValueError(
@@ -221,9 +218,6 @@ def modulated_deform_conv_forward(
     as flat memory. ``options`` are kernel, stride, pad and dilation, each with
     ``_h`` and ``_w``; group, deformable_group and with_bias, without
     which ``bias`` is not read.
-
-    Raises:
-        ValueError: Offset or mask is smaller than the output.
     """
     bias = bias if options['with_bias'] else None
     offset, mask = _samples_v2(offset, mask, output, options)

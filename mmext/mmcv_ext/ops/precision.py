@@ -46,9 +46,8 @@ def full_precision(op: Callable) -> Callable:
 def writes(*names: str) -> Callable[[Callable], Callable]:
     """Turns a function into an op that stores its results in its arguments.
 
-    Args:
-        names: The arguments that take the results, in the order in which the
-            function returns them. The function does not read them.
+    ``names`` are the arguments that take the results, in the order in which
+    the function returns them. The function does not read them.
     """
 
     def decorate(op: Callable) -> Callable:

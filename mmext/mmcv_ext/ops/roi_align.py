@@ -25,8 +25,7 @@ FAR = float(1 << 24)
 def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Returns RoIs with wild values set to 0, and which had them, (R,).
 
-    Raises:
-        IndexError: On the CPU, a RoI names an image that does not exist.
+    Raises `IndexError` on the CPU if a RoI names an image that does not exist.
     """
     wild = ~(rois.abs() < FAR).all(1)
     rois = rois.masked_fill(wild[:, None], 0)
@@ -51,17 +50,10 @@ def sampling_grids(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields RoIs with equally many samples, and the positions of these.
 
-    Args:
-        rois: (R, 5): image in the batch, x1, y1, x2, y2 in image pixels.
-        size: Bins along a RoI's height and width.
-        scale: Map pixels per image pixel.
-        ratio: Samples along each side of a bin; 0 for one per pixel.
-        aligned: Whether pixel centres are at half coordinates.
-        channels: Values per sample, which limit the RoIs at a time.
-
-    Yields:
-        Indices of the RoIs (R,), rows (R, height, 1, gh, 1) and columns
-        (R, 1, width, 1, gw) of their samples on the map.
+    Yields indices of the RoIs (R,), rows (R, height, 1, gh, 1) and columns
+    (R, 1, width, 1, gw) of their samples on the map. The arguments are those
+    of :func:`roi_align_forward`, and the values per sample, ``channels``,
+    which limit the RoIs at a time.
     """
     height, width = size
     start = rois[:, 1:3] * scale - (0.5 if aligned else 0)
@@ -146,9 +138,6 @@ def roi_align_forward(
     ``sampling_ratio`` samples along a side; 0 is one per pixel. ``pool_mode``
     1 averages; 0 takes the maximum, whose rows and columns ``argmax_y`` and
     ``argmax_x`` take. ``aligned`` puts pixel centres at half coordinates.
-
-    Raises:
-        IndexError: On the CPU, a RoI names an image that does not exist.
     """
     rois, wild = checked(rois, len(input))
     geometry = (spatial_scale, sampling_ratio, aligned)

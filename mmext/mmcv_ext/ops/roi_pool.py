@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .bilinear import SAMPLES
-from .precision import full_precision, writes
+from .precision import writes
 from .roi_align import checked
 
 
@@ -26,19 +26,29 @@ def _bins(
     return first.long(), last.long()
 
 
-@full_precision
-def _pool(
-    input: Tensor, rois: Tensor, height: int, width: int, scale: float
+@writes('output', 'argmax')
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
 ) -> tuple[Tensor, Tensor]:
+    """Takes the largest pixel of each bin, and its number; -1 if it is empty.
+
+    Arguments and results are those of RoIAlign.
+    """
     n, c, h, w = input.shape
     rois, wild = checked(rois, n)
-    y1, y2 = _bins(rois, 1, height, scale, h)
-    x1, x2 = _bins(rois, 0, width, scale, w)
-    output = input.new_zeros(len(rois), c, height, width)
+    y1, y2 = _bins(rois, 1, pooled_height, spatial_scale, h)
+    x1, x2 = _bins(rois, 0, pooled_width, spatial_scale, w)
+    output = input.new_zeros(len(rois), c, pooled_height, pooled_width)
     argmax = torch.full_like(output, -1, dtype=torch.int64)
     # mmcv skips a box without area and so leaves its argmax at pixel 0,
     # where the gradient then goes.
-    area = (((rois[:, 3:] + 1) - rois[:, 1:3]) * scale > 0).all(1)
+    area = (((rois[:, 3:] + 1) - rois[:, 1:3]) * spatial_scale > 0).all(1)
     argmax[~area] = 0
     # RoIs of similar size are processed together, because each chunk is as
     # wide as its widest bin.
@@ -46,7 +56,7 @@ def _pool(
     wide = (x2 - x1).amax(1, keepdim=True).clamp(min=0)
     order = area.nonzero()[:, 0]
     order = order[(tall * wide)[order, 0].argsort(descending=True)]
-    piece = SAMPLES // (c * height * width)
+    piece = SAMPLES // (c * pooled_height * pooled_width)
     flat = input.flatten(2)
     start = 0
     while start < len(order):
@@ -84,23 +94,6 @@ def _pool(
         argmax[part] = index.permute(0, 3, 1, 2)
     wild = wild[:, None, None, None]
     return output.masked_fill(wild, torch.nan), argmax.masked_fill(wild, -1)
-
-
-@writes('output', 'argmax')
-def roi_pool_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Takes the largest pixel of each bin, and its number; -1 if it is empty.
-
-    Arguments and results are those of RoIAlign.
-    """
-    return _pool(input, rois, pooled_height, pooled_width, spatial_scale)
 
 
 @writes('grad_input')

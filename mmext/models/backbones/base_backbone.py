@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -74,11 +75,6 @@ class BaseBackbone(StrictInit):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.out_indices: tuple[int, ...] = ()
-        self.out_channels: tuple[int, ...] = ()
-        self.strides: tuple[int, ...] = ()
-        self.freezable: list[str] = []
-        self.unbuilt: tuple[str, ...] = ()
         # Prefixes of tensors that a checkpoint may not have, so that they
         # are not frozen. The optimiser and DDP read requires_grad before any
         # checkpoint is read.
@@ -177,7 +173,7 @@ class BaseBackbone(StrictInit):
     def train(self, mode: bool = True) -> BaseBackbone:
         """Sets the mode, except for frozen stages and, by norm_eval, norms."""
         super().train(mode)
-        if not -1 <= self.frozen_stages < max(len(self.freezable), 1):
+        if not -1 <= self.frozen_stages < len(self.freezable):
             raise UserError(
                 f'frozen_stages={self.frozen_stages} is out of range.',
                 f'-1 freezes nothing, 0 {self.freezable[0]!r} and '
@@ -203,3 +199,55 @@ class BaseBackbone(StrictInit):
             )
             if isinstance(module, kind) and not spared:
                 module.training = False
+
+
+class IsotropicBackbone(BaseBackbone):
+    """Runs a patch embedding and a stack of blocks on (B, H, W, C) tokens.
+
+    A subclass calls :meth:`set_blocks`, builds ``stem`` (any module with a
+    (B, C, H, W) output of stride ``patch_size``), ``blocks`` and ``norm``
+    (or None), and ends its ``__init__`` with ``self.train()``.
+    """
+
+    stem: nn.Module
+    blocks: nn.ModuleList
+    norm: nn.Module | None
+
+    def set_blocks(
+        self,
+        out_indices: int | tuple[int, ...],
+        depth: int,
+        embed_dims: int,
+        patch_size: int,
+        final_norm: bool,
+    ) -> tuple[int, bool]:
+        """Returns how many blocks to build, and whether to build ``norm``."""
+        self.patch_size = patch_size
+        built = self.set_stages(
+            out_indices,
+            [embed_dims] * depth,
+            [patch_size] * depth,
+            stages='blocks',
+        )
+        has_norm = final_norm and built == depth
+        if not has_norm:
+            self.unbuilt += ('norm.',)
+        return built, has_norm
+
+    def final(self, x: Tensor) -> Tensor:
+        """Returns the last output from the last tokens (B, H, W, C)."""
+        return self.norm(x).permute(0, 3, 1, 2)
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        # Zeros at the right and below, so that no pixel is lost.
+        bottom, right = (-n % self.patch_size for n in x.shape[2:])
+        x = self.stem(pad(x, (0, right, 0, bottom)))
+        x = x.permute(0, 2, 3, 1).contiguous()
+        outs = []
+        for i, block in enumerate(self.blocks):
+            x = self.run_block(block, x)
+            if i in self.out_indices:
+                outs.append(x.permute(0, 3, 1, 2))
+        if self.norm is not None:
+            outs[-1] = self.final(x)
+        return outs

@@ -16,8 +16,10 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.models.backbones.base_backbone import drop_path_rates
-from mmext.models.backbones.isotropic_backbone import IsotropicBackbone
+from mmext.models.backbones.base_backbone import (
+    IsotropicBackbone,
+    drop_path_rates,
+)
 from mmext.models.layers.star_operation import StarOperation
 
 GELU = {'type': 'GELU'}

@@ -58,11 +58,11 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = channels_last(pad_to_multiple(x, 2))
+        x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)
         # Column by column within a patch, as in Swin's code.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
-        return channels_first(self.reduction(self.norm(x)))
+        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
 
 
 class ConvMixer(nn.Module):
@@ -121,8 +121,8 @@ class DWBlock(nn.Module):
         # mixer, as in the training of the released detectors.
         y = self.attn2conv(pad_to_multiple(x, self.pad_to))
         x = x + self.drop_path(y[..., :height, :width])
-        y = self.mlp(channels_last(self.bn(x)))
-        return x + self.drop_path(channels_first(y))
+        y = self.mlp(self.bn(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x + self.drop_path(y)
 
 
 @MODELS.register_module()
@@ -331,16 +331,6 @@ class DWNet(BaseBackbone):
             if i < self.out_indices[-1]:
                 x = layer.downsample(x)
         return outs
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Returns (B, H, W, C) of (B, C, H, W), a view."""
-    return x.permute(0, 2, 3, 1)
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """Returns (B, C, H, W) of (B, H, W, C), a view."""
-    return x.permute(0, 3, 1, 2)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -21,8 +21,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmext.models.arguments import resolve_arch
-from mmext.models.backbones.base_backbone import drop_path_rates
-from mmext.models.backbones.isotropic_backbone import IsotropicBackbone
+from mmext.models.backbones.base_backbone import (
+    IsotropicBackbone,
+    drop_path_rates,
+)
 from mmext.models.layers.spatial_gating_unit import LN, SpatialGatingUnit
 
 LN_BLOCK = {'type': 'LN', 'eps': 1e-6}

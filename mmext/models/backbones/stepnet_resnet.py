@@ -33,17 +33,10 @@ from mmext.models.layers.step_adaptor import StepAdaptor
 class _StepBlock(nn.Module):
     """A residual block with ``step``, a StepAdaptor or None.
 
-    The residual branch is f = after(norm(conv(inner(x)))); subclasses define
-    its parts.
+    The residual branch is f = after(norm(conv(inner(x)))). Subclasses define
+    ``inner``, and ``parts``, which returns the last convolution, its norm, and
+    the names of plugins after it.
     """
-
-    def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
-        """Returns the last convolution, its norm, and plugins after it."""
-        raise NotImplementedError
-
-    def inner(self, x: Tensor) -> Tensor:
-        """Returns the residual branch before its last convolution."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:

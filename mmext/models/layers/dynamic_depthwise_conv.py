@@ -21,31 +21,24 @@ from mmext.models.arguments import reduced
 from mmext.models.layers.generated_conv import generated_depthwise_conv
 from mmext.models.layers.pointwise import PointwiseConv
 
+RATIO = 4  # channels over hidden channels
+
 
 class HomogeneousDynamicConv(nn.Module):
     """One kernel per image and channel, from the image's pooled features.
 
     (B, C, H, W) to (B, C, H, W); the kernels are the same at all positions.
     A bias per channel, zero at the start, does not depend on the input.
-
-    Args:
-        channels: C.
-        kernel_size: Odd.
-        norm_cfg: The norm of the pooled, squeezed features.
-        ratio: Channels over hidden channels, of which there is at least 1.
-            Default: 4.
-
-    Raises:
-        UserError: If ``ratio`` is below 1; in training, if there is a single
-            image and the norm is over images.
+    ``norm_cfg`` is the norm of the pooled, squeezed features. Raises
+    `UserError` in training, if there is one image and the norm is over images.
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, norm_cfg: dict, ratio: int = 4
+        self, channels: int, kernel_size: int, norm_cfg: dict
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        hidden = reduced(channels, ratio)
+        hidden = reduced(channels, RATIO)
         self.conv1 = PointwiseConv(channels, hidden, bias=False)
         self.bn = build_norm_layer(norm_cfg, hidden)[1]
         self.relu = nn.ReLU(inplace=True)
@@ -89,21 +82,8 @@ class InhomogeneousDynamicConv(nn.Module):
     """One kernel per position and group of channels, from its features.
 
     (B, C, H, W) to (B, C, H, W). There is no softmax over the taps and no
-    bias.
-
-    Args:
-        channels: C.
-        kernel_size: Odd.
-        channels_per_group: How many neighbouring channels share a kernel; a
-            divisor of C.
-        norm_cfg: The norm of the squeezed features.
-        ratio: Channels over hidden channels, of which there is at least 1.
-            Default: 4.
-        backend: See :func:`inhomogeneous_depthwise_conv`.
-
-    Raises:
-        UserError: If ``channels_per_group`` does not divide C, or ``ratio``
-            is below 1.
+    bias. ``channels_per_group`` neighbouring channels share a kernel; it must
+    divide C. ``norm_cfg`` is the norm of the squeezed features.
     """
 
     def __init__(
@@ -112,14 +92,11 @@ class InhomogeneousDynamicConv(nn.Module):
         kernel_size: int,
         channels_per_group: int,
         norm_cfg: dict,
-        ratio: int = 4,
-        backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.taps = kernel_size**2
         self.groups = num_groups(channels, channels_per_group)
-        self.backend = backend
-        hidden = reduced(channels, ratio)
+        hidden = reduced(channels, RATIO)
         self.conv1 = nn.Sequential(
             PointwiseConv(channels, hidden),
             build_norm_layer(norm_cfg, hidden)[1],
@@ -132,9 +109,7 @@ class InhomogeneousDynamicConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv2 = self.conv2[0]
         kernel = torch.cat([conv2.weight.flatten(1), conv2.bias[:, None]], 1)
-        return generated_depthwise_conv(
-            x, self.conv1(x), kernel, self.groups, self.backend
-        )
+        return generated_depthwise_conv(x, self.conv1(x), kernel, self.groups)
 
 
 def _normalises_alone(norm: nn.Module) -> bool:

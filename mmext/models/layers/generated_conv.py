@@ -33,11 +33,7 @@ BAND = 1024
 
 
 def generated_depthwise_conv(
-    x: Tensor,
-    hidden: Tensor,
-    kernel: Tensor,
-    groups: int,
-    backend: str = 'auto',
+    x: Tensor, hidden: Tensor, kernel: Tensor, groups: int
 ) -> Tensor:
     """Convolves each position of x with the kernel that its features give.
 
@@ -45,12 +41,12 @@ def generated_depthwise_conv(
     bias in its last column. The result is in the wider of the dtypes of x and
     hidden. See :func:`inhomogeneous_depthwise_conv` for the rest.
     """
-    if pick_backend(x, backend) == 'torch':
+    if pick_backend(x, 'auto') == 'torch':
         return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
     # bmm instead of `@` keeps the positions last.
     weight = torch.bmm(kernel.expand(len(x), -1, -1), _features(hidden))
     weight = weight.unflatten(2, x.shape[2:]).unflatten(1, (groups, -1))
-    return inhomogeneous_depthwise_conv(x, weight, backend)
+    return inhomogeneous_depthwise_conv(x, weight)
 
 
 def _features(hidden: Tensor) -> Tensor:

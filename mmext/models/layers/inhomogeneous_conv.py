@@ -115,27 +115,34 @@ def gather(
     """
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(dtype)
-    x = x.unflatten(1, (groups, -1)).to(wide).contiguous()
-    out = torch.zeros_like(x)
-    for band in _bands(x):
-        for k, here, there in _taps(x.shape, band, taps, transposed):
-            weights = weight[:, :, k, None][there if transposed else here]
-            out[here].addcmul_(weights.to(wide), x[there])
-    return out.flatten(1, 2).to(dtype)
+    x = x.unflatten(1, (groups, -1))
+    out = x.new_zeros(x.shape, dtype=dtype)
+    for rows, band in _bands(x, taps):
+        source, weights = _readable(x[rows], wide), weight[rows]
+        target = out[rows]
+        acc = target if dtype == wide else torch.zeros_like(source)
+        for k, here, there in _taps(source.shape, band, taps, transposed):
+            at = there if transposed else here
+            acc[here].addcmul_(
+                weights[:, :, k, None][at].to(wide), source[there]
+            )
+        if dtype != wide:
+            target[..., slice(*band), :] = acc[..., slice(*band), :]
+    return out.flatten(1, 2)
 
 
 def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Returns the gradient of the weights."""
     groups, taps = weight.shape[1:3]
     wide = accumulation_dtype(weight.dtype)
-    x = x.unflatten(1, (groups, -1)).to(wide).contiguous()
-    grad = grad.unflatten(1, (groups, -1)).to(wide)
+    x, grad = x.unflatten(1, (groups, -1)), grad.unflatten(1, (groups, -1))
     # A tap that reads outside the image has no gradient.
     out = torch.zeros_like(weight)
-    for band in _bands(x):
-        for k, here, there in _taps(x.shape, band, taps):
-            product = grad[here] * x[there]
-            target = out[:, :, k][here]
+    for rows, band in _bands(x, taps):
+        source, upper = _readable(x[rows], wide), grad[rows].to(wide)
+        for k, here, there in _taps(source.shape, band, taps):
+            product = upper[here] * source[there]
+            target = out[rows][:, :, k][here]
             if target.dtype == wide:
                 torch.sum(product, 2, out=target)
             else:
@@ -148,12 +155,21 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _bands(x: Tensor) -> Iterator[tuple[int, int]]:
-    """Gives the first row of each band, and the row after its last."""
-    height = x.shape[-2]
+def _bands(x: Tensor, taps: int) -> Iterator[tuple[tuple, tuple[int, int]]]:
+    """Gives the rows that each band reads, and which of these it writes."""
+    height, halo = x.shape[-2], math.isqrt(taps) // 2
     step = max(1, BAND * height // max(x.numel(), 1))
     for start in range(0, height, step):
-        yield start, min(start + step, height)
+        end = min(start + step, height)
+        first = max(0, start - halo)
+        rows = slice(first, end + halo)
+        yield (..., rows, slice(None)), (start - first, end - first)
+
+
+def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Copies rows only if they have another dtype or memory format."""
+    x = x.to(dtype)
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _taps(
@@ -164,7 +180,7 @@ def _taps(
 ) -> Iterator[tuple[int, tuple, tuple]]:
     """Gives each tap's number, and the regions that it writes and reads.
 
-    Both are cut to the image, so that no padding is needed.
+    Both are cut to ``shape``, so that no padding is needed.
     """
     height, width = shape[-2:]
     size = math.isqrt(taps)

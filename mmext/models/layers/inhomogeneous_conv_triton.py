@@ -11,7 +11,6 @@ PyTorch include Triton, so this module is imported if needed. With
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -120,7 +119,7 @@ def gather(
         groups * channel_tiles,
         batch,
     )
-    with _on(x):
+    with torch.cuda.device_of(x):  # Triton launches on the current one
         _gather_kernel[grid](
             x,
             weight,
@@ -148,7 +147,7 @@ def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     tile, positions = _tile(channels // groups)
     grid = (triton.cdiv(height * width, positions), groups, batch)
-    with _on(x):
+    with torch.cuda.device_of(x):
         _weight_grad_kernel[grid](
             grad,
             x,
@@ -175,8 +174,3 @@ def _tile(share: int) -> tuple[int, int]:
 
 def _accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
-
-
-def _on(x: Tensor) -> AbstractContextManager:
-    """Makes the device of x current: Triton launches on the current one."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -25,17 +25,8 @@ class LocalMLP(nn.Module):
     (B, C, H, W) to (B, C, H, W); a map that the windows do not tile is
     padded with zeros and cropped again. ``weight[g, p, q]`` is the weight of
     position q in the output of p; positions are row-major in the window.
-
-    Args:
-        channels: C.
-        window_size: Side of a window, in positions.
-        channels_per_group: How many neighbouring channels share weights; a
-            divisor of C.
-        shift: How many positions before the top left corner the windows
-            begin. Default: 0.
-
-    Raises:
-        UserError: If ``channels_per_group`` does not divide C.
+    ``channels_per_group`` neighbouring channels share weights; it must divide
+    C. The windows begin ``shift`` positions before the top left corner.
     """
 
     def __init__(

@@ -22,15 +22,9 @@ class SpatialGatingUnit(nn.Module):
 
     Tokens (B, H, W, channels) become (B, H, W, channels // 2) in time linear
     in H * W. Cells of a window beyond the border are zero after the norm, so
-    they do not change the projection.
-
-    Args:
-        channels: Channels of the input, even.
-        window_size: Side of a window, in tokens.
-        shift: Whether the windows begin half a window before the first
-            token, along each side that is longer than a window. Default:
-            False.
-        norm_cfg: Norm of the projected half, over the last dimension.
+    they do not change the projection. With ``shift`` the windows begin half a
+    window before the first token, along each side that is longer than a
+    window. ``norm_cfg`` is the norm of the projected half.
     """
 
     def __init__(

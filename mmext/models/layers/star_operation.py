@@ -19,15 +19,9 @@ ACT_POSITIONS = ('one', 'both', 'none', 'after')
 class StarOperation(nn.Module):
     """Combines two branches of equal shape: ``act(a) * b`` by default.
 
-    Args:
-        operation: ``'star'`` multiplies, ``'sum'`` adds.
-        act_cfg: The activation; None for none. Default: None.
-        act_position: Where the activation is applied: to ``'one'`` branch,
-            to ``'both'``, to ``'none'``, or ``'after'`` the operation (the
-            paper's table 9). Default: ``'one'``.
-
-    Raises:
-        UserError: If an operation or position is not listed above.
+    ``operation`` is ``'star'``, which multiplies, or ``'sum'``. The activation
+    is applied to ``'one'`` branch, to ``'both'``, to ``'none'``, or
+    ``'after'`` the operation (the paper's table 9).
     """
 
     def __init__(

@@ -24,8 +24,11 @@ from toy import Numbers
 
 from mmext.checkpoints.files import defect
 from mmext.checkpoints.read import load
-from mmext.engine.loader_workers import shield_workers
-from mmext.engine.resume.interrupt import Agreement, Interrupted
+from mmext.engine.resume.interrupt import (
+    Agreement,
+    Interrupted,
+    shield_workers,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 ranks = pytest.mark.skipif(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmext.engine.lr_scaling import lr_scaling
+from mmext.engine.optimizers import lr_scaling
 
 
 def config(**optim) -> Config:
