@@ -368,7 +368,7 @@ def _spoil(lab: Lab, change: Callable[[bytearray], bytearray]) -> Outcome:
     return lab.finish(work, ITERATIONS * last)
 
 
-def torn(lab: Lab) -> Outcome:
+def truncated(lab: Lab) -> Outcome:
     """The newest checkpoint, cut at a random byte."""
     return _spoil(lab, lambda b: b[: lab.random.randrange(len(b))])
 
@@ -391,7 +391,7 @@ FAULTS: dict[Callable[[Lab], Outcome | None], int] = {
     kill_twice: 1,
     kill_fresh: 1,
     kill_worker: 1,
-    torn: 2,
+    truncated: 2,
     flipped: 3,
     full_disk: 3,
 }

@@ -189,8 +189,8 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(
     resumed.mkdir()
     shutil.copy(whole / 'epoch_1.pth', resumed)
     # Killed while it wrote the second checkpoint, which is truncated.
-    torn = (whole / 'epoch_2.pth').read_bytes()[:-1000]
-    (resumed / 'epoch_2.pth').write_bytes(torn)
+    truncated = (whole / 'epoch_2.pth').read_bytes()[:-1000]
+    (resumed / 'epoch_2.pth').write_bytes(truncated)
     (resumed / 'last_checkpoint').write_text(str(resumed / 'epoch_2.pth'))
     # What this process drew before must not matter.
     torch.rand(7)
@@ -575,11 +575,11 @@ def test_checkpoints_that_do_not_fit(trained, data, run, tmp_path, capfd):
     start['model.roi_head.bbox_head.num_classes'] = 3
     preflight(load_config(config, start), ('train', 'val'), data=False)
 
-    torn = tmp_path / 'torn.pth'
-    torn.write_bytes(good.read_bytes()[:5000])
-    assert run(TEST, config, torn, *test) == 2
+    truncated = tmp_path / 'truncated.pth'
+    truncated.write_bytes(good.read_bytes()[:5000])
+    assert run(TEST, config, truncated, *test) == 2
     assert_one_message(
-        capfd, tmp_path, 'torn.pth (5000 bytes) is not a complete'
+        capfd, tmp_path, 'truncated.pth (5000 bytes) is not a complete'
     )
     assert run(TEST, config, good, *test, '--out', 'a.json') == 2
     assert_one_message(capfd, tmp_path, '--out a.pkl')

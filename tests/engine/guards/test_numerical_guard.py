@@ -67,20 +67,20 @@ def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
     )
     with pytest.raises(UserError) as caught:
         runner.train()
-    told = str(caught.value)
-    assert 'the loss of iteration 3 (epoch 1, process 0)' in told
-    assert 'loss_cls = nan, loss_box = nan' in told
-    assert 'acc' not in told
+    message = str(caught.value)
+    assert 'the loss of iteration 3 (epoch 1, process 0)' in message
+    assert 'loss_cls = nan, loss_box = nan' in message
+    assert 'acc' not in message
     # The image itself is not finite.
-    assert 'first in the forward pass: data_preprocessor (' in told
-    assert 'images: 4 4.png; 5 5.png' in told
-    assert 'learning rate: 0.01' in told
+    assert 'first in the forward pass: data_preprocessor (' in message
+    assert 'images: 4 4.png; 5 5.png' in message
+    assert 'learning rate: 0.01' in message
     # The step was not taken, and the statistics of the norm are unchanged.
     assert len(before.seen) == 3
     assert_equal(weights(runner.model), before.seen[-1])
     assert all(v.isfinite().all() for v in weights(runner.model).values())
     file = tmp_path / 'nonfinite_iter_3.pth'
-    assert str(file) in told and 'replay_step.py' in told
+    assert str(file) in message and 'replay_step.py' in message
     saved = load_step(file)
     assert_equal(saved['state_dict'], before.seen[-1])
     inputs = saved['batches'][0]['data']['inputs']
@@ -127,9 +127,9 @@ def test_several_optimizers_are_checked(tmp_path, more):
     )
     with pytest.raises(UserError) as caught:
         runner.train()
-    told = str(caught.value)
-    assert 'the loss of iteration 3 (epoch 1, process 0)' in told
-    assert 'images: 4 4.png; 5 5.png' in told
+    message = str(caught.value)
+    assert 'the loss of iteration 3 (epoch 1, process 0)' in message
+    assert 'images: 4 4.png; 5 5.png' in message
     assert len(before.seen) == 3
     assert_equal(weights(model), before.seen[-1])
     assert not torch.equal(
@@ -172,10 +172,10 @@ def test_a_gradient_that_is_not_finite(tmp_path):
     runner = build_runner(tmp_path, BadGradient())
     with pytest.raises(UserError) as caught:
         runner.train()
-    told = str(caught.value)
-    assert 'the gradient of iteration 3' in told
-    assert 'the gradient of the output of late (Identity)' in told
-    assert 'loss terms' not in told
+    message = str(caught.value)
+    assert 'the gradient of iteration 3' in message
+    assert 'the gradient of the output of late (Identity)' in message
+    assert 'loss terms' not in message
 
 
 def test_weights_that_were_broken_before(tmp_path):

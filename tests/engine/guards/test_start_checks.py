@@ -46,10 +46,10 @@ def test_the_learning_rate_for_another_batch_size():
             }
         )
         runner = SimpleNamespace(cfg=cfg, world_size=1)
-        told = learning_rate_warning(runner)
-        assert (told is None) == (says is None)
+        message = learning_rate_warning(runner)
+        assert (message is None) == (says is None)
         if says:
-            assert says in told and '--auto-scale-lr' in told
+            assert says in message and '--auto-scale-lr' in message
             cfg.auto_scale_lr.enable = True
             assert learning_rate_warning(runner) is None
 
@@ -88,9 +88,9 @@ class Norms(BaseModel):
     ],
 )
 def test_norms(kind, norm_eval, images, processes, says):
-    told = norm_warnings(Norms(kind, norm_eval), images, processes)
-    assert len(told) == len(says)
-    for line, begin in zip(told, says, strict=True):
+    messages = norm_warnings(Norms(kind, norm_eval), images, processes)
+    assert len(messages) == len(says)
+    for line, begin in zip(messages, says, strict=True):
         assert line.startswith(begin)
         assert 'norm_eval=' in line
 
@@ -140,17 +140,17 @@ def test_a_disk_that_is_too_small(runner, monkeypatch, tmp_path):
     monkeypatch.setattr(
         shutil, 'disk_usage', lambda path: usage(0, 0, free[0])
     )
-    told = []
+    messages = []
     real = start_checks.disk_warning
 
     def note(runner, size):
-        told.append(real(runner, size))
-        return told[-1]
+        messages.append(real(runner, size))
+        return messages[-1]
 
     monkeypatch.setattr('mmext.engine.guards.start_checks.disk_warning', note)
     monkeypatch.setattr('mmext.engine.runner.disk_warning', note)
     done = runner()
-    assert told == [None] * 4  # at the start, and after each checkpoint
+    assert messages == [None] * 4  # at the start, and after each checkpoint
     done.train_loop._epoch = 0
     free[0] = 250
     text = disk_warning(done, 100)
