@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,12 @@ BOXES = sorted(
 )
 MASKS = 'mask-rcnn_r50_fpn_12e_custom'
 MAPS = 'fpn_starnet-s1_4k_custom-seg'
+
+
+# Its official build is not part of the extra `openmmlab`.
+needs_mmseg = pytest.mark.skipif(
+    find_spec('mmseg') is None, reason='needs MMSegmentation'
+)
 
 
 def load(name: str) -> Config:
@@ -91,6 +98,7 @@ def test_a_folder_that_does_not_exist(tmp_path):
         use_data_folder(load(BOXES[0]), tmp_path / 'gone')
 
 
+@needs_mmseg
 def test_a_config_of_another_task(tmp_path):
     with pytest.raises(UserError, match='this one is for mmseg'):
         use_data_folder(load(MAPS), tmp_path)
@@ -126,6 +134,7 @@ def own_maps(tmp_path) -> Path:
     return tmp_path / 'configs/custom' / f'{MAPS}.py'
 
 
+@needs_mmseg
 def test_class_maps_are_trained_on(own_maps, tmp_path):
     cfg = load_config(own_maps)
     cfg.model.backbone.init_cfg = None  # there is no network
