@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -205,6 +206,115 @@ def test_a_wild_box_gives_nan_and_no_gradient(
         assert out[1].isnan().all()
         assert out[0].isfinite().all()
         torch.testing.assert_close(torch.autograd.grad(out.sum(), x)[0], want)
+
+
+def roi_align_by_definition(
+    x: Tensor, roi: list[float], size: int, ratio: int, mode: str, al: bool
+) -> Tensor:
+    """mmcv's CUDA kernel (roi_align_cuda_kernel.cuh) in loops, for one box."""
+    x1, y1, x2, y2 = (v - (0.5 if al else 0) for v in roi)
+    w, h = x2 - x1, y2 - y1
+    if not al:
+        w, h = max(w, 1.0), max(h, 1.0)
+    gw, gh = (ratio or math.ceil(v / size) for v in (w, h))
+    out = x.new_zeros(x.shape[0], size, size)
+    for row in range(size):
+        for col in range(size):
+            values = []
+            for iy in range(gh):
+                for ix in range(gw):
+                    y = y1 + (row + (iy + 0.5) / gh) * h / size
+                    at = x1 + (col + (ix + 0.5) / gw) * w / size
+                    values.append(bilinear(x, y, at))
+            if values:
+                values = torch.stack(values)
+                pooled = values.mean(0) if mode == 'avg' else values.amax(0)
+            else:
+                pooled = 0.0 if mode == 'avg' else -1e4
+            out[:, row, col] = pooled
+    return out
+
+
+def bilinear(x: Tensor, row: float, col: float) -> Tensor:
+    h, w = x.shape[1:]
+    if not (-1 <= row <= h and -1 <= col <= w):
+        return x.new_zeros(len(x))
+    row, col = min(max(row, 0), h - 1), min(max(col, 0), w - 1)
+    top, left = int(row), int(col)
+    low, right = min(top + 1, h - 1), min(left + 1, w - 1)
+    dy, dx = row - top, col - left
+    upper = x[:, top, left] * (1 - dx) + x[:, top, right] * dx
+    lower = x[:, low, left] * (1 - dx) + x[:, low, right] * dx
+    return upper * (1 - dy) + lower * dy
+
+
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('aligned', [True, False])
+def test_roi_align_of_inverted_boxes(
+    aligned: bool, mode: str, ratio: int
+) -> None:
+    """With one sample per pixel there is none, else the bins are mirrored.
+
+    torchvision's CPU kernel asks for a vector of negative size.
+    """
+    x = rand(1, 2, 8, 9).double()
+    inverted = [
+        [6.3, 1.2, 2.1, 5.4],
+        [1.2, 6.3, 5.4, 2.1],
+        [6.3, 5.4, 1.2, 2.1],
+        [3.0, 1.0, 3.0, 5.0],
+        [1.2, 1.2, 6.3, 5.4],
+    ]
+    rois = torch.tensor([[0.0, *box] for box in inverted]).double()
+    x.requires_grad_()
+    got = mmcv.ops.roi_align(x, rois, 3, 1.0, ratio, mode, aligned)
+    f = x.detach().clone().requires_grad_()
+    want = torch.stack(
+        [
+            roi_align_by_definition(f[0], box, 3, ratio, mode, aligned)
+            for box in rois[:, 1:].tolist()
+        ]
+    )
+    torch.testing.assert_close(got, want)
+    gout = rand(*got.shape, seed=1).double()
+    torch.testing.assert_close(
+        torch.autograd.grad(got, x, gout)[0],
+        torch.autograd.grad(want, f, gout)[0],
+    )
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+def test_roi_align_of_many_samples(
+    aligned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes that are too large for torchvision's kernel equal its result."""
+    x = rand(2, 3, 10, 12).double().requires_grad_()
+    rois = torch.cat(
+        [ROIS, torch.tensor([[1.0, -400, -90, 300, 500]])]
+    ).double()
+    gout = rand(5, 3, 3, 2, seed=1).double()
+
+    def pool() -> tuple[Tensor, Tensor]:
+        out = mmcv.ops.roi_align(x, rois, (3, 2), 1 / 8, 0, 'avg', aligned)
+        return out, torch.autograd.grad(out, x, gout)[0]
+
+    want = pool()
+    monkeypatch.setattr(mmcv._ext.roi_align, 'MANY', 8)
+    torch.testing.assert_close(pool(), want)
+
+
+def test_roi_align_of_a_million_pixels() -> None:
+    """torchvision's kernel would ask for terabytes."""
+    x = torch.ones(1, 2, 8, 8).requires_grad_()
+    rois = torch.tensor([[0.0, 0, 0, 1e6, 1e6], [0, 1, 1, 5, 5]])
+    out = mmcv.ops.roi_align(x, rois, 2, 1.0, 0, 'avg', True)
+    corner = out[0, 0, 0, 0].item()
+    assert corner == pytest.approx((9 / 5e5) ** 2, rel=1e-3)
+    assert (out[0, :, 1] == 0).all() and (out[0, :, :, 1] == 0).all()
+    assert (out[1] == 1).all()
+    grad = torch.autograd.grad(out.sum(), x)[0]
+    torch.testing.assert_close(grad.sum(), out.detach().sum())
 
 
 @pytest.mark.parametrize('op', ['roi_align', 'roi_pool'])
@@ -499,14 +609,47 @@ def test_rotated_boxes_without_rotation_are_boxes() -> None:
             got = mmcv.ops.box_iou_rotated(turned(a, i), turned(b, j))
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     scores = torch.rand(12, generator=torch.Generator().manual_seed(2))
-    labels = torch.arange(12) % 2
-    for given, keep in (
-        (None, torchvision.ops.nms(a, scores, 0.1)),
-        (labels, torchvision.ops.batched_nms(a, scores, labels, 0.1)),
-    ):
-        _, got = mmcv.ops.nms_rotated(turned(a, 1), scores, 0.1, given)
-        assert got.tolist() == keep.tolist()
-    assert len(keep) > len(torchvision.ops.nms(a, scores, 0.1))
+    keep = torchvision.ops.nms(a, scores, 0.1)
+    assert len(keep) < 12
+    _, got = mmcv.ops.nms_rotated(turned(a, 1), scores, 0.1)
+    assert got.tolist() == keep.tolist()
+
+
+def test_rotated_nms_ignores_labels_as_compiled_ops() -> None:
+    """The boxes of mmcv's test_ml_nms_rotated."""
+    boxes = torch.tensor(
+        [
+            [6.0, 3.0, 8.0, 7.0, 0.5],
+            [3.0, 6.0, 9.0, 11.0, 0.6],
+            [3.0, 7.0, 10.0, 12.0, 0.3],
+            [1.0, 4.0, 13.0, 7.0, 0.6],
+        ]
+    )
+    scores = torch.tensor([0.7, 0.8, 0.5, 0.9])
+    labels = torch.tensor([1.0, 0, 1, 0])
+    flipped = boxes * boxes.new_tensor([1, 1, 1, 1, -1])
+    for given, clockwise in ((boxes, True), (flipped, False)):
+        dets, keep = mmcv.ops.nms_rotated(
+            given, scores, 0.5, labels, clockwise
+        )
+        assert keep.tolist() == [3, 1, 0]
+        assert torch.equal(dets[:, :5], given[keep])
+
+
+@pytest.mark.parametrize('threshold', [0.05, 0.3, 0.9])
+def test_rotated_nms_of_many_boxes(threshold: float) -> None:
+    """More than are compared at a time, against the definition."""
+    n = 200
+    centre, size = rand(n, 2) * 20, rand(n, 2, seed=1).abs() * 10 + 1
+    given = torch.cat([centre, size, rand(n, 1, seed=2)], 1)
+    scores = torch.linspace(1, 0, n)
+    iou = mmcv.ops.box_iou_rotated(given, given)
+    want: list[int] = []
+    for i in range(n):
+        if not (iou[i, want] >= threshold).any():
+            want.append(i)
+    _, keep = mmcv.ops.nms_rotated(given, scores, threshold)
+    assert keep.tolist() == want
 
 
 def test_a_rotated_square_on_a_square() -> None:

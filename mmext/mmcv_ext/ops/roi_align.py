@@ -7,19 +7,29 @@ not have, is computed here over the same samples.
 If a box is NaN or infinite, compiled kernels read out of bounds or loop for
 minutes. Here such a box gives NaN and no gradient, so a diverged training run
 has a NaN loss and does not crash.
+
+With one sample per pixel, a box with ``x2 < x1`` or ``y2 < y1`` has no samples.
+mmcv's CUDA kernel then gives 0. torchvision's CPU kernel asks for a vector of
+negative size, and one of terabytes for a box of a million pixels. Such boxes
+do not reach it.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor
 
-from .bilinear import SAMPLES, sample, scatter
+from .bilinear import SAMPLES, corners, sample, scatter
 from .precision import writes
 
 # From here on, neighbouring pixels are the same number in float32.
 FAR = float(1 << 24)
+
+# torchvision's CPU kernel stores 32 bytes for each sample of a box. Boxes with
+# more samples are computed here.
+MANY = 1 << 22
 
 
 def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -29,7 +39,8 @@ def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """
     wild = ~(rois.abs() < FAR).all(1)
     rois = rois.masked_fill(wild[:, None], 0)
-    if not rois.is_cuda and len(rois):  # CUDA would have to synchronise
+    # A GPU would have to wait for the numbers.
+    if rois.device.type == 'cpu' and len(rois):
         low, high = int(rois[:, 0].min()), int(rois[:, 0].max())
         if low < 0 or high >= batch_size:
             raise IndexError(
@@ -38,6 +49,22 @@ def checked(rois: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
                 'the batch.'
             )
     return rois, wild
+
+
+def _bins(
+    rois: Tensor, size: tuple[int, int], scale: float, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns x, y of the first corner on the map and the size of a bin.
+
+    Both are (R, 2). Bins of a box with ``x2 < x1`` have a negative width,
+    unless ``aligned`` is False, which makes boxes at least one pixel large.
+    """
+    height, width = size
+    start = rois[:, 1:3] * scale - (0.5 if aligned else 0)
+    side = rois[:, 3:5] * scale - (0.5 if aligned else 0) - start
+    if not aligned:
+        side = side.clamp(min=1)
+    return start, side / side.new_tensor([width, height])
 
 
 def sampling_grids(
@@ -56,14 +83,7 @@ def sampling_grids(
     which limit the RoIs at a time.
     """
     height, width = size
-    start = rois[:, 1:3] * scale - (0.5 if aligned else 0)
-    side = rois[:, 3:5] * scale - (0.5 if aligned else 0) - start
-    if not aligned:
-        side = side.clamp(min=1)
-    bins = side / side.new_tensor([width, height])
-    count = bins.ceil().int()
-    if ratio > 0:
-        count = torch.full_like(count, ratio)
+    start, bins = _bins(rois, size, scale, aligned)
 
     def positions(
         which: Tensor, axis: int, cells: int, samples: int
@@ -75,15 +95,77 @@ def sampling_grids(
         inner = (step + 0.5) * length / samples
         return first + cell[:, None] * length + inner
 
-    for gw, gh in torch.unique(count, dim=0).tolist():
+    # RoIs by the number of their samples, (gw, gh).
+    equal: dict[tuple[int, int], Any] = {}
+    if ratio > 0:
+        equal[ratio, ratio] = range(len(rois))
+    else:
+        for i, (gw, gh) in enumerate(bins.ceil().int().tolist()):
+            equal.setdefault((gw, gh), []).append(i)
+    for (gw, gh), members in equal.items():
         if gw <= 0 or gh <= 0:
             continue
-        equal = (count == count.new_tensor([gw, gh])).all(1).nonzero()[:, 0]
+        members = torch.tensor(members, dtype=torch.long, device=rois.device)
         samples = channels * height * gh * width * gw
-        for which in equal.split(max(1, SAMPLES // samples)):
+        for which in members.split(max(1, SAMPLES // samples)):
             rows = positions(which, 1, height, gh)[:, :, None, :, None]
             cols = positions(which, 0, width, gw)[:, None, :, None, :]
             yield which, rows, cols
+
+
+def _for_kernel(
+    rois: Tensor,
+    size: tuple[int, int],
+    scale: float,
+    ratio: int,
+    aligned: bool,
+) -> tuple[Tensor, list[int]]:
+    """Returns RoIs that torchvision can pool, and those that it cannot.
+
+    The second are indices of RoIs with too many samples. In the first, their
+    boxes are at 0, as are those of RoIs without samples, which give 0.
+    """
+    if ratio > 0:
+        return rois, []
+    count = _bins(rois, size, scale, aligned)[1].ceil()
+    skip = empty = (count <= 0).any(1)
+    large: list[int] = []
+    if rois.device.type == 'cpu':
+        skip = empty | (count.prod(1) * (size[0] * size[1]) > MANY)
+        large = (skip & ~empty).nonzero()[:, 0].tolist()
+    boxes = rois[:, 1:].masked_fill(skip[:, None], 0)
+    return torch.cat([rois[:, :1], boxes], 1), large
+
+
+def _axis(start: Tensor, step: Tensor, cells: int, size: int) -> Tensor:
+    """Returns the weights of an axis' pixels in each bin, (cells, size).
+
+    The average of a bin is a weighted sum of rows of weighted sums of pixels,
+    because a sample's weights are products of one of its row and column.
+    """
+    count = int(step.ceil())
+    cell = torch.arange(cells, dtype=step.dtype)[:, None]
+    inner = (torch.arange(count, dtype=step.dtype) + 0.5) * step / count
+    at = start + cell * step + inner
+    index, weight = corners(at, torch.zeros_like(at), size, 1)
+    of_pixel = at.new_zeros(cells, size)
+    for i, w in zip(index, weight, strict=True):
+        of_pixel.scatter_add_(1, i, w)
+    return of_pixel / count
+
+
+def _large_box(
+    roi: Tensor,
+    input: Tensor,
+    size: tuple[int, int],
+    scale: float,
+    aligned: bool,
+) -> tuple[int, Tensor, Tensor]:
+    """Returns the image of a RoI (1, 5) and the weights of both axes."""
+    start, bins = _bins(roi, size, scale, aligned)
+    rows = _axis(start[0, 1], bins[0, 1], size[0], input.shape[2])
+    cols = _axis(start[0, 0], bins[0, 0], size[1], input.shape[3])
+    return int(roi[0, 0]), rows, cols
 
 
 def _maximum(
@@ -96,7 +178,7 @@ def _maximum(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the largest sample of each bin and its position.
 
-    An empty bin has the value -1e4 and the position -1.
+    A bin without samples has the value -1e4 and the position -1.
     """
     _, c, h, w = input.shape
     shape = (len(rois), c, *size)
@@ -145,7 +227,13 @@ def roi_align_forward(
     if pool_mode == 0:
         pooled, argmax_y, argmax_x = _maximum(input, rois, size, *geometry)
     else:
-        pooled = torchvision.ops.roi_align(input, rois, size, *geometry)
+        boxes, large = _for_kernel(rois, size, *geometry)
+        pooled = torchvision.ops.roi_align(input, boxes, size, *geometry)
+        for i in large:
+            image, rows, cols = _large_box(
+                rois[i : i + 1], input, size, spatial_scale, aligned
+            )
+            pooled[i] = rows @ input[image] @ cols.T
     return (
         pooled.masked_fill(wild[:, None, None, None], torch.nan),
         argmax_y,
@@ -182,13 +270,38 @@ def roi_align_backward(
             argmax_x.flatten(2),
         )
         return grad
+    size = (aligned_height, aligned_width)
+    geometry = (spatial_scale, sampling_ratio, aligned)
+    boxes, large = _for_kernel(rois, size, *geometry)
+    of_kernel = grad_output
+    if large:
+        of_kernel = grad_output.clone()
+        of_kernel[large] = 0
+    grad = _kernel_gradient(of_kernel, boxes, grad_input, size, geometry)
+    for i in large:
+        image, rows, cols = _large_box(
+            rois[i : i + 1], grad, size, spatial_scale, aligned
+        )
+        grad[image] += rows.T @ grad_output[i] @ cols
+    return grad
+
+
+def _kernel_gradient(
+    grad_output: Tensor,
+    rois: Tensor,
+    input: Tensor,
+    size: tuple[int, int],
+    geometry: tuple[float, int, bool],
+) -> Tensor:
+    scale, ratio, aligned = geometry
+    on_gpu = grad_output.device.type != 'cpu'
+    if on_gpu and torch.are_deterministic_algorithms_enabled():
+        # The kernel adds in any order and would raise. torchvision then
+        # pools in PyTorch, which is linear in the input.
+        with torch.enable_grad():
+            like = grad_output.new_zeros(input.shape).requires_grad_()
+            pooled = torchvision.ops.roi_align(like, rois, size, *geometry)
+        return torch.autograd.grad(pooled, like, grad_output)[0]
     return torch.ops.torchvision._roi_align_backward(
-        grad_output,
-        rois,
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *grad_input.shape,
-        sampling_ratio,
-        aligned,
+        grad_output, rois, scale, *size, *input.shape, ratio, aligned
     )

@@ -58,17 +58,17 @@ def roi_pool_forward(
     order = order[(tall * wide)[order, 0].argsort(descending=True)]
     piece = SAMPLES // (c * pooled_height * pooled_width)
     flat = input.flatten(2)
+    # A GPU waits once here, and not in each chunk.
+    sides = torch.cat([tall, wide], 1)[order].tolist()
     start = 0
     while start < len(order):
-        pixels = int((tall * wide)[order[start]])
-        part = order[start : start + max(1, piece // max(pixels, 1))]
-        rows = y1[part, :, None] + torch.arange(
-            int(tall[part].max()), device=rois.device
-        )
-        cols = x1[part, :, None] + torch.arange(
-            int(wide[part].max()), device=rois.device
-        )
-        start += len(part)
+        pixels = max(1, sides[start][0] * sides[start][1])
+        end = start + max(1, piece // pixels)
+        part = order[start:end]
+        highest, widest = map(max, zip(*sides[start:end], strict=True))
+        rows = y1[part, :, None] + torch.arange(highest, device=rois.device)
+        cols = x1[part, :, None] + torch.arange(widest, device=rois.device)
+        start = end
         # (R, height, width, rows, cols) of pixels, row by row as in mmcv.
         inside = (rows < y2[part, :, None])[:, :, None, :, None] & (
             cols < x2[part, :, None]

@@ -17,6 +17,9 @@ from .precision import writes
 # Pairs at a time. Each takes about 4 kB.
 _PAIRS = 1 << 16
 
+# Candidates of NMS at a time; a GPU waits once for each.
+_HEAD = 64
+
 
 def _corners(boxes: Tensor) -> Tensor:
     """Returns the corners of boxes (N, 5) as (N, 4, 2), in order."""
@@ -117,24 +120,31 @@ def nms_rotated(
 ) -> Tensor:
     """Returns the kept boxes, highest score first.
 
-    ``dets`` are (N, 5), or (N, 6) with the label last, and ``dets_sorted`` the
-    same in ``order``, highest score first. A box is removed from
-    ``iou_threshold`` with a kept one on, if ``multi_label`` only by one of its
-    label.
+    ``dets`` are (N, 5), and ``dets_sorted`` the same in ``order``, highest
+    score first. A box is removed from ``iou_threshold`` with a kept one on.
+    As in mmcv's compiled ops for CPU and CUDA, labels are not read: with
+    ``multi_label`` a sixth column has them, and boxes of one label remove
+    those of another too. ``batched_nms`` moves the classes apart instead.
     """
     threshold = float(np.float32(iou_threshold))
+    boxes = dets_sorted[:, :5]
     left = torch.arange(len(order), device=order.device)
     keep = []
     while len(left):
-        first, left = left[:1], left[1:]
-        keep.append(first)
-        boxes = dets_sorted[left]
-        best = dets_sorted[first].expand_as(boxes)
-        stays = torch.ones_like(left, dtype=torch.bool)
-        if len(left):
-            iou = _pairs(best[:, :5], boxes[:, :5], 0)
-            stays = ~(iou.to(dets.dtype) >= threshold)  # NaN removes none
-        if multi_label:
-            stays |= best[:, 5] != boxes[:, 5]
-        left = left[stays]
+        head, left = left[:_HEAD], left[_HEAD:]
+        others = torch.cat([head, left])
+        iou = _pairs(
+            boxes[head].repeat_interleave(len(others), 0),
+            boxes[others].repeat(len(head), 1),
+            0,
+        ).view(len(head), -1)
+        removes = iou.to(dets.dtype) >= threshold  # NaN removes none
+        among = removes[:, : len(head)].cpu().numpy()
+        kept: list[int] = []
+        for i in range(len(head)):
+            if not among[kept, i].any():
+                kept.append(i)
+        rows = torch.tensor(kept, device=order.device)
+        keep.append(head[rows])
+        left = left[~removes[rows, len(head) :].any(0)]
     return order[torch.cat(keep)] if keep else order
