@@ -40,6 +40,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--resamples', type=int, default=1000)
     add('--level', type=float, default=0.95, help='of the intervals')
     add('--seed', type=int, default=0, help='of the resampling')
+    add(
+        '--groups',
+        help='what tells images that belong together, such as frames of a '
+        'video: a field of the images (video_id), a pattern of file names '
+        "('^(.+)_') or a CSV file of image,group",
+    )
+    add(
+        '--margin',
+        type=float,
+        help='a loss in AP points that would not matter, such as 0.5',
+    )
     add('--threads', type=int, default=2)
     add('--quick', action='store_true', help='no AP by size')
     add('--logs', action='store_true', help='logged metrics, no intervals')
@@ -64,19 +75,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmext.evaluation.compare import compare
     from mmext.evaluation.sides import read_source
+    from mmext.utils.text import some
 
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
     sides = [[read_source(s, args.which) for s in group] for group in groups]
     runs = [run for side in sides for run in side]
-    if args.logs or not any(run.predictions for run in runs):
+    untested = [run.path for run in runs if not run.predictions]
+    if args.logs or untested:
         from mmext.evaluation.report.tables import logged_table, run_costs
 
         costs = None if args.no_cost else run_costs(runs)
         logged_table(runs, args.iou_type, costs).print(Console())
         print(
-            'Logged metrics only. tools/test.py writes the predictions that '
-            'intervals need.'
+            'Logged metrics only: no intervals, and no statement about the '
+            'checkpoints or the methods. tools/test.py writes the predictions '
+            'that these need.'
         )
+        if untested:
+            print(f'No predictions: {some(untested)}')
         return
     with Progress(transient=True) as bar:
         task = bar.add_task('', total=1.0)
@@ -88,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             resamples=args.resamples,
             level=args.level,
             seed=args.seed,
+            groups=args.groups,
+            margin=None if args.margin is None else args.margin / 100,
             quick=args.quick,
             threads=args.threads,
             cost=not args.no_cost,

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from mmext.errors import UserError
 from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
+from mmext.evaluation.groups import read_groups
 from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.side_checks import (
+    check_images,
+    check_seeds,
+    check_selection,
+)
 from mmext.evaluation.sides import (
     Side,
     Source,
@@ -25,6 +31,7 @@ from mmext.evaluation.statistics.comparison import (
     ImageBootstrap,
     Resampled,
     compare_resampled,
+    correct,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +54,8 @@ def compare(
     cost: bool = True,
     latency: bool = False,
     which: str = 'last',
+    groups: str | Path | None = None,
+    margin: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Report:
     """Compares detectors by their predictions on the same images.
@@ -75,6 +84,11 @@ def compare(
             and 16. Default: False.
         which: Show the training of work folders up to the ``'last'``
             validation or the ``'best'`` one. Default: ``'last'``.
+        groups: What says which test images belong together, such as the
+            frames of a video, so that they are resampled together; see
+            :func:`~mmext.evaluation.groups.read_groups`. Default: none do.
+        margin: A loss of AP, from 0 to 1, that would not matter. The verdict
+            says whether a larger one is excluded. Default: None.
         progress: Called with what is being done and the share that is done,
             from 0 to 1. Default: None.
 
@@ -92,19 +106,21 @@ def compare(
         (0.0042, 0.0198)
         >>> report.write('report')
     """
-    _require_numbers(resamples, level, threads)
+    _require_numbers(resamples, level, threads, margin)
     sides = read_sides(_groups(runs, baseline, candidates), which)
     iou_type = iou_type or predicted_iou_type(sides)
     truth = find_ground_truth(sides, iou_type, ann)
     areas = ('all',) if quick else tuple(AREAS)
     threads = threads or min(2, os.cpu_count() or 1)
-    bootstrap = ImageBootstrap(len(truth.image_ids), resamples, seed)
+    group = None if groups is None else read_groups(groups, truth)
+    bootstrap = ImageBootstrap(len(truth.image_ids), resamples, seed, group)
 
     # Before the long part: a model that cannot be built raises an error.
     costs = [_cost(side, cost, latency) for side in sides]
     evaluated: list[EvaluatedSide] = []
     resampled: list[Sequence[Resampled]] = []
-    warnings = [*truth.warnings]
+    warnings = [*truth.warnings, *check_selection(sides, iou_type)]
+    dependent: list[str] = []
     total = sum(len(side.runs) for side in sides)
     runs_before = itertools.count()
 
@@ -131,29 +147,48 @@ def compare(
         found = [evaluate(side, path) for path in side.predictions(iou_type)]
         all_preds, all_matches, all_results = zip(*found, strict=True)
         warnings += [w for preds in all_preds for w in preds.warnings]
-        warnings += _same_detections(all_preds)
+        dependent_runs = check_seeds(side, all_preds)
+        warnings += dependent_runs
+        dependent.append(
+            f'the runs of {side.name} are not trainings of one config with '
+            'several seeds, see the warnings'
+            if dependent_runs
+            else ''
+        )
         evaluated.append(
             EvaluatedSide(
                 side.name, side.runs, all_preds, all_matches, *side_cost
             )
         )
         resampled.append(all_results)
+    matches = evaluated[0].matches[0]
+    with_objects = truth.image_ids[matches.objects[:, :, 0].any(1)]
+    warnings += check_images(
+        sides, [side.predictions for side in evaluated], with_objects
+    )
+    comparisons = [
+        compare_resampled(
+            matches,
+            resampled[0],
+            results,
+            level,
+            untested=dependent[0] or reason,
+            groups=group,
+        )
+        for results, reason in zip(resampled[1:], dependent[1:], strict=True)
+    ]
     return Report(
         truth=truth,
         iou_type=iou_type,
         sides=tuple(evaluated),
-        comparisons=tuple(
-            compare_resampled(
-                evaluated[0].matches[0], resampled[0], results, level, seed
-            )
-            for results in resampled[1:]
-        ),
+        comparisons=tuple(correct(comparisons)),
         warnings=tuple(dict.fromkeys(warnings)),
+        margin=margin,
     )
 
 
 def _require_numbers(
-    resamples: int, level: float, threads: int | None
+    resamples: int, level: float, threads: int | None, margin: float | None
 ) -> None:
     if not 0.5 <= level < 1:
         raise UserError(f'level is {level:g}', 'Give a share such as 0.95.')
@@ -165,6 +200,11 @@ def _require_numbers(
         )
     if threads is not None and threads < 1:
         raise UserError(f'threads is {threads}', 'Give 1 or more.')
+    if margin is not None and not 0 < margin < 1:
+        raise UserError(
+            f'margin is {margin:g}',
+            'Give a share of AP between 0 and 1: 0.005 is half an AP point.',
+        )
 
 
 def _groups(
@@ -206,19 +246,3 @@ def _cost(
         config_complexity(config) if cost else None,
         config_latency(config) if latency else (),
     )
-
-
-def _same_detections(preds: Sequence[Predictions]) -> list[str]:
-    """A warning for every run of a side that repeats another one."""
-    first: dict[tuple[bytes, bytes], Predictions] = {}
-    found = []
-    for run in preds:
-        key = (run.image_id.tobytes(), run.score.tobytes())
-        other = first.setdefault(key, run)
-        if len(run) and other is not run:
-            found.append(
-                f'{other.path} and {run.path} hold the same detections: one '
-                'seed counts as two, and the spread between seeds is too '
-                'small.'
-            )
-    return found

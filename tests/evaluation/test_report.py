@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +21,7 @@ from coco_cases import json_writer, random_detections, random_truth
 from PIL import Image
 from rich.console import Console
 
+from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import summarize_classes
 from mmext.evaluation.coco.diagnosis import (
     class_curve,
@@ -26,11 +29,15 @@ from mmext.evaluation.coco.diagnosis import (
     mean_curve,
     most_different,
 )
-from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.ground_truth import (
+    GroundTruth,
+    read_ground_truth,
+)
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.compare import compare
 from mmext.evaluation.cost.latency import measure_latency
+from mmext.evaluation.groups import read_groups
 from mmext.evaluation.report.page import html_page
 from mmext.evaluation.report.published import (
     published_results,
@@ -112,10 +119,12 @@ def test_tables(report: Report) -> None:
     tables = {t.title: t for t in report.tables()}
     summary = tables['AP'].rows
     assert summary[0][1] == '2' and '±' in summary[0][2]
-    assert re.fullmatch(r'\+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\]', summary[1][-2])
+    (claims,) = tables['Difference to ResNet-50'].rows
+    for cell in (claims[2], claims[4]):
+        assert re.fullmatch(r'\[\+\d+\.\d, \+\d+\.\d\]', cell)
     metrics = tables['StepNetResNet-50 against ResNet-50']
     assert [row[0] for row in metrics.rows][:3] == ['AP', 'AP50', 'AP75']
-    assert 'over seeds too' in metrics.header
+    assert 'checkpoints' in metrics.header and 'methods' in metrics.header
     classes = tables['AP by class: StepNetResNet-50']
     assert len(classes.rows) == 4
     assert classes.rows[-1][-1] == 'n/a'  # the class without objects
@@ -141,17 +150,232 @@ def test_no_number_is_broken_in_a_narrow_terminal(report: Report) -> None:
 def test_verdict_of_a_much_better_candidate(report: Report) -> None:
     ((title, lines),) = report.verdicts()
     assert title == 'StepNetResNet-50 against ResNet-50'
+    assert lines[0].startswith('The methods: AP +')
     assert 'the candidate is better' in lines[0]
     assert '95 % over seeds and images' in lines[0]
+    assert lines[1].startswith('These 2 and 2 checkpoints, on images like the')
+    assert 'One-sided' not in lines[1]
 
 
-def test_a_warning_for_a_run_given_twice(runs: Path) -> None:
-    once = read_run(runs / 'ResNet_s1')
-    report = compare(
-        baseline=[once, once], candidates=[once], resamples=100, cost=False
+def compared(
+    runs: Path, baseline: Sequence[str], candidate: Sequence[str], **options
+) -> Report:
+    return compare(
+        baseline=[runs / name for name in baseline],
+        candidates=[[runs / name for name in candidate]],
+        resamples=100,
+        cost=False,
+        quick=True,
+        **options,
     )
-    (warning,) = report.warnings
-    assert 'hold the same detections' in warning
+
+
+def test_no_form_says_that_a_method_is_better_after_one_training(
+    runs: Path,
+) -> None:
+    found = compared(runs, ['ResNet_s1'], ['StepNetResNet_s1'])
+    console = Console(width=80, file=io.StringIO())
+    found.print(console)
+    for text in (
+        console.file.getvalue(),
+        found.markdown(),
+        html.unescape(html_page(found)),
+    ):
+        text = ' '.join(text.split())
+        assert 'These two checkpoints, on images like these: AP +' in text
+        assert "the candidate's checkpoint is better." in text
+        assert 'The methods: not tested (one training each).' in text
+        assert 'not tested' in text
+        assert 'the candidate is' not in text
+
+
+def rewritten(
+    runs: Path, tmp_path: Path, names: Sequence[str], meta: dict
+) -> list[Path]:
+    """Copies of work folders, the meta file of the last one changed."""
+    folders = []
+    for name in names:
+        folder = tmp_path / f'{len(folders)}_{name}'
+        shutil.copytree(runs / name, folder)
+        folders.append(folder)
+    file = folders[-1] / 'predictions/epoch_2.meta.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | meta))
+    return folders
+
+
+@pytest.mark.parametrize(
+    'names, meta, says',
+    [
+        (('ResNet_s1', 'ResNet_s1'), {}, 'hold the same detections: one seed'),
+        (('ResNet_s1', 'ResNet_s2'), {'seed': 1}, 'have the same seed, 1, an'),
+        (
+            ('ResNet_s1', 'StepNetResNet_s2'),
+            {},
+            "'ResNet' and 'StepNetResNet'",
+        ),
+        (
+            ('ResNet_s1', 'ResNet_s2'),
+            {'checkpoint': 'w/epoch_3.pth'},
+            'checkpoints of epoch_2 and epoch_3',
+        ),
+    ],
+)
+def test_a_side_is_one_config_with_several_seeds(
+    runs: Path, tmp_path: Path, names: tuple, meta: dict, says: str
+) -> None:
+    baseline = rewritten(runs, tmp_path, names, meta)
+    first = baseline[0] / 'predictions/epoch_2.meta.json'
+    first.write_text(
+        json.dumps(
+            json.loads(first.read_text()) | {'checkpoint': 'w/epoch_2.pth'}
+        )
+    )
+    found = compared(runs, baseline, ['StepNetResNet_s1', 'StepNetResNet_s2'])
+    assert any(says in w for w in found.warnings), found.warnings
+    (comparison,) = found.comparisons
+    assert not comparison.both and not comparison.seeds
+    ((_, lines),) = found.verdicts()
+    assert lines[0].startswith('These 2 and 2 checkpoints')
+    assert lines[1].startswith('The methods: not tested (the runs of ')
+
+
+def test_configs_that_only_meta_files_name(runs: Path, tmp_path: Path) -> None:
+    files = []
+    for name in ('ResNet_s1', 'ResNet_s2'):
+        folder = tmp_path / name
+        shutil.copytree(runs / name / 'predictions', folder)
+        meta = folder / 'epoch_2.meta.json'
+        meta.write_text(
+            json.dumps(json.loads(meta.read_text()) | {'config_name': name})
+        )
+        files.append(folder / 'epoch_2.bbox.json')
+    found = compared(runs, files, ['StepNetResNet_s1'])
+    assert 'of different configs (ResNet_s1, ResNet_s2)' in found.warnings[0]
+
+
+def test_a_good_comparison_has_no_warning(report: Report) -> None:
+    assert report.warnings == ()
+
+
+@pytest.mark.parametrize('own_validation', [False, True])
+def test_the_best_checkpoint_was_chosen_on_the_test_images(
+    runs: Path, tmp_path: Path, own_validation: bool
+) -> None:
+    (folder,) = rewritten(
+        runs,
+        tmp_path,
+        ['ResNet_s1'],
+        {'checkpoint': 'work/best_coco_bbox_mAP_epoch_8.pth'},
+    )
+    if own_validation:
+        with (folder / 'cfg.py').open('a') as stream:
+            stream.write("val_dataloader = dict(dataset=dict(ann_file='v'))")
+    found = compared(runs, [folder], ['StepNetResNet_s1'])
+    if own_validation:
+        assert found.warnings == ()
+    else:
+        (warning,) = found.warnings
+        assert 'the best checkpoint was chosen by its AP' in warning
+        assert 'Only ResNet-50 gains from it' in warning
+
+
+def test_a_shuffled_copy_of_the_other_side(runs: Path, tmp_path: Path) -> None:
+    (folder,) = rewritten(runs, tmp_path, ['ResNet_s1'], {'seed': 5})
+    file = folder / 'predictions/epoch_2.bbox.json'
+    found = json.loads(file.read_text())
+    np.random.default_rng(0).shuffle(found)
+    file.write_text(json.dumps(found))
+    (warning,) = compared(runs, ['ResNet_s1'], [folder]).warnings
+    assert 'hold the same detections. Is one a copy of the other?' in warning
+
+
+@pytest.mark.parametrize('share', [0.6, 0.9, 1.0])
+def test_a_test_that_was_cut_off(
+    runs: Path, tmp_path: Path, share: float
+) -> None:
+    (folder,) = rewritten(runs, tmp_path, ['ResNet_s2'], {})
+    file = folder / 'predictions/epoch_2.bbox.json'
+    found = json.loads(file.read_text())
+    last = share * max(d['image_id'] for d in found)
+    file.write_text(json.dumps([d for d in found if d['image_id'] <= last]))
+    warnings = compared(runs, ['ResNet_s1'], [folder]).warnings
+    if share == 1:
+        assert warnings == ()
+    else:
+        (warning,) = warnings
+        missed = 40 - len(
+            {d['image_id'] for d in found if d['image_id'] <= last}
+        )
+        assert f'has no detection on {missed} of 40 images' in warning
+
+
+GROUPS = {
+    'field': 'scene',
+    'pattern': r'^(\d)',
+    'csv': 'groups.csv',
+}
+
+
+@pytest.fixture
+def grouped(runs: Path, tmp_path: Path) -> GroundTruth:
+    truth = json.loads((runs / 'gt.json').read_text())
+    for image in truth['images']:
+        image['scene'] = image['id'] // 10 % 10
+        image['file_name'] = f'{image["id"] // 10 % 10}_{image["id"]}.jpg'
+    path = tmp_path / 'gt.json'
+    path.write_text(json.dumps(truth))
+    lines = [f'{r["file_name"]},s{r["scene"]}' for r in truth['images']]
+    (tmp_path / 'groups.csv').write_text('\n'.join(['image,group', *lines]))
+    return read_ground_truth(path)
+
+
+@pytest.mark.parametrize('kind', GROUPS)
+def test_groups(grouped: GroundTruth, kind: str, tmp_path: Path) -> None:
+    spec = GROUPS[kind]
+    if kind == 'csv':
+        spec = tmp_path / spec
+    found = read_groups(spec, grouped)
+    scenes = grouped.image_ids // 10 % 10
+    assert len(set(zip(found, scenes, strict=True))) == len(set(scenes)) == 10
+
+
+def test_groups_are_resampled_and_named(
+    runs: Path, grouped: GroundTruth, tmp_path: Path
+) -> None:
+    files = [
+        shutil.copy(
+            runs / f'{name}_s1/predictions/epoch_2.bbox.json',
+            tmp_path / f'{name}.bbox.json',
+        )
+        for name in ('ResNet', 'StepNetResNet')
+    ]
+    options = {'ann': grouped.path, 'quick': True, 'resamples': 100}
+    found = compare(files, groups='scene', margin=0.01, **options)
+    (comparison,) = found.comparisons
+    assert comparison.groups == 10
+    assert 'over 10 groups of 40 images' in found.verdicts()[0][1][0]
+    assert 'margin of 1.0 AP' in found.verdicts()[0][1][0]
+    assert compare(files, **options).comparisons[0].groups is None
+
+
+@pytest.mark.parametrize(
+    'spec, says',
+    [
+        ('scenes', "Did you mean 'scene'"),
+        ('^(', 'is not a regular expression'),
+        ('no such(.)', 'has no group'),
+        ('.', '1 groups of 40 images'),
+        ('id', '40 groups of 40 images'),
+        ('nowhere.csv', 'cannot be read'),
+    ],
+)
+def test_wrong_groups(grouped: GroundTruth, spec: str, says: str) -> None:
+    if spec == '.':
+        for record in grouped.dataset['images']:
+            record['file_name'] = 'a' + record['file_name']
+    with pytest.raises(UserError) as error:
+        read_groups(spec, grouped)
+    assert says in str(error.value)
 
 
 def test_swapped_sides_negate(report: Report) -> None:

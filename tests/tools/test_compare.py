@@ -54,7 +54,9 @@ def test_result_files_need_no_torch(files: list[Path], tmp_path: Path) -> None:
     options = ('--ann', ann, '--resamples', 100, '--out', tmp_path / 'out')
     done = run_tool('tools/compare.py', a, b, *options)
     assert imported(done) == []
-    assert 'the candidate is better' in ' '.join(done.stdout.split())
+    printed = ' '.join(done.stdout.split())
+    assert "the candidate's checkpoint is better" in printed
+    assert 'The methods: not tested (one training each).' in printed
     assert (tmp_path / 'out/report.html').is_file()
 
 
@@ -122,6 +124,7 @@ def test_sides_of_several_seeds(files: list[Path]) -> None:
         ({'level': 95}, 'Give a share such as 0.95'),
         ({'resamples': 99}, 'Give 100 or more'),
         ({'threads': 0}, 'Give 1 or more'),
+        ({'margin': 1.5}, '0.005 is half an AP point'),
         ({'candidates': ['c']}, 'not both'),
         ({'runs': ['a']}, 'at least one candidate'),
         ({'runs': None, 'baseline': 'a'}, 'at least one candidate'),

@@ -82,20 +82,23 @@ def _forests(side: int, comparison: Comparison) -> list[Figure]:
         if m in comparison.differences
     ]
     chart = forest(metrics, 'AP or AR points', side)
+    claim = 'of the methods, over seeds and images'
+    if not comparison.both:
+        claim = 'of these checkpoints, over images (the methods: not tested)'
     caption = (
-        'Difference of every metric with its interval. Grey: the interval '
-        'contains zero.'
+        f'Difference of every metric with its interval, {claim}. Grey: the '
+        'interval contains zero.'
     )
     figures = [('forest', chart, caption)]
     if len(comparison.classes) > 1:
         classes = [
-            (c.name, *_points(c.difference)) for c in comparison.classes
+            (c.name, *_points(c.best_estimate)) for c in comparison.classes
         ]
         classes = [row for row in classes if np.isfinite(row[1])]
         classes.sort(key=lambda row: -row[1])
         chart = forest(classes[:_LONGEST_FOREST], 'AP points', side)
         caption = (
-            'Difference in AP of each class, over images. Grey: the interval '
+            f'Difference in AP of each class, {claim}. Grey: the interval '
             'contains zero. No whisker: too few images. Not corrected for '
             'many classes; see the table.'
         )

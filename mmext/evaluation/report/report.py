@@ -52,6 +52,8 @@ class Report:
         sides: The baseline, then the candidates.
         comparisons: One a candidate.
         warnings: About the inputs.
+        margin: A loss of AP, from 0 to 1, that would not matter. Default:
+            None.
 
     Example:
         >>> report.comparisons[0].differences['AP'].interval
@@ -63,6 +65,7 @@ class Report:
     sides: tuple[EvaluatedSide, ...]
     comparisons: tuple[Comparison, ...]
     warnings: Sequence[str] = ()
+    margin: float | None = None
 
     @property
     def names(self) -> list[str]:
@@ -76,13 +79,16 @@ class Report:
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Returns (heading, sentences) of each candidate."""
         return [
-            (f'{side.name} against {self.names[0]}', verdict(comparison))
+            (
+                f'{side.name} against {self.names[0]}',
+                verdict(comparison, self.margin),
+            )
             for side, comparison in self.candidates()
         ]
 
     def tables(self) -> list[Table]:
         """Returns the tables, the most important one first."""
-        found = [tables.summary_table(self)]
+        found = [tables.summary_table(self), tables.claims_table(self)]
         writers = [tables.metric_table]
         if len(self.truth.names) > 1:
             writers.append(tables.class_table)

@@ -13,9 +13,8 @@ from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import METRIC_NAMES, Run, common_iou_type
-from mmext.evaluation.statistics.comparison import Comparison
+from mmext.evaluation.statistics.comparison import PRIMARY, Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
-from mmext.evaluation.statistics.verdict import interval
 from mmext.utils.text import duration, p_value, points, points_range
 
 if TYPE_CHECKING:
@@ -24,34 +23,58 @@ if TYPE_CHECKING:
 
 
 def summary_table(report: Report) -> Table:
-    """Returns one row a side: AP, the difference in AP, and its p-value."""
+    """Returns one row a side: AP in all its forms."""
     first = report.comparisons[0]
     metrics = [m for m in AP_METRICS if m in first.baseline]
-    level = first.differences['AP'].level
-    header = ['model', 'seeds', *metrics, f'delta AP [{100 * level:g} %]', 'p']
-
-    def cells(name: str, values: dict[str, np.ndarray]) -> list[str]:
-        means = [_mean_sd(values[m]) for m in metrics]
-        return [name, str(len(values['AP'])), *means]
-
-    rows = [[*cells(report.names[0], first.baseline), '-', '-']]
-    for side, comparison in report.candidates():
-        found = comparison.best_estimate('AP')
-        row = cells(side.name, comparison.candidate)
-        row += [interval(found.value, found.interval), p_value(found.p)]
-        rows.append(row)
+    values = [first.baseline, *(c.candidate for c in report.comparisons)]
+    rows = [
+        [
+            name,
+            str(len(found[PRIMARY])),
+            *(_mean_sd(found[m]) for m in metrics),
+        ]
+        for name, found in zip(report.names, values, strict=True)
+    ]
     note = (
-        f'{first.images} images, {first.resamples} resamples, IoU type '
-        f'{report.iou_type}. Several seeds: mean ± standard deviation.'
+        f'{first.images} images, IoU type {report.iou_type}. Several seeds: '
+        'mean ± standard deviation.'
     )
-    return Table(header, rows, 'AP', [note])
+    return Table(['model', 'seeds', *metrics], rows, 'AP', [note])
+
+
+def claims_table(report: Report) -> Table:
+    """Returns one row a candidate: what was shown of checkpoints, methods."""
+    first = report.comparisons[0]
+    level = f'{100 * first.differences[PRIMARY].level:g} %'
+    header = ['model', 'delta AP', f'checkpoints {level}', 'p']
+    header += [f'methods {level}', 'p']
+    rows = []
+    for side, comparison in report.candidates():
+        found = comparison.differences[PRIMARY]
+        row = [side.name, points(found.value), *_interval_and_p(found)]
+        if comparison.both:
+            row += _interval_and_p(comparison.both[PRIMARY])
+        else:
+            row += ['not tested', '-']
+        rows.append(row)
+    notes = [
+        'checkpoints: those that were tested, on images like these '
+        f'({first.resamples} resamples).',
+        'methods: over new trainings too.',
+    ]
+    if first.candidates > 1:
+        notes.append(
+            f"p: after Holm's correction for {first.candidates} candidates."
+        )
+    title = f'Difference to {report.names[0]}'
+    return Table(header, rows, title, notes)
 
 
 def metric_table(base: str, name: str, comparison: Comparison) -> Table:
     """Returns one row a metric: both sides, by name, and the difference."""
-    header = ['metric', base, name, 'delta', 'over images', 'p']
+    header = ['metric', base, name, 'delta', 'checkpoints', 'p']
     if comparison.both:
-        header += ['over seeds too', 'p']
+        header += ['methods', 'p']
     rows = []
     for metric in METRICS:
         if metric not in comparison.differences:
@@ -67,7 +90,11 @@ def metric_table(base: str, name: str, comparison: Comparison) -> Table:
         if comparison.both:
             row += _interval_and_p(comparison.both[metric])
         rows.append(row)
-    return Table(header, rows, f'{name} against {base}')
+    notes = [
+        f"{PRIMARY} decides. p of the others: after Holm's correction for all "
+        'of them.'
+    ]
+    return Table(header, rows, f'{name} against {base}', notes)
 
 
 def class_table(base: str, name: str, comparison: Comparison) -> Table:
@@ -83,30 +110,40 @@ def class_table(base: str, name: str, comparison: Comparison) -> Table:
             points(c.baseline, sign=False),
             points(c.candidate, sign=False),
             points(c.difference.value),
-            *_interval_and_p(c.difference),
+            points_range(c.best_estimate.interval),
+            p_value(c.best_estimate.p),
             p_value(c.holm),
         ]
         for c in classes
     ]
-    header = ['class', 'images', base, name, 'delta', 'interval', 'p']
-    return Table([*header, 'p Holm'], rows, f'AP by class: {name}')
+    what = 'methods' if comparison.both else 'checkpoints'
+    drawn = 'images' if comparison.groups is None else 'groups'
+    header = ['class', drawn, base, name, 'delta', what, 'p', 'p Holm']
+    return Table(header, rows, f'AP by class: {name}')
 
 
 def interval_table(name: str, comparison: Comparison) -> Table:
     """Returns one row a metric or IoU threshold, with every interval."""
     header = ['metric', 'delta', 'SE', 'interval', 'percentile', 'BCa', 'p']
-    notes = ['interval, percentile, BCa, p: over images alone.']
+    notes = [
+        'interval, percentile, BCa, p: of these checkpoints, over images. No '
+        'p is corrected.'
+    ]
     if comparison.seeds:
-        header += ['between seeds', 'p seeds', 'seeds and images', 'p both']
+        header += ['between seeds', 'p seeds']
         notes.append('between seeds: Welch.')
+    if comparison.both:
+        header += ['methods', 'p methods']
+        notes.append('methods: over seeds and images.')
     rows = []
     for metric, found in comparison.differences.items():
         row = [metric, points(found.value), points(found.se, sign=False)]
         row += [points_range(found.intervals[m]) for m in METHODS]
         row.append(p_value(found.p))
-        if comparison.seeds:
-            row += _interval_and_p(comparison.seeds[metric])
-            row += _interval_and_p(comparison.both[metric])
+        for estimates in (comparison.seeds, comparison.both):
+            if estimates:
+                other = estimates[metric]
+                row += [points_range(other.interval), p_value(other.p)]
         rows.append(row)
     return Table(header, rows, f'Intervals: {name}', notes)
 
@@ -227,7 +264,7 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _interval_and_p(test: Estimate) -> list[str]:
-    return [points_range(test.interval), p_value(test.p)]
+    return [points_range(test.interval), p_value(test.holm)]
 
 
 def _mean_sd(values: np.ndarray) -> str:

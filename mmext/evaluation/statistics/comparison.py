@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,8 +23,14 @@ from mmext.evaluation.statistics.intervals import (
     holm,
     no_estimate,
 )
-from mmext.evaluation.statistics.seeds import seed_test, two_level
+from mmext.evaluation.statistics.seeds import (
+    seed_test,
+    two_level,
+    why_untestable,
+)
 
+#: The metric that decides. Its p-value is not corrected for the others.
+PRIMARY = 'AP'
 #: A class on fewer images gets no interval, because no method is reliable.
 FEWEST_IMAGES = 10
 JACKKNIFE_GROUPS = 200
@@ -36,12 +42,14 @@ class ClassEstimate:
 
     Args:
         name: The class.
-        images: Number of images with an object of the class.
+        images: Number of images with an object of the class, or of groups of
+            images if these are resampled.
         baseline: AP from 0 to 1.
         candidate: AP from 0 to 1.
         difference: With its uncertainty over images. Interval and p are nan
             if ``images`` is smaller than ``FEWEST_IMAGES``.
-        holm: p-value after Holm's correction for all classes that are tested.
+        both: With its uncertainty over seeds and images. Default: None, if
+            the methods are not tested.
     """
 
     name: str
@@ -49,12 +57,30 @@ class ClassEstimate:
     baseline: float
     candidate: float
     difference: Estimate
-    holm: float
+    both: Estimate | None = None
+
+    @property
+    def best_estimate(self) -> Estimate:
+        """The difference over seeds and images, or over images."""
+        return self.both or self.difference
+
+    @property
+    def holm(self) -> float:
+        """p-value after Holm's correction for all classes."""
+        return self.best_estimate.holm
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A candidate against the baseline on one ground truth, from 0 to 1.
+
+    It has the answers to two questions. ``differences``: do these checkpoints
+    differ on images like these? ``both``: do the methods differ, that is,
+    would new trainings too?
+
+    The corrected p-value, ``Estimate.holm``, is Holm's over the candidates for
+    AP, over the candidates and the eleven other metrics for these, and over
+    the candidates and classes for the classes.
 
     Args:
         images: Number of images.
@@ -65,7 +91,11 @@ class Comparison:
         classes: One a class, in the order of the ground truth.
         seeds: Metric -> test between seeds; empty if a side has one seed.
         both: Metric -> difference, with its uncertainty over seeds and
-            images; empty if a side has one seed.
+            images; empty if the methods are not tested.
+        untested: Why the methods are not tested. Default: they are.
+        candidates: Number of candidates that were compared. Default: 1.
+        groups: Number of groups of images, if these are resampled. Default:
+            None, for images.
     """
 
     images: int
@@ -76,6 +106,9 @@ class Comparison:
     classes: tuple[ClassEstimate, ...]
     seeds: dict[str, Estimate]
     both: dict[str, Estimate]
+    untested: str = ''
+    candidates: int = 1
+    groups: int | None = None
 
     def best_estimate(self, metric: str) -> Estimate:
         """Returns the difference over seeds and images, or over images."""
@@ -105,18 +138,28 @@ class ImageBootstrap:
         num_images: Number of images.
         resamples: Number of bootstrap resamples. Default: 1000.
         seed: Seed of the random draws. Default: 0.
+        groups: (I,) integers. Images with the same one are drawn together,
+            such as the frames of a video. Default: None, each image alone.
     """
 
     def __init__(
-        self, num_images: int, resamples: int = 1000, seed: int = 0
+        self,
+        num_images: int,
+        resamples: int = 1000,
+        seed: int = 0,
+        groups: np.ndarray | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.resamples = resamples
+        count, group = num_images, np.arange(num_images)
+        if groups is not None:
+            found, group = np.unique(groups, return_inverse=True)
+            count = len(found)
         self.weights = np.concatenate(
             [
                 np.ones((1, num_images), np.int32),
-                bootstrap_weights(num_images, resamples, rng),
-                jackknife_weights(num_images, JACKKNIFE_GROUPS, rng),
+                bootstrap_weights(count, resamples, rng)[:, group],
+                jackknife_weights(count, JACKKNIFE_GROUPS, rng)[:, group],
             ]
         )
 
@@ -193,7 +236,9 @@ def compare_resampled(
     baseline: Sequence[Resampled],
     candidate: Sequence[Resampled],
     level: float = 0.95,
-    seed: int = 0,
+    *,
+    untested: str = '',
+    groups: np.ndarray | None = None,
 ) -> Comparison:
     """Compares two sides, each with one resampled run a seed.
 
@@ -202,33 +247,115 @@ def compare_resampled(
         baseline: Runs of the baseline.
         candidate: Runs of the candidate.
         level: Coverage of the intervals. Default: 0.95.
-        seed: Seed of the draws of training seeds. Default: 0.
+        untested: Why these runs show nothing about the methods, apart from
+            the number of seeds, which is checked here. Default: they do.
+        groups: As in `ImageBootstrap`. Default: None.
     """
     count = baseline[0].resamples
-    several = min(len(baseline), len(candidate)) > 1
-    rng = np.random.default_rng(seed + 1)
+    untested = untested or why_untestable(len(baseline), len(candidate))
+    present = matches.objects[:, :, 0] > 0
+    if groups is not None:
+        present = np.stack(
+            [present[groups == group].any(0) for group in np.unique(groups)]
+        )
+
+    def estimates(
+        base: np.ndarray, cand: np.ndarray, images: int, fewest: int = 0
+    ) -> tuple[Estimate, Estimate | None]:
+        """Over images, and over seeds and images if that is tested."""
+        found = _difference(base, cand, count, level, images)
+        if images < fewest:
+            found = no_estimate(found.value, level)
+        if untested:
+            return found, None
+        base, cand = base[:, : count + 1], cand[:, : count + 1]
+        return found, two_level(found, base, cand, level, images)
+
     base_values, cand_values = {}, {}
     differences, seeds, both = {}, {}, {}
     for name in baseline[0].metrics:
-        base = np.stack([run.metrics[name] for run in baseline])
-        cand = np.stack([run.metrics[name] for run in candidate])
+        base, cand = (
+            np.stack([run.metrics[name] for run in side])
+            for side in (baseline, candidate)
+        )
         base_values[name], cand_values[name] = base[:, 0], cand[:, 0]
-        found = _difference(base, cand, count, level, matches.num_images)
-        differences[name] = found
-        if several:
+        differences[name], over_both = estimates(base, cand, len(present))
+        if over_both:
+            both[name] = over_both
+        if over_both and min(len(baseline), len(candidate)) > 1:
             seeds[name] = seed_test(base[:, 0], cand[:, 0], level)
-            base, cand = base[:, : count + 1], cand[:, : count + 1]
-            both[name] = two_level(found, base, cand, rng, level)
-    return Comparison(
+    base, cand = (
+        np.stack([run.classes for run in side])
+        for side in (baseline, candidate)
+    )
+    classes = []
+    for k, (name, images) in enumerate(
+        zip(matches.names, present.sum(0).tolist(), strict=True)
+    ):
+        values = base[..., k], cand[..., k]
+        means = [float(x[:, 0].mean()) for x in values]
+        found = estimates(*values, images, FEWEST_IMAGES)
+        classes.append(ClassEstimate(name, images, *means, *found))
+    comparison = Comparison(
         images=matches.num_images,
         resamples=count,
         baseline=base_values,
         candidate=cand_values,
         differences=differences,
-        classes=_classes(matches, baseline, candidate, level),
+        classes=tuple(classes),
         seeds=seeds,
         both=both,
+        untested=untested,
+        groups=None if groups is None else len(present),
     )
+    return correct([comparison])[0]
+
+
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Applies Holm's correction to candidates that were compared together.
+
+    See `Comparison` for what is corrected for what. A correction that was
+    made before is replaced.
+    """
+    found = [
+        replace(
+            c,
+            differences=dict(c.differences),
+            both=dict(c.both),
+            candidates=len(comparisons),
+        )
+        for c in comparisons
+    ]
+    others = [m for m in METRICS if m != PRIMARY]
+    for tables in ([c.differences for c in found], [c.both for c in found]):
+        _correct(tables, [PRIMARY])
+        _correct(tables, others)
+    classes = []
+    for key in ('difference', 'both'):
+        tables = [
+            {k: e for k, x in enumerate(c.classes) if (e := getattr(x, key))}
+            for c in found
+        ]
+        _correct(tables, range(len(found[0].classes)))
+        classes.append(tables)
+    return [
+        replace(
+            c,
+            classes=tuple(
+                replace(x, difference=over_images[k], both=over_both.get(k))
+                for k, x in enumerate(c.classes)
+            ),
+        )
+        for c, over_images, over_both in zip(found, *classes, strict=True)
+    ]
+
+
+def _correct(tables: Sequence[dict], names: Iterable) -> None:
+    """Sets ``holm`` of all estimates of these names, as one family."""
+    places = [(t, n) for n in names for t in tables if n in t]
+    adjusted = holm(np.array([table[name].p for table, name in places]))
+    for (table, name), p in zip(places, adjusted.tolist(), strict=True):
+        table[name] = replace(table[name], holm=p)
 
 
 def _difference(
@@ -247,36 +374,4 @@ def _difference(
         delta[resamples + 1 :],
         level,
         images,
-    )
-
-
-def _classes(
-    matches: Matches,
-    baseline: Sequence[Resampled],
-    candidate: Sequence[Resampled],
-    level: float,
-) -> tuple[ClassEstimate, ...]:
-    base, cand = (
-        np.stack([run.classes for run in side])
-        for side in (baseline, candidate)
-    )
-    images = (matches.objects[:, :, 0] > 0).sum(0).tolist()
-    count = baseline[0].resamples
-    differences = []
-    for k, number in enumerate(images):
-        found = _difference(base[..., k], cand[..., k], count, level, number)
-        if number < FEWEST_IMAGES:
-            found = no_estimate(found.value, level)
-        differences.append(found)
-    adjusted = holm(np.array([found.p for found in differences]))
-    return tuple(
-        ClassEstimate(
-            name=name,
-            images=images[k],
-            baseline=float(base[:, 0, k].mean()),
-            candidate=float(cand[:, 0, k].mean()),
-            difference=differences[k],
-            holm=float(adjusted[k]),
-        )
-        for k, name in enumerate(matches.names)
     )

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtr
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 METHODS = ('stretched', 'percentile', 'bca')
 _TOLERANCE = 1.2  # of the jackknife's error over the bootstrap's
@@ -27,8 +27,13 @@ class Estimate:
         value: The difference on all images.
         se: Its standard error.
         intervals: Method -> (low, high).
-        p: Two-sided p-value of the hypothesis that there is no difference.
+        p: Two-sided p-value of the hypothesis that there is no difference: 1
+            minus the largest coverage whose interval excludes zero.
         level: Nominal coverage of the intervals. Default: 0.95.
+        least: Lower bound of the difference, which covers on one side with
+            probability ``level``.
+        holm: ``p`` after Holm's correction for what is tested beside it; nan
+            if it was not corrected.
     """
 
     value: float
@@ -36,6 +41,8 @@ class Estimate:
     intervals: dict[str, tuple[float, float]]
     p: float
     level: float = 0.95
+    least: float = math.nan
+    holm: float = math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -83,7 +90,29 @@ def estimate(
     p = _p_value(moved)
     if images and images > 1 and p <= 2 / len(moved) and se > 0:
         p = min(p, 2 * float(stdtr(images - 1, -abs(value) / se)))
-    return Estimate(value, se, intervals, p, level)
+    least, _ = _interval(moved, np.array([1 - level, level]))
+    return Estimate(value, se, intervals, p, level, least)
+
+
+def student(
+    value: float, variance: float, df: float, level: float = 0.95
+) -> Estimate:
+    """Returns Student's interval and p-value with ``df`` degrees of freedom.
+
+    They are nan if the variance is zero or not finite.
+    """
+    if not 0 < variance < math.inf:
+        return no_estimate(value, level, math.sqrt(max(variance, 0)))
+    se = math.sqrt(variance)
+    reach, reach_below = stdtrit(df, [(1 + level) / 2, level]) * se
+    return Estimate(
+        value=value,
+        se=se,
+        intervals={METHODS[0]: (value - float(reach), value + float(reach))},
+        p=2 * float(stdtr(df, -abs(value) / se)),
+        level=level,
+        least=value - float(reach_below),
+    )
 
 
 def no_estimate(

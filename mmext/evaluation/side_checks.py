@@ -1,0 +1,220 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Checks whether the sides of a comparison are what they are taken for.
+
+The runs of a side must be trainings that differ in their seed only, their
+checkpoints must not be chosen on the images that they are tested on, and all
+runs must be tested on the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmext.evaluation.coco.predictions import Predictions, read_meta
+from mmext.evaluation.runs import Run
+from mmext.evaluation.sides import Side
+from mmext.utils.text import count, short, some
+
+#: Share of the images on which one run has detections and another has none,
+#: above which a test may have been cut off.
+MOST_UNDETECTED = 0.01
+#: Parts of a config that define a training.
+_TRAINING = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'custom_hooks',
+)
+#: Keys that do not, such as folders, which differ between machines.
+_NO_TRAINING = (
+    'data_root',
+    'ann_file',
+    'data_prefix',
+    'checkpoint',
+    'num_workers',
+    'persistent_workers',
+    'seed',
+    'val_interval',
+    'val_begin',
+)
+
+
+def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
+    """Returns why the runs of a side are not trainings of several seeds.
+
+    A statement about the methods needs trainings of one config that are
+    independent of each other.
+    """
+    found = []
+    metas = [read_meta(run.path) for run in preds]
+    seeds = [
+        run.seed if meta.get('seed') is None else meta['seed']
+        for run, meta in zip(side.runs, metas, strict=True)
+    ]
+    marks = [_fingerprint(run) for run in preds]
+    for j in range(1, len(preds)):
+        pair = f'{side.name}: {preds[j].path} and {{}}'
+        same = [i for i in range(j) if len(preds[j]) and marks[i] == marks[j]]
+        equal = [i for i in range(j) if seeds[i] == seeds[j] is not None]
+        if same:
+            found.append(
+                f'{pair.format(preds[same[0]].path)} hold the same '
+                'detections: one seed counts as two. Give each seed once.'
+            )
+        elif equal:
+            found.append(
+                f'{pair.format(preds[equal[0]].path)} have the same seed, '
+                f'{seeds[j]}, and may be one training. Give each seed once.'
+            )
+        first = pair.format(preds[0].path)
+        differing = _config_differences(side.runs, metas, 0, j)
+        if differing:
+            found.append(
+                f'{first} are of different configs ({some(differing, 3)}). A '
+                'side is one training procedure with several seeds. Give '
+                'other configs as candidates.'
+            )
+        lengths = [_length(metas[i]) for i in (0, j)]
+        if None not in lengths and lengths[0] != lengths[1]:
+            found.append(
+                f'{first} are checkpoints of {" and ".join(lengths)}. A side '
+                'is one training procedure with several seeds. Test the same '
+                'epoch of each.'
+            )
+    return found
+
+
+def check_selection(sides: Sequence[Side], iou_type: str) -> list[str]:
+    """Returns a warning if checkpoints were chosen on the test images.
+
+    ``save_best`` keeps the checkpoint with the highest metric of the
+    validation. If the test has the same images, its AP is too high.
+    """
+    chosen: list[tuple[str, Path]] = []
+    for side in sides:
+        for run, file in zip(
+            side.runs, side.predictions(iou_type), strict=True
+        ):
+            name = Path(str(read_meta(file).get('checkpoint') or '')).name
+            if not name:
+                name = file.name
+            if name.startswith('best_') and not _has_own_validation(run):
+                chosen.append((side.name, file))
+    if not chosen:
+        return []
+    names = list(dict.fromkeys(name for name, _ in chosen))
+    text = (
+        f'{some([file for _, file in chosen], 3)}: the best checkpoint was '
+        'chosen by its AP in validation. If these are the test images, its '
+        'AP is too high, and intervals do not include that.'
+    )
+    if len(names) < len(sides):
+        text += f' Only {some(names)} gains from it, so the sides are unequal.'
+    return [
+        f'{text} Test the last checkpoint of every run, or use other images '
+        'for the test.'
+    ]
+
+
+def check_images(
+    sides: Sequence[Side],
+    preds: Sequence[Sequence[Predictions]],
+    image_ids: np.ndarray,
+) -> list[str]:
+    """Returns warnings about detections that are missing or the same.
+
+    A test that was cut off has no detections on some of ``image_ids``, the
+    images with objects.
+    """
+    runs = [
+        (side.name, run)
+        for side, found in zip(sides, preds, strict=True)
+        for run in found
+    ]
+    found = []
+    marks = [_fingerprint(run) for _, run in runs]
+    detected = [np.isin(image_ids, run.image_id) for _, run in runs]
+    for i, (name, run) in enumerate(runs):
+        for j, (other_name, other) in enumerate(runs[:i]):
+            if name != other_name and len(run) and marks[i] == marks[j]:
+                found.append(
+                    f'{run.path} ({name}) and {other.path} ({other_name}) '
+                    'hold the same detections. Is one a copy of the other?'
+                )
+        missed = [int((there & ~detected[i]).sum()) for there in detected]
+        most = int(np.argmax(missed))
+        if missed[most] > MOST_UNDETECTED * len(image_ids):
+            found.append(
+                f'{run.path} ({name}) has no detection on {missed[most]} of '
+                f'{count(len(image_ids), "image")} with objects on which '
+                f'{runs[most][1].path} has some; these objects count as '
+                'missed. Was its test cut off, or its score threshold higher? '
+                'Test both in the same way.'
+            )
+    return found
+
+
+def _fingerprint(preds: Predictions) -> bytes:
+    """Equal for files with the same detections in any order."""
+    box = np.nan_to_num(preds.box)
+    columns = np.column_stack(
+        [preds.image_id, preds.category_id, preds.score, box]
+    )
+    order = np.lexsort(columns.T)
+    return hashlib.sha256(columns[order].tobytes()).digest()
+
+
+def _length(meta: Mapping[str, Any]) -> str | None:
+    """``'epoch_12'`` of the checkpoint, None if it has another name."""
+    stem = Path(str(meta.get('checkpoint') or '')).stem
+    return stem if re.fullmatch(r'(epoch|iter)_\d+', stem) else None
+
+
+def _has_own_validation(run: Run) -> bool:
+    """Whether a run was validated on other annotations than it was tested."""
+    data = []
+    for split in ('val', 'test'):
+        loader = (run.config or {}).get(f'{split}_dataloader') or {}
+        data.append(loader.get('dataset'))
+    if None in data:
+        return False
+    keys = ('data_root', 'ann_file')
+    return any(data[0].get(key) != data[1].get(key) for key in keys)
+
+
+def _config_differences(
+    runs: Sequence[Run], metas: Sequence[Mapping[str, Any]], i: int, j: int
+) -> list[str]:
+    """What differs between the configs of two trainings."""
+    configs = [runs[k].config for k in (i, j)]
+    if None not in configs:
+        parts = [{k: c.get(k) for k in _TRAINING} for c in configs]
+        return list(_differences(*parts))
+    names = [str(metas[k].get('config_name') or '') for k in (i, j)]
+    return names if all(names) and names[0] != names[1] else []
+
+
+def _differences(a: object, b: object, where: str = '') -> Iterator[str]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in dict.fromkeys((*a, *b)):
+            if key not in _NO_TRAINING:
+                yield from _differences(
+                    a.get(key), b.get(key), f'{where}.{key}'.lstrip('.')
+                )
+    elif (
+        isinstance(a, list | tuple)
+        and isinstance(b, list | tuple)
+        and len(a) == len(b)
+    ):
+        for n, pair in enumerate(zip(a, b, strict=True)):
+            yield from _differences(*pair, f'{where}.{n}')
+    elif a != b:
+        yield f'{where}: {short(a, 40)} and {short(b, 40)}'
