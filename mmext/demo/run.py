@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Runs the demo: trains both models, prints the table, draws a picture."""
+"""Runs the demo: trains both models, compares them, draws a picture."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ from mmext.demo.picture import draw_picture
 from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
 from mmext.engine.launch import build_runner
-from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.ground_truth import (
+    GroundTruth,
+    read_ground_truth,
+)
+from mmext.evaluation.compare import compare
 from mmext.evaluation.report.tables import logged_table, run_costs, run_labels
 from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.models.build import build_model
+from mmext.utils.files import write_json
 from mmext.utils.text import count, duration, some
 
 
@@ -40,6 +45,9 @@ def run_demo(
     console: Console | None = None,
 ) -> list[Run]:
     """Trains two small detectors and compares them.
+
+    It prints a table and what the comparison shows, and leaves predictions
+    that `mmext.compare` takes.
 
     An interrupted demo continues in ``work_dir``, and a finished one is only
     shown, unless ``restart`` is set. ``data`` is a folder in COCO format
@@ -77,12 +85,22 @@ def run_demo(
             title = f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}'
             detections[title] = run.predictions['bbox']
         draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
-    (work_dir / 'table.md').write_text(table.markdown(), encoding='utf-8')
+        for cfg in plan.configs:
+            _describe_predictions(cfg, truth)
+        report = compare([r.path for r in runs], quick=True, cost=False)
+    ((title, lines),) = report.verdicts()
+    lines += [f'Warning: {line}' for line in report.warnings]
+    text = '\n'.join([table.markdown(), f'## {title}\n'])
+    text += ''.join(f'\n- {line}' for line in lines) + '\n'
+    (work_dir / 'table.md').write_text(text, encoding='utf-8')
+    said = '\n'.join(f'  {line}' for line in lines)
+    folders = ' '.join(str(run.path) for run in runs)
     took = duration(time.monotonic() - begun)
     console.print(
-        f'\n{table.text()}\n\n'
+        f'\n{table.text()}\n\n{title}\n{said}\n\n'
         f'{took} in all. Detections: {picture}\n'
-        f'Table: {work_dir / "table.md"}   Log: {log}',
+        f'Table: {work_dir / "table.md"}   Log: {log}\n'
+        f'Full comparison: mmext compare {folders} --out report',
         highlight=False,
         soft_wrap=True,
     )
@@ -134,6 +152,20 @@ def _is_finished(cfg: Config) -> bool:
     if not Path(cfg.work_dir, 'predictions', 'val.bbox.json').is_file():
         return False
     return read_run(cfg.work_dir).step == cfg.train_cfg.max_epochs
+
+
+def _describe_predictions(cfg: Config, truth: GroundTruth) -> None:
+    """Writes the data and the checkpoint of the validation's predictions."""
+    folder = Path(cfg.work_dir)
+    last = (folder / 'last_checkpoint').read_text(encoding='utf-8').strip()
+    meta = {
+        'annotation_file': str(truth.path.resolve()),
+        'annotation_sha256': truth.sha256,
+        'config_name': folder.name,
+        'checkpoint': last,
+        'seed': cfg.randomness.seed,
+    }
+    write_json(folder / 'predictions' / 'val.meta.json', meta, indent=1)
 
 
 def _prepare_work_dir(cfg: Config, restart: bool) -> None:

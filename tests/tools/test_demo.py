@@ -23,6 +23,7 @@ from mmext.demo import picture, plan, run
 from mmext.demo.progress import DemoProgress, seconds_left
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.compare import compare
 from mmext.evaluation.runs import read_run
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,23 @@ def test_the_table_compares_both_backbones(demo):
         assert one.step == 1
         assert one.seed == 0
         assert one.train_seconds > 0
+
+
+def test_the_end_is_a_verdict_about_two_checkpoints(demo):
+    work_dir, out, runs = demo
+    for text in (out, (work_dir / 'table.md').read_text()):
+        assert 'StepNetResNet-18 against ResNet-18' in text
+        assert 'These two checkpoints, on images like these: AP' in text
+        assert 'The methods: not tested (one training each).' in text
+    assert f'mmext compare {runs[0].path} {runs[1].path}' in out
+
+
+def test_the_demo_is_compared_without_an_annotation_file(demo):
+    _, _, runs = demo
+    report = compare([r.path for r in runs], resamples=100, cost=False)
+    assert report.truth.path.name == 'instances_val.json'
+    found = report.comparisons[0].baseline['AP'][0]
+    assert found == pytest.approx(runs[0].metrics['bbox']['AP'], abs=1e-3)
 
 
 def test_progress_reached_the_screen_and_logs_did_not(demo):
