@@ -202,8 +202,8 @@ def _require_numbers(
         raise UserError(f'threads is {threads}', 'Give 1 or more.')
     if margin is not None and not 0 < margin < 1:
         raise UserError(
-            f'margin is {margin:g}',
-            'Give a share of AP between 0 and 1: 0.005 is half an AP point.',
+            f'margin is {margin:g} ({100 * margin:g} AP points)',
+            'Give a loss above 0 and below 1, such as 0.005 (half a point).',
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmext.errors import UserError, did_you_mean
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.utils.text import short, some
+from mmext.utils.text import count, short, some
 
 
 def read_groups(spec: str | Path, truth: GroundTruth) -> np.ndarray:
@@ -54,7 +54,8 @@ def read_groups(spec: str | Path, truth: GroundTruth) -> np.ndarray:
     places = {name: i for i, name in enumerate(dict.fromkeys(names))}
     if not 1 < len(places) < len(names):
         raise UserError(
-            f'groups {spec}: {len(places)} groups of {len(names)} images',
+            f'groups {spec}: {count(len(places), "group")} of '
+            f'{count(len(names), "image")}',
             'Give at least two groups, of which one has several images.',
         )
     return np.array([places[name] for name in names])
@@ -100,7 +101,7 @@ def _from_csv(path: Path, records: list[dict]) -> list[Hashable]:
     for n, row in enumerate(rows, 1):
         if len(row) != 2:
             raise UserError(
-                f'groups {path}: row {n} has {len(row)} columns',
+                f'groups {path}: row {n} has {count(len(row), "column")}',
                 'Give two: the image (its id or file name) and its group.',
             )
         image, name = (cell.strip() for cell in row)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bad_input import World, bad
@@ -13,7 +13,10 @@ GROUP = 'Predictions'
 
 
 def compare(
-    world: World, change: Callable[[list[dict]], object], **meta: object
+    world: World,
+    change: Callable[[list[dict]], object],
+    options: Sequence[str] = (),
+    **meta: object,
 ) -> None:
     """tools/compare.py with good predictions and changed ones."""
     truth = json.loads(Path('data/val.json').read_text())
@@ -35,7 +38,7 @@ def compare(
     if meta:
         Path('bad.meta.json').write_text(json.dumps(meta))
     files = ('good.bbox.json', 'bad.bbox.json', '--ann', 'data/val.json')
-    world.tool('compare', *files)
+    world.tool('compare', *files, *options)
 
 
 def first(**values: object) -> Callable[[list[dict]], None]:
@@ -106,3 +109,45 @@ def _(world: World) -> None:
 @bad(GROUP, 'a run that does not exist', 'nowhere')
 def _(world: World) -> None:
     world.tool('compare', 'nowhere', 'data')
+
+
+def grouped(world: World, spec: str, *options: str) -> None:
+    """tools/compare.py with good predictions and groups of images."""
+    compare(world, lambda found: None, ('--groups', spec, *options))
+
+
+@bad(GROUP, 'groups by a field that no image has', 'no image of', 'file_name')
+def _(world: World) -> None:
+    grouped(world, 'filename')
+
+
+@bad(GROUP, 'a pattern of groups that is no regular expression', 'regular')
+def _(world: World) -> None:
+    grouped(world, '^(.+_')
+
+
+@bad(GROUP, 'groups by a pattern that a file name does not fit', 'no group')
+def _(world: World) -> None:
+    grouped(world, '^(scene.+)_')
+
+
+@bad(GROUP, 'every image as a group of its own', 'several images')
+def _(world: World) -> None:
+    grouped(world, '^(.+)$')
+
+
+@bad(GROUP, 'a file of groups with one column', 'row 1 has 1 column')
+def _(world: World) -> None:
+    Path('groups.csv').write_text('1\n2\n')
+    grouped(world, 'groups.csv')
+
+
+@bad(GROUP, 'an image in two groups', 'image 1 is in a and b')
+def _(world: World) -> None:
+    Path('groups.csv').write_text('1,a\n1,b\n')
+    grouped(world, 'groups.csv')
+
+
+@bad(GROUP, 'a margin of no AP', 'margin is 0')
+def _(world: World) -> None:
+    grouped(world, 'id', '--margin', '0')

@@ -364,7 +364,7 @@ def test_groups_are_resampled_and_named(
         ('scenes', "Did you mean 'scene'"),
         ('^(', 'is not a regular expression'),
         ('no such(.)', 'has no group'),
-        ('.', '1 groups of 40 images'),
+        ('.', '1 group of 40 images'),
         ('id', '40 groups of 40 images'),
         ('nowhere.csv', 'cannot be read'),
     ],

@@ -124,7 +124,7 @@ def test_sides_of_several_seeds(files: list[Path]) -> None:
         ({'level': 95}, 'Give a share such as 0.95'),
         ({'resamples': 99}, 'Give 100 or more'),
         ({'threads': 0}, 'Give 1 or more'),
-        ({'margin': 1.5}, '0.005 is half an AP point'),
+        ({'margin': 1.5}, 'above 0 and below 1, such as 0.005'),
         ({'candidates': ['c']}, 'not both'),
         ({'runs': ['a']}, 'at least one candidate'),
         ({'runs': None, 'baseline': 'a'}, 'at least one candidate'),
