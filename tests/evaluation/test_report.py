@@ -607,6 +607,17 @@ def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_tested_and_an_untested_run(runs: Path, tmp_path: Path) -> None:
+    """A regression: an error, where the page promises the logged table."""
+    untested = tmp_path / 'untested'
+    shutil.copytree(runs / 'ResNet_s1', untested)
+    shutil.rmtree(untested / 'predictions')
+    done = tool('tools/compare.py', runs / 'ResNet_s2', untested, '--no-cost')
+    assert done.returncode == 0, done.stderr
+    assert 'Logged metrics only' in done.stdout
+    assert 'No predictions:' in done.stdout and 'untested' in done.stdout
+
+
 def test_plots(runs: Path, tmp_path: Path) -> None:
     from mmext.evaluation.report.plots import (
         plot_confusion,

@@ -109,6 +109,23 @@ def test_describe_backbone() -> None:
     assert describe_backbone(cfg) == 'ResNet-50 + SELayer'
 
 
+def test_table_of_segmentation(tmp_path: Path) -> None:
+    """A regression: 'the runs have no metrics', which they had."""
+    runs = [
+        read_run(
+            write_run(
+                tmp_path / str(depth),
+                [train(10, 1.0), {'mIoU': miou, 'aAcc': 91.5, 'step': 1}],
+                depth=depth,
+            )
+        )
+        for depth, miou in ((50, 71.25), (101, 73.5))
+    ]
+    table = logged_table(runs)
+    assert table.header == ['backbone', 'mIoU', 'aAcc', 'train time']
+    assert table.rows[1] == ['ResNet-101', '73.50', '91.50', '10 s']
+
+
 def test_table(tmp_path: Path) -> None:
     a = read_run(write_run(tmp_path / 'a', [train(3600, 1.0), val(1, 0.374)]))
     b = read_run(

@@ -12,7 +12,12 @@ import numpy as np
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
 from mmext.evaluation.report.table import Table
-from mmext.evaluation.runs import METRIC_NAMES, Run, common_iou_type
+from mmext.evaluation.runs import (
+    METRIC_NAMES,
+    Run,
+    common_iou_type,
+    other_metrics,
+)
 from mmext.evaluation.statistics.comparison import PRIMARY, Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
 from mmext.utils.text import duration, p_value, points, points_range
@@ -210,8 +215,13 @@ def logged_table(
 ) -> Table:
     """Returns the logged metrics of several runs, the baseline first.
 
-    Default of ``iou_type``: the first that every run has metrics of.
+    Default of ``iou_type``: the first that every run has metrics of. Without
+    COCO metrics, those of segmentation and others are shown as logged.
     """
+    if iou_type is None and not any(run.metrics for run in runs):
+        others = _other_metrics_table(runs)
+        if others:
+            return others
     iou_type = iou_type or common_iou_type(
         [(run.path, run.metrics) for run in runs],
         'metrics',
@@ -245,6 +255,20 @@ def logged_table(
     header = ['backbone', *names, 'delta', 'params', 'FLOPs']
     notes = cost_notes(dict(zip(labels, costs, strict=True)))
     return Table([*header, 'train time'], rows, iou_type, notes)
+
+
+def _other_metrics_table(runs: Sequence[Run]) -> Table | None:
+    """The last logged metrics that are not COCO's and that all runs have."""
+    logs = [run.val_log[-1] if run.val_log else {} for run in runs]
+    found = [other_metrics(record) for record in logs]
+    names = [name for name in found[0] if all(name in f for f in found)]
+    if not names:
+        return None
+    rows = []
+    for label, run, values in zip(run_labels(runs), runs, found, strict=True):
+        cells = [f'{values[name]:.2f}' for name in names]
+        rows.append([label, *cells, duration(run.train_seconds)])
+    return Table(['backbone', *names, 'train time'], rows, 'last validation')
 
 
 def run_costs(runs: Sequence[Run]) -> list[Complexity | None]:
