@@ -8,7 +8,7 @@ runs must be tested on the same images.
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,35 +59,33 @@ def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
         run.seed if meta.get('seed') is None else meta['seed']
         for run, meta in zip(side.runs, metas, strict=True)
     ]
-    marks = [_fingerprint(run) for run in preds]
     for j in range(1, len(preds)):
-        pair = f'{side.name}: {preds[j].path} and {{}}'
-        same = [i for i in range(j) if len(preds[j]) and marks[i] == marks[j]]
+        pairs = [f'{side.name}: {preds[j].path} and {p.path}' for p in preds]
+        same = [i for i in range(j) if _same_detections(preds[i], preds[j])]
         equal = [i for i in range(j) if seeds[i] == seeds[j] is not None]
         if same:
             found.append(
-                f'{pair.format(preds[same[0]].path)} hold the same '
-                'detections: one seed counts as two. Give each seed once.'
+                f'{pairs[same[0]]} hold the same detections: one seed '
+                'counts as two. Give each seed once.'
             )
         elif equal:
             found.append(
-                f'{pair.format(preds[equal[0]].path)} have the same seed, '
-                f'{seeds[j]}, and may be one training. Give each seed once.'
+                f'{pairs[equal[0]]} have the same seed, {seeds[j]}, and '
+                'may be one training. Give each seed once.'
             )
-        first = pair.format(preds[0].path)
         differing = _config_differences(side.runs, metas, 0, j)
         if differing:
             found.append(
-                f'{first} are of different configs ({some(differing, 3)}). A '
-                'side is one training procedure with several seeds. Give '
+                f'{pairs[0]} are of different configs ({some(differing, 3)}). '
+                'A side is one training procedure with several seeds. Give '
                 'other configs as candidates.'
             )
         lengths = [_length(metas[i]) for i in (0, j)]
         if None not in lengths and lengths[0] != lengths[1]:
             found.append(
-                f'{first} are checkpoints of {" and ".join(lengths)}. A side '
-                'is one training procedure with several seeds. Test the same '
-                'epoch of each.'
+                f'{pairs[0]} are checkpoints of {" and ".join(lengths)}. A '
+                'side is one training procedure with several seeds. Test the '
+                'same epoch of each.'
             )
     return found
 
@@ -140,11 +138,10 @@ def check_images(
         for run in found
     ]
     found = []
-    marks = [_fingerprint(run) for _, run in runs]
     detected = [np.isin(image_ids, run.image_id) for _, run in runs]
     for i, (name, run) in enumerate(runs):
-        for j, (other_name, other) in enumerate(runs[:i]):
-            if name != other_name and len(run) and marks[i] == marks[j]:
+        for other_name, other in runs[:i]:
+            if name != other_name and _same_detections(run, other):
                 found.append(
                     f'{run.path} ({name}) and {other.path} ({other_name}) '
                     'hold the same detections. Is one a copy of the other?'
@@ -162,14 +159,18 @@ def check_images(
     return found
 
 
-def _fingerprint(preds: Predictions) -> bytes:
-    """Equal for files with the same detections in any order."""
-    box = np.nan_to_num(preds.box)
-    columns = np.column_stack(
-        [preds.image_id, preds.category_id, preds.score, box]
-    )
-    order = np.lexsort(columns.T)
-    return hashlib.sha256(columns[order].tobytes()).digest()
+def _same_detections(a: Predictions, b: Predictions) -> bool:
+    """Whether two files hold the same detections, in any order."""
+    if not len(a) or len(a) != len(b):
+        return False
+    if not math.isclose(a.score.sum(), b.score.sum(), rel_tol=1e-9):
+        return False  # sorting takes a second for a million detections
+    tables = []
+    for preds in (a, b):
+        ids = (preds.image_id, preds.category_id, preds.score)
+        columns = np.column_stack([*ids, np.nan_to_num(preds.box)])
+        tables.append(columns[np.lexsort(columns.T)])
+    return np.array_equal(*tables)
 
 
 def _length(meta: Mapping[str, Any]) -> str | None:
