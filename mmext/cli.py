@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 from mmext.errors import UserError, command, did_you_mean
 from mmext.utils.files import packaged
@@ -32,6 +33,7 @@ GROUPS = {
         'browse-dataset': 'analysis_tools/browse_dataset.py',
     },
     'Convert and publish': {
+        'convert': 'dataset_converters/convert.py',
         'convert voc': 'dataset_converters/voc2coco.py',
         'convert yolo': 'dataset_converters/yolo2coco.py',
         'convert crops': 'dataset_converters/coco2imagefolder.py',
@@ -95,6 +97,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if options and f'{name} {options[0]}' in COMMANDS:  # convert voc
         name = f'{name} {options.pop(0)}'
+    elif name == 'convert' and options and options[0][:1] != '-':
+        folder = options[0]
+        near = did_you_mean(f'convert {folder}', COMMANDS)
+        if near and not Path(folder).exists():
+            raise UserError(
+                f'folder {folder!r} does not exist, and mmext has no command '
+                f"'convert {folder}'",
+                near,
+            )
     if name not in COMMANDS:
         raise UserError(
             f'mmext has no command {name!r}',

@@ -54,4 +54,4 @@ def test_a_command_of_two_words(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith('usage: mmext convert voc ')
     with pytest.raises(SystemExit):
         main(['convert', 'vox'])
-    assert "has no command 'convert'" in capsys.readouterr().err
+    assert "Did you mean 'convert voc'?" in capsys.readouterr().err

@@ -1,18 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Finds a folder in COCO format, and makes a config use it.
+"""Finds the files of a data set, and makes a config use them.
 
-A folder has annotations of two splits and their images::
+A folder has annotations of two splits and their images, in COCO's format::
 
     annotations/instances_train.json    train/*.jpg
     annotations/instances_val.json      val/*.jpg
 
-Names may continue after ``train`` and ``val`` (``instances_train2017.json``),
-the annotation files may be in the folder itself, and the images in
-``images/``.
+or in another layout or format that :mod:`mmext.datasets.converters` reads. In
+that case annotations in COCO's format are written into mmext's cache.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,16 @@ from mmext.checks.findings import Split, require
 from mmext.checks.images import check_presence, image_paths
 from mmext.checks.splits import check_order
 from mmext.datasets.coco import read_coco
+from mmext.datasets.converters.coco import find_coco, find_images
+from mmext.datasets.converters.common import (
+    Converted,
+    files_in,
+    is_converted,
+)
+from mmext.datasets.converters.folder import SPLITS, format_of, read_folder
 from mmext.errors import UserError
-from mmext.utils.text import some
+from mmext.utils.files import write_json
+from mmext.utils.machine import cache_dir
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -49,13 +59,14 @@ def use_data_folder(
 ) -> None:
     """Makes a detection config train and evaluate on a folder, in place.
 
-    Every annotation must have a mask if the config loads or evaluates masks.
-    See :func:`find_coco_folder` and :func:`use_coco_folder`.
+    ``data`` holds annotations of COCO, YOLO or VOC. Every annotation must
+    have a mask if the config loads or evaluates masks. See
+    :func:`find_coco_folder` and :func:`use_coco_folder`.
     """
     if cfg.get('default_scope', 'mmdet') != 'mmdet':
         raise UserError(
-            'only detection configs can be trained on a folder in COCO '
-            f'format, and this one is for {cfg.default_scope}',
+            'only detection configs can be trained on a folder of boxes, '
+            f'and this one is for {cfg.default_scope}',
             'Set the paths and class names in the config.',
         )
     folder = find_coco_folder(data, classes, _needs_masks(cfg))
@@ -90,84 +101,117 @@ def find_coco_folder(
 def find_folder_splits(
     root: str | Path, classes: Sequence[str] | None = None, masks: bool = False
 ) -> tuple[list[Split], dict[str, dict[str, Any]]]:
-    """Returns the splits and their annotations without checking them."""
+    """Returns the splits and their annotations without checking them.
+
+    ``root`` is a folder, or the YAML file of a YOLO data set. Annotations of
+    other formats are converted, and how they were read is printed. Raises
+    `UserError` if there are none.
+    """
     root = Path(root).expanduser().absolute()
-    if not root.is_dir():
-        raise UserError(
-            f'data folder {root} '
-            + ('is a file' if root.exists() else 'does not exist'),
-            'Give the folder that holds annotations/ and the images.',
-        )
-    files = {name: _find_annotations(root, name) for name in ('train', 'val')}
-    if files['train'] == files['val']:
-        raise UserError(
-            f'{files["val"]} is the only annotation file for both train and '
-            'val',
-            'Write two files, of images to train and of others to validate.',
-        )
-    contents = {name: read_coco(file) for name, file in files.items()}
+    kind = format_of(root)
+    files = find_coco(root) if kind == 'coco' else {}
+    if {*SPLITS} <= files.keys():
+        contents = {name: read_coco(files[name]) for name in SPLITS}
+        img_dirs = {
+            name: find_images(root, files[name], name, content)
+            for name, content in contents.items()
+        }
+        if is_converted(contents['train']):
+            _warn_if_old(root, files['train'])
+        base = root
+    else:
+        converted = read_folder(root, kind)
+        base, contents = converted.base, converted.contents
+        files = _write_to_cache(converted, root)
+        img_dirs = dict.fromkeys(SPLITS, base)
+        _print(f'{root}: {kind.upper()} annotations, read as COCO')
+        for note in converted.notes:
+            _print(f'note: {note}')
     names = [c['name'] for c in contents['train']['categories']]
     if classes is None:
-        classes = names
+        classes = _without_root(contents) or names
     # In the order of their labels; unknown ones are reported later.
     known = [name for name in names if name in classes]
     unknown = [name for name in classes if name not in names]
     splits = [
         Split(
             name=name,
-            ann_file=file,
-            img_dir=_find_img_dir(root, file, name, contents[name]),
+            ann_file=files[name],
+            img_dir=img_dirs[name],
             classes=(*known, *unknown),
             masks=masks,
             training=name == 'train',
             filter_empty=name == 'train',
-            root=root,
+            root=base,
         )
-        for name, file in files.items()
+        for name in SPLITS
     ]
     return splits, contents
 
 
-def _find_annotations(root: Path, split: str) -> Path:
-    for pattern in (f'instances_{split}', f'instances_{split}*', f'*{split}*'):
-        for folder in (root / 'annotations', root):
-            found = sorted(folder.glob(f'{pattern}.json'))
-            if found:
-                return min(found, key=lambda p: len(p.name))
-    inside = sorted(
-        str(p.relative_to(root))
-        for p in [*root.glob('*'), *root.glob('annotations/*')]
-    )
-    raise UserError(
-        f'{root} has no annotations/instances_{split}.json; it holds '
-        + (some(inside, 8) or 'nothing'),
-        'Give a folder in COCO format; tools/dataset_converters writes one '
-        'from VOC or YOLO files.',
-    )
+def _print(text: str) -> None:
+    """Prints in the first of several processes."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text)
 
 
-def _find_img_dir(
-    root: Path, ann_file: Path, split: str, content: dict[str, Any]
-) -> Path:
-    """Returns the folder that has most of the first images."""
-    stem = ann_file.stem.removeprefix('instances_')
-    names = dict.fromkeys([stem, split])
-    places = [
-        *(root / name for name in names),
-        *(root / 'images' / name for name in names),
-        *(root / name / 'images' for name in names),
-        root / 'images',
-        root,
+def _write_to_cache(converted: Converted, root: Path) -> dict[str, Path]:
+    """Writes annotation files; other contents have other files.
+
+    So a run keeps its annotations after the folder has changed.
+    """
+    content = json.dumps([str(converted.base), converted.contents])
+    digest = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
+    folder = cache_dir() / 'data' / f'{root.stem}-{digest}'
+    files = {name: folder / f'instances_{name}.json' for name in SPLITS}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, file in files.items():
+            if not file.exists():
+                write_json(file, converted.contents[name])
+    except OSError as error:
+        raise UserError(
+            f'annotations of {root} cannot be written to {folder}: {error}',
+            f'mmext convert {root} --out DIR, and use DIR.',
+        ) from error
+    return files
+
+
+def _warn_if_old(root: Path, ann_file: Path) -> None:
+    """Warns if labels were changed after mmext had converted them."""
+    written = ann_file.stat().st_mtime
+    newer = [
+        path
+        for path in files_in(root)
+        if path.suffix.lower() in ('.txt', '.xml', '.yaml')
+        and path.stat().st_mtime > written
     ]
-    files = [image['file_name'] for image in content['images'][:20]]
-    found = [sum((place / f).is_file() for f in files) for place in places]
-    if any(found):
-        return places[found.index(max(found))]
-    tried = ', '.join(f'{p.relative_to(root)}/' for p in places)
-    raise UserError(
-        f'image {files[0]} of {ann_file} is not in {root} ({tried})',
-        f'Put the images in {root / stem}/.',
+    if newer:
+        _print(
+            f'warning: {newer[0]} is newer than {ann_file}, which was '
+            f'converted from it and is used.\n  -> mmext convert {root} '
+            'converts again.'
+        )
+
+
+def _without_root(contents: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Returns the classes without the category that Roboflow adds.
+
+    Its id is 0, it has no objects, and it is the ``supercategory`` of the
+    others.
+    """
+    train = contents['train']['categories']
+    names = [c['name'] for c in train if c['id'] != 0]
+    above = {c.get('supercategory') for c in train if c['id'] != 0}
+    root = [c['name'] for c in train if c['id'] == 0]
+    used = any(
+        a['category_id'] == 0
+        for content in contents.values()
+        for a in content['annotations']
     )
+    if used or not names or not root or above != {*root}:
+        return []
+    return [] if root[0] in names else names
 
 
 def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:

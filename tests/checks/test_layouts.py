@@ -92,7 +92,7 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
         (lambda d: shutil.rmtree(d), 'does not exist'),
         (
             lambda d: shutil.rmtree(d / 'annotations'),
-            r'has no annotations/instances_train.json; it holds .*train',
+            r'has no annotations/instances_train.json, .* it holds .*train',
         ),
         (
             lambda d: shutil.rmtree(d / 'val'),
@@ -100,7 +100,7 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
         ),
         (
             lambda d: (d / 'train/000003.png').unlink(),
-            '1 of 6 images .*the first: 000003.png',
+            '1 of 6 images .*: 000003.png',
         ),
         (
             lambda d: (d / 'annotations/instances_val.json').write_text('{'),
@@ -157,7 +157,7 @@ def test_no_annotation_of_the_chosen_class(data):
 def test_boxes_only_cannot_train_masks(data):
     edit(data, 'train', lambda c: c['annotations'][2].pop('segmentation'))
     find_coco_folder(data)
-    with pytest.raises(UserError, match=r'1 of \d+ .*no mask .*id 3\)'):
+    with pytest.raises(UserError, match=r'1 of \d+ .*no mask .*ids? 3\)'):
         find_coco_folder(data, masks=True)
 
 
@@ -236,11 +236,3 @@ def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
     file = data / 'annotations/instances_val.json'
     file.rename(file.with_name('instances_val_of_training_day.json'))
     assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')
-
-
-def test_one_file_for_both_splits_is_an_error(data):
-    folder = data / 'annotations'
-    (folder / 'instances_val.json').unlink()
-    (folder / 'instances_train.json').rename(folder / 'trainval.json')
-    with pytest.raises(UserError, match='trainval.json is the only .* val'):
-        find_coco_folder(data)

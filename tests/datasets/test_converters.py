@@ -140,15 +140,18 @@ def test_voc_from_another_folder_copies_images(voc, tmp_path, monkeypatch):
 
 
 def test_zero_based_corners_are_not_shifted_by_a_pixel(voc):
-    one = read_voc(voc)['train'][0].objects[0].bbox
-    zero = read_voc(voc, zero_based=True)['train'][0].objects[0].bbox
+    one = read_voc(voc).splits['train'][0].objects[0].bbox
+    zero = read_voc(voc, zero_based=True).splits['train'][0].objects[0].bbox
     assert zero[0] == one[0] + 1
     assert zero[2] == one[2] - 1
 
 
 def test_voc_without_lists_is_split(voc):
     shutil.rmtree(voc / 'ImageSets')
-    first, second = read_voc(voc, val_part=0.25), read_voc(voc, val_part=0.25)
+    first, second = (
+        read_voc(voc, val_part=0.25).splits,
+        read_voc(voc, val_part=0.25).splits,
+    )
     assert first == second
     assert [len(first[s]) for s in ('train', 'val')] == [9, 3]
     names = [i.path.name for s in first.values() for i in s]
@@ -161,7 +164,7 @@ def test_voc_without_lists_is_split(voc):
 def test_difficult_objects_are_ignored(voc):
     path = sorted((voc / 'Annotations').glob('*.xml'))[0]
     path.write_text(path.read_text().replace('>0<', '>1<', 1))
-    splits = read_voc(voc)
+    splits = read_voc(voc).splits
     assert (
         sum(o.ignore for s in splits.values() for i in s for o in i.objects)
         == 1
@@ -189,9 +192,10 @@ def test_yolo_round_trip(shapes, yolo, monkeypatch):
 def test_yolo_images_without_labels_are_background(yolo):
     path = sorted((yolo / 'labels/train').iterdir())[0]
     path.unlink()
-    splits, names = read_yolo(yolo)
-    assert splits['train'][0].objects == []
-    assert names == list(CLASSES)
+    found = read_yolo(yolo)
+    assert found.splits['train'][0].objects == []
+    assert found.names == list(CLASSES)
+    assert found.notes == ['train: 1 image without a label file: background']
 
 
 def test_an_image_turned_by_exif_exchanges_its_sides(yolo):
@@ -199,7 +203,7 @@ def test_an_image_turned_by_exif_exchanges_its_sides(yolo):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path, exif=exif)
-    image = read_yolo(yolo)[0]['train'][0]
+    image = read_yolo(yolo).splits['train'][0]
     assert (image.width, image.height) == (192, 256)
 
 
@@ -240,7 +244,7 @@ def write_pair(root: Path, name: str, label: str, suffix: str = '.jpg'):
 
 
 def objects(root: Path, split: str = 'train') -> list[LabelledObject]:
-    return [o for i in read_yolo(root)[0][split] for o in i.objects]
+    return [o for i in read_yolo(root).splits[split] for o in i.objects]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +277,7 @@ def test_yolo_boxes_by_hand(tmp_path, line, box):
 def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
     write_voc(tmp_path, 'a', corners)
     write_voc(tmp_path, 'b', corners)
-    for images in read_voc(tmp_path, zero_based, 0.5).values():
+    for images in read_voc(tmp_path, zero_based, 0.5).splits.values():
         assert images[0].objects[0].bbox == box
 
 
@@ -282,7 +286,7 @@ def test_a_size_that_agrees_or_is_missing(tmp_path, width):
     size = f'<size><width>{width}</width><height>100</height></size>'
     for name in 'ab':
         write_voc(tmp_path, name, (1, 1, 9, 9), size)
-    assert all(read_voc(tmp_path, val_part=0.5).values())
+    assert all(read_voc(tmp_path, val_part=0.5).splits.values())
 
 
 def test_a_corner_at_0_gives_a_warning(tmp_path):
@@ -320,10 +324,10 @@ def test_names_with_spaces_dots_and_other_scripts(tmp_path, name):
     for split, column in (('train', ''), ('val', '  1')):
         text = f'{name}{column}\r\n'
         (main / f'{split}.txt').write_text(text, encoding='utf-8-sig')
-    for images in read_voc(voc).values():
+    for images in read_voc(voc).splits.values():
         assert [i.path.name for i in images] == [f'{name}.JPG']
     write_pair(yolo, name, '0 .5 .5 .5 .5', '.JPG')
-    splits, _ = read_yolo(yolo)
+    splits = read_yolo(yolo).splits
     files = write_coco_folder(splits, ['cat'], yolo, yolo / 'out')
     content = json.loads(files['val'].read_text())
     copy = yolo / 'out' / content['images'][0]['file_name']
@@ -378,14 +382,14 @@ def replace(root: Path, pattern: str, old: str, new: str) -> None:
             ],
             'no area inside the 256x192 image',
         ),
-        (lambda r: first(r, 'JPEGImages/*').unlink(), 'has no image train_1'),
+        (lambda r: first(r, 'JPEGImages/*').unlink(), 'have no image train_1'),
         (
             lambda r: first(r, 'JPEGImages/*').write_text('x'),
             'not a readable image',
         ),
         (
             lambda r: (r / 'ImageSets/Main/val.txt').write_text('gone\n'),
-            "lists 'gone'",
+            "lists 1 name without an XML file: 'gone'",
         ),
         (
             lambda r: replace(
@@ -433,7 +437,7 @@ def test_voc_errors(voc, damage, message):
         (lambda r: (r / 'data.yaml').write_text('a: ['), 'is not YAML'),
         (
             lambda r: (r / 'data.yaml').write_text('names: {1: a}'),
-            r'keys of names are \[1\]',
+            r'class \d, and there are 1 names \(1 to 1\): a',
         ),
         (
             lambda r: (r / 'data.yaml').write_text('names: [circle]'),
@@ -451,12 +455,17 @@ def test_voc_errors(voc, damage, message):
             lambda r: replace(r, 'labels/train/*', ' 0.', ' 0.5 0.'),
             '5 coordinates; a box has 4',
         ),
-        (lambda r: first(r, 'images/train/*').unlink(), 'has no image in'),
+        (
+            lambda r: [
+                p.unlink() for p in (r / 'images/train').glob('*[1-9]*')
+            ],
+            r'5 of 6 label files in .* have no image .*: 000001.txt, 0',
+        ),
         (lambda r: shutil.rmtree(r / 'images/val'), 'has no images'),
         (lambda r: shutil.rmtree(r / 'labels/train'), 'has no label files'),
         (
             lambda r: (r / 'data.yaml').write_text('names: {0: a, b: c}'),
-            r"keys of names are \[0, 'b'\]",
+            r"keys of names are 0, b, and 'b' is not the number",
         ),
         (
             lambda r: (r / 'data.yaml').write_text(
@@ -494,7 +503,7 @@ def test_yolo_errors(yolo, damage, message):
 
 
 def test_an_unknown_class_writes_nothing(voc):
-    splits = read_voc(voc)
+    splits = read_voc(voc).splits
     with pytest.raises(UserError, match="'starr'.*\n.*Did you mean 'star'"):
         write_coco_folder(splits, ['starr'], voc, voc)
     with pytest.raises(UserError, match="'star' is named twice: star, star"):
@@ -509,11 +518,11 @@ def test_the_tool_prints_the_message(voc, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run('voc2coco.py', monkeypatch, voc)
     assert stop.value.code == 2
-    assert "lists 'gone'" in capsys.readouterr().err
+    assert "without an XML file: 'gone'" in capsys.readouterr().err
 
 
 def test_written_json_is_what_was_read(voc):
-    splits = read_voc(voc)
+    splits = read_voc(voc).splits
     files = write_coco_folder(splits, sorted(CLASSES), voc, voc)
     content = json.loads(files['train'].read_text())
     assert [i['file_name'] for i in content['images']] == [

@@ -54,6 +54,7 @@ DO_NOT_NEED = {
     'dataset_converters/coco2imagefolder.py': (
         'coco/annotations/val.json coco/val crops'
     ),
+    'dataset_converters/convert.py': 'yolo',
     'dataset_converters/voc2coco.py': 'voc',
     'dataset_converters/yolo2coco.py': 'yolo',
     'misc/check_data.py': 'coco',

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmext.errors import command
+from mmext.utils.options import add_convert_options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    add = parser.add_argument
-    add('root', type=Path, help='holds images/, labels/ and the names')
-    add('--out', type=Path, help='folder to write to; default: root')
-    add('--classes', nargs='+', help='classes to keep; default: all')
+    add_convert_options(parser, 'holds images, labels and names, or is a YAML')
     args = parser.parse_args(argv)
 
-    from mmext.datasets.converters.common import class_names, write_coco_folder
-    from mmext.datasets.converters.yolo import read_yolo
+    from mmext.datasets.converters.folder import convert_folder
 
-    splits, names = read_yolo(args.root)
-    seen = class_names(splits)
-    # A class without an example cannot be learned.
-    names = args.classes or [n for n in names if n in seen]
-    files = write_coco_folder(splits, names, args.root, args.out or args.root)
-    for split, path in files.items():
-        print(f'{path}: {len(splits[split])} images')
+    print(*convert_folder(kind='yolo', **vars(args)), sep='\n')
 
 
 if __name__ == '__main__':

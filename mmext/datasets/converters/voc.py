@@ -1,105 +1,225 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reads annotations in the format of Pascal VOC (and of labelImg).
+"""Reads annotations in the format of Pascal VOC, as exporters write it.
 
 ::
 
-    Annotations/*.xml    JPEGImages/*    ImageSets/Main/{train,val}.txt
+    VOC, CVAT   Annotations/*.xml  JPEGImages/*  ImageSets/Main/{train,val}.txt
+    Roboflow    train/*.xml        train/*       the same in valid/
+    labelImg    *.xml              *             in one folder
 """
 
 from __future__ import annotations
 
 import math
-import random
+import os
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mmext.datasets.converters.common import (
+    VAL_PART,
     LabelledImage,
     LabelledObject,
     clip_box,
+    drop_repeats,
+    files_in,
+    held_out_note,
+    hold_out,
     image_size,
     images_by_name,
+    one_per_split,
     read_lines,
+    split_of,
 )
-from mmext.errors import UserError
+from mmext.errors import UserError, did_you_mean
+from mmext.utils.text import count, sentences, some
+
+#: Names of folders of XML files and of images, in lower case.
+ANNOTATIONS = ('annotations', 'annotation', 'xml', 'xmls', 'labels')
+IMAGES = (
+    'jpegimages',
+    'images',
+    'image',
+    'imgs',
+    'img',
+    'jpgimages',
+    'photos',
+)
+
+
+@dataclass
+class VocFolder:
+    """A data set in VOC's format: its splits, and what to know about them."""
+
+    splits: dict[str, list[LabelledImage]]
+    notes: list[str]
+
+
+def is_voc(root: Path) -> bool:
+    """Returns whether a folder has XML files where exporters write them."""
+    usual = (*ANNOTATIONS, *IMAGES)
+    folders = [
+        p
+        for p in root.glob('*')
+        if p.is_dir() and (p.name.lower() in usual or split_of(p.name))
+    ]
+    return any(map(_is_xml, root.glob('*'))) or any(
+        _is_xml(file) for folder in folders for file in files_in(folder)
+    )
+
+
+def _is_xml(path: Path) -> bool:
+    return path.suffix.lower() == '.xml'
 
 
 def read_voc(
-    root: Path, zero_based: bool = False, val_part: float = 0.2
-) -> dict[str, list[LabelledImage]]:
+    root: Path,
+    zero_based: bool = False,
+    val_part: float = VAL_PART,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+) -> VocFolder:
     """Reads a VOC folder into a train and a val split.
 
     VOC counts pixels from 1 and includes the last one: a box from 1 to 10 is
     10 pixels wide and begins at COCO's 0. Tools such as labelImg count from 0.
-    If ``ImageSets/Main`` has no lists, a fraction ``val_part`` of the images
-    is held out for validation, always the same ones.
+    ``annotations`` and ``images`` are the folders of XML files and images; by
+    default they are found by their names. If neither ``ImageSets/Main`` nor
+    folders name the splits, a fraction ``val_part`` of the images is held out
+    for validation, always the same ones.
     """
-    if not 0 < val_part < 1:
-        raise UserError(
-            f'--val-part {val_part:g} is not a fraction of the images',
-            'Give one between 0 and 1, such as 0.2.',
-        )
-    folder = root / 'Annotations'
-    inside = sorted(folder.glob('*'))
-    files = {p.stem: p for p in inside if p.suffix.lower() == '.xml'}
+    root = Path(os.path.abspath(root))
+    ann_dir, img_dir = _folders(root, annotations, images)
+    files = {
+        p.relative_to(ann_dir).with_suffix('').as_posix(): p
+        for p in files_in(ann_dir)
+        if _is_xml(p)
+    }
     if not files:
         raise UserError(
-            f'{folder} has no XML files',
-            'Give the folder that holds Annotations/ and JPEGImages/.',
+            f'{ann_dir} has no XML files',
+            'Give the folder that holds Annotations/ and JPEGImages/, or '
+            'name others: --annotations DIR --images DIR.',
         )
-    img_dir = root / 'JPEGImages'
-    images = images_by_name(img_dir, img_dir.glob('*'))
-    return {
-        split: [_read_file(files[s], images, zero_based) for s in stems]
-        for split, stems in _splits(root, files, val_part).items()
+    known = images_by_name(img_dir, files_in(img_dir))
+    paths = {name: _image_of(name, known) for name in files}
+    if absent := [files[name] for name, path in paths.items() if path is None]:
+        raise UserError(
+            f'{len(absent)} of {count(len(files), "XML file")} in {ann_dir} '
+            f'have no image {absent[0].stem}.* in {img_dir}: '
+            f'{some(absent, 10)}',
+            'Add the images, or remove the annotations. --images DIR names '
+            'another folder.',
+        )
+    notes = []
+    splits: dict[str, list] = _splits(root, files)
+    if 'val' not in splits:
+        splits = dict(
+            zip(
+                ('train', 'val'),
+                hold_out(splits.get('train') or sorted(files), val_part),
+                strict=True,
+            )
+        )
+        notes.append(held_out_note(splits))
+    if without := len(known) - len(files):
+        notes.append(
+            f'{count(without, "image")} without an XML file: left out'
+        )
+    read = {
+        split: [_read_file(files[n], paths[n], zero_based) for n in names]
+        for split, names in splits.items()
     }
+    for split, labelled in read.items():
+        if text := drop_repeats(labelled):
+            notes.append(f'{split}: {text}')
+    return VocFolder(read, notes)
 
 
-def _splits(
-    root: Path, files: dict[str, Path], val_part: float
-) -> dict[str, list[str]]:
-    lists = {s: root / 'ImageSets/Main' / f'{s}.txt' for s in ('train', 'val')}
-    if not all(p.is_file() for p in lists.values()):
-        stems = list(files)
-        random.Random(0).shuffle(stems)
-        count = round(val_part * len(stems))
-        return {'train': sorted(stems[count:]), 'val': sorted(stems[:count])}
+def _folders(
+    root: Path, annotations: str | Path | None, images: str | Path | None
+) -> tuple[Path, Path]:
+    """Returns the folders of XML files and of images.
+
+    labelImg writes both into one folder.
+    """
+    folders = sorted(p for p in root.glob('*') if p.is_dir())
+    given = {'annotations': annotations, 'images': images}
+    for option, value in given.items():
+        if value is not None and not (root / value).is_dir():
+            raise UserError(
+                f'--{option} {value}: {root / value} does not exist',
+                sentences(
+                    did_you_mean(str(value), [p.name for p in folders]),
+                    f'It has: {some(p.name for p in folders) or "no folder"}',
+                ),
+            )
+    if annotations is not None:
+        ann_dir = root / annotations
+    else:
+        known = [p for p in folders if p.name.lower() in ANNOTATIONS]
+        ann_dir = next(
+            (p for p in known if any(map(_is_xml, files_in(p)))), root
+        )
+        if ann_dir == root and not is_voc(root):
+            ann_dir = root / 'Annotations'
+    if images is not None:
+        return ann_dir, root / images
+    known = [p for p in folders if p.name.lower() in IMAGES]
+    if ann_dir != root and ann_dir not in known:
+        return ann_dir, next(iter(known), ann_dir)
+    return ann_dir, ann_dir
+
+
+def _image_of(name: str, images: Mapping[str, Path]) -> Path | None:
+    """Returns the image of an XML file, by their names without suffix."""
+    return images.get(name) or images.get(Path(name).name)
+
+
+def _splits(root: Path, files: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Returns split -> names, by lists or by the names of folders."""
+    lists = one_per_split((root / 'ImageSets/Main').glob('*.txt'))
+    if 'train' not in lists:
+        splits: dict[str, list[str]] = {}
+        for name in sorted(files):
+            folders = map(split_of, Path(name).parts[:-1])
+            known = next(filter(None, folders), None)
+            splits.setdefault(known or '', []).append(name)
+        unknown = splits.pop('', None)
+        if unknown is not None or 'train' not in splits:
+            return {}  # the folders do not name splits
+        splits.pop('test', None)
+        return splits
     splits = {}
     for split, path in lists.items():
         # Lists of one class have a second column, 1 or -1. Names may contain
         # spaces.
-        stems = [
+        if split == 'test':
+            continue
+        names = [
             line if line in files else line.rsplit(maxsplit=1)[0]
             for line in read_lines(path)
             if line
         ]
-        if missing := [s for s in stems if s not in files]:
+        if missing := [name for name in names if name not in files]:
             raise UserError(
-                f'{path} lists {missing[0]!r}, and '
-                f'{root / "Annotations" / missing[0]}.xml does not exist',
-                'Add the file, or remove the line.',
+                f'{path} lists {count(len(missing), "name")} without an XML '
+                f'file: {some(map(repr, missing), 10)}',
+                'Add the files, or remove the lines.',
             )
-        splits[split] = stems
+        splits[split] = names
     return splits
 
 
-def _read_file(
-    path: Path, images: dict[str, Path], zero_based: bool
-) -> LabelledImage:
+def _read_file(path: Path, image: Path, zero_based: bool) -> LabelledImage:
     try:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(
             f'{path} is not XML: {error}', 'Export the annotations again.'
         ) from error
-    image = images.get(path.stem)
-    if image is None:
-        raise UserError(
-            f'{path} has no image {path.stem}.* in '
-            f'{path.parents[1] / "JPEGImages"}',
-            'Add the image, or remove the annotations.',
-        )
     width, height = image_size(image)
     try:
         size = [float(tree.findtext(f'size/{k}')) for k in ('width', 'height')]

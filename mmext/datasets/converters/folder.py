@@ -1,0 +1,200 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Finds out in which format a folder is, and reads it as COCO."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmext.datasets.converters.coco import (
+    OTHERS,
+    find_coco,
+    read_coco_folder,
+)
+from mmext.datasets.converters.common import (
+    VAL_PART,
+    Converted,
+    class_names,
+    files_in,
+    is_converted,
+    parse_json,
+    require_classes,
+    to_coco,
+    write_folder,
+)
+from mmext.datasets.converters.voc import is_voc, read_voc
+from mmext.datasets.converters.yolo import is_yolo, read_yolo
+from mmext.errors import UserError
+from mmext.utils.images import is_image
+from mmext.utils.text import count, some
+
+SPLITS = ('train', 'val')
+
+
+def format_of(root: Path, source: bool = False) -> str:
+    """Returns ``'coco'``, ``'yolo'`` or ``'voc'``.
+
+    ``root`` is a folder, or the YAML file of a YOLO data set. With
+    ``source``, annotations that mmext wrote do not count if there are others.
+    Raises `UserError` if nothing was found, with what the folder holds.
+    """
+    if root.is_file() and root.suffix.lower() in ('.yaml', '.yml'):
+        return 'yolo'
+    if not root.is_dir():
+        raise UserError(
+            f'data folder {root} '
+            + ('is a file' if root.exists() else 'does not exist'),
+            'Give the folder that holds the annotations and the images.',
+        )
+    files = find_coco(root)
+    written = source and any(
+        is_converted(parse_json(path)) for path in files.values()
+    )
+    if files and not written:
+        return 'coco'
+    for name, test in (('yolo', is_yolo), ('voc', is_voc)):
+        if test(root):
+            return name
+    if files:
+        return 'coco'
+    raise _nothing_found(root)
+
+
+def _nothing_found(root: Path) -> UserError:
+    inside = sorted(p.name for p in root.glob('*'))
+    sets = []
+    for folder in sorted(p for p in root.glob('*') if p.is_dir()):
+        # One level: data sets lie beside each other, or in the folder that
+        # an archive was unpacked into.
+        if find_coco(folder) or is_yolo(folder) or is_voc(folder):
+            sets.append(f'{folder}')
+    problem = (
+        f'{root} has no annotations/instances_train.json, no labels of YOLO '
+        'and no XML files of VOC; it holds ' + (some(inside, 8) or 'nothing')
+    )
+    if sets:
+        return UserError(problem, f'Give one of these: {some(sets)}')
+    files = files_in(root)
+    for path in files:
+        if path.suffix == '.json' and path.name.startswith(OTHERS):
+            return UserError(
+                f'{path} has no boxes of objects: {path.stem.split("_")[0]} '
+                'annotations are not read',
+                "Give a folder with COCO's instances_train.json, or labels of "
+                'YOLO or VOC.',
+            )
+    jsons = [p for p in files if p.suffix == '.json']
+    images = sum(map(is_image, files))
+    if len(jsons) > 2 and b'"shapes"' in jsons[-1].read_bytes()[:100_000]:
+        return UserError(
+            f'{root} has {count(len(jsons), "JSON file")} of LabelMe, which '
+            'are not read',
+            'Export them as COCO or YOLO, for example with labelme2coco.',
+        )
+    if images:
+        problem += f' and {count(images, "image")}'
+    return UserError(
+        problem,
+        'Give a folder in the format of COCO, YOLO or VOC. docs/data.md '
+        'shows the layouts.',
+    )
+
+
+def read_folder(
+    root: Path,
+    kind: str,
+    *,
+    classes: Sequence[str] | None = None,
+    val_part: float = VAL_PART,
+    zero_based: bool = False,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+) -> Converted:
+    """Reads a folder of a format that :func:`format_of` returns.
+
+    ``classes`` are those to keep (None is all, also those without objects);
+    the other options are those of the readers of the format.
+    """
+    root = Path(os.path.abspath(root))
+    if kind == 'coco':
+        converted = read_coco_folder(root, val_part)
+        if classes:
+            converted.contents = {
+                split: _of_classes(content, classes, root)
+                for split, content in converted.contents.items()
+            }
+        return converted
+    if kind == 'yolo':
+        yolo = read_yolo(root, val_part)
+        root = root.parent if root.is_file() else root
+        splits, names, notes = yolo.splits, yolo.names, yolo.notes
+    else:
+        voc = read_voc(root, zero_based, val_part, annotations, images)
+        splits, notes = voc.splits, voc.notes
+        names = sorted(class_names(splits))
+    converted = to_coco(splits, classes or names, root, names)
+    converted.notes += notes
+    return converted
+
+
+def _of_classes(
+    content: dict[str, Any], classes: Sequence[str], root: Path
+) -> dict[str, Any]:
+    """Returns a content with some of the categories."""
+    ids = {c['name']: c['id'] for c in content['categories']}
+    require_classes(classes, ids, root)
+    kept = {ids[name] for name in classes}
+    return {
+        **content,
+        'categories': [c for c in content['categories'] if c['id'] in kept],
+        'annotations': [
+            a for a in content['annotations'] if a['category_id'] in kept
+        ],
+    }
+
+
+def convert_folder(
+    root: Path,
+    kind: str | None = None,
+    out: Path | None = None,
+    **options: Any,
+) -> list[str]:
+    """Writes ``annotations/instances_{train,val}.json`` for a folder.
+
+    Args:
+        root: The folder, or the YAML file of a YOLO data set.
+        kind: See :func:`format_of`. Default: what it returns.
+        out: Folder to write to; images are copied unless it is ``root``.
+            Default: the folder.
+        options: Those of :func:`read_folder`.
+
+    Returns:
+        Lines to print: what was found and written.
+
+    Raises:
+        UserError: The folder cannot be read, or a file that mmext did not
+            write would be replaced. Nothing was written.
+    """
+    root = Path(os.path.abspath(root))
+    kind = kind or format_of(root, source=True)
+    converted = read_folder(root, kind, **options)
+    root = root.parent if root.is_file() else root
+    out = Path(os.path.abspath(out or root))
+    lines = [f'{root}: {kind.upper()} annotations']
+    if kind == 'coco' and out == root:
+        files = find_coco(root)
+        usual = [out / 'annotations' / f'instances_{s}.json' for s in SPLITS]
+        if [files.get(s) for s in SPLITS] == usual and not options['classes']:
+            return [*lines, 'There is nothing to convert.']
+    files = write_folder(converted, root, out)
+    lines += [f'note: {note}' for note in converted.notes]
+    for split, path in files.items():
+        content = converted.contents[split]
+        lines.append(
+            f'{path}: {len(content["images"])} images, '
+            f'{count(len(content["annotations"]), "object")}, '
+            f'{len(content["categories"])} classes'
+        )
+    return lines
