@@ -104,6 +104,7 @@ class OrthogonalityHook(Hook):
     ) -> None:
         self._remove()
         self._step = runner.iter
+        self.regularizer.start_step(self._step)
         now = runner.epoch if self.by_epoch else runner.iter
         reached = [factor for begin, factor in self.schedule if begin <= now]
         self._factor = reached[-1] if reached else 0.0

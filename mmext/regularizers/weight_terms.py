@@ -95,13 +95,17 @@ class SRIP(WeightTerm):
     Args:
         num_iters: Power iterations from a random vector. Default: 2, as in
             the paper.
-        seed: Seed of the private generator of the vectors. Default: 0.
+        seed: Seed of the vectors; the hook adds the number of the step, so a
+            resumed run draws the same ones. Default: 0.
     """
 
     def __init__(self, num_iters: int = 2, seed: int = 0) -> None:
         super().__init__()
-        self.num_iters = num_iters
+        self.num_iters, self.seed = num_iters, seed
         self.generator = torch.Generator().manual_seed(seed)
+
+    def start_step(self, step: int) -> None:
+        self.generator.manual_seed(self.seed + step)
 
     def term(self, filters: Tensor) -> Tensor:
         groups, num_filters, _ = filters.shape

@@ -129,6 +129,7 @@ def run_golden_through_triton(golden: str, keys: str) -> None:
 
     # Large tiles: the interpreter's cost is per program.
     inhomogeneous_conv_triton.TILE = 1 << 14
+    inhomogeneous_conv_triton.MAX_POSITIONS = 1 << 14
     calls = []
 
     def implementation(backend: str) -> tuple:

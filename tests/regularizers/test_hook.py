@@ -401,3 +401,17 @@ def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
         found.append(grads(model))
     assert len(hook.layers) == 8
     assert_same_grads(*found)
+
+
+def test_srip_draws_the_same_vectors_in_a_resumed_step():
+    """They depend on the step, not on how many were drawn before."""
+    cfg = {'type': 'SRIP'}
+    undisturbed = OrthogonalityHook(cfg, 'conv')
+    values = [
+        float(step(undisturbed, net(), batch(), iter=i)['loss_orth'])
+        for i in range(3)
+    ]
+    assert len(set(values)) == 3
+    resumed = OrthogonalityHook(cfg, 'conv')
+    again = step(resumed, net(), batch(), iter=2)['loss_orth']
+    assert float(again) == values[2]

@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--batch', type=int, nargs='+', default=[1, 16])
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'))
     parser.add_argument('--repeats', type=int, default=20)
+    parser.add_argument(
+        '--device', help='cpu or cuda:1, say (default: the first GPU, if any)'
+    )
     args = parser.parse_args(argv)
     from mmext.evaluation.cost.latency import config_latency
     from mmext.evaluation.report.table import Table
@@ -31,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, notes = [], set()
     for path in args.configs:
         cfg = load_config(path)
-        for found in config_latency(cfg, args.batch, shape, args.repeats):
+        for found in config_latency(
+            cfg, args.batch, shape, args.repeats, args.device
+        ):
             peak = found.peak_bytes
             rows.append(
                 [

@@ -185,7 +185,8 @@ def replay(
     for batch in step['batches']:
         context = nullcontext()
         if dtype := step['meta'].get('autocast'):
-            context = torch.autocast(device, getattr(torch, dtype))
+            kind = torch.device(device).type  # older releases want no index
+            context = torch.autocast(kind, getattr(torch, dtype))
         set_random_state(batch['random_state'])
         found.append(diagnose(model, batch['data'], context))
     return found

@@ -18,6 +18,7 @@ from mmext.evaluation.cost.complexity import (
     empty_samples,
     input_shape,
 )
+from mmext.utils.modules import require_device
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,21 @@ def config_latency(
     batches: Sequence[int] = (1, 16),
     shape: tuple[int, int] | None = None,
     repeats: int = 20,
+    device: str | None = None,
 ) -> list[Latency]:
     """Builds the model of a config with random weights and measures it.
 
     With random weights, as many proposals pass as the test settings allow, so
     the result is close to the largest latency of a trained detector. There is
     one measurement for each number of images. The default shape is that of
-    the test pipeline.
+    the test pipeline, and the default device the first GPU, or the CPU.
 
     Raises:
-        UserError: The model cannot be built.
+        UserError: The model cannot be built, or the device does not exist.
     """
-    model = build_from_config(cfg)
-    if torch.cuda.is_available():
-        model = model.cuda()
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    require_device(device)
+    model = build_from_config(cfg).to(device)
     shape = shape or input_shape(cfg)
     return [measure_latency(model, shape, b, repeats=repeats) for b in batches]

@@ -8,8 +8,8 @@ If a box is NaN or infinite, compiled kernels read out of bounds or loop for
 minutes. Here such a box gives NaN and no gradient, so a diverged training run
 has a NaN loss and does not crash.
 
-With one sample per pixel, a box with ``x2 < x1`` or ``y2 < y1`` has no samples.
-mmcv's CUDA kernel then gives 0. torchvision's CPU kernel asks for a vector of
+With one sample per pixel, a box with ``x2 < x1`` or ``y2 < y1`` has none, and
+mmcv's CUDA kernel gives 0. torchvision's CPU kernel asks for a vector of
 negative size, and one of terabytes for a box of a million pixels. Such boxes
 do not reach it.
 """

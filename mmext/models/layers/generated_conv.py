@@ -6,7 +6,8 @@
 for every position p, then :mod:`~mmext.models.layers.inhomogeneous_conv` with
 these weights. A CPU would spend its time on writing and reading them. Here
 they are computed for a band of positions small enough for the cache, and
-computed again in the backward pass (docs/dwnet.md).
+computed again in the backward pass (docs/dwnet.md). A GPU, which would wait
+for a thousand small bands, computes all weights at once.
 
 Rows are stored one after the other, so that a tap has the same offset at
 every position and a band is contiguous. The weight of a tap that leaves its
@@ -41,7 +42,7 @@ def generated_depthwise_conv(
     bias in its last column. The result is in the wider of the dtypes of x and
     hidden. See :func:`inhomogeneous_depthwise_conv` for the rest.
     """
-    if pick_backend(x, 'auto') == 'torch':
+    if x.device.type == 'cpu' and pick_backend(x, 'auto') == 'torch':
         return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
     # bmm instead of `@` keeps the positions last.
     weight = torch.bmm(kernel.expand(len(x), -1, -1), _features(hidden))

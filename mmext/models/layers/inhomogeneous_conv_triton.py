@@ -17,9 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Elements of a tile, and the maximum number of channels in it.
+# Elements of a tile, and the maximum number of channels and positions in it.
+# A thread has 255 registers: with 1,024 positions of one channel their offsets
+# did not fit (tests/gpu/test_triton_compiles.py).
 TILE = 1024
 MAX_CHANNELS = 32
+MAX_POSITIONS = 256
 
 
 @triton.jit
@@ -169,7 +172,7 @@ def weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def _tile(share: int) -> tuple[int, int]:
     """Returns channels and positions of a program, both powers of 2."""
     channels = min(triton.next_power_of_2(share), MAX_CHANNELS)
-    return channels, TILE // channels
+    return channels, min(TILE // channels, MAX_POSITIONS)
 
 
 def _accumulator(dtype: torch.dtype) -> tl.dtype:
