@@ -59,6 +59,7 @@ EXTRAS = {
         *DOCS,
         'hypothesis',
         'import-linter>=2.3',
+        'parameterized',  # of tools/dev/upstream_tests.py
         'pytest',
         'pytest-timeout',
         'pytest-xdist',

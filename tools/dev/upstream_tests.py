@@ -9,14 +9,17 @@ checkout: ``--source``, or a clone of the installed release. Many of them do
 nothing without a GPU. Here ``torch.cuda.is_available()`` returns True and all
 tensors stay on the CPU, so the tests run; ``--plain`` turns this off.
 
-Prints a table and the failures. Run it with and without compiled ops and
-compare: a test that fails with both is not affected by the ops.
+The tests import `parameterized`, which the extra `dev` installs. Prints a
+table, the failures and why tests were skipped. Run it with and without
+compiled ops and compare: a test that fails with both is not affected by them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -84,6 +87,8 @@ def pretend_cuda() -> None:
         ):
             if func is torch.Tensor.cuda:
                 return args[0]
+            if func == torch.Tensor.is_cuda.__get__:
+                return True  # mmdet and mmcv take the ops of a GPU then
             kwargs = {k: on_cpu(v) for k, v in (kwargs or {}).items()}
             return func(*[on_cpu(a) for a in args], **kwargs)
 
@@ -97,16 +102,18 @@ def pretend_cuda() -> None:
 
 def pytest_configure(config: object) -> None:
     """Prepares the run: this file is also its pytest plugin."""
+    # mmcv asks for a GPU when it is imported (mmcv.utils.IS_CUDA_AVAILABLE).
+    if not os.environ.get('UPSTREAM_TESTS_PLAIN'):
+        pretend_cuda()
+    import mmext  # noqa: F401
+
+    # isort: split
     import mmdet
     from mmdet.testing import _utils
-
-    import mmext  # noqa: F401
 
     # The tests expect configs beside the sources; wheels contain them.
     configs = Path(mmdet.__file__).parent / '.mim' / 'configs'
     _utils._get_config_directory = lambda: str(configs)
-    if not os.environ.get('UPSTREAM_TESTS_PLAIN'):
-        pretend_cuda()
 
 
 def run(
@@ -127,6 +134,8 @@ def run(
     if not link.exists():
         link.symlink_to(source / 'tests', target_is_directory=True)
     paths = [str(Path(__file__).resolve().parent), str(shadow)]
+    if os.environ.get('PYTHONPATH'):
+        paths.append(os.environ['PYTHONPATH'])
     env['PYTHONPATH'] = os.pathsep.join(paths)
     env['PYTHONSAFEPATH'] = '1'
     subprocess.run(
@@ -138,9 +147,10 @@ def run(
 
 
 def table(results: ElementTree.Element) -> str:
-    """Returns counts per folder, then each failure with its reason."""
+    """Returns counts per folder, each failure and the reasons of skips."""
     counts: dict[str, Counter] = {}
     failures = []
+    skips: Counter = Counter()
     for case in results.iter('testcase'):
         # tests.test_models.test_x.test_y.TestZ; a module that could not be
         # imported has its name here.
@@ -153,22 +163,51 @@ def table(results: ElementTree.Element) -> str:
             if found is None:
                 continue
             outcome = 'skipped' if kind == 'skipped' else 'failed'
-            if outcome == 'failed':
-                reason = (found.get('message') or '').strip() or 'no message'
+            if outcome == 'skipped':
+                skips[found.get('message') or 'no reason'] += 1
+            else:
                 name = '.'.join(parts[2:])
-                failures.append(f'- `{name}`: {reason.splitlines()[0][:150]}')
+                failures.append(f'- `{name}`: {reason(found)}')
         counts.setdefault(folder, Counter())[outcome] += 1
     lines = ['| tests | passed | failed | skipped |', '|---|---|---|---|']
     total: Counter = Counter()
     for folder, count in sorted(counts.items()):
         total += count
         lines.append(_row(folder, count))
-    return '\n'.join([*lines, _row('all', total), '', *failures])
+    lines += [_row('all', total), '', *failures]
+    if skips:
+        lines += ['', 'Skipped:', '']
+        lines += [f'- {count} x {why}' for why, count in skips.most_common()]
+    return '\n'.join(lines)
+
+
+def reason(found: ElementTree.Element) -> str:
+    """Returns the error of a failure, on one line.
+
+    The message of a file that could not be imported is "collection failure",
+    and that of a fixture "failed on setup": the traceback has the error.
+    """
+    message = (found.get('message') or '').strip()
+    if not message or message.startswith(('collection f', 'failed on')):
+        raised = re.findall(r'^E\s+(\S.*)$', found.text or '', re.M)
+        message = raised[-1] if raised else message or 'no message'
+    return message.splitlines()[0][:150]
 
 
 def _row(name: str, count: Counter) -> str:
     numbers = [str(count[k]) for k in ('passed', 'failed', 'skipped')]
     return f'| {name} | {" | ".join(numbers)} |'
+
+
+def require(*modules: str) -> None:
+    """Exits if modules that the tests import are not installed."""
+    missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    if missing:
+        names = ' '.join(m.replace('_', '-') for m in missing)
+        sys.exit(
+            f"{', '.join(missing)} not installed, which the packages' tests "
+            f'import. Install: {sys.executable} -m pip install {names}'
+        )
 
 
 def main() -> None:
@@ -193,6 +232,7 @@ def main() -> None:
     )
     parser.add_argument('--out', type=Path, help='also write the table here')
     args = parser.parse_intermixed_args()
+    require('pytest', 'pytest_timeout', 'parameterized')
     with tempfile.TemporaryDirectory() as folder:
         source = args.source or clone(args.package, Path(folder) / 'source')
         source = source.expanduser().resolve()
