@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def add_cfg_options(
@@ -47,7 +48,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="a folder in COCO format instead of the config's data",
+        help="a folder of COCO, YOLO or VOC instead of the config's data",
     )
     parser.add_argument(
         '--classes', nargs='+', help='categories of --data; default: all'
@@ -68,6 +69,32 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, help=SUPPRESS
     )
+
+
+def add_convert_options(parser: ArgumentParser, root: str) -> None:
+    """Adds the options of all converters; ``root`` describes the folder."""
+    add = parser.add_argument
+    add('root', type=Path, help=root)
+    add('--out', type=Path, help='folder to write to; default: root')
+    add('--classes', nargs='+', help='classes to keep; default: all')
+    add(
+        '--val-part',
+        type=float,
+        default=0.2,
+        help='fraction held out if there is no validation split',
+    )
+
+
+def add_voc_options(parser: ArgumentParser) -> None:
+    """Adds the options for VOC's format."""
+    add = parser.add_argument
+    add(
+        '--zero-based',
+        action='store_true',
+        help='corners count from 0 (labelImg) and not from 1 (VOC)',
+    )
+    add('--annotations', metavar='DIR', help='folder of XML files in root')
+    add('--images', metavar='DIR', help='folder of images in root')
 
 
 def parse_run(
