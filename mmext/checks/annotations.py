@@ -10,18 +10,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmext.checks.classes import check_classes, of_classes
-from mmext.checks.findings import ERROR, NOTE, Finding, Split
+from mmext.checks.findings import (
+    ERROR,
+    NOTE,
+    SUSPICIOUS,
+    WARNING,
+    Finding,
+    Split,
+)
 from mmext.checks.masks import check_masks
-from mmext.datasets.coco import REFERENCES, SECTIONS
+from mmext.datasets.coco import REFERENCES, SECTIONS, float_ids
+from mmext.utils.text import some
 
 TOLERANCE = 1.0  # pixels: converters round differently
-# Fraction of boxes beyond their image from which x1, y1, x2, y2 is likely.
-SUSPICIOUS = 0.2
 
 
 class Boxes:
@@ -68,6 +75,18 @@ class Boxes:
             (self.boxes <= 1).all() and (self.sizes[self.known] > 1).any()
         )
 
+    @property
+    def frames(self) -> np.ndarray:
+        """(N, 2): sizes, NaN where a box does not say where its object is."""
+        wrong = self.as_corners or self.as_fractions
+        return np.where(self.unusable[:, None] | wrong, np.nan, self.sizes)
+
+    def some(self, mask: np.ndarray) -> str:
+        """Returns some of the boxes that an array (N,) marks."""
+        return '; '.join(map(self.example, np.flatnonzero(mask)[:3])) + (
+            '; ...' if mask.sum() > 3 else ''
+        )
+
     def example(self, i: int) -> str:
         """Returns the id and the box of annotation ``i``, for a message."""
         box = ', '.join(f'{v:g}' for v in self.boxes[i])
@@ -81,17 +100,77 @@ class Boxes:
 def check_annotations(content: dict[str, Any], split: Split) -> list[Finding]:
     """Makes all checks of an annotation file that need no images."""
     found = [
+        *check_encoding(split),
         *check_classes(content, split),
         *_check_ids(content, split),
         *check_files(content, split),
     ]
     if content['annotations']:
-        found += _check_boxes(Boxes(content), split)
+        boxes = Boxes(content)
+        found += _check_boxes(boxes, split)
         found += _check_areas(content['annotations'], split)
         found += _check_crowds(content, split)
+        found += _check_repeated(content, split)
         if split.masks:
-            found += check_masks(content, split)
+            found += check_masks(content, split, boxes.frames)
     return [*found, *_check_empty(content, split)]
+
+
+def check_encoding(split: Split) -> Iterator[Finding]:
+    """Checks that the file begins as pycocotools, and so mmdet, needs it."""
+    if has_bom(split.ann_file):
+        yield split.error(
+            'encoding',
+            f'{split.ann_file} begins with a byte order mark (BOM), which '
+            'mmdet cannot read',
+            'Save it as UTF-8 without BOM.',
+            fixable=True,
+        )
+
+
+def has_bom(file: Path) -> bool:
+    """Returns whether a file begins with the byte order mark of UTF-8."""
+    with open(file, 'rb') as opened:
+        return opened.read(3) == b'\xef\xbb\xbf'
+
+
+def repeated(content: dict[str, Any], masks: bool) -> list[dict]:
+    """Returns annotations of objects that an earlier one describes already.
+
+    They have the same image, category, box and, with ``masks``, mask.
+    """
+    seen: set[tuple] = set()
+    found = []
+    for a in content['annotations']:
+        box = (round(v, 1) for v in a['bbox'])  # exporters round
+        mask = hash(repr(a.get('segmentation'))) if masks else 0
+        ids = (a['image_id'], a['category_id'], bool(a.get('iscrowd')))
+        key = (*ids, *box, mask)
+        if key in seen:
+            found.append(a)
+        seen.add(key)
+    return found
+
+
+def _check_repeated(
+    content: dict[str, Any], split: Split
+) -> Iterator[Finding]:
+    again = repeated(content, split.masks)
+    if again:
+        effect = (
+            'they count twice in the loss'
+            if split.training
+            else 'at most half of such a pair can be found, so AP is too low'
+        )
+        yield split.warning(
+            'objects twice',
+            f'{len(again)} of {len(content["annotations"])} annotations '
+            'repeat another one of the same image, class and box (ids '
+            f'{some(a["id"] for a in again)}); {effect}',
+            'Keep one of each.',
+            count=len(again),
+            fixable=True,
+        )
 
 
 def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
@@ -106,13 +185,39 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             yield split.error(
                 'ids',
                 f'{len(twice)} of {len(counts)} ids occur more than once in '
-                f'{section}; the first is {twice[0]}, {len(same_id)} times',
+                f'{section}: {some(twice)}',
                 'Give each entry an id of its own.',
                 count=len(twice),
                 fixable=section == 'annotations'
                 or (section == 'images' and equal),
             )
+        floats = [e for e in content[section] if float_ids(e)]
+        if floats:
+            name = float_ids(floats[0])[0]
+            yield split.warning(
+                'ids',
+                f'{len(floats)} of {len(content[section])} {section} have ids '
+                f'that are decimal numbers: {name} is {floats[0][name]}',
+                'Write them as integers.',
+                count=len(floats),
+                fixable=True,
+            )
     annotations = content['annotations']
+    if zero := [a for a in annotations if a['id'] == 0]:
+        yield split.finding(
+            NOTE if split.training else WARNING,
+            'annotation id 0',
+            f'an annotation of {split.ann_file} has id 0 (image '
+            f'{zero[0]["image_id"]})'
+            + (
+                ''
+                if split.training
+                else '; pycocotools, and so mmdet, counts its object as '
+                'missed even if it is found, so AP is too low'
+            ),
+            'Number annotations from 1.',
+            fixable=True,
+        )
     for key, section in REFERENCES.items():
         orphans = [a for a in annotations if a[key] not in known[section]]
         if orphans:
@@ -120,7 +225,8 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
                 'unknown ids',
                 f'{len(orphans)} of {len(annotations)} annotations have an '
                 f'unknown {key}: annotation {orphans[0]["id"]} has '
-                f'{orphans[0][key]}, which "{section}" does not list',
+                f'{orphans[0][key]}. "{section}" does not list '
+                + some(dict.fromkeys(a[key] for a in orphans)),
                 'mmdet leaves these out without a message. Add the '
                 f'{section}, or remove the annotations.',
                 count=len(orphans),
@@ -137,7 +243,7 @@ def check_files(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         yield split.error(
             'file names',
             f'{len(outside)} of {len(images)} file names lead out of the '
-            f'image folder; the first is {outside[0]!r}',
+            f'image folder: {some(map(repr, outside), 3)}',
             f'Names must be relative to {split.img_dir} and stay in '
             f'{split.root or split.img_dir}.',
             count=len(outside),
@@ -147,9 +253,9 @@ def check_files(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     if twice:
         yield split.warning(
             'file names',
-            f'{len(twice)} files are listed under several image ids; the '
-            f'first is {twice[0]}. An object that is annotated under one id '
-            'is background under the other',
+            f'{len(twice)} files are listed under several image ids: '
+            f'{some(twice)}. An object that is annotated under one id is '
+            'background under the other',
             'Put the annotations of a file under one id.',
             count=len(twice),
         )
@@ -160,8 +266,7 @@ def check_files(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             f'{len(bad)} of {len(images)} images have no size: '
             f'{bad[0]["file_name"]} is {bad[0]["width"]} x '
             f'{bad[0]["height"]}',
-            'Write the sizes of the files: tools/misc/check_data.py --fix DIR '
-            'writes a copy with them.',
+            'Write the sizes of the files.',
             count=len(bad),
             fixable=True,
         )
@@ -216,8 +321,7 @@ def _check_boxes(boxes: Boxes, split: Split) -> Iterator[Finding]:
         if mask.any():
             yield split.warning(
                 check,
-                f'{mask.sum()} of {total} boxes {text} (the first: '
-                f'{boxes.example(mask.argmax())})',
+                f'{mask.sum()} of {total} boxes {text}: {boxes.some(mask)}',
                 remedy,
                 count=int(mask.sum()),
                 fixable=True,
@@ -225,8 +329,7 @@ def _check_boxes(boxes: Boxes, split: Split) -> Iterator[Finding]:
     if boxes.known.any() and boxes.unusable[boxes.known].all():
         yield split.error(
             'boxes degenerate',
-            'no box is left that mmdet would use (the first: '
-            f'{boxes.example(boxes.known.argmax())})',
+            f'no box is left that mmdet would use: {boxes.some(boxes.known)}',
             'bbox is [x, y, width, height] in pixels.',
             count=total,
         )
@@ -238,7 +341,8 @@ def _check_areas(annotations: list[dict], split: Split) -> Iterator[Finding]:
         yield split.error(
             'areas',
             f'{len(missing)} of {len(annotations)} annotations have no area '
-            f'(the first: id {missing[0]["id"]}); mmdet cannot load the file',
+            f'(ids {some(a["id"] for a in missing)}); mmdet cannot load the '
+            'file',
             "Add 'area': the mask's pixels, else width * height.",
             count=len(missing),
             fixable=True,
@@ -247,9 +351,9 @@ def _check_areas(annotations: list[dict], split: Split) -> Iterator[Finding]:
     if empty:
         yield split.warning(
             'areas',
-            f'{len(empty)} of {len(annotations)} annotations have area '
-            f'{empty[0]["area"]} (the first: id {empty[0]["id"]}); mmdet '
-            'drops them',
+            f'{len(empty)} of {len(annotations)} annotations have an area of '
+            f'0 or less (ids {some(a["id"] for a in empty)}); mmdet drops '
+            'them',
             "Write the mask's pixels, else width * height.",
             count=len(empty),
             fixable=True,
@@ -297,8 +401,8 @@ def _check_empty(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             effect = '; they are learned as background'
         yield split.note(
             'empty images',
-            f'{len(empty)} of {len(images)} images have no annotation (the '
-            f'first: {empty[0]["file_name"]}){effect}',
+            f'{len(empty)} of {len(images)} images have no annotation: '
+            f'{some((i["file_name"] for i in empty), 3)}{effect}',
             count=len(empty),
         )
     least = split.min_size

@@ -25,6 +25,23 @@ def of_classes(content: dict[str, Any], split: Split) -> list[dict]:
     return [a for a in content['annotations'] if a['category_id'] in ids]
 
 
+def unused_root(content: dict[str, Any]) -> dict | None:
+    """Returns the category that Roboflow adds as the root of the others.
+
+    It has id 0 and no annotation, and the others are below it. A detector
+    would get a class that it never sees.
+    """
+    first, *others = sorted(content['categories'], key=lambda c: c['id'])
+    is_root = (
+        first['id'] == 0
+        and first.get('supercategory') in (None, '', 'none')
+        and others
+        and all(c.get('supercategory') == first['name'] for c in others)
+    )
+    used = any(a['category_id'] == 0 for a in content['annotations'])
+    return first if is_root and not used else None
+
+
 def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     """Checks that a detector of the split's classes can use the annotations.
 
@@ -33,8 +50,34 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     evaluates, but every image and every prediction shows the wrong names.
     """
     file = split.ann_file
+    root = unused_root(content)
     names = {c['id']: c['name'] for c in content['categories']}
     have = list(names.values())
+    if twice := [n for n, c in Counter(have).items() if c > 1]:
+        mine = [c['id'] for c in content['categories'] if c['name'] in twice]
+        # Without the root, each name may be that of one id.
+        only_root = root and twice == [root['name']] and len(mine) == 2
+        yield split.error(
+            'class names',
+            f'{file}: category {some(map(repr, twice))} is given to ids '
+            f'{some(mine)}'
+            + ('; 0 is the root that Roboflow adds' if only_root else ''),
+            'Remove category 0, which has no annotations.'
+            if only_root
+            else 'Give each category a name of its own.',
+            count=len(twice),
+            fixable=bool(only_root),
+        )
+        return
+    if root and root['name'] in (split.classes or have):
+        yield split.warning(
+            'class names',
+            f'{file}: category 0, {root["name"]!r}, is the root that '
+            'Roboflow adds to each file; no object belongs to it, and the '
+            'detector would have a class too many',
+            'Remove it.',
+            fixable=True,
+        )
     classes = split.classes or tuple(have)
     unknown = [name for name in classes if name not in have]
     if len(unknown) == len(classes):
@@ -50,21 +93,23 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         )
         return
     if unknown:
-        near = did_you_mean(unknown[0], have)
-        others = [
-            f'{n!r}: {did_you_mean(n, have) or "?"}' for n in unknown[1:4]
-        ]
+        near = [did_you_mean(name, have) for name in unknown[:4]]
+        if len(unknown) > 1:
+            near = [
+                f'{name!r}: {text}'
+                for name, text in zip(unknown, near, strict=False)
+                if text
+            ]
         yield split.error(
             'class names',
-            f'class {unknown[0]!r} is not a category of {file}'
-            + (f', nor are {len(unknown) - 1} others' if others else ''),
-            sentences(near, *others, f'It has: {some(have, 20)}'),
+            f'class {some(map(repr, unknown))} is not a category of {file}',
+            sentences(*near, f'It has: {some(have, 20)}'),
             count=len(unknown),
         )
     if repeated := [n for n, c in Counter(classes).items() if c > 1]:
         yield split.error(
             'class names',
-            f'class {repeated[0]!r} is named twice in metainfo',
+            f'class {some(map(repr, repeated))} is named twice in metainfo',
             'Name each class once.',
         )
     in_file = [name for name in have if name in classes]
@@ -85,7 +130,15 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     )
     found = [name for name in in_file if counts[name]]
     absent = [name for name in in_file if not counts[name]]
-    if not found and (split.training or content['annotations']):
+    if root and root['name'] in absent:
+        absent.remove(root['name'])
+    if not found and not split.training and not content['annotations']:
+        yield split.warning(
+            'no objects',
+            f'{file} has no annotation, so that every AP is -1 or nan',
+            'Use validation images with objects.',
+        )
+    elif not found:
         seen = ', '.join(f'{n} ({c})' for n, c in counts.most_common(10))
         yield split.error(
             'class names',
@@ -115,8 +168,8 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
         yield split.error(
             'masks',
             f'{file}: {len(bare)} of {len(chosen)} annotations have a box and '
-            f'no mask (the first: id {bare[0]["id"]}), and this config needs '
-            'masks',
+            f'no mask (ids {some(a["id"] for a in bare)}), and this config '
+            'needs masks',
             'Use a box detector (Faster R-CNN, RetinaNet), or add '
             '`segmentation` to every annotation.',
             count=len(bare),

@@ -93,7 +93,7 @@ def _find_split(
         filter_empty=training and bool(chosen.get('filter_empty_gt')),
         min_size=chosen.get('min_size', 0) if training else 0,
         root=Path(root) if root else None,
-        turned='ignore_orientation' not in loading.get('color_type', 'color'),
+        color_type=loading.get('color_type', 'color'),
     )
 
 

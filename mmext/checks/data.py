@@ -33,7 +33,7 @@ def check_data(
     A folder is checked without importing torch or MMDetection.
 
     Args:
-        data: A folder in COCO format, or a config file (``.py``), of which
+        data: A folder (COCO, YOLO, VOC) or a config file (``.py``), of which
             the training and validation data are checked.
         classes: Categories to use, in any order; for a folder only. Default:
             all.
@@ -42,15 +42,16 @@ def check_data(
         sample: Whether to decode a sample of the images, as a run does before
             it starts, and not all of them. Default: False.
         workers: Threads that decode images. Default: the number of CPUs.
-        fix: A folder for corrected copies of the annotation files. Default:
-            none are written.
+        fix: A folder for corrected copies of the annotation files, with links
+            to the images. Default: none are written.
         cfg_options: See :func:`~mmext.utils.config.load_config`; for a config
             only.
         progress: Whether to show a progress bar on stderr. Default: False.
 
     Returns:
-        The findings. ``report.errors`` is empty if a run could start, and
-        ``print(report)`` prints a table.
+        The findings, and ``print(report)`` prints a table. Without
+        ``sample``, runs use them until a file changes, and stop if
+        ``report.errors`` is not empty.
 
     Raises:
         UserError: There are no data to check, a file cannot be read as COCO,
@@ -76,15 +77,12 @@ def check_data(
     report = replace(report, findings=(*found, *report.findings))
     if fix is None:
         return report
-    fixed = write_fixed(report, files)
-    corrected = [
-        replace(split, ann_file=files[split.name])
-        if files[split.name] in fixed
-        else split
-        for split in splits
-    ]
-    remaining = check_splits(corrected).errors
-    return replace(report, fixed=fixed, remaining=remaining)
+    fixed = write_fixed(report, files, Path(fix))
+    corrected = [replace(s, ann_file=files[s.name]) for s in splits]
+    remaining = check_splits(corrected).errors if fixed else ()
+    return replace(
+        report, fixed=fixed, fixed_in=Path(fix), remaining=remaining
+    )
 
 
 def _of_config(

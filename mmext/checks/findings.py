@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mmext.errors import UserError
+from mmext.utils.text import sentences
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 LEVELS = (ERROR, WARNING, NOTE)
+FIX = 'tools/misc/check_data.py --fix DIR writes a corrected copy'
 SHOWN = 5  # errors in one message
+# Share of the entries with a problem from which it is systematic.
+SUSPICIOUS = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Split:
         filter_empty: Whether training skips images without objects.
         min_size: Training skips images with a side below this, in pixels.
         root: Folder that file names must not leave. Default: ``img_dir``.
-        turned: Whether images are turned by their EXIF tag when they are
-            read. Default: True, as in mmcv.
+        color_type: How mmcv's ``LoadImageFromFile`` decodes images. Default:
+            ``'color'``.
     """
 
     name: str
@@ -70,7 +74,12 @@ class Split:
     filter_empty: bool = False
     min_size: int = 0
     root: Path | None = None
-    turned: bool = True
+    color_type: str = 'color'
+
+    @property
+    def turned(self) -> bool:
+        """Whether images are turned by their EXIF tag when they are read."""
+        return self.color_type in ('color', 'grayscale')
 
     def holds(self, file_name: str) -> bool:
         """Returns whether a name in the annotation file stays in the root.
@@ -98,7 +107,8 @@ def require(findings: Iterable[Finding]) -> None:
     if not errors:
         return
     if len(errors) == 1:
-        raise UserError(str(errors[0]), errors[0].remedy)
+        fix = f'{FIX}.' if errors[0].fixable else ''
+        raise UserError(str(errors[0]), sentences(errors[0].remedy, fix))
     lines = [f'{len(errors)} things are wrong with the data:']
     for i, finding in enumerate(errors[:SHOWN], 1):
         lines.append(f'{i}. {finding}')
@@ -108,6 +118,6 @@ def require(findings: Iterable[Finding]) -> None:
         lines.append(f'and {len(errors) - SHOWN} more')
     raise UserError(
         '\n'.join(lines),
-        'tools/misc/check_data.py lists all of them; with --fix DIR it writes '
-        'corrected copies of the annotations.',
+        'tools/misc/check_data.py lists all of them. '
+        + (f'{FIX}.' if any(f.fixable for f in errors) else ''),
     )

@@ -4,22 +4,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-from PIL import Image
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from mmext.checks.file_names import KINDS, FileNames, Spelling
 from mmext.checks.findings import Finding, Split
 from mmext.errors import did_you_mean
-from mmext.utils.images import SWAPPING, stored_size, turned_size
+from mmext.utils.files import Stamp, stamp
+from mmext.utils.images import SWAPPING, decode, orientation, turned_size
 from mmext.utils.text import sentences, some
+
+#: Share of the rows of a damaged image that may be missing.
+MISSING = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,13 @@ class ImageFacts:
     width: int = 0  # as stored; 0 if the file cannot be read
     height: int = 0
     orientation: int = 1  # EXIF's if OpenCV applies it
-    digest: str = ''  # of the RGB pixels, whatever the format of the file
+    digest: str = ''  # of the pixels, whatever the format of the file
     problem: str = ''  # why training cannot use the file
+    damage: str = ''  # what is wrong with a file that training can use
+    #: Type of the stored values if they are not 8-bit numbers.
+    dtype: str = ''
+    values: tuple[int, int] = (0, 255)  # the range after their conversion
+    stamp: Stamp = None  # of the file when it was read
 
     def size(self, turned: bool) -> tuple[int, int]:
         """Returns width and height, as stored or turned by EXIF."""
@@ -50,31 +62,112 @@ GUESSES = {
     'that boxes and masks are misplaced',
     'other': 'the file may be another image',
 }
+_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_image(path: Path) -> ImageFacts:
-    """Decodes a file to its end.
+    """Decodes a file as mmcv does for training, with OpenCV.
 
-    Pillow decodes it, because OpenCV, with which mmcv reads images, fills the
-    rest of a truncated image with grey without an error.
+    Pillow decodes it too, unless it has very many pixels: some versions of
+    OpenCV fill the rest of a truncated image with grey without an error.
     """
+    found = stamp(path)
     try:
-        with Image.open(path) as image:
-            width, height, orientation = stored_size(path, image)
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        return ImageFacts(problem=str(error.strerror), stamp=found)
+    if not data.size:
+        return ImageFacts(problem='is empty', stamp=found)
+    fact = _decode(data)
+    return replace(fact, stamp=found)
+
+
+def _decode(data: np.ndarray) -> ImageFacts:
+    pixels = decode(data, _STORED)
+    deep = _deep_values(data)
+    if pixels is None and deep is None:
+        return ImageFacts(problem=_why_unreadable(data))
+    raw = pixels if deep is None else deep
+    height, width = raw.shape[:2]
+    turn, damage = 1, ''
+    # Pillow refuses images with very many pixels.
+    asked = width * height <= (Image.MAX_IMAGE_PIXELS or np.inf)
+    if asked:
+        turn, damage = _ask_pillow(data)
+    if turn != 1 or not asked:
+        shown = decode(data, cv2.IMREAD_COLOR)
+        if np.array_equal(pixels, shown):
+            turn = 1  # there is no tag, or OpenCV does not apply it
+        elif not asked:
+            turn = 6 if len(shown) == width else 3  # or one that looks alike
+    problem, dtype, values = '', '', (0, 255)
+    if deep is not None:
+        dtype = str(deep.dtype)
+    if pixels is None:
+        problem = f'OpenCV cannot convert its {dtype} values to 8 bits'
+    elif deep is not None:
+        values = (int(pixels.min()), int(pixels.max()))
+    if damage and (missing := _missing_rows(raw)) > MISSING:
+        problem = f'{damage}; {missing:.0%} of its rows are missing'
+    digest = hashlib.blake2b(np.ascontiguousarray(raw), digest_size=16)
+    digest.update(f'{width} {turn} {raw.dtype}'.encode())
+    return ImageFacts(
+        width=width,
+        height=height,
+        orientation=turn,
+        digest=digest.hexdigest(),
+        problem=problem,
+        damage=damage,
+        dtype=dtype,
+        values=values,
+    )
+
+
+def _deep_values(data: np.ndarray) -> np.ndarray | None:
+    """Returns the values as stored if they have more than 8 bits."""
+    start = bytes(data[:26])
+    if start.startswith(b'\x89PNG'):
+        eight = len(start) < 25 or start[24] <= 8
+    else:
+        eight = start.startswith((b'\xff\xd8', b'BM', b'RIFF'))
+    if eight:
+        return None
+    stored = decode(data, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype == np.uint8:
+        return None
+    return stored
+
+
+def _ask_pillow(data: np.ndarray) -> tuple[int, str]:
+    """Returns the EXIF orientation, and what fails if Pillow decodes it."""
+    turn = 1
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            turn = orientation(image)
             image.load()
-            pixels = image.convert('RGB').tobytes()
+    except (UnidentifiedImageError, NotImplementedError):
+        return turn, ''  # a format that only OpenCV reads
     except Exception as error:  # its type depends on the format
-        if path.is_file() and path.stat().st_size == 0:
-            return ImageFacts(problem='is empty')
-        problem = str(error) or repr(error)
-        return ImageFacts(problem=problem.replace(str(path), 'the file'))
-    if not cv2.haveImageReader(str(path)):
-        kind = Image.MIME.get(image.format or '', image.format)
-        problem = f'is {kind}, which OpenCV and so mmcv cannot read'
-        return ImageFacts(problem=problem)
-    digest = hashlib.blake2b(pixels, digest_size=16)
-    digest.update(f'{width} {orientation}'.encode())
-    return ImageFacts(width, height, orientation, digest.hexdigest())
+        return turn, str(error) or repr(error)
+    return turn, ''
+
+
+def _why_unreadable(data: np.ndarray) -> str:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = Image.MIME.get(image.format or '', image.format)
+            image.load()
+    except UnidentifiedImageError:
+        return 'it is not an image'
+    except Exception as error:  # its type depends on the format
+        return str(error) or repr(error)
+    return f'is {kind}, which OpenCV and so mmcv cannot read'
+
+
+def _missing_rows(pixels: np.ndarray) -> float:
+    """Returns the share of rows at the end that have one color only."""
+    rows = (pixels != pixels[-1, -1]).reshape(len(pixels), -1).any(1)
+    return float(np.argmax(rows[::-1]) / len(rows)) if rows.any() else 1.0
 
 
 def read_images(
@@ -106,6 +199,35 @@ def image_paths(content: dict, split: Split) -> dict[Path, dict]:
     }
 
 
+def usable(fact: ImageFacts, split: Split) -> bool:
+    """Returns whether the split's pipeline can read an image."""
+    convertible = fact.dtype and not fact.damage
+    return not fact.problem or bool(
+        convertible and split.color_type == 'unchanged'
+    )
+
+
+def respelled(
+    missing: Iterable[Path], paths: Paths, split: Split
+) -> dict[Path, Spelling]:
+    """Returns the files that missing entries mean, by path of the entry.
+
+    Folders are left out of names only if no image is found otherwise.
+    """
+    names = FileNames(split.img_dir)
+    found = {p: names.find(paths[p]['file_name']) for p in missing}
+    clear = {p: spelling for p, spelling in found.items() if spelling}
+    if len(clear) < len(paths):
+        clear = {p: s for p, s in clear.items() if s.kind != 'folders'}
+    taken = Counter(s.name for s in clear.values())
+    return {
+        path: spelling
+        for path, spelling in clear.items()
+        if taken[spelling.name] == 1
+        and split.img_dir / spelling.name not in paths
+    }
+
+
 def check_presence(
     paths: Paths, split: Split
 ) -> tuple[list[Finding], set[Path]]:
@@ -113,36 +235,75 @@ def check_presence(
     missing = [path for path in paths if not path.is_file()]
     if not missing:
         return [], set()
-    first = missing[0]
-    name = paths[first]['file_name']
-    beside = sorted(os.listdir(first.parent)) if first.parent.is_dir() else []
+    spelled = respelled(missing, paths, split)
+    found = list(_check_spelling(spelled, paths, split))
+    gone = [path for path in missing if path not in spelled]
+    if not gone:
+        return found, set(missing)
+    first = gone[0]
+    names = [paths[path]['file_name'] for path in gone]
+    folder = first.parent if first.parent.is_dir() else split.img_dir
+    beside = sorted(os.listdir(folder)) if folder.is_dir() else []
     listed = {path.name for path in paths}
     others = [n for n in beside if n not in listed]
     near = did_you_mean(first.name, others[:5000])
-    if len(missing) == len(paths):
+    if len(gone) == len(paths):
         problem = (
             f'none of the {len(paths)} images of {split.ann_file} is in '
-            f'{split.img_dir}: {name} does not exist'
+            f'{split.img_dir}: {some(names, 3)}'
         )
         remedy = sentences(
             'Is that the right folder (data_prefix.img)?',
             near,
-            f'It has {some(beside) or "nothing in it"}.',
+            f'{folder} has {some(beside) or "nothing in it"}.',
         )
     else:
         problem = (
-            f'{len(missing)} of {len(paths)} images of {split.ann_file} are '
-            f'not in {split.img_dir}; the first: {name}'
+            f'{len(gone)} of {len(paths)} images of {split.ann_file} are '
+            f'not in {split.img_dir}: {some(names)}'
         )
         remedy = f'{near} Put the files there, or remove their entries.'
     finding = split.error(
         'images missing',
         problem,
         remedy.strip(),
-        count=len(missing),
-        fixable=len(missing) < len(paths),
+        count=len(gone),
+        fixable=len(gone) < len(paths),
     )
-    return [finding], set(missing)
+    return [*found, finding], set(missing)
+
+
+def _check_spelling(
+    spelled: Mapping[Path, Spelling], paths: Paths, split: Split
+) -> Iterator[Finding]:
+    for kind, text in KINDS.items():
+        mine = {p: s for p, s in spelled.items() if s.kind == kind}
+        if not mine:
+            continue
+        path, (name, _, dropped) = next(iter(mine.items()))
+        listed = paths[path]['file_name']
+        remedy = 'Write the names as they are on disk.'
+        if kind == 'folders':
+            text = (
+                f'begin with {dropped}/, and the images are in '
+                f'{split.img_dir} itself'
+            )
+            remedy = f'Remove {dropped}/ from the names.'
+            if split.img_dir.as_posix().endswith(f'/{dropped}'):
+                base = split.img_dir.as_posix().removesuffix(f'/{dropped}')
+                prefix = os.path.relpath(base, split.root or base)
+                prefix = '' if prefix == '.' else prefix
+                remedy = f'In the config: data_prefix.img={prefix!r}.'
+        if kind == 'letters':  # the same to the eye
+            listed, name = ascii(listed)[1:-1], ascii(name)[1:-1]
+        yield split.error(
+            'file names',
+            f'{len(mine)} of {len(paths)} file names of {split.ann_file} '
+            f'{text}: {listed} is {name} on disk',
+            remedy,
+            count=len(mine),
+            fixable=True,
+        )
 
 
 def check_images(
@@ -150,18 +311,28 @@ def check_images(
 ) -> Iterator[Finding]:
     """Checks that the images that were decoded can be trained on."""
     here = {path: facts[path] for path in paths if path in facts}
-    broken = [path for path, fact in here.items() if fact.problem]
+    broken = [p for p, fact in here.items() if not usable(fact, split)]
     if broken:
-        first = broken[0]
         yield split.error(
             'images unreadable',
-            f'{len(broken)} of {len(here)} images cannot be read to their '
-            f'end; the first: {first} ({here[first].problem})',
+            f'{len(broken)} of {len(here)} images cannot be read: '
+            f'{broken[0]} ({here[broken[0]].problem})' + others(broken),
             'Copy or download them again, or remove their entries.',
             count=len(broken),
             fixable=len(broken) < len(paths),
         )
-    good = {path: fact for path, fact in here.items() if not fact.problem}
+    good = {p: fact for p, fact in here.items() if usable(fact, split)}
+    damaged = [path for path, fact in good.items() if fact.damage]
+    if damaged:
+        yield split.warning(
+            'images damaged',
+            f'{len(damaged)} of {len(here)} images are damaged in a part, '
+            'which OpenCV fills with other colors: '
+            f'{damaged[0]} ({good[damaged[0]].damage})' + others(damaged),
+            'Look at them, and copy or download them again.',
+            count=len(damaged),
+        )
+    yield from _check_depth(good, split)
     problems = {
         path: size_problem(fact, paths[path], split.turned)
         for path, fact in good.items()
@@ -205,6 +376,28 @@ def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
     if abs(listed[0] * size[1] - listed[1] * size[0]) <= max(listed):
         return 'scaled'
     return 'other'
+
+
+def others(paths: list[Path]) -> str:
+    """Returns the names of all but the first of several paths."""
+    names = some((path.name for path in paths[1:]), 4)
+    return f'; also {names}' if names else ''
+
+
+def _check_depth(facts: Facts, split: Split) -> Iterator[Finding]:
+    deep = [path for path, fact in facts.items() if fact.dtype]
+    if not deep or split.color_type == 'unchanged':
+        return
+    first = facts[deep[0]]
+    low, high = first.values
+    yield split.warning(
+        'image depth',
+        f'{len(deep)} of {len(facts)} images have {first.dtype} values, which '
+        f'OpenCV converts to 8 bits, so that the low bits are lost: those of '
+        f'{deep[0]} become {low} to {high} of 255{others(deep)}',
+        'Scale them to 0 to 255 and save them with 8 bits.',
+        count=len(deep),
+    )
 
 
 def _check_orientation(
@@ -258,7 +451,8 @@ def _check_copies(facts: Facts, split: Split) -> Iterator[Finding]:
         yield split.warning(
             'images twice',
             f'{copies} of {len(facts)} images are copies of others of the '
-            f'same split: {second.name} of {first.name}',
+            f'same split: {second.name} of {first.name}'
+            + others([group[1] for group in groups]),
             'Keep one of each, with all its annotations.',
             count=copies,
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from mmext.checks.findings import ERROR, LEVELS, Finding, Split
 from mmext.checks.images import ImageFacts, image_paths
-from mmext.utils.files import write_json
+from mmext.utils.files import Stamp, stamps, write_json
 from mmext.utils.machine import cache_dir
 from mmext.utils.text import count
 from mmext.version import __version__
@@ -29,14 +30,16 @@ class DataReport:
     contents: dict[str, dict[str, Any]]  # annotations by split name
     facts: dict[Path, ImageFacts]  # of the images that were decoded
     missing: frozenset[Path]  # images that do not exist
+    stamps: dict[Path, Stamp]  # of the annotation files as they were read
     findings: tuple[Finding, ...] = ()  # errors, then warnings, then notes
     #: Corrected file -> what was done in it, and how often.
     fixed: dict[Path, dict[str, int]] | None = None
+    fixed_in: Path | None = None  # the folder of these files
     remaining: tuple[Finding, ...] = ()  # errors in the corrected files
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings with which a run would stop."""
+        """The findings with which a run stops if it sees them."""
         return tuple(f for f in self.findings if f.level == ERROR)
 
     def __str__(self) -> str:
@@ -50,10 +53,25 @@ class DataReport:
         if self.fixed == {}:
             lines.append('nothing to correct')
         for file, done in (self.fixed or {}).items():
-            lines.append(f'wrote {file}:')
+            lines.append(f'wrote {file}{":" if done else ", unchanged"}')
             lines += [f'{number:7d} {what}' for what, number in done.items()]
         lines += [f'still wrong: {finding}' for finding in self.remaining]
+        if self.fixed:
+            lines.append(self._how_to_use())
         return '\n'.join(lines)
+
+    def _how_to_use(self) -> str:
+        """Returns how a training uses the corrected files."""
+        files = dict(zip(self.splits, self.fixed or {}, strict=False))
+        if all(split.name in ('train', 'val') for split in files):
+            return f'train on them: mmext train CONFIG --data {self.fixed_in}'
+        options = []
+        for split, file in files.items():
+            options.append(f'{split.name}.ann_file={file.absolute()}')
+            stage = split.name.partition('_dataloader')[0]
+            if stage != 'train':
+                options.append(f'{stage}_evaluator.ann_file={file.absolute()}')
+        return f'use them: --cfg-options {" ".join(options)}'
 
     def _split_lines(self) -> list[str]:
         lines = []
@@ -96,32 +114,60 @@ def verdict(findings: Iterable[Finding]) -> str:
 
 
 def keep(report: DataReport) -> None:
-    """Keeps the result of a full check without errors for later runs."""
-    file = _cache_file(report.splits)
-    if report.errors:
-        file.unlink(missing_ok=True)
-        return
+    """Keeps the result of a check of all images for later runs.
+
+    It is void when any file changes: an annotation file, or any image.
+    """
+    known = dict(report.stamps)
+    for split in report.splits:
+        for path in image_paths(report.contents[split.name], split):
+            fact = report.facts.get(path)
+            known[path] = fact.stamp if fact else None
+    folders: dict[str, list[str]] = defaultdict(list)
+    found = []
+    for path, stamp in known.items():
+        folder, name = os.path.split(os.path.abspath(path))
+        folders[folder].append(name)
+        found.append((folder, stamp))
+    # In the order in which recall() looks at them.
+    place = {folder: i for i, folder in enumerate(folders)}
+    found.sort(key=lambda entry: place[entry[0]])
+    content = {
+        'findings': [asdict(f) for f in report.findings],
+        'files': folders,
+        'digest': _digest([stamp for _, stamp in found]),
+    }
     # Without a cache the next run checks the data again.
     with contextlib.suppress(OSError):
+        file = _cache_file(report.splits)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, [asdict(f) for f in report.findings])
+        write_json(file, content)
 
 
 def recall(splits: Sequence[Split]) -> list[Finding] | None:
     """Returns the findings that :func:`keep` kept for unchanged files."""
     try:
         content = json.loads(_cache_file(splits).read_text(encoding='utf-8'))
-        return [Finding(**entry) for entry in content]
-    except (OSError, ValueError, TypeError):
+        findings = [Finding(**entry) for entry in content['findings']]
+        files = [
+            os.path.join(folder, name)
+            for folder, names in content['files'].items()
+            for name in names
+        ]
+        digest = content['digest']
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return findings if _digest(stamps(files)) == digest else None
+
+
+def _digest(content: object) -> str:
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
 def _cache_file(splits: Sequence[Split]) -> Path:
-    """The name depends on the splits and on when their files changed."""
-    state: list = [__version__]
-    for split in splits:
-        files = [split.ann_file.absolute(), split.img_dir.absolute()]
-        times = [(str(f), f.stat().st_mtime_ns) for f in files if f.exists()]
-        state.append((split, times, split.ann_file.stat().st_size))
-    name = hashlib.blake2b(repr(state).encode(), digest_size=16).hexdigest()
-    return cache_dir() / 'checks' / f'{name}.json'
+    """The name depends on the splits, and what is checked in them."""
+    state = [
+        (split, split.ann_file.absolute(), split.img_dir.absolute())
+        for split in splits
+    ]
+    return cache_dir() / 'checks' / f'{_digest([__version__, state])}.json'

@@ -20,11 +20,13 @@ from mmext.checks.images import (
     check_images,
     check_presence,
     image_paths,
+    others,
     read_images,
 )
 from mmext.checks.report import DataReport
 from mmext.datasets.coco import read_coco
 from mmext.errors import did_you_mean
+from mmext.utils.files import stamp
 from mmext.utils.text import sentences, some
 
 SAMPLE = 32  # images of a split that are decoded before a run
@@ -41,7 +43,11 @@ def check_splits(
 
     A sample of the images is decoded, or every image, in ``workers`` threads.
     """
-    contents = {split.name: read_coco(split.ann_file) for split in splits}
+    stamps = {split.ann_file: stamp(split.ann_file) for split in splits}
+    contents = {
+        split.name: read_coco(split.ann_file, repeated_names=True)
+        for split in splits
+    }
     findings: list[Finding] = []
     missing: set[Path] = set()
     wanted: list[Path] = []
@@ -59,7 +65,9 @@ def check_splits(
     facts = read_images(wanted, workers, progress)
     for split in splits:
         findings += check_images(facts, paths[split.name], split)
-    report = DataReport(tuple(splits), contents, facts, frozenset(missing))
+    report = DataReport(
+        tuple(splits), contents, facts, frozenset(missing), stamps
+    )
     findings += _check_between(report, paths)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return replace(report, findings=tuple(findings))
@@ -88,7 +96,8 @@ def _check_between(
             yield split.warning(
                 'overlap',
                 f'{len(pairs)} of {len(theirs)} images are in the training '
-                f'data too, so AP is too high: {other} is {mine}',
+                f'data too, so AP is too high: {other} is {mine}'
+                + others([path for _, path in pairs]),
                 'Remove them from one of the two.',
                 count=len(pairs),
             )

@@ -13,6 +13,7 @@ from mmext.errors import UserError
 from mmext.utils.text import short, some
 
 SECTIONS = ('images', 'categories', 'annotations')
+CONVERT = 'mmext convert writes one from VOC or YOLO files.'
 #: Field of an annotation -> the section that it refers to.
 REFERENCES = {'image_id': 'images', 'category_id': 'categories'}
 
@@ -36,9 +37,13 @@ def _is_box(value: object) -> bool:
     )
 
 
+def _is_whole(value: object) -> bool:
+    return type(value) is int or (type(value) is float and value.is_integer())
+
+
 def _id(bits: int) -> Field:
     return Field(
-        lambda v: type(v) is int and abs(v) < 2**bits,
+        lambda v: _is_whole(v) and abs(v) < 2**bits,
         f'a whole number up to 2^{bits}',
     )
 
@@ -89,12 +94,14 @@ EVALUATION = {
 }
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
+def read_coco(
+    path: str | Path, *, repeated_names: bool = False
+) -> dict[str, Any]:
     """Reads an annotation file such as COCO's ``instances_*.json``.
 
     See :func:`parse_coco`, also for the errors.
     """
-    return parse_coco(read_bytes(path), path)
+    return parse_coco(read_bytes(path), path, repeated_names=repeated_names)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -109,7 +116,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_coco(
-    data: bytes, path: str | Path, *, strict: bool = False
+    data: bytes,
+    path: str | Path,
+    *,
+    strict: bool = False,
+    repeated_names: bool = False,
 ) -> dict[str, Any]:
     """Parses the bytes of an annotation file and checks their format.
 
@@ -117,21 +128,60 @@ def parse_coco(
     unique ids, references to images and categories that exist, and an area
     for every object. Otherwise it must have what a training needs, gets empty
     ``annotations`` if it has none, and errors in the values are found by
-    :func:`~mmext.checks.annotations.check_annotations`. Raises `UserError` if
-    it is not JSON, is of another format, or has an entry without a needed
-    field or with a value of another kind.
+    :func:`~mmext.checks.annotations.check_annotations`; ``repeated_names``
+    leaves categories of the same name to it, too. Raises `UserError` if the
+    file is not JSON in UTF-8, is of another format, or has an entry without a
+    needed field or with a value of another kind.
+
+    A byte order mark is skipped, and ids may be numbers such as 1.0. They are
+    integers in the result if ``strict``.
     """
     try:
-        content = json.loads(data.decode('utf-8'))
+        content = json.loads(data.decode('utf-8-sig'))
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f'{path} is not JSON: {error}',
-            'Is the file complete? Write or download it again.',
-        ) from error
-    _raise_first(_format_problems(content, strict), path)
+        raise _not_json(data, path, error) from error
+    problems = _format_problems(content, strict, repeated_names)
+    _raise_first(problems, path)
     if strict:
+        for section in SECTIONS:
+            for entry in content[section]:
+                make_ids_integers(entry)
         require_references(content, path)
     return content
+
+
+def _not_json(
+    data: bytes, path: str | Path, error: ValueError | RecursionError
+) -> UserError:
+    is_text = data[:100].lstrip()[:1] in (b'{', b'[')
+    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return UserError(
+            f'{path} is UTF-16, and not UTF-8',
+            f'Save it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}',
+        )
+    if isinstance(error, UnicodeDecodeError) and is_text:
+        return UserError(
+            f'{path} is not UTF-8: {error}',
+            'Save it as UTF-8, from the encoding of the program that wrote '
+            f'it; from GBK, for example: iconv -f GBK -t UTF-8 {path}',
+        )
+    return UserError(
+        f'{path} is not JSON: {error}',
+        'Is the file complete? Write or download it again.',
+    )
+
+
+def float_ids(entry: dict[str, Any]) -> list[str]:
+    """Returns the ids of an entry that are numbers such as 1.0."""
+    names = ('id', *REFERENCES)
+    return [n for n in names if type(entry.get(n)) is float]
+
+
+def make_ids_integers(entry: dict[str, Any]) -> None:
+    """Replaces ids such as 1.0 by integers, in place."""
+    for name in float_ids(entry):
+        if entry[name].is_integer():
+            entry[name] = int(entry[name])
 
 
 def require_references(content: dict[str, Any], path: str | Path) -> None:
@@ -141,16 +191,19 @@ def require_references(content: dict[str, Any], path: str | Path) -> None:
 
 def _raise_first(problems: Iterator[str], path: str | Path) -> None:
     for problem in problems:
+        # That of an entry is no reason to convert the file again.
+        entry = problem.startswith(SECTIONS)
         raise UserError(
             f'{path} is not a COCO annotation file: {problem}',
             'It must hold images (id, file_name, width, height), annotations '
             '(id, image_id, category_id, bbox, area) and categories (id, '
-            'name). tools/dataset_converters writes one from VOC or YOLO '
-            'files.',
+            'name).' + ('' if entry else f' {CONVERT}'),
         )
 
 
-def _format_problems(content: Any, strict: bool) -> Iterator[str]:
+def _format_problems(
+    content: Any, strict: bool, repeated_names: bool
+) -> Iterator[str]:
     """Yields problems, each of which may make the following ones crash."""
     if isinstance(content, list):
         first = content[0] if content else None
@@ -169,22 +222,40 @@ def _format_problems(content: Any, strict: bool) -> Iterator[str]:
         if not content[section] and section != 'annotations':
             yield f'{section!r} is empty'
     for section, fields in (EVALUATION if strict else TRAINING).items():
-        for i, entry in enumerate(content[section]):
-            where = f'{section}[{i}]'
+        entries = content[section]
+        for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                yield f'{where} is {short(entry)}'
-            for name, field in fields.items():
-                if name in entry:
-                    if not field.test(entry[name]):
-                        value = short(entry[name])
-                        yield f'{where} has {name} {value}, not {field.kind}'
-                elif field.needed:
-                    yield f'{where} has no {name!r}; it holds {some(entry)}'
-    if not strict:
+                yield f'{section}[{i}] is {short(entry)}'
+        for name, field in fields.items():
+            yield from _field_problems(section, entries, name, field)
+    if not (strict or repeated_names):
         counts = Counter(c['name'] for c in content['categories'])
         for name, count in counts.items():
             if count > 1:
                 yield f'category name {name!r} is given to {count} ids'
+
+
+def _field_problems(
+    section: str, entries: list[dict], name: str, field: Field
+) -> Iterator[str]:
+    bad = [
+        i
+        for i, entry in enumerate(entries)
+        if (not field.test(entry[name]) if name in entry else field.needed)
+    ]
+    if not bad:
+        return
+    i = bad[0]
+    if name in entries[i]:
+        value = short(entries[i][name])
+        problem = f'{section}[{i}] has {name} {value}, not {field.kind}'
+    else:
+        problem = (
+            f'{section}[{i}] has no {name!r}; it holds {some(entries[i])}'
+        )
+    if len(bad) > 1:
+        problem += f'. The same is wrong in {len(bad) - 1} others'
+    yield problem
 
 
 def _reference_problems(content: dict[str, Any]) -> Iterator[str]:

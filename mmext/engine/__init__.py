@@ -4,6 +4,7 @@
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.optimizers import CPUAmpOptimWrapper
+from mmext.engine.pictures_hook import PicturesHook
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.runner import ReliableRunner
@@ -14,6 +15,7 @@ __all__ = [
     'CheckDataHook',
     'EpochSeedHook',
     'NumericalGuardHook',
+    'PicturesHook',
     'PredictionsHook',
     'ReliableRunner',
     'ValLossHook',

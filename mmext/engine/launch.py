@@ -57,7 +57,7 @@ def train(
 
     Args:
         config: A config file, or an MMEngine config, which is not changed.
-        data: A folder in COCO format to use instead of the config's data; see
+        data: A folder of COCO, YOLO or VOC instead of the config's data; see
             :func:`~mmext.checks.layouts.use_data_folder`. Default: none.
         classes: Categories of ``data`` to use. Default: all.
         work_dir: Folder of logs and checkpoints. Default: the config's, or
@@ -256,15 +256,15 @@ def build_runner(cfg: Config, checked: Preflight | None = None) -> Runner:
 def _set_show(
     cfg: Config, show: bool, show_dir: str | Path | None, wait_time: float
 ) -> None:
-    """Makes the config's visualization hook show or save detections."""
-    hook = cfg.get('default_hooks', {}).get('visualization')
+    """Makes the config's visualization hook show or save predictions."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.get('visualization')
     if hook is None:
-        raise UserError(
-            '--show: the config has no visualization hook',
-            '--cfg-options '
-            '+default_hooks.visualization.type=DetVisualizationHook',
-        )
+        hook = hooks['visualization'] = ConfigDict(type='PicturesHook')
     hook.draw = True
+    kind = str(hook.type).rpartition('.')[2]
+    if kind in ('DetVisualizationHook', 'SegVisualizationHook'):
+        hook.type = 'PicturesHook'
     if show:
         hook.show = True
         hook.wait_time = wait_time

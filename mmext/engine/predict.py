@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 import torch
 from mmdet.apis import DetInferencer
+from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import Compose, pseudo_collate
 from rich.progress import track
 from torch import nn
 
@@ -29,9 +30,9 @@ from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
-from mmext.utils.images import find_images
+from mmext.utils.images import as_picture, find_images, picture_names
 from mmext.utils.modules import require_device
-from mmext.utils.text import count
+from mmext.utils.text import count, some
 
 
 def predict(
@@ -49,9 +50,11 @@ def predict(
 ) -> dict[str, list[dict]]:
     """Detects objects in images and writes pictures and COCO result files.
 
-    ``OUT/pictures`` has the images with boxes and masks, with the names and
-    folders of the input. ``OUT/bbox.json`` (and ``segm.json``) are COCO
-    results. ``OUT/images.json`` lists the ids of images and categories.
+    ``OUT/pictures`` has the images with boxes and masks. Those of a folder
+    keep their paths in it, after its name if several inputs are given.
+    ``OUT/bbox.json`` (and ``segm.json``) are COCO results. ``OUT/images.json``
+    lists the ids of images and categories. Images are read as the config's
+    test pipeline does, which may ignore their EXIF rotation.
 
     Args:
         config: The config file of a detector.
@@ -62,8 +65,9 @@ def predict(
         score_thr: Lowest score of a detection that is drawn, from 0 to 1. The
             result files have all detections. Default: 0.3.
         device: A device of PyTorch. Default: the first GPU, or the CPU.
-        ann_file: A COCO file whose image and category ids are used. Default:
-            ids are counted from 1.
+        ann_file: A COCO file whose image and category ids are used. The path
+            of each image must end with the ``file_name`` of an entry.
+            Default: ids are counted from 1.
         sha256: The first 8 or more digits of the checkpoint's SHA-256.
             Default: not checked.
         cfg_options: Changes of the config: dotted keys with their values, or
@@ -87,6 +91,7 @@ def predict(
     if isinstance(images, str | Path):
         images = [images]
     files = find_images(images)
+    names = picture_names(files, images)
     cfg = load_config(config, cfg_options)
     if sha256 is not None:
         require_sha256(checkpoint, sha256)
@@ -95,7 +100,8 @@ def predict(
     with trusting(trust_checkpoint):
         detector = load_detector(cfg, checkpoint, device)
     print(f'{count(len(files), "image")} on {device}', flush=True)
-    return _detect(detector, files, Path(out), score_thr, ann_file)
+    named = dict(zip(files, names, strict=True))
+    return _detect(detector, named, Path(out), score_thr, ann_file)
 
 
 def load_detector(
@@ -140,6 +146,24 @@ class Detector(DetInferencer):
         _name_classes(model)
         return model.eval()
 
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        pipeline = super()._init_pipeline(cfg)
+        loaders = [
+            step.from_file
+            for step in pipeline.transforms
+            if isinstance(step, InferencerLoader)
+        ]
+        self._loader = loaders[0]
+        self._loader.to_float32 = False  # the pipeline converts it
+        return pipeline
+
+    def read(self, path: Path) -> np.ndarray | None:
+        """Reads an image as the test pipeline does; None if it fails."""
+        try:
+            return self._loader({'img_path': str(path)})['img']
+        except (AssertionError, OSError, ValueError, cv2.error):
+            return None
+
     def _init_collate(self, cfg: Config) -> Callable:
         # MMEngine's method returns the same, but warns that mmdet has no
         # registry of functions.
@@ -172,19 +196,45 @@ def _ids(
     if ann_file is None:
         return [*range(1, len(images) + 1)], [*range(1, len(classes) + 1)]
     content = read_coco(ann_file)
-    by_name = {Path(i['file_name']).name: i['id'] for i in content['images']}
+    by_name = {_parts(i['file_name']): i['id'] for i in content['images']}
     by_class = {c['name']: c['id'] for c in content['categories']}
-    names = [path.name for path in images]
-    missing = [name for name in names if name not in by_name]
-    missing += [name for name in classes if name not in by_class]
-    if missing:
+    names = [_listed(path, by_name) for path in images]
+    unknown = [str(p) for p, n in zip(images, names, strict=True) if n is None]
+    unknown += [name for name in classes if name not in by_class]
+    if unknown:
+        listed = ['/'.join(parts) for parts in by_name]
         raise UserError(
-            f'--ann {ann_file} does not name all images and classes: '
-            f'{missing[0]!r} is missing',
-            'Give the COCO annotation file of these images, or omit --ann '
-            'to count the ids from 1.',
+            f'--ann {ann_file} does not name all images and classes. It does '
+            f'not have {some(map(repr, unknown))}',
+            f'Its images are {some(listed, 3)}, its classes '
+            f'{some(by_class)}. Give images in the same folders, or omit '
+            '--ann to count the ids from 1.',
         )
+    found: dict[tuple[str, ...], Path] = {}
+    for path, name in zip(images, names, strict=True):
+        other = found.setdefault(name, path)
+        if other != path:
+            raise UserError(
+                f'--ann {ann_file}: {other} and {path} would both be its '
+                f'image {"/".join(name)}',
+                'Give the images of one folder.',
+            )
     return [by_name[n] for n in names], [by_class[n] for n in classes]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Returns the folders and the name of a file, comparable as text."""
+    name = unicodedata.normalize('NFC', name).replace('\\', '/')
+    return tuple(part for part in name.split('/') if part not in ('', '.'))
+
+
+def _listed(
+    path: Path, known: Mapping[tuple[str, ...], int]
+) -> tuple[str, ...] | None:
+    """Returns the longest known name that a path ends with."""
+    parts = _parts(path.as_posix())
+    ends = (parts[i:] for i in range(len(parts)))
+    return next((end for end in ends if end in known), None)
 
 
 def _coco_results(
@@ -217,13 +267,13 @@ def _coco_results(
 
 def _detect(
     detector: Detector,
-    images: Sequence[Path],
+    images: Mapping[Path, str],
     out: Path,
     score_thr: float,
     ann_file: str | Path | None,
 ) -> dict[str, list[dict]]:
     classes = detector.model.dataset_meta['classes']
-    image_ids, category_ids = _ids(images, classes, ann_file)
+    image_ids, category_ids = _ids([*images], classes, ann_file)
     try:
         (out / 'pictures').mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -231,20 +281,17 @@ def _detect(
             f'results cannot be written to {out}: {error}',
             'Name another folder with --out.',
         ) from error
-    root = Path(os.path.commonpath([p.parent for p in images]))
     boxes: list[dict] = []
     masks: list[dict] = []
     read: list[dict] = []
     unreadable: list[Path] = []
     numbered = list(zip(images, image_ids, strict=True))
     for path, image_id in track(numbered, 'Detecting'):
-        image, content = None, np.fromfile(path, np.uint8)
-        if content.size:
-            image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        image = detector.read(path)
         if image is None:
             unreadable.append(path)
             continue
-        name = path.relative_to(root).as_posix()
+        name = images[path]
         height, width = image.shape[:2]
         size = {'height': height, 'width': width}
         read.append({'id': image_id, 'file_name': name, **size})
@@ -254,7 +301,7 @@ def _detect(
         masks += found[1]
         detector.visualizer.add_datasample(
             path.name,
-            image[..., ::-1],
+            as_picture(image)[..., ::-1],
             sample,
             draw_gt=False,
             pred_score_thr=score_thr,
@@ -274,8 +321,8 @@ def _detect(
     if unreadable:
         first = unreadable[0]
         raise UserError(
-            f'{len(unreadable)} of {len(images)} images could not be read; '
-            f'the first: {first} ({first.stat().st_size} bytes)',
+            f'{len(unreadable)} of {len(images)} images could not be read: '
+            f'{some(unreadable)} ({first.stat().st_size} bytes)',
             f'Replace them. The results of the other images are in {out}.',
         )
     return results

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.text import some
@@ -58,34 +60,99 @@ def find_images(
             raise UserError(f'{path} is not an image by its name', _ENDINGS)
         else:
             found.append(path)
-    found = list(dict.fromkeys(p.absolute() for p in found))
+    found = [Path(p) for p in dict.fromkeys(map(os.path.abspath, found))]
     if limit is None or limit >= len(found):
         return found
     return [found[i * len(found) // limit] for i in range(limit)]
 
 
-def stored_size(path: Path, image: Image.Image) -> tuple[int, int, int]:
-    """Returns the size of an image file and how OpenCV turns it.
+def decode(data: np.ndarray, flags: int) -> np.ndarray | None:
+    """Decodes the bytes of an image file with OpenCV.
 
-    ``image`` is the file, opened by Pillow. Returns width and height of the
-    stored pixels, and the EXIF orientation that OpenCV applies when it reads
-    the file: 1 if it applies none, as in some formats. Raises `ValueError` if
-    OpenCV cannot decode the file.
+    Returns None if OpenCV cannot decode them, or has too many pixels to.
     """
-    width, height = image.size
-    orientation = image.getexif().get(_TAG, 1)
-    if orientation in (0, 1):
-        return width, height, 1
-    data = np.fromfile(path, np.uint8)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    stored = cv2.imdecode(data, flags)
-    shown = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if stored is None or shown is None:
-        raise ValueError('cannot be decoded by OpenCV')
-    height, width = stored.shape[:2]
-    if np.array_equal(stored, shown):
-        orientation = 1
-    return width, height, orientation
+    try:
+        return cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        return None
+
+
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """Returns an image of any type as 8-bit values in three channels (BGR).
+
+    Images of other types than 8 bits are scaled by their largest value.
+    """
+    if image.dtype != np.uint8:
+        top = max(float(image.max()), 1e-9)
+        image = (image * (255 / top)).clip(0, 255).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] < 3:
+        image = image[..., :1].repeat(3, -1)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of an image: 1 if it has none."""
+    return image.getexif().get(_TAG) or 1
+
+
+def shown_size(path: Path) -> tuple[int, int]:
+    """Returns the width and height of an image file as OpenCV reads it.
+
+    Decodes the file only if its EXIF tag may turn it, which depends on the
+    format, or if Pillow cannot read its size. Raises `ValueError` if OpenCV
+    cannot decode it then.
+    """
+    try:
+        with Image.open(path) as image:
+            if orientation(image) == 1:
+                return image.size
+    except (Image.DecompressionBombError, UnidentifiedImageError):
+        pass  # it has very many pixels, or a format that only OpenCV reads
+    shown = decode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if shown is None:
+        raise ValueError('OpenCV cannot decode it')
+    height, width = shown.shape[:2]
+    return width, height
+
+
+def picture_names(
+    images: Sequence[Path], given: Sequence[str | Path]
+) -> list[str]:
+    """Returns a relative name of its own for each image, to write it under.
+
+    Args:
+        images: Files of :func:`find_images`.
+        given: The files and folders that they were found in.
+
+    An image of a folder keeps its path in it, after the name of the folder if
+    there are several. Names that would be equal get more of their folders.
+    """
+    bases = [Path(os.path.abspath(path)) for path in given]
+    several = len(bases) > 1
+    homes = []
+    for image in images:
+        base = next(b for b in bases if image == b or b in image.parents)
+        homes.append(image.parent if image == base else base)
+    skipped = [len(home.parts) - (several and home in bases) for home in homes]
+    while True:
+        names = [
+            Path(*image.parts[max(n, 1) :]).as_posix()
+            for image, n in zip(images, skipped, strict=True)
+        ]
+        equal = {n for n, count in Counter(names).items() if count > 1}
+        if not equal:
+            return names
+        clashing = {
+            home
+            for home, name in zip(homes, names, strict=True)
+            if name in equal
+        }
+        skipped = [
+            n - (home in clashing)
+            for n, home in zip(skipped, homes, strict=True)
+        ]
 
 
 def turned_size(width: int, height: int, orientation: int) -> tuple[int, int]:

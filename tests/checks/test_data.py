@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from mmext.checks.splits import check_splits
 from mmext.datasets.coco import read_coco
 from mmext.datasets.converters.common import image_size
 from mmext.errors import UserError
+from mmext.utils.files import stamps
 
 CORNER = [0, 0, 9, 0, 9, 9, 0, 9]
 
@@ -52,7 +54,7 @@ def check(root: Path, **more) -> DataReport:
 
 
 def fix(report: DataReport, out: Path) -> dict[Path, dict[str, int]]:
-    return write_fixed(report, fixed_files(report.splits, out))
+    return write_fixed(report, fixed_files(report.splits, out), out)
 
 
 def summary(report: DataReport) -> list[tuple[str, str, str, int]]:
@@ -76,6 +78,13 @@ def entry(key: str, i: int, **values) -> Callable[[Path], None]:
 
 def annotation(i: int, **values) -> Callable[[Path], None]:
     return entry('annotations', i, **values)
+
+
+def moved(i: int, box: list[int]) -> Callable[[Path], None]:
+    """Moves an object, its mask with it."""
+    x, y, w, h = box
+    mask = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    return annotation(i, bbox=box, segmentation=mask)
 
 
 def each(change: Callable[[dict], object]) -> Callable[[Path], None]:
@@ -227,7 +236,7 @@ E, W = 'error', 'warning'
             [],
         ),
         (
-            annotation(2, bbox=[WIDTH - 5, -9, 9, 19]),
+            moved(2, [WIDTH - 5, -9, 9, 19]),
             [(W, 'boxes over the edge', 'train', 1)],
             [],
         ),
@@ -428,21 +437,78 @@ def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
 def test_images_that_are_not_turned(data):
     """The remedy in the message works."""
     turned(6)(data)
-    assert summary(check(data, turned=False)) == []
+    kind = 'color_ignore_orientation'
+    assert summary(check(data, color_type=kind)) == []
 
 
-def test_a_result_without_errors_is_kept_until_a_file_changes(
-    data, monkeypatch, tmp_path
-):
+def overwritten(root: Path) -> None:
+    """Replaces the pixels of a file; size and time of writing stay."""
+    path = root / 'train/sub/2.png'
+    old, data = path.stat(), path.read_bytes()
+    with open(path, 'r+b') as file:
+        file.write(bytes(len(data)))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert path.stat().st_mtime_ns == old.st_mtime_ns
+
+
+@pytest.fixture
+def deep(data, monkeypatch, tmp_path) -> Path:
+    """A data set with an image in a sub-folder, and an empty cache."""
     monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
-    splits = splits_of(data)
+    (data / 'train/sub').mkdir()
+    (data / 'train/2.png').rename(data / 'train/sub/2.png')
+    entry('images', 1, file_name='sub/2.png')(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        annotation(0, iscrowd=1),
+        overwritten,
+        lambda root: (root / 'train/sub/2.png').unlink(),
+        lambda root: (root / 'val/5.png').write_bytes(b'other'),
+        lambda root: shutil.copy2(root / 'val/1.png', root / 'val/2.png'),
+        lambda root: shutil.move(root / 'val', root / 'validation'),
+    ],
+)
+def test_a_result_is_kept_until_any_file_changes(deep, change):
+    splits = splits_of(deep)
     assert recall(splits) is None
     report = check_splits(splits, every_image=True)
     keep(report)
     assert recall(splits) == list(report.findings)
-    assert recall(splits_of(data, masks=True)) is None
-    annotation(0, iscrowd=1)(data)
+    assert recall(splits_of(deep, masks=True)) is None
+    change(deep)
     assert recall(splits) is None
-    annotation(0, image_id=99)(data)
+
+
+def test_errors_are_kept_too(deep):
+    """A run stops with what the check of all images found."""
+    splits = splits_of(deep)
+    (deep / 'val/5.png').unlink()
     keep(check_splits(splits, every_image=True))
-    assert recall(splits) is None, 'errors are not kept'
+    assert [f.check for f in recall(splits)] == ['images missing']
+    shutil.copy(deep / 'val/4.png', deep / 'val/5.png')
+    assert recall(splits) is None
+
+
+def test_a_file_that_changed_while_it_was_checked(deep):
+    splits = splits_of(deep)
+    report = check_splits(splits, every_image=True)
+    overwritten(deep)
+    keep(report)
+    assert recall(splits) is None
+
+
+def test_a_kept_result_of_many_images(tmp_path, monkeypatch):
+    """Two system calls would double the time with 120,000 images."""
+    paths = [str(tmp_path / f'{i}') for i in range(4500)]
+    for path in paths[::9]:
+        Path(path).touch()
+    calls = []
+    real = os.stat
+    monkeypatch.setattr(os, 'stat', lambda p: calls.append(p) or real(p))
+    found = stamps(paths)
+    assert sorted(calls) == sorted(paths)
+    assert [f is not None for f in found] == [i % 9 == 0 for i in range(4500)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
+from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
@@ -24,7 +25,7 @@ from mmext.engine.predict import load_detector
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
-from mmext.utils.images import find_images
+from mmext.utils.images import find_images, picture_names
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
 MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)
@@ -135,6 +136,94 @@ def test_ids_of_an_annotation_file(world, tmp_path):
     assert {e['category_id'] for e in entries} <= {11, 12}
 
 
+def in_folders(world: Path, root: Path) -> tuple[Path, Path]:
+    """Images of equal names in two folders, and their annotation file."""
+    content = json.loads((world / 'coco' / 'val.json').read_text())
+    content['images'] = [
+        {'id': i, 'file_name': f'{name}/1.png', 'width': 128, 'height': 96}
+        for i, name in enumerate('ab', 11)
+    ]
+    content['annotations'] = []
+    for name in 'ab':
+        (root / 'images' / name).mkdir(parents=True)
+        shutil.copy(
+            world / 'coco' / 'val' / f'{1 + (name == "b")}.png',
+            root / 'images' / name / '1.png',
+        )
+    ann = root / 'ann.json'
+    ann.write_text(json.dumps(content))
+    return root / 'images', ann
+
+
+@pytest.mark.parametrize('given', [['a', 'b'], ['b'], ['a/1.png'], ['.']])
+def test_ids_of_equal_names_in_several_folders(world, tmp_path, given):
+    root, ann = in_folders(world, tmp_path)
+    out = tmp_path / 'out'
+    assert run(world, out, *(root / g for g in given), '--ann', ann) == 0
+    entries = json.loads((out / 'images.json').read_text())['images']
+    ids = {'a': [11], 'b': [12], 'a/1.png': [11]}
+    want = [i for g in given for i in ids.get(g, [11, 12])]
+    assert [e['id'] for e in entries] == want
+    found = json.loads((out / 'bbox.json').read_text())
+    assert {e['image_id'] for e in found} == {*want}
+    shown = sorted((out / 'pictures').rglob('*.png'))
+    assert len(shown) == len(want)
+
+
+def test_ids_that_are_not_clear(world, tmp_path, capsys):
+    root, ann = in_folders(world, tmp_path)
+    other = tmp_path / 'c'
+    shutil.copytree(root / 'a', other)
+    assert run(world, tmp_path / 'out', other, '--ann', ann) == 2
+    assert 'Its images are a/1.png, b/1.png' in capsys.readouterr().err
+    content = json.loads(ann.read_text())
+    content['images'] = [{**content['images'][0], 'file_name': '1.png'}]
+    ann.write_text(json.dumps(content))
+    assert run(world, tmp_path / 'out', root, '--ann', ann) == 2
+    assert 'would both be its image 1.png' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('ignored', [True, False])
+def test_exif_as_the_pipeline_reads_it(world, tmp_path, ignored):
+    """A picture that is stored as 128 x 96 and shown as 96 x 128."""
+    image = Image.open(world / 'coco' / 'val' / '1.png')
+    exif = image.getexif()
+    exif[0x0112] = 6
+    path = tmp_path / 'a.png'
+    image.save(path, exif=exif)
+    kind = 'color_ignore_orientation' if ignored else 'color'
+    option = f'+test_dataloader.dataset.pipeline.0.color_type={kind}'
+    out = tmp_path / 'out'
+    options = (path, '--score-thr', '1', '--cfg-options', option)
+    assert run(world, out, *options) == 0
+    (entry,) = json.loads((out / 'images.json').read_text())['images']
+    size = (128, 96) if ignored else (96, 128)
+    assert (entry['width'], entry['height']) == size
+    drawn = cv2.imread(str(out / 'pictures/a.png'))
+    assert drawn.shape[1::-1] == size
+    masks = json.loads((out / 'segm.json').read_text())
+    assert masks[0]['segmentation']['size'] == [*size[::-1]]
+
+
+def test_names_of_pictures(tmp_path):
+    def names(*given: str) -> list[str]:
+        paths = [tmp_path / g for g in given]
+        return picture_names(find_images(paths), paths)
+
+    for name in ('a/x/1.png', 'a/2.png', 'b/x/1.png', 'b/c/x/1.png'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert names('a') == ['2.png', 'x/1.png']
+    assert names('a/x/1.png', 'a/2.png') == ['1.png', '2.png']
+    assert names('a/x/1.png', 'b/x/1.png') == ['a/x/1.png', 'b/x/1.png']
+    assert names('a/x', 'b/x') == ['a/x/1.png', 'b/x/1.png']
+    assert names('a', 'b/x') == ['a/2.png', 'a/x/1.png', 'x/1.png']
+    assert names('b/x', 'b/c/x') == ['b/x/1.png', 'c/x/1.png']
+    assert names('a/../a/x') == ['1.png']
+
+
 def test_unreadable_images_are_skipped(world, tmp_path, capsys):
     images = tmp_path / 'images'
     shutil.copytree(world / 'coco' / 'val', images)
@@ -166,7 +255,7 @@ def test_bad_inputs_write_nothing(world, tmp_path, capsys):
         ([val, '--device', 'cuda:9'], "device 'cuda:9' is not available"),
         ([val, '--score-thr', '30'], '--score-thr 30.0 is not between'),
         ([val, '--ann', world / 'mask.py'], 'mask.py is not JSON'),
-        ([val, '--ann', ann], "classes: '1.png' is missing"),
+        ([val, '--ann', ann], "val/1.png'\n  -> Its images are 2.png"),
         ([val, '--sha256', '0' * 64], 'and 00000000'),
         (
             [val, '--cfg-options', 'model.neck.out_channels=8'],

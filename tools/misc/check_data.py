@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Checks a data set before a training.
 
-    python tools/misc/check_data.py DIR      # a folder in COCO format
+    python tools/misc/check_data.py DIR      # of COCO, YOLO or VOC
     python tools/misc/check_data.py CONFIG   # the data that a config names
 
-Reads all annotations and decodes every image. The exit status is 1 if a run
-would stop with an error.
+Reads all annotations and decodes every image. The exit status is 1 if there is
+an error. Runs use the result until a file changes, and stop with the same
+errors; without it they decode a sample of the images.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add('data', help='folder in COCO format, or a config')
+    add('data', help='folder of COCO, YOLO or VOC, or a config')
     add('--classes', nargs='+', help='classes of a folder; default: all')
     add(
         '--masks',
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         '--fix',
         metavar='DIR',
-        help='write corrected copies of the annotations into this folder',
+        help='write corrected copies of the annotations into this folder,\n'
+        'with links to the images',
     )
     add_cfg_options(parser)
     args = parser.parse_args(argv)
