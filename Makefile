@@ -15,7 +15,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 
-.PHONY: install demo test test-slow lint docs bench clean
+.PHONY: install demo test test-slow lint docs bench gpu-check clean
 
 install: $(STAMP)
 
@@ -59,8 +59,13 @@ docs: install
 
 bench: install
 	@# These two take an hour or more: start them by themselves.
-	for script in $(filter-out %/bootstrap_coverage.py %/faults.py, \
+	for script in $(filter-out %/bootstrap_coverage.py %/faults.py \
+	  %/gpu_check.py, \
 	  $(wildcard benchmarks/*.py)); do $(PY) $$script || exit 1; done
+
+# On a machine with a GPU: at most eight minutes, writes gpu_check.md.
+gpu-check: install
+	$(PY) benchmarks/gpu_check.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site work_dirs *.egg-info

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,26 +29,35 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(script: str, *arguments: str) -> None:
+def run(*command: object) -> None:
     # With the repository, in case mmext is not installed from it.
-    paths = [HERE.parents[1], HERE.parent / 'helpers']
+    paths = [HERE.parents[1], HERE.parent / 'helpers', HERE]
     paths += filter(None, [os.environ.get('PYTHONPATH')])
     done = subprocess.run(
-        [sys.executable, HERE / script, *arguments],
+        [sys.executable, *command],
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def test_it_refuses_what_a_gpu_refuses() -> None:
-    run('pretend_gpu_refuses.py')
+    run(HERE / 'pretend_gpu_refuses.py')
+
+
+def test_ops_equal_the_golden_files(shared: Callable[[str], Path]) -> None:
+    shared('golden/ops/nms.npz')
+    run(
+        *('-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider'),
+        *('-p', 'pretend_gpu', '--device', 'pretend'),
+        HERE.parent / 'mmcv_ext/test_golden.py',
+    )
 
 
 def results(kind: str, folder: Path) -> dict:
     out = folder / 'results.json'
-    run('on_pretend_gpu.py', kind, str(out))
+    run(HERE / 'on_pretend_gpu.py', kind, out)
     content = json.loads(out.read_text())
     different = {k: v for k, v in content['results'].items() if v != 'equal'}
     assert not different, '\n'.join(f'{k}: {v}' for k, v in different.items())

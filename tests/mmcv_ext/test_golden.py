@@ -261,7 +261,7 @@ def focal_case(c: dict, loss: Callable) -> None:
     x = c['x'].requires_grad_()
     out = loss(x, c['target'], 2.0, 0.25, None, 'mean')
     close(out, c['out'], 1e-4)
-    close(grads(out, torch.ones(()), x)[0], c['gin'], 1e-4)
+    close(grads(out, torch.ones_like(out), x)[0], c['gin'], 1e-4)
 
 
 @pytest.mark.parametrize('c', cases('mmcvtests_sigmoid_focal_loss'))

@@ -304,6 +304,23 @@ def test_roi_align_of_many_samples(
     torch.testing.assert_close(pool(), want)
 
 
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_the_deterministic_gradient_of_roi_align_is_the_kernels(
+    ratio: int,
+) -> None:
+    """A GPU uses it with deterministic=True."""
+    gout, x = rand(5, 3, 3, 2).double(), rand(2, 3, 10, 12).double()
+    rois = torch.cat([ROIS, ROIS[:1].roll(2, 1)]).double()
+    rois[4, 0] = 0
+    geometry = (1 / 8, ratio, True)
+    ops = mmcv._ext.roi_align
+    boxes, _ = ops._for_kernel(rois, (3, 2), *geometry)
+    want = ops._kernel_gradient(gout, boxes, x, (3, 2), geometry)
+    got = ops._ordered_gradient(gout, boxes, x, (3, 2), geometry)
+    assert want.any()
+    torch.testing.assert_close(got, want)
+
+
 def test_roi_align_of_a_million_pixels() -> None:
     """torchvision's kernel would ask for terabytes."""
     x = torch.ones(1, 2, 8, 8).requires_grad_()

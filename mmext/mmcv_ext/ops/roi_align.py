@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torchvision
+import torchvision  # noqa: F401  # registers torch.ops.torchvision
 from torch import Tensor
 
 from .bilinear import SAMPLES, corners, sample, scatter
@@ -228,7 +228,11 @@ def roi_align_forward(
         pooled, argmax_y, argmax_x = _maximum(input, rois, size, *geometry)
     else:
         boxes, large = _for_kernel(rois, size, *geometry)
-        pooled = torchvision.ops.roi_align(input, boxes, size, *geometry)
+        # torchvision.ops.roi_align would compile another implementation on
+        # a GPU with deterministic algorithms; this kernel is deterministic.
+        pooled = torch.ops.torchvision.roi_align(
+            input, boxes, spatial_scale, *size, sampling_ratio, aligned
+        )
         for i in large:
             image, rows, cols = _large_box(
                 rois[i : i + 1], input, size, spatial_scale, aligned
@@ -296,12 +300,31 @@ def _kernel_gradient(
     scale, ratio, aligned = geometry
     on_gpu = grad_output.device.type != 'cpu'
     if on_gpu and torch.are_deterministic_algorithms_enabled():
-        # The kernel adds in any order and would raise. torchvision then
-        # pools in PyTorch, which is linear in the input.
-        with torch.enable_grad():
-            like = grad_output.new_zeros(input.shape).requires_grad_()
-            pooled = torchvision.ops.roi_align(like, rois, size, *geometry)
-        return torch.autograd.grad(pooled, like, grad_output)[0]
+        # The kernel adds in any order, so PyTorch would refuse it.
+        return _ordered_gradient(grad_output, rois, input, size, geometry)
     return torch.ops.torchvision._roi_align_backward(
         grad_output, rois, scale, *size, *input.shape, ratio, aligned
     )
+
+
+def _ordered_gradient(
+    grad_output: Tensor,
+    rois: Tensor,
+    input: Tensor,
+    size: tuple[int, int],
+    geometry: tuple[float, int, bool],
+) -> Tensor:
+    """Computes the gradient of the average with PyTorch's index_add."""
+    grad = grad_output.new_zeros(input.shape)
+    for roi, y, x in sampling_grids(rois, size, *geometry, input.shape[1]):
+        y, x = torch.broadcast_tensors(y, x)
+        samples = y.shape[3] * y.shape[4]
+        of_sample = grad_output[roi].flatten(2)[..., None] / samples
+        scatter(
+            grad,
+            rois[roi, 0].long(),
+            of_sample.expand(-1, -1, -1, samples).flatten(2),
+            y.flatten(1)[:, None],
+            x.flatten(1)[:, None],
+        )
+    return grad
