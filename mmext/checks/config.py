@@ -255,3 +255,34 @@ def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
                     'does not give the AP of the training log',
                     f"--cfg-options '{where}={step.get(key)}'",
                 )
+
+
+def check_tta(cfg: Config) -> None:
+    """Checks that the results of test-time augmentation can be merged.
+
+    mmdet's ``DetTTAModel`` merges boxes only. Raises `UserError` if masks or
+    panoptic results are evaluated with it.
+    """
+    merges = (cfg.get('tta_model') or {}).get('type', 'DetTTAModel')
+    if str(merges).rpartition('.')[2] != 'DetTTAModel':
+        return
+    found = evaluators(cfg, 'test')
+    if evaluates_masks(cfg, 'test'):
+        kind, place = 'masks', 'test_evaluator'
+        if not isinstance(cfg.test_evaluator, Mapping):
+            at = next(
+                i for i, e in enumerate(found) if 'segm' in e.get('metric', ())
+            )
+            place = f'test_evaluator.{at}'
+        fix = (
+            f'--cfg-options {place}.metric=bbox tests the boxes alone. '
+            'Without --tta, both are tested.'
+        )
+    elif any('Panoptic' in str(e.get('type')) for e in found):
+        kind = 'panoptic results'
+        fix = 'Test without --tta.'
+    else:
+        return
+    raise UserError(
+        f'--tta merges boxes, and the run evaluates {kind}, too', fix
+    )

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -24,6 +27,8 @@ from mmengine.registry import (
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
+    VISBACKENDS,
+    VISUALIZERS,
     Registry,
 )
 
@@ -43,6 +48,16 @@ COUNTS = {
 }
 #: Finite numbers that are not negative.
 RATES = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay')
+#: Backend of the visualizer -> the packages that it imports, as on PyPI.
+TRACKERS = {
+    'AimVisBackend': ('aim',),
+    'ClearMLVisBackend': ('clearml',),
+    'DVCLiveVisBackend': ('dvclive', 'pygit2'),
+    'MLflowVisBackend': ('mlflow',),
+    'NeptuneVisBackend': ('neptune',),
+    'TensorboardVisBackend': ('tensorboard',),
+    'WandbVisBackend': ('wandb',),
+}
 # Keys that the runner removes from a part before it builds it.
 TAKEN = {'type', 'constructor', 'paramwise_cfg', 'priority'} | {
     'convert_to_iter_based'
@@ -53,6 +68,7 @@ def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
     """Checks names, arguments and numbers in the parts of a config."""
     for place, part, registry in _parts(cfg, stages):
         _check_part(place, part, registry, cfg.get('default_scope', 'mmdet'))
+    _check_trackers(cfg)
     for place, least in COUNTS.items():
         value = _value(cfg, place)
         valid = _is_number(value, least) and value == int(value)
@@ -72,6 +88,75 @@ def check_parts(cfg: Config, stages: tuple[str, ...]) -> None:
             )
 
 
+def _check_trackers(cfg: Config) -> None:
+    """Checks that the packages of experiment trackers are installed.
+
+    MMEngine imports them once the work dir exists.
+    """
+    missing: dict[str, list[str]] = {}
+    for place, part, registry in _visualizers(cfg):
+        kind = part.get('type') if isinstance(part, Mapping) else None
+        if registry is not VISBACKENDS or kind is None:
+            continue
+        scope = cfg.get('default_scope', 'mmdet')
+        cls = find_class(kind, registry, scope, f'{place}.type')
+        where = f'{place} ({cls.__name__})'
+        for base in inspect.getmro(cls):
+            needed = TRACKERS.get(base.__name__, ())
+            if absent := [name for name in needed if not _installed(name)]:
+                missing[where] = absent
+            elif base.__name__ == 'WandbVisBackend':
+                _check_login(where, part)
+    if not missing:
+        return
+    packages = ' '.join(dict.fromkeys(n for m in missing.values() for n in m))
+    raise UserError(
+        '; '.join(
+            f'{place} needs {" and ".join(names)}, not found in this '
+            'environment'
+            for place, names in missing.items()
+        ),
+        f'pip install {packages}, or remove the backend from vis_backends of '
+        'the config.',
+    )
+
+
+def _installed(name: str) -> bool:
+    """Whether a package is installed.
+
+    A folder of the same name in the current one, as wandb makes, is not it.
+    """
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def _check_login(where: str, part: Mapping) -> None:
+    """Checks that W&B has a key where it cannot ask for one."""
+    mode = (part.get('init_kwargs') or {}).get('mode')
+    if mode or os.getenv('WANDB_MODE') or sys.stdin.isatty():
+        return
+    import wandb
+
+    try:
+        logged_in = wandb.login(prompt=False, verify=False)
+    except TypeError:  # an older version, which prints no warning here
+        logged_in = wandb.api.api_key is not None
+    if not logged_in:
+        raise UserError(
+            f'{where}: W&B is not logged in',
+            'wandb login, or WANDB_MODE=offline.',
+        )
+
+
+def _visualizers(cfg: Config) -> Iterator[tuple[str, Any, Registry]]:
+    yield from _each(cfg, 'visualizer', VISUALIZERS)
+    visualizer = cfg.get('visualizer')
+    if isinstance(visualizer, Mapping):
+        yield from _each(
+            visualizer, 'vis_backends', VISBACKENDS, 'visualizer.'
+        )
+
+
 def _parts(
     cfg: Config, stages: tuple[str, ...]
 ) -> Iterator[tuple[str, Mapping, Registry]]:
@@ -82,6 +167,7 @@ def _parts(
         yield 'optim_wrapper', wrapper, OPTIM_WRAPPERS
         yield from _each(wrapper, 'optimizer', OPTIMIZERS, 'optim_wrapper.')
         yield from _each(cfg, 'param_scheduler', PARAM_SCHEDULERS)
+    yield from _visualizers(cfg)
     yield from _each(cfg, 'custom_hooks', HOOKS)
     for name in cfg.get('default_hooks') or {}:
         yield from _each(cfg.default_hooks, name, HOOKS, 'default_hooks.')

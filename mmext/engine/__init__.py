@@ -8,9 +8,11 @@ from mmext.engine.pictures_hook import PicturesHook
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.engine.runner import ReliableRunner
+from mmext.engine.tta import BoxTTAModel
 from mmext.engine.val_loss_hook import ValLossHook
 
 __all__ = [
+    'BoxTTAModel',
     'CPUAmpOptimWrapper',
     'CheckDataHook',
     'EpochSeedHook',

@@ -10,12 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.visualization import Visualizer
 
 import mmext
 from mmext.checks.layouts import use_data_folder
 from mmext.errors import UserError
+from mmext.models.build import build_model
 from mmext.utils.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -157,3 +159,90 @@ def test_class_maps_are_trained_on(own_maps, tmp_path):
     scalars = runner.message_hub.log_scalars
     assert np.isfinite(scalars['train/loss'].current())
     assert 0 < scalars['val/mIoU'].current() < 100
+
+
+@pytest.fixture
+def maps_config(own_maps, tmp_path, monkeypatch) -> Config:
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    cfg = load_config(own_maps)
+    cfg.model.backbone.init_cfg = None  # there is no network
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.visualizer.name = str(tmp_path)
+    return cfg
+
+
+def add_label(tmp_path: Path, label: int, split: str = 'train') -> None:
+    file = f'{tmp_path}/maps/{split}/1.png'
+    found = cv2.imread(file, cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    found[5, 5] = label
+    kind = np.uint16 if label > 255 else np.uint8
+    cv2.imwrite(file, found.astype(kind))
+
+
+@needs_mmseg
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('label', [3, 199, 255])
+def test_labels_that_are_no_classes(maps_config, tmp_path, split, label):
+    """200 is ignored, 255 is not."""
+    add_label(tmp_path, label, split)
+    total = 4 if split == 'train' else 2
+    message = (
+        f'{split}_dataloader.dataset: 1 of {total} class maps have labels '
+        rf'that are no classes: {label} \(the first: .*1.png\); the model '
+        'has 3 classes, 0 to 2, and ignores 200'
+    )
+    with pytest.raises(UserError, match=message):
+        mmext.train(maps_config)
+    assert not (tmp_path / 'work').exists()
+
+
+@needs_mmseg
+def test_labels_above_255_are_not_cut(maps_config, tmp_path):
+    """MMSegmentation would read 256 as class 0."""
+    add_label(tmp_path, 256)
+    with pytest.raises(UserError, match='1.png has label 256'):
+        mmext.train(maps_config)
+
+
+@needs_mmseg
+def test_class_maps_in_color(maps_config, tmp_path):
+    image = np.zeros((64, 80, 3), np.uint8)
+    cv2.imwrite(f'{tmp_path}/maps/val/0.png', image)
+    with pytest.raises(UserError, match='a picture of 3 channels'):
+        mmext.train(maps_config)
+
+
+@needs_mmseg
+def test_all_class_maps_are_checked(own_maps, tmp_path, monkeypatch):
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    options = {'model.backbone.init_cfg': None}
+    report = mmext.check_data(own_maps, cfg_options=options)
+    assert report.errors == ()
+    add_label(tmp_path, 7)
+    report = mmext.check_data(own_maps, cfg_options=options)
+    assert [f.check for f in report.errors] == ['class maps']
+    assert 'class maps' in str(report)
+
+
+@needs_mmseg
+@pytest.mark.parametrize(
+    'hook', ['SegVisualizationHook', 'DetVisualizationHook', None]
+)
+def test_pictures_of_segmentation(maps_config, tmp_path, hook):
+    """--show-dir, whichever hook the config has."""
+    cfg = maps_config
+    assert 'visualization' not in cfg.default_hooks
+    if hook is not None:
+        cfg.default_hooks.visualization = {'type': hook}
+    model = build_model(cfg.model)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'n')
+    for loader in ('val_dataloader', 'test_dataloader'):
+        cfg[loader].update(num_workers=0, persistent_workers=False)
+    mmext.test(cfg, tmp_path / 'n', show_dir='shown')
+    Visualizer.get_instance(str(tmp_path)).close()
+    (shown,) = (tmp_path / 'work').rglob('shown')
+    found = sorted(p.relative_to(shown).as_posix() for p in shown.rglob('*'))
+    assert found == ['0.png', '1.png']
+    if hook == 'DetVisualizationHook':
+        with pytest.raises(UserError, match="'SegVisualizationHook' or 'mmd"):
+            mmext.test(cfg, tmp_path / 'n')
