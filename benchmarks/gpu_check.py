@@ -261,6 +261,9 @@ def check_backbones() -> Iterator[str]:
             ('float16', torch.float16),
             ('bfloat16', torch.bfloat16),
         ):
+            if kind == 'bfloat16' and not torch.cuda.is_bf16_supported(False):
+                figures.append('bfloat16 needs a newer GPU')
+                continue
             step = training_step(on_gpu, x.cuda(), dtype)
             if not step():
                 wrong.append(f'{name} in {kind}: not finite')
