@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from bad_input import World, bad
+from tiny_run import MASK_HEADS, write_config
 
 GROUP = 'Command line'
 TORCHRUN = {
@@ -63,6 +64,13 @@ def _(world: World) -> None:
 @bad(GROUP, 'an --out that is not a pickle file', '--out a.pkl')
 def _(world: World) -> None:
     world.test('a.pth', '--out', 'a.json')
+
+
+@bad(GROUP, '--tta of a mask detector', 'test_evaluator.metric=bbox')
+def _(world: World) -> None:
+    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    write_config(world.config, world.data, base=base, more=MASK_HEADS)
+    world.test(world.checkpoint(), '--tta')
 
 
 @bad(GROUP, 'an option without a value', 'model.depth', 'KEY=VALUE')

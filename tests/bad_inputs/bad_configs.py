@@ -200,6 +200,23 @@ def _(world: World) -> None:
     world.train()
 
 
+@bad(GROUP, 'an experiment tracker that is not installed', 'pip install aim')
+def _(world: World) -> None:
+    from mmext.checks import parts
+
+    world.patch.setattr(parts, 'find_spec', lambda name: None)
+    more = "visualizer = dict(vis_backends=[dict(type='AimVisBackend')])"
+    write_config(world.config, world.data, more=more)
+    world.train()
+
+
+@bad(GROUP, 'a misspelt experiment tracker', "'WandbVisBackend'?")
+def _(world: World) -> None:
+    more = "visualizer = dict(vis_backends=[dict(type='WandVisBackend')])"
+    write_config(world.config, world.data, more=more)
+    world.train()
+
+
 @bad(GROUP, 'a word as the seed', 'randomness.seed is')
 def _(world: World) -> None:
     world.set('randomness.seed=lucky')

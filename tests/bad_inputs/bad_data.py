@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 from bad_input import World, bad
 from tiny_run import MASK_HEADS, write_config
 
@@ -303,6 +306,131 @@ def _(world: World) -> None:
     world.train()
 
 
+@bad(GROUP, 'an annotation file that begins with a BOM', 'byte order mark')
+def _(world: World) -> None:
+    file = world.data / 'train.json'
+    file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
+    world.train()
+
+
+@bad(GROUP, 'an annotation file in GBK', 'is not UTF-8', 'iconv -f GBK')
+def _(world: World) -> None:
+    file = world.data / 'train.json'
+    text = file.read_text().replace('"disc"', '"圆盘"')
+    file.write_bytes(text.encode('gbk'))
+    world.train()
+
+
+@bad(GROUP, 'an annotation file in UTF-16', 'is UTF-16')
+def _(world: World) -> None:
+    file = world.data / 'train.json'
+    file.write_text(file.read_text(), encoding='utf-16')
+    world.train()
+
+
+@bad(GROUP, 'ids that are strings', "'1', not a whole number", '5 more')
+def _(world: World) -> None:
+    def change(content: dict) -> None:
+        for annotation in content['annotations']:
+            annotation['id'] = str(annotation['id'])
+
+    world.change(change)
+    world.train()
+
+
+def rename(world: World, change: Callable[[str], str]) -> None:
+    """Changes all file names in the annotations of the training data."""
+
+    def names(content: dict) -> None:
+        for image in content['images']:
+            image['file_name'] = change(image['file_name'])
+
+    world.change(names)
+    world.train()
+
+
+@bad(GROUP, "file names with Windows' backslashes", 'backslashes', 'sub/1.png')
+def _(world: World) -> None:
+    (world.data / 'train').rename(world.data / 'images')
+    (world.data / 'train').mkdir()
+    (world.data / 'images').rename(world.data / 'train' / 'sub')
+    rename(world, lambda name: f'sub\\{name}')
+
+
+@bad(GROUP, 'the image folder in the file names too', "data_prefix.img=''")
+def _(world: World) -> None:
+    rename(world, lambda name: f'train/{name}')
+
+
+@bad(GROUP, 'accented letters as macOS writes them', 'NFC', r'\u0308')
+def _(world: World) -> None:
+    file = world.data / 'train' / '1.png'
+    file.rename(file.with_name('u\u0308.png'))
+    rename(world, lambda name: name.replace('1.png', '\u00fc.png'))
+
+
+@bad(GROUP, "Roboflow's root as a category", 'root that Roboflow adds')
+def _(world: World) -> None:
+    def change(content: dict) -> None:
+        for category in content['categories']:
+            category['supercategory'] = 'disc'
+        root = {'id': 0, 'name': 'disc', 'supercategory': 'none'}
+        content['categories'].insert(0, root)
+
+    world.change(change)
+    world.train()
+
+
+def corners(world: World, change: Callable[..., tuple]) -> None:
+    """Changes the corners of all masks of the training data."""
+    masks(world)
+
+    def move(content: dict) -> None:
+        for annotation in content['annotations']:
+            (polygon,) = annotation['segmentation']
+            places = zip(polygon[::2], polygon[1::2], strict=True)
+            moved = [v for place in places for v in change(*place)]
+            annotation['segmentation'] = [moved]
+
+    world.change(move)
+    world.train()
+
+
+@bad(GROUP, 'masks with x and y exchanged', 'x and y seem to be exchanged')
+def _(world: World) -> None:
+    corners(world, lambda x, y: (y, x))
+
+
+@bad(GROUP, 'masks as fractions of the image', 'to be fractions of the image')
+def _(world: World) -> None:
+    corners(world, lambda x, y: (x / 128, y / 96))
+
+
+@bad(GROUP, 'masks of images of another size', '0.5 x 0.5 times as large')
+def _(world: World) -> None:
+    corners(world, lambda x, y: (x / 2, y / 2))
+
+
+@bad(GROUP, 'a mask of two points in the validation data', 'would stop')
+def _(world: World) -> None:
+    masks(world)
+
+    def change(content: dict) -> None:
+        content['annotations'][0]['segmentation'] = [[1, 2, 3, 4]]
+
+    world.change(change, 'val')
+    world.train()
+
+
+@bad(GROUP, 'an image of decimal numbers', 'float32 values to 8 bits')
+def _(world: World) -> None:
+    file = world.data / 'train' / '1.png'
+    pixels = np.zeros((96, 128), np.float32)
+    cv2.imwrite('1.tif', pixels)
+    Path('1.tif').rename(file)
+    world.train()
+
+
 @bad(GROUP, 'validation data without a category of the training data', 'val')
 def _(world: World) -> None:
     def change(content: dict) -> None:
@@ -321,6 +449,95 @@ def _(world: World) -> None:
 
     Path('photos').mkdir()
     find_coco_folder('photos')
+
+
+def yolo(world: World, description: str = 'names: [square, disc]') -> Path:
+    """Makes a YOLO folder of one image per split."""
+    root = Path('yolo')
+    for split in ('train', 'val'):
+        for kind in ('images', 'labels'):
+            (root / split / kind).mkdir(parents=True)
+        image = root / split / 'images' / '1.png'
+        image.write_bytes((world.data / split / '1.png').read_bytes())
+        (root / split / 'labels' / '1.txt').write_text('0 .5 .5 .5 .5\n')
+    (root / 'data.yaml').write_text(description)
+    return root
+
+
+@bad(GROUP, 'a folder that holds data sets', 'Give one of these: all/yolo')
+def _(world: World) -> None:
+    Path('all').mkdir()
+    yolo(world).rename('all/yolo')
+    world.tool('misc/check_data', 'all')
+
+
+@bad(GROUP, 'a folder of LabelMe files', '3 JSON files of LabelMe')
+def _(world: World) -> None:
+    Path('labelme').mkdir()
+    for name in 'abc':
+        Path('labelme', f'{name}.json').write_text('{"shapes": []}')
+    world.tool('dataset_converters/convert', 'labelme')
+
+
+@bad(GROUP, 'two annotation files for a split', 'a_train.json, b_train.json')
+def _(world: World) -> None:
+    for name in 'ab':
+        file = world.data / f'{name}_train.json'
+        file.write_bytes((world.data / 'train.json').read_bytes())
+    (world.data / 'train.json').unlink()
+    world.tool('misc/check_data', 'data')
+
+
+@bad(GROUP, 'a data.yaml whose folders do not exist', 'train: a/b')
+def _(world: World) -> None:
+    root = yolo(world, 'names: [square, disc]\ntrain: a/b\nval: a/c')
+    world.tool('misc/check_data', root)
+
+
+@bad(GROUP, 'a data.yaml with another number of names', 'nc: 80', '2 names')
+def _(world: World) -> None:
+    root = yolo(world, 'nc: 80\nnames: [square, disc]')
+    world.tool('dataset_converters/yolo2coco', root)
+
+
+@bad(GROUP, 'YOLO labels of other images', '2 of 3 label files', 'a.txt, b')
+def _(world: World) -> None:
+    root = yolo(world)
+    for name in 'ab':
+        (root / 'train/labels' / f'{name}.txt').write_text('0 .5 .5 .5 .5')
+    world.tool('dataset_converters/yolo2coco', root)
+
+
+@bad(GROUP, 'a list of YOLO images that do not exist', '2 images', '7.png')
+def _(world: World) -> None:
+    root = yolo(world, 'names: [square, disc]\ntrain: train.txt')
+    (root / 'train.txt').write_text('train/images/7.png\n8.png\n')
+    world.tool('misc/check_data', root)
+
+
+@bad(GROUP, 'a blank line among the class names', 'line 2 is empty')
+def _(world: World) -> None:
+    root = yolo(world)
+    (root / 'data.yaml').unlink()
+    (root / 'classes.txt').write_text('square\n\ndisc\n')
+    world.tool('dataset_converters/yolo2coco', root)
+
+
+@bad(GROUP, 'annotations that a conversion would replace', '--out DIR')
+def _(world: World) -> None:
+    root = yolo(world)
+    (root / 'annotations').mkdir()
+    (root / 'annotations/instances_val.json').write_text('{}')
+    world.tool('dataset_converters/yolo2coco', root)
+
+
+@bad(GROUP, 'a folder of VOC images that does not exist', "'photos'?")
+def _(world: World) -> None:
+    for name in ('boxes', 'photos'):
+        Path('voc', name).mkdir(parents=True)
+    Path('voc/boxes/1.xml').write_text('<annotation/>')
+    options = ('--annotations', 'boxes', '--images', 'photo')
+    world.tool('dataset_converters/voc2coco', 'voc', *options)
 
 
 @bad(GROUP, 'a VOC folder without annotations', 'Annotations')

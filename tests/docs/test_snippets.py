@@ -35,7 +35,7 @@ SCRIPT = re.compile(
 )
 COMMAND = re.compile(
     r'(?<![\w./-])(?<!train )(?<!test )(?<!search )(?<!download )'
-    r'mmext ((?:convert )?[a-z][a-z-]+)([^|;&#\n]*)'
+    r'mmext ((?:convert (?=voc|yolo|crops|weights))?[a-z][a-z-]+)([^|;&#\n]*)'
 )
 # Scripts that pass their options on to others.
 FORWARDS = {
