@@ -203,21 +203,8 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
                 fixable=True,
             )
     annotations = content['annotations']
-    if zero := [a for a in annotations if a['id'] == 0]:
-        yield split.finding(
-            NOTE if split.training else WARNING,
-            'annotation id 0',
-            f'an annotation of {split.ann_file} has id 0 (image '
-            f'{zero[0]["image_id"]})'
-            + (
-                ''
-                if split.training
-                else '; pycocotools, and so mmdet, counts its object as '
-                'missed even if it is found, so AP is too low'
-            ),
-            'Number annotations from 1.',
-            fixable=True,
-        )
+    if any(a['id'] == 0 for a in annotations):
+        yield id_zero(split)
     for key, section in REFERENCES.items():
         orphans = [a for a in annotations if a[key] not in known[section]]
         if orphans:
@@ -232,6 +219,22 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
                 count=len(orphans),
                 fixable=True,
             )
+
+
+def id_zero(split: Split) -> Finding:
+    """Returns the finding of an annotation with id 0."""
+    effect = (
+        '; pycocotools, and so mmdet, counts its object as missed even if it '
+        'is found, so AP is too low'
+    )
+    return split.finding(
+        NOTE if split.training else WARNING,
+        'annotation id 0',
+        f'an annotation of {split.ann_file} has id 0'
+        + ('' if split.training else effect),
+        'Number annotations from 1.',
+        fixable=True,
+    )
 
 
 def check_files(content: dict[str, Any], split: Split) -> Iterator[Finding]:

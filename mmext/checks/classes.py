@@ -25,20 +25,25 @@ def of_classes(content: dict[str, Any], split: Split) -> list[dict]:
     return [a for a in content['annotations'] if a['category_id'] in ids]
 
 
-def unused_root(content: dict[str, Any]) -> dict | None:
+def unused_root(*contents: dict[str, Any]) -> dict | None:
     """Returns the category that Roboflow adds as the root of the others.
 
-    It has id 0 and no annotation, and the others are below it. A detector
-    would get a class that it never sees.
+    It has id 0 and no annotation in any of the files, and the others are below
+    it. A detector would get a class that it never sees. It is taken from the
+    first file.
     """
-    first, *others = sorted(content['categories'], key=lambda c: c['id'])
+    first, *others = sorted(contents[0]['categories'], key=lambda c: c['id'])
     is_root = (
         first['id'] == 0
         and first.get('supercategory') in (None, '', 'none')
         and others
         and all(c.get('supercategory') == first['name'] for c in others)
     )
-    used = any(a['category_id'] == 0 for a in content['annotations'])
+    used = any(
+        a['category_id'] == 0
+        for content in contents
+        for a in content['annotations']
+    )
     return first if is_root and not used else None
 
 
@@ -124,6 +129,15 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             'would show wrong names',
             f'metainfo=dict(classes={tuple(in_file)!r}), or the categories '
             'of the file in the order of metainfo.',
+        )
+    ids = list(names)
+    if ids != sorted(ids):
+        yield split.note(
+            'category order',
+            f'the categories of {file} are not in the order of their ids: '
+            "without mmext, mmdet's CocoMetric gives the AP of a class under "
+            'the name of another',
+            fixable=True,
         )
     counts = Counter(
         names.get(a['category_id']) for a in content['annotations']

@@ -71,15 +71,11 @@ def write_fixed(
     """
     contents = copy.deepcopy(report.contents)
     done: dict[str, Counter] = {s.name: Counter() for s in report.splits}
-    without_root = all(
-        unused_root(c) or all(k['id'] for k in c['categories'])
-        for c in contents.values()
-    )
     for split in report.splits:
         content, mine = contents[split.name], done[split.name]
         mine['byte order mark removed'] = int(has_bom(split.ann_file))
         _fix_ids(content, mine)
-        if without_root and (root := unused_root(content)):
+        if root := unused_root(content, *contents.values()):
             content['categories'].remove(root)
             mine["Roboflow's root category removed"] = 1
         _fix_names(content, report, split, mine)
@@ -123,7 +119,7 @@ def _link_images(split: Split, content: dict[str, Any], out: Path) -> None:
     with contextlib.suppress(OSError):
         for link, target in places.items():
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not os.path.lexists(link):
+            if target.exists() and not os.path.lexists(link):
                 link.symlink_to(target.absolute(), target.is_dir())
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmext.checks.annotations import check_files
-from mmext.checks.classes import check_classes
+from mmext.checks.classes import check_classes, unused_root
 from mmext.checks.findings import Split, require
 from mmext.checks.images import check_presence, image_paths
 from mmext.checks.splits import check_order
@@ -111,9 +111,12 @@ def find_folder_splits(
     kind = format_of(root)
     files = find_coco(root) if kind == 'coco' else {}
     if {*SPLITS} <= files.keys():
-        contents = {name: read_coco(files[name]) for name in SPLITS}
+        contents = {
+            name: read_coco(files[name], repeated_names=True)
+            for name in SPLITS
+        }
         img_dirs = {
-            name: find_images(root, files[name], name, content)
+            name: _find_images(root, files[name], name, content)
             for name, content in contents.items()
         }
         if is_converted(contents['train']):
@@ -127,9 +130,9 @@ def find_folder_splits(
         _print(f'{root}: {kind.upper()} annotations, read as COCO')
         for note in converted.notes:
             _print(f'note: {note}')
-    names = [c['name'] for c in contents['train']['categories']]
+    names = _class_names(contents)
     if classes is None:
-        classes = _without_root(contents) or names
+        classes = names
     # In the order of their labels; unknown ones are reported later.
     known = [name for name in names if name in classes]
     unknown = [name for name in classes if name not in names]
@@ -147,6 +150,18 @@ def find_folder_splits(
         for name in SPLITS
     ]
     return splits, contents
+
+
+def _find_images(
+    root: Path, ann_file: Path, split: str, content: dict[str, Any]
+) -> Path:
+    try:
+        return find_images(root, ann_file, split, content)
+    except UserError:
+        names = [c['name'] for c in content['categories']]
+        if len({*names}) == len(names):
+            raise
+        return root / split  # check_classes reports the names, too
 
 
 def _print(text: str) -> None:
@@ -194,24 +209,11 @@ def _warn_if_old(root: Path, ann_file: Path) -> None:
         )
 
 
-def _without_root(contents: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Returns the classes without the category that Roboflow adds.
-
-    Its id is 0, it has no objects, and it is the ``supercategory`` of the
-    others.
-    """
-    train = contents['train']['categories']
-    names = [c['name'] for c in train if c['id'] != 0]
-    above = {c.get('supercategory') for c in train if c['id'] != 0}
-    root = [c['name'] for c in train if c['id'] == 0]
-    used = any(
-        a['category_id'] == 0
-        for content in contents.values()
-        for a in content['annotations']
-    )
-    if used or not names or not root or above != {*root}:
-        return []
-    return [] if root[0] in names else names
+def _class_names(contents: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Returns the classes without the category that Roboflow adds."""
+    train = contents['train']
+    root = unused_root(train, *contents.values())
+    return [c['name'] for c in train['categories'] if c is not root]
 
 
 def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:

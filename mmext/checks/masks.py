@@ -48,11 +48,12 @@ def check_masks(
             drawn.append((annotation, frames[i]))
     if broken:
         annotation, problem = broken[0]
-        ids = [a['id'] for a, _ in broken]
+        more = some(a['id'] for a, _ in broken[1:])
         yield split.error(
             'masks',
-            f'{len(broken)} of {total} masks cannot be read (of annotations '
-            f'{some(ids)}): that of annotation {annotation["id"]} {problem}',
+            f'{len(broken)} of {total} masks cannot be read: that of '
+            f'annotation {annotation["id"]} {problem}'
+            + (f'. The others: {more}' if more else ''),
             'Export the masks again, or remove these annotations.',
             count=len(broken),
         )
@@ -60,7 +61,7 @@ def check_masks(
         ids = some(a['id'] for a in unusable)
         problem = (
             f'{len(unusable)} of {total} masks have a polygon of fewer than 3 '
-            f'points (of annotations {ids}); '
+            f'points (annotations {ids}); '
         )
         if split.training:
             level = WARNING

@@ -18,6 +18,8 @@ from torch import nn
 from mmext.checkpoints.files import newest_complete
 from mmext.checkpoints.match import require_match, require_resumable
 from mmext.checkpoints.read import load
+from mmext.checks.annotations import check_encoding, has_bom, id_zero
+from mmext.checks.class_maps import check_class_maps, find_class_maps
 from mmext.checks.config import (
     check_evaluators,
     check_heads,
@@ -103,6 +105,8 @@ def preflight(
     check_model(cfg, model, stages)
     if data:
         require_fit(cfg, model, splits)
+        maps = find_class_maps(cfg, stages)
+        require(check_class_maps(cfg, model, maps))
     path, resume = cfg.get('load_from'), bool(cfg.get('resume'))
     content: dict[str, Any] | None = None
     skipped: list[str] = []
@@ -182,6 +186,9 @@ def _check_large(split: Split) -> Iterator[Finding]:
     hotcoco reads the 450 MB of COCO's training annotations in 1 to 2 seconds,
     Python in about 15. ``tools/misc/check_data.py`` makes all other checks.
     """
+    if has_bom(split.ann_file):
+        yield from check_encoding(split)
+        return
     try:
         coco = COCO(str(split.ann_file))
     except (ValueError, OSError, RuntimeError) as error:
@@ -203,6 +210,8 @@ def _check_large(split: Split) -> Iterator[Finding]:
             count=len(ids),
             fixable=True,
         )
+    if 0 in coco.get_ann_ids():
+        yield id_zero(split)
     names = [c['name'] for c in coco.load_cats(coco.get_cat_ids())]
     unknown = [n for n in split.classes if n not in names]
     if unknown:

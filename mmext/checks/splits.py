@@ -112,8 +112,11 @@ def check_order(
     """
     mine = used_names(contents[train.name], train)
     other = used_names(contents[split.name], split)
-    # check_classes reports a file without any of the classes.
+    # check_classes reports a file without any of the classes, or with equal
+    # names.
     if mine == other or not (mine and other):
+        return
+    if len({*mine}) < len(mine) or len({*other}) < len(other):
         return
     files = f'{split.ann_file} and {train.ann_file}'
     near = ''

@@ -254,7 +254,7 @@ def _field_problems(
             f'{section}[{i}] has no {name!r}; it holds {some(entries[i])}'
         )
     if len(bad) > 1:
-        problem += f'. The same is wrong in {len(bad) - 1} others'
+        problem += f', and so {len(bad) - 1} more of {section}'
     yield problem
 
 

@@ -25,6 +25,7 @@ from mmext.checks.findings import Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.images import read_image
 from mmext.checks.masks import rle_runs
+from mmext.checks.preflight import _check_large
 from mmext.checks.report import DataReport, keep, recall
 from mmext.checks.splits import check_splits
 from mmext.datasets.coco import read_coco
@@ -151,7 +152,72 @@ def val_in_train(root: Path) -> None:
     (root / 'train/2.bmp').rename(root / 'train/2.png')
 
 
+def polygons(change: Callable[..., tuple]) -> Callable[[Path], None]:
+    """Changes each corner of each polygon, which has x and y."""
+
+    def move(a: dict) -> None:
+        (polygon,) = a['segmentation']
+        corners = zip(polygon[::2], polygon[1::2], strict=True)
+        a['segmentation'] = [[v for c in corners for v in change(*c)]]
+
+    return each(move)
+
+
+def polygons_in_val(mask: list) -> Callable[[Path], None]:
+    return lambda root: edit(
+        root, lambda c: c['annotations'][2].update(segmentation=mask), 'val'
+    )
+
+
+def repeat_object(root: Path) -> None:
+    """Other exporters write another id, and other rounding."""
+
+    def change(content: dict) -> None:
+        first = content['annotations'][0]
+        box = [v + 0.01 for v in first['bbox']]
+        content['annotations'].append({**first, 'id': 99, 'bbox': box})
+
+    edit(root, change)
+
+
+def with_bom(root: Path) -> None:
+    file = root / 'train.json'
+    file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
+
+
+def renamed(listed: str, on_disk: str) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        path = root / 'train' / on_disk
+        path.parent.mkdir(exist_ok=True)
+        (root / 'train' / '2.png').rename(path)
+        entry('images', 1, file_name=listed)(root)
+
+    return damage
+
+
+def in_each_image(change: Callable[[str], str]) -> Callable[[Path], None]:
+    return lambda root: edit(
+        root,
+        lambda c: [
+            i.update(file_name=change(i['file_name'])) for i in c['images']
+        ],
+    )
+
+
+def with_root(name: str) -> Callable[[Path], None]:
+    """Adds the category that Roboflow adds to each file."""
+
+    def change(content: dict) -> None:
+        for category in content['categories']:
+            category['supercategory'] = name
+        root = {'id': 0, 'name': name, 'supercategory': 'none'}
+        content['categories'].insert(0, root)
+
+    return lambda root: [edit(root, change, s) for s in ('train', 'val')]
+
+
 E, W = 'error', 'warning'
+ONE_NAME = ('file names', 'train', 1)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +330,71 @@ E, W = 'error', 'warning'
         (
             annotation(2, segmentation=[[1, 2, 3, 4]]),
             [(W, 'masks', 'train', 1)],
+            [],
+        ),
+        (polygons_in_val([[1, 2, 3, 4]]), [(E, 'masks', 'val', 1)], []),
+        (polygons_in_val([[]]), [(E, 'masks', 'val', 1)], []),
+        (
+            polygons(lambda x, y: (y, x)),
+            [(E, 'masks elsewhere', 'train', 7)],
             None,
+        ),
+        (
+            polygons(lambda x, y: (x / WIDTH, y / HEIGHT)),
+            [(E, 'masks elsewhere', 'train', 8)],
+            None,
+        ),
+        (
+            polygons(lambda x, y: (x / 2, y / 2)),
+            [(E, 'masks elsewhere', 'train', 8)],
+            None,
+        ),
+        (
+            annotation(2, segmentation=[[0, 0, 3, 0, 3, 3]]),
+            [(W, 'masks elsewhere', 'train', 1)],
+            None,
+        ),
+        (repeat_object, [(W, 'objects twice', 'train', 1)], []),
+        (
+            lambda root: edit(
+                root, lambda c: c['annotations'][2].update(id=0), 'val'
+            ),
+            [(W, 'annotation id 0', 'val', 1)],
+            [],
+        ),
+        (
+            lambda root: edit(root, lambda c: c['annotations'].clear(), 'val'),
+            [(W, 'no objects', 'val', 1)],
+            None,
+        ),
+        (with_bom, [(E, 'encoding', 'train', 1)], []),
+        (
+            each(lambda a: a.update(image_id=float(a['image_id']))),
+            [(W, 'ids', 'train', 8)],
+            [],
+        ),
+        (renamed('sub\\2.png', 'sub/2.png'), [(E, *ONE_NAME)], []),
+        (renamed('K\u00fche.png', 'Ku\u0308he.png'), [(E, *ONE_NAME)], []),
+        (renamed('A.PNG', 'a.png'), [(E, *ONE_NAME)], []),
+        (
+            in_each_image(lambda n: f'train/{n}'),
+            [(E, 'file names', 'train', 4)],
+            [],
+        ),
+        (
+            in_each_image(lambda n: f'C:\\data\\{n}'),
+            [(E, 'file names', 'train', 4)],
+            [],
+        ),
+        (
+            with_root('disc'),
+            [(E, 'class names', 'train', 1), (E, 'class names', 'val', 1)],
+            [],
+        ),
+        (
+            with_root('cells'),
+            [(W, 'class names', 'train', 1), (W, 'class names', 'val', 1)],
+            [],
         ),
         (
             annotation(2, segmentation=[[1, 2, 'x', 4, 5, 6]]),
@@ -328,6 +458,209 @@ def test_each_damage_is_found_alone_and_corrected(data, damage, found, left):
         for s in splits_of(data, masks=True)
     ]
     assert summary(check_splits(fixed, every_image=True)) == left
+
+
+@pytest.mark.parametrize('form', ['NFC', 'NFD'])
+def test_the_way_in_which_names_differ(data, form):
+    """A reader sees the same name twice."""
+    listed, on_disk = 'K\u00fche.png', 'Ku\u0308he.png'
+    if form == 'NFD':
+        listed, on_disk = on_disk, listed
+    renamed(listed, on_disk)(data)
+    (error,) = check(data).errors
+    assert 'one character (NFC) or as letter and accent (NFD)' in str(error)
+    assert 'K\\xfche.png' in str(error) and 'Ku\\u0308he.png' in str(error)
+
+
+def test_a_prefix_that_is_in_the_names_already(data):
+    in_each_image(lambda n: f'train/{n}')(data)
+    (error,) = check(data).errors
+    assert 'begin with train/' in error.problem
+    assert error.remedy == "In the config: data_prefix.img=''."
+
+
+def test_names_that_could_mean_two_files_are_not_guessed(data):
+    (data / 'train/2.png').rename(data / 'train/a.png')
+    shutil.copy(data / 'train/a.png', data / 'train/A.png')
+    entry('images', 1, file_name='a.PNG')(data)
+    assert [f.check for f in check(data).errors] == ['images missing']
+
+
+def test_equal_boxes_with_other_masks_are_two_objects(data):
+    def change(content: dict) -> None:
+        first = content['annotations'][0]
+        x, y, w, h = first['bbox']
+        mask = [[x, y, x + w, y, x, y + h]]
+        copy = {**first, 'id': 99, 'segmentation': mask}
+        content['annotations'].append(copy)
+
+    edit(data, change)
+    assert summary(check(data, masks=True)) == []
+    assert summary(check(data)) == [(W, 'objects twice', 'train', 1)]
+
+
+@pytest.mark.parametrize('kind', ['list', 'text'])
+def test_rle_with_x_and_y_exchanged(data, kind):
+    def change(a: dict) -> None:
+        x, y, w, h = a['bbox']
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[y : y + h, x : x + w] = 1
+        flat = mask.ravel()  # by rows, where COCO counts by columns
+        ends = np.flatnonzero(np.diff(flat)) + 1
+        runs = np.diff([0, *ends, flat.size]).tolist()
+        coded = {'size': [HEIGHT, WIDTH], 'counts': runs}
+        if kind == 'text':
+            coded = rle.frPyObjects(coded, HEIGHT, WIDTH)
+            coded['counts'] = coded['counts'].decode()
+        a['segmentation'] = coded
+
+    each(change)(data)
+    assert (E, 'masks elsewhere', 'train', 8) in summary(
+        check(data, masks=True)
+    )
+
+
+def test_categories_in_another_order_than_their_ids(data):
+    """The corrected file has the same labels, and ids in their order."""
+
+    def change(content: dict) -> None:
+        new = {1: 7, 2: 3}
+        for category in content['categories']:
+            category['id'] = new[category['id']]
+        for a in content['annotations']:
+            a['category_id'] = new[a['category_id']]
+
+    labels = [
+        a['category_id'] for a in read_coco(data / 'val.json')['annotations']
+    ]
+    edit(data, change, 'val')
+    report = check(data)
+    assert [f.check for f in report.findings] == ['category order']
+    fix(report, data / 'fixed')
+    fixed = read_coco(data / 'fixed/val.json')
+    assert [c['id'] for c in fixed['categories']] == [1, 2]
+    assert [a['category_id'] for a in fixed['annotations']] == labels
+    assert summary(check(data / 'fixed')) == []
+
+
+def test_the_fixed_folder_can_be_used_alone(data):
+    """It has both files, and links to the images."""
+    repeat_object(data)
+    fix(check(data), data / 'fixed')
+    again = check(data / 'fixed')
+    assert summary(again) == []
+    assert len(again.facts) == 9
+
+
+def test_links_never_lead_to_the_original_annotations(data):
+    """Of annotation files among the images, as Roboflow writes them."""
+    for name in ('train', 'val'):
+        (data / f'{name}.json').rename(data / name / 'a.json')
+    splits = [
+        replace(s, ann_file=data / s.name / 'a.json') for s in splits_of(data)
+    ]
+    with_bom_in = data / 'train' / 'a.json'
+    with_bom_in.write_bytes(b'\xef\xbb\xbf' + with_bom_in.read_bytes())
+    before = with_bom_in.read_bytes()
+    fix(check_splits(splits, every_image=True), data / 'fixed')
+    assert with_bom_in.read_bytes() == before
+    moved = [
+        replace(
+            s,
+            ann_file=data / 'fixed' / s.name / 'a.json',
+            img_dir=data / 'fixed' / s.name,
+            root=data / 'fixed',
+        )
+        for s in splits
+    ]
+    assert summary(check_splits(moved, every_image=True)) == []
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Writes a format that the name of the file does not show."""
+    other = path.with_suffix('.tif')
+    assert cv2.imwrite(str(other), pixels)
+    other.rename(path)
+
+
+def test_16_bit_images_differ_in_their_low_bits(data):
+    """12-bit values in 16-bit files: OpenCV keeps 0 to 15 of 255."""
+    rng = np.random.default_rng(0)
+    flat = rng.integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint16)
+    for i, path in enumerate(sorted(data.rglob('*.png'))):
+        cv2.imwrite(str(path), flat + 256 + i)
+    report = check(data)
+    assert summary(report) == [
+        (W, 'image depth', 'train', 4),
+        (W, 'image depth', 'val', 5),
+    ]
+    assert 'uint16' in report.findings[0].problem
+    assert 'become 1 to 2 of 255' in report.findings[-1].problem
+    assert summary(check(data, color_type='unchanged')) == []
+    shutil.copy(data / 'val/1.png', data / 'train/1.png')
+    assert (W, 'overlap', 'val', 1) in summary(check(data))
+
+
+def test_float_images_that_opencv_cannot_convert(data):
+    pixels = np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32)
+    save(data / 'train/2.png', pixels.reshape(HEIGHT, WIDTH))
+    report = check(data)
+    assert summary(report) == [(E, 'images unreadable', 'train', 1)]
+    assert 'float32' in report.findings[0].problem
+    path = str(data / 'train/2.png')
+    assert cv2.imread(path, cv2.IMREAD_COLOR) is None
+    # A pipeline that keeps the values can read it.
+    assert summary(check(data, color_type='unchanged')) == []
+
+
+def test_an_image_with_more_pixels_than_pillow_reads(data, monkeypatch):
+    """OpenCV reads it, so that it must not be removed."""
+    turned(6)(data)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(data / 'train/2.png')
+    assert read_image(data / 'train/2.png').size(True) == (HEIGHT, WIDTH)
+    assert image_size(data / 'train/2.png') == (HEIGHT, WIDTH)
+    report = check(data)
+    assert summary(report) == [(E, 'EXIF rotation', 'train', 1)]
+    assert fix(report, data / 'fixed') == {}
+
+
+def test_an_image_with_a_damaged_part_is_kept(data):
+    """Pillow stops at it, and OpenCV reads the rest."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (24, 32, 3), np.uint8)
+    pixels = cv2.resize(small, (WIDTH, HEIGHT))
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(
+        stream, 'TIFF', compression='tiff_adobe_deflate', strip_size=WIDTH * 12
+    )
+    strips = Image.open(stream).tag_v2[273]  # where they begin
+    content = bytearray(stream.getvalue())
+    content[strips[-2] : strips[-2] + 20] = b'\xff' * 20
+    path = data / 'train/2.png'
+    path.write_bytes(content)
+    rows = (cv2.imread(str(path)) != pixels[..., ::-1]).any((1, 2))
+    assert rows.sum() == 4
+    report = check(data)
+    assert summary(report) == [(W, 'images damaged', 'train', 1)]
+    assert fix(report, data / 'fixed') == {}
+
+
+@pytest.mark.parametrize(('part', 'level'), [(0.05, W), (0.5, E)])
+def test_a_truncated_image_that_opencv_fills(data, monkeypatch, part, level):
+    """OpenCV before 4.12 fills the rest of a JPEG with grey."""
+    path = data / 'train/2.png'
+    ok, coded = cv2.imencode('.jpg', cv2.imread(str(path)))
+    whole = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    whole[round(HEIGHT * (1 - part)) :] = 128
+    coded[: round(len(coded) * (1 - part))].tofile(path)
+    monkeypatch.setattr(
+        'mmext.checks.images.decode',
+        lambda d, flags: whole if d[0] == 0xFF else cv2.imdecode(d, flags),
+    )
+    check_name = 'images damaged' if level == W else 'images unreadable'
+    assert summary(check(data)) == [(level, check_name, 'train', 1)]
 
 
 def test_counts_are_those_of_hotcoco(data):
@@ -512,3 +845,14 @@ def test_a_kept_result_of_many_images(tmp_path, monkeypatch):
     found = stamps(paths)
     assert sorted(calls) == sorted(paths)
     assert [f is not None for f in found] == [i % 9 == 0 for i in range(4500)]
+
+
+def test_a_large_file_is_checked_for_what_mmdet_cannot_read(data):
+    (val,) = splits_of(data)[1:]
+    edit(data, lambda c: c['annotations'][2].update(id=0), 'val')
+    assert [f.check for f in _check_large(val)] == [
+        'annotation id 0',
+        'annotations',
+    ]
+    val.ann_file.write_bytes(b'\xef\xbb\xbf' + val.ann_file.read_bytes())
+    assert [f.check for f in _check_large(val)] == ['encoding']

@@ -83,13 +83,13 @@ def test_errors_are_reported_and_corrected(data, run, tmp_path):
     assert '5 errors' in out
     assert f'wrote {fixed / "train.json"}' in out
     assert 'still wrong: train: ' in out and 'no mask' in out
+    assert f'train on them: mmext train CONFIG --data {fixed}' in out
     assert {f: f.read_bytes() for f in before} == before
     # The second time the file exists, and is not overwritten.
     status, _, err = run(data, '--fix', fixed)
     assert status == 2 and 'exists already' in err
-    for name in ('train', 'val'):
-        shutil.copy(fixed / f'{name}.json', data / f'{name}.json')
-    status, out, _ = run(data)  # boxes are enough here
+    # The new folder can be used alone; boxes are enough here.
+    status, out, _ = run(fixed)
     assert status == 0, out
     assert 'val: 4 images (4 read)' in out
 
@@ -107,6 +107,17 @@ def test_the_data_of_a_config(data, run, tmp_path):
     status, out, _ = run(config)
     assert status == 0
     assert 'train_dataloader.dataset: 4 images (4 read)' in out
+    content = json.loads((data / 'val.json').read_text())
+    content['annotations'][0]['id'] = 0
+    (data / 'val.json').write_text(json.dumps(content))
+    fixed = tmp_path / 'fixed'
+    status, out, _ = run(config, '--fix', fixed)
+    assert status == 0
+    assert f'wrote {fixed / "train.json"}, unchanged' in out
+    options = out.rpartition('use them: --cfg-options ')[2].split()
+    assert len(options) == 3
+    status, out, _ = run(config, '--cfg-options', *options)
+    assert out.strip().endswith('nothing wrong was found')
     option = 'model.roi_head.bbox_head.num_classes=7'
     status, out, _ = run(config, '--cfg-options', option)
     assert status == 1

@@ -171,7 +171,7 @@ def read_coco_folder(root: Path, val_part: float = VAL_PART) -> Converted:
     notes: list[str] = []
     contents = {}
     for split in [s for s in ('train', 'all', 'val') if s in files]:
-        content = read_coco(files[split])
+        content = read_coco(files[split], repeated_names=True)
         folder = find_images(root, files[split], split, content)
         contents[split] = _moved(content, folder.relative_to(root))
     contents['train'] = contents.pop('all', None) or contents.get('train')
