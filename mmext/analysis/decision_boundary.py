@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmext.analysis.classification import mean_and_spread, sklearn
-from mmext.analysis.figures import COLORS, new_figure, save
+from mmext.analysis.figures import COLORS, new_figure, save, shared_legend
 from mmext.evaluation.report.table import Table
 from mmext.models.layers.star_operation import StarOperation
 
@@ -169,9 +169,10 @@ def draw(run: Boundaries, path: str | Path) -> Path:
     """Draws the plane as each classifier divides it, with the points."""
     from matplotlib.colors import ListedColormap
 
-    figure = new_figure(10.4, 3.0)
+    figure = new_figure(10.4, 3.3)
     order = ('star', 'polynomial SVM', 'sum', 'RBF SVM')
-    for ax, name in zip(figure.subplots(1, 4), order, strict=True):
+    axes = figure.subplots(1, 4)
+    for ax, name in zip(axes, order, strict=True):
         region = run.regions[name]
         ax.imshow(
             region,
@@ -191,6 +192,7 @@ def draw(run: Boundaries, path: str | Path) -> Path:
                 color=COLORS[label],
                 edgecolor='white',
                 linewidth=0.4,
+                label=f'training points of class {label + 1}',
             )
         ax.set(xticks=[], yticks=[])
         accuracy = f'training accuracy {run.accuracy[name]:.2f}'
@@ -201,4 +203,5 @@ def draw(run: Boundaries, path: str | Path) -> Path:
         else:
             title = f'{name}\n{accuracy}\n'
         ax.set_title(title, fontsize=9)
+    shared_legend(figure, axes, 'lower')
     return save(figure, path)

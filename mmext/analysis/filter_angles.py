@@ -22,6 +22,7 @@ from mmext.analysis.figures import (
     save,
     shared_legend,
     tidy,
+    wrap,
 )
 from mmext.analysis.loading import load_model
 from mmext.evaluation.report.table import Table
@@ -162,7 +163,8 @@ def draw_angles(models: Models, path: str | Path) -> Path:
     layers = _layers(models)
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
-    figure = new_figure(max(5.0, 2.6 * columns), 2.0 * rows + 0.9)
+    width = max(5.0, 2.6 * columns)
+    figure = new_figure(width, (1.6 + 0.15 * len(models)) * rows + 0.9)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
         shown = {n: f[layer].degrees for n, f in models.items() if layer in f}
@@ -170,8 +172,9 @@ def draw_angles(models: Models, path: str | Path) -> Path:
             [5.0, *(np.abs(d - 90).max() for d in shown.values() if len(d))]
         )
         bins = np.linspace(90 - reach, 90 + reach, 61)
+        highest = 1.0
         for i, (name, degrees) in enumerate(shown.items()):
-            ax.hist(
+            heights, *_ = ax.hist(
                 degrees,
                 bins,
                 color=color(i),
@@ -179,6 +182,7 @@ def draw_angles(models: Models, path: str | Path) -> Path:
                 lw=1.3,
                 label=name,
             )
+            highest = max(highest, heights.max())
             if len(degrees):
                 ax.text(
                     0.02,
@@ -192,12 +196,19 @@ def draw_angles(models: Models, path: str | Path) -> Path:
         ax.axvline(90, color='black', lw=0.8, ls=':')
         tidy(ax)
         # On a linear scale, a narrow peak would hide the other models.
+        # The numbers stand above the highest line.
+        free = 0.1 * len(shown) + 0.05
+        ax.set_ylim(0.7, 0.7 * (highest / 0.7) ** (1 / max(0.3, 1 - free)))
         ax.set_yscale('log')
-        ax.set_title(layer, fontsize=8)
+        ax.yaxis.set_major_formatter('{x:g}')
+        ax.yaxis.set_minor_formatter('')
+        if not any(map(len, shown.values())):
+            ax.text(0.5, 0.5, 'no pair', ha='center', transform=ax.transAxes)
+        ax.set_title(wrap(layer, (width - 1.5) / columns, 8), fontsize=8)
         ax.tick_params(labelsize=8)
     for ax in axes[len(layers) :]:
         ax.set_visible(False)
-    shared_legend(figure, axes[: len(layers)], 'upper', columns=4)
+    shared_legend(figure, axes[: len(layers)], 'upper')
     figure.supylabel('pairs (log scale)', fontsize=9)
     figure.supxlabel('angle between two filters (degrees)', fontsize=9)
     return save(figure, path)

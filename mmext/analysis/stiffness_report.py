@@ -20,12 +20,13 @@ import numpy as np
 from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
 from mmext.analysis.figures import (
-    COLORS,
     color,
+    marker,
     new_figure,
     save,
     shared_legend,
     tidy,
+    wrap,
 )
 from mmext.analysis.loading import image_inputs, load_model
 from mmext.analysis.stiffness import Trajectories, measure, stiffness_surface
@@ -82,7 +83,7 @@ def write_report(
 
 
 def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
-    """Returns the box AP of the runs that wrote these checkpoints."""
+    """Returns the box AP, 0 to 100, of the runs of these checkpoints."""
     values = []
     for checkpoint in checkpoints:
         run = read_run(Path(checkpoint).parent)
@@ -91,7 +92,7 @@ def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
                 f'{run.path} has no box AP.',
                 'Give the numbers with --ap, one per model.',
             )
-        values.append(run.metrics['bbox']['AP'])
+        values.append(100 * run.metrics['bbox']['AP'])
     return values
 
 
@@ -197,38 +198,44 @@ def _block_rows(name: str, found: Trajectories) -> list[dict[str, str]]:
 def draw_trajectories(models: Models, path: Path) -> Path:
     """Draws NSI along the blocks, with a band that holds 80 % of images."""
     counts = [[len(s.blocks) for s in f.stages] for f in models.values()]
-    widths = [max(blocks) for blocks in zip_longest(*counts, fillvalue=1)]
+    longest = [max(blocks) for blocks in zip_longest(*counts, fillvalue=1)]
+    # A stage of one block has no index.
+    widths = {i: w for i, w in enumerate(longest) if w > 1}
     figure = new_figure(max(6.4, 2.6 * len(widths)), 3.4)
     axes = figure.subplots(
         1,
         len(widths),
         sharey=True,
         squeeze=False,
-        width_ratios=[max(2, w - 1) for w in widths],
+        width_ratios=[max(2, w - 1) for w in widths.values()],
     )[0]
+    panels = dict(zip(widths, axes, strict=True))
     for number, (name, found) in enumerate(models.items()):
-        for ax, stage in zip(axes, found.stages, strict=False):
+        line = {
+            'color': color(number),
+            'marker': marker(number),
+            'markersize': 4,
+        }
+        # A model may have no line in the first panel, but in the legend.
+        label = f'{name} (TNS {found.tns:.3g})'
+        axes[0].plot([], [], **line, label=label)
+        for i, stage in enumerate(found.stages):
             if len(stage.blocks) == 1:
                 continue
+            ax = panels[i]
             nsi = np.stack([found.of_block(b) for b in stage.blocks[1:]])
             low, high = np.percentile(nsi, [10, 90], axis=1)
             x = range(2, len(stage.blocks) + 1)
             ax.fill_between(x, low, high, color=color(number), alpha=0.2, lw=0)
-            ax.plot(
-                x,
-                nsi.mean(1),
-                color=color(number),
-                marker='o',
-                markersize=4,
-                label=f'{name} (TNS {found.tns:.3g})',
-            )
-    for i, (ax, width) in enumerate(zip(axes, widths, strict=True)):
+            ax.plot(x, nsi.mean(1), **line)
+    for i, width in widths.items():
+        ax = panels[i]
         tidy(ax)
         ax.set_title(f'stage {i + 1}', fontsize=10)
         ax.set_xticks(range(2, width + 1, max(1, width // 8)))
-        ax.set(xlim=(1.6, max(2, width) + 0.4), xlabel='block')
+        ax.set(xlim=(1.6, width + 0.4), xlabel='block')
     axes[0].set_ylabel('NSI')
-    shared_legend(figure, axes, 'upper', columns=3)
+    shared_legend(figure, axes, 'upper')
     return save(figure, path)
 
 
@@ -241,11 +248,24 @@ def draw_surfaces(models: Models, path: Path) -> Path:
     )
     m1 = np.linspace(0, highest - 1, 61)
     m2 = np.linspace(0, max(n.max() for n in nsi), 61)
-    figure = new_figure(max(6.4, 2.9 * len(models) + 0.8), 5.4)
+    columns = min(4, len(models))
+    rows = -(-len(models) // columns)
+    width = max(6.4, 2.9 * columns + 0.8)
+    figure = new_figure(width, 5.4 * rows)
     axes = figure.subplots(
-        2, len(models), sharex=True, sharey=True, squeeze=False
+        2 * rows, columns, sharex=True, sharey=True, squeeze=False
     )
-    for column, (name, found) in zip(axes.T, models.items(), strict=True):
+    # A column of panels for each model: delta above the ratio.
+    places = [
+        axes[2 * row : 2 * row + 2, column]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    for column in places[len(models) :]:
+        for ax in column:
+            ax.set_visible(False)
+    bars = {}
+    for column, (name, found) in zip(places, models.items(), strict=False):
         delta, ratio = stiffness_surface(found.nsi, m1, m2)
         for ax, surface, label, limit, extend in (
             (column[0], delta, 'delta(M)', 1.0, 'neither'),
@@ -254,10 +274,13 @@ def draw_surfaces(models: Models, path: Path) -> Path:
             image = ax.pcolormesh(
                 m1, m2, surface.T, vmin=0, vmax=limit, cmap='viridis'
             )
-            if ax in axes[:, -1]:
-                figure.colorbar(image, ax=ax, label=label, extend=extend)
-        column[0].set_title(f'{name}: TNS {found.tns:.3g}', fontsize=10)
+            bars[label] = {'mappable': image, 'extend': extend}
+        title = wrap(name, (width - 1.6) / columns, 10)
+        column[0].set_title(f'{title}\nTNS {found.tns:.3g}', fontsize=10)
         column[1].set_xlabel('M1 (relative)')
+        column[1].tick_params(labelbottom=True)
+    for ax, label in zip(axes[:, -1], [*bars] * rows, strict=True):
+        figure.colorbar(ax=ax, label=label, **bars[label])
     for ax in axes[:, 0]:
         ax.set_ylabel('M2 (absolute)')
     return save(figure, path)
@@ -276,21 +299,22 @@ def draw_steps(models: Models, path: Path) -> Path:
     for ax, (shade, name, steps) in zip(axes, shown, strict=True):
         known = [step[np.isfinite(step)] for step in steps.values()]
         values = {i: step for i, step in enumerate(known) if len(step)}
-        parts = ax.violinplot(
-            list(values.values()),
-            positions=list(values),
-            widths=0.85,
-            showextrema=False,
-        )
-        for body in parts['bodies']:
-            body.set(facecolor=shade, alpha=0.35, linewidth=0)
+        if values:
+            parts = ax.violinplot(
+                list(values.values()),
+                positions=list(values),
+                widths=0.85,
+                showextrema=False,
+            )
+            for body in parts['bodies']:
+                body.set(facecolor=shade, alpha=0.35, linewidth=0)
         means = [step.mean() for step in values.values()]
         ax.scatter(list(values), means, color=shade, s=14, zorder=3)
         ax.axhline(1, color='black', lw=0.8, ls=':')
         tidy(ax)
         labels = [b.replace('layer', '').replace('stages.', '') for b in steps]
         ax.set_xticks(range(len(labels)), labels, rotation=60, fontsize=8)
-        ax.set_ylabel('step size')
+        ax.set(xlabel='block', ylabel='step size')
         ax.set_title(f'{name} (dots: means; dotted: no attention)', fontsize=9)
     return save(figure, path)
 
@@ -306,7 +330,7 @@ def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
             models[name].tns,
             score,
             color=color(i),
-            marker='os^Dv'[i // len(COLORS) % 5],
+            marker=marker(i),
             label=name,
             zorder=3,
         )

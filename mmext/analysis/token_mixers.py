@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmext.analysis.figures import (
     color,
+    marker,
     new_figure,
     save,
     shared_legend,
@@ -228,14 +229,17 @@ def draw(costs: dict[str, list[Cost]], path: str | Path) -> Path:
                 [c.side for c in found],
                 [value(c) / c.side**2 for c in found],
                 color=color(i),
-                marker='o',
-                markersize=4,
+                # Larger and open below, so that equal costs show as well.
+                marker=marker(i),
+                markersize=3 + 1.5 * (len(costs) - i),
+                markerfacecolor='none',
                 label=name,
             )
         ax.set_xscale('log', base=2)
         sides = [c.side for c in next(iter(costs.values()))]
         ax.set_xticks(sides, sides)
-        ax.set(xlabel='side of the map', ylim=(0, None))
+        ax.set(xlabel='side of the map')
+        ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
         ax.set_title(label, fontsize=10)
-    shared_legend(figure, panels, 'lower', columns=5)
+    shared_legend(figure, panels, 'lower')
     return save(figure, path)
