@@ -139,16 +139,19 @@ def repeated(content: dict[str, Any], masks: bool) -> list[dict]:
 
     They have the same image, category, box and, with ``masks``, mask.
     """
-    seen: set[tuple] = set()
+    seen: dict[tuple, list[dict]] = {}
     found = []
     for a in content['annotations']:
         box = (round(v, 1) for v in a['bbox'])  # exporters round
-        mask = hash(repr(a.get('segmentation'))) if masks else 0
-        ids = (a['image_id'], a['category_id'], bool(a.get('iscrowd')))
-        key = (*ids, *box, mask)
-        if key in seen:
+        crowd = bool(a.get('iscrowd'))
+        key = (a['image_id'], a['category_id'], crowd, *box)
+        equal = seen.setdefault(key, [])
+        mask = a.get('segmentation')
+        if equal and (
+            not masks or any(mask == b.get('segmentation') for b in equal)
+        ):
             found.append(a)
-        seen.add(key)
+        equal.append(a)
     return found
 
 

@@ -155,6 +155,7 @@ class Detector(DetInferencer):
         ]
         self._loader = loaders[0]
         self._loader.to_float32 = False  # the pipeline converts it
+        self._loader.backend_args = None  # the images are local files
         return pipeline
 
     def read(self, path: Path) -> np.ndarray | None:

@@ -36,30 +36,37 @@ def find_images(
     most ``limit`` of them, evenly spaced. Raises `UserError` if a path does
     not exist, is not an image or holds none.
     """
+    paths = [Path(path) for path in paths]
+    if missing := [path for path in paths if not path.exists()]:
+        folder = missing[0].parent
+        beside = folder.iterdir() if folder.is_dir() else ()
+        raise UserError(
+            f'image {missing[0]} does not exist'
+            + (f', nor do {some(missing[1:])}' if missing[1:] else ''),
+            did_you_mean(missing[0].name, [p.name for p in beside])
+            or f'Look into {folder.absolute()}.',
+        )
+    files = [path for path in paths if not path.is_dir()]
+    if others := [path for path in files if not is_image(path)]:
+        raise UserError(
+            f'{others[0]} is not an image by its name'
+            + (f', nor are {some(others[1:])}' if others[1:] else ''),
+            _ENDINGS,
+        )
     found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [p for p in path.rglob('*') if is_image(p)]
-            if not inside:
-                suffixes = sorted({p.suffix for p in path.rglob('*')} - {''})
-                raise UserError(
-                    f'folder {path} holds no image; it has '
-                    + (some(suffixes, 6) or 'nothing'),
-                    _ENDINGS,
-                )
-            found += sorted(inside)
-        elif not path.exists():
-            folder = path.parent
-            beside = folder.iterdir() if folder.is_dir() else ()
-            raise UserError(
-                f'image {path} does not exist',
-                did_you_mean(path.name, [p.name for p in beside])
-                or f'Look into {folder.absolute()}.',
-            )
-        elif not is_image(path):
-            raise UserError(f'{path} is not an image by its name', _ENDINGS)
-        else:
+    for path in paths:
+        if not path.is_dir():
             found.append(path)
+            continue
+        inside = [p for p in path.rglob('*') if is_image(p)]
+        if not inside:
+            suffixes = sorted({p.suffix for p in path.rglob('*')} - {''})
+            raise UserError(
+                f'folder {path} holds no image; it has '
+                + (some(suffixes, 6) or 'nothing'),
+                _ENDINGS,
+            )
+        found += sorted(inside)
     found = [Path(p) for p in dict.fromkeys(map(os.path.abspath, found))]
     if limit is None or limit >= len(found):
         return found

@@ -276,3 +276,5 @@ def test_find_images_returns_each_once(tmp_path):
     assert [p.name for p in found] == ['b.JPG', 'a.png']
     with pytest.raises(UserError, match='does not exist'):
         find_images([tmp_path / 'gone' / 'a.png'])
+    with pytest.raises(UserError, match='c.png does not exist, nor do .*d.pn'):
+        find_images([tmp_path / 'c.png', tmp_path, tmp_path / 'd.png'])
