@@ -132,6 +132,16 @@ def ultralytics(root: Path) -> None:
     write(root / 'config.yaml', f'{paths}names:\n{names}')
 
 
+def cvat_ultralytics(root: Path) -> None:
+    names = {'train': 'Train', 'val': 'Validation'}
+    write_yolo(root, 'images/{}', 'labels/{}', names)
+    keys = 'Train: Train.txt\nValidation: Validation.txt\npath: .\n'
+    for split, name in names.items():
+        lines = [f'data/images/{name}/{image}.png' for image in DATA[split]]
+        write(root / f'{name}.txt', '\n'.join(lines))
+    write(root / 'data.yaml', f'{keys}names: [{listed()}]')
+
+
 def roboflow_yolo(root: Path) -> None:
     write_yolo(root, '{}/images', '{}/labels', VALID)
     paths = 'train: ../train/images\nval: ../valid/images\n'
@@ -223,6 +233,14 @@ def cvat_voc(root: Path) -> None:
         write(root / f'ImageSets/Main/{name}.txt', '\n'.join(lines))
 
 
+def voc_in_folders(root: Path) -> None:
+    """Image folders name the splits, and XML files are in one folder."""
+    write_voc(root, 'Images/{}', 'xmls', {'train': 'train'})
+    (root / 'Images/train/a.png').rename(root / 'Images/train/e.png')
+    (root / 'xmls/a.xml').rename(root / 'xmls/e.xml')
+    write_voc(root, 'Images/{}', 'xmls', {'val': 'test'})
+
+
 def labelimg(root: Path) -> None:
     write_voc(root, 'images/{}', 'images/{}', {'train': 'train', 'val': 'val'})
 
@@ -232,6 +250,7 @@ YOLO = (
     roboflow_yolo,
     colab,
     cvat_yolo,
+    cvat_ultralytics,
     linked,
     really_linked,
     beside_yolo,
@@ -336,6 +355,14 @@ def test_images_are_held_out(root, make, capsys):
         set(objects_of(folder.ann_files[split])) for split in ('train', 'val')
     ]
     assert names[0] | names[1] == {str(i) for i in range(10)}
+
+
+def test_images_in_folders_and_xml_files_in_one(root):
+    voc_in_folders(root)
+    found = read_voc(root)
+    # The folder test/ is not used for validation.
+    assert [len(found.splits[s]) for s in ('train', 'val')] == [2, 1]
+    assert {i.path.stem for s in found.splits.values() for i in s} == {*'bce'}
 
 
 def test_one_annotation_file_is_split(root):
@@ -528,7 +555,7 @@ def test_the_category_that_roboflow_adds(root):
         (
             labelimg,
             lambda r: [(r / f'images/train/{n}.png').unlink() for n in 'ab'],
-            'images/train/a.xml, .*/images/train/b.xml',
+            '2 of 5 XML files .*: images/train/a.xml, images/train/b.xml',
         ),
     ],
 )

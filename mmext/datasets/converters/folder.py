@@ -62,14 +62,24 @@ def format_of(root: Path, source: bool = False) -> str:
     raise _nothing_found(root)
 
 
+def _folders_in(root: Path, depth: int = 2) -> list[Path]:
+    """Returns sub-folders: data sets, or those that archives made."""
+    folders = sorted(p for p in root.glob('*') if p.is_dir())
+    if depth > 1:
+        folders += [f for p in folders for f in _folders_in(p, depth - 1)]
+    return folders
+
+
+def _is_data_set(folder: Path) -> bool:
+    try:
+        return bool(find_coco(folder)) or is_yolo(folder) or is_voc(folder)
+    except UserError:
+        return False
+
+
 def _nothing_found(root: Path) -> UserError:
     inside = sorted(p.name for p in root.glob('*'))
-    sets = []
-    for folder in sorted(p for p in root.glob('*') if p.is_dir()):
-        # One level: data sets lie beside each other, or in the folder that
-        # an archive was unpacked into.
-        if find_coco(folder) or is_yolo(folder) or is_voc(folder):
-            sets.append(f'{folder}')
+    sets = [str(p) for p in _folders_in(root) if _is_data_set(p)]
     problem = (
         f'{root} has no annotations/instances_train.json, no labels of YOLO '
         'and no XML files of VOC; it holds ' + (some(inside, 8) or 'nothing')

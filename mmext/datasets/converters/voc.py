@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,17 +105,17 @@ def read_voc(
             'name others: --annotations DIR --images DIR.',
         )
     known = images_by_name(img_dir, files_in(img_dir))
-    paths = {name: _image_of(name, known) for name in files}
-    if absent := [files[name] for name, path in paths.items() if path is None]:
+    paths = _images_of(files, known)
+    if absent := [name for name, path in paths.items() if path is None]:
         raise UserError(
             f'{len(absent)} of {count(len(files), "XML file")} in {ann_dir} '
-            f'have no image {absent[0].stem}.* in {img_dir}: '
-            f'{some(absent, 10)}',
+            f'have no image {Path(absent[0]).name}.* in {img_dir}: '
+            + some((f'{name}.xml' for name in absent), 10),
             'Add the images, or remove the annotations. --images DIR names '
             'another folder.',
         )
     notes = []
-    splits: dict[str, list] = _splits(root, files)
+    splits: dict[str, list] = _splits(root, img_dir, paths)
     if 'val' not in splits:
         splits = dict(
             zip(
@@ -173,19 +174,39 @@ def _folders(
     return ann_dir, ann_dir
 
 
-def _image_of(name: str, images: Mapping[str, Path]) -> Path | None:
-    """Returns the image of an XML file, by their names without suffix."""
-    return images.get(name) or images.get(Path(name).name)
+def _images_of(
+    files: Mapping[str, Path], images: Mapping[str, Path]
+) -> dict[str, Path | None]:
+    """Returns the images of XML files, by their names without suffix.
+
+    If XML files or images are in one folder, the others may be in sub-folders
+    of theirs. Each image has one XML file.
+    """
+    found = {name: images.get(name) for name in files}
+    if all(any('/' in name for name in names) for names in (files, images)):
+        return found
+    alike: dict[str, list[Path]] = {}
+    for name, path in images.items():
+        alike.setdefault(Path(name).name, []).append(path)
+    counts = Counter(Path(name).name for name in files)
+    for name, image in found.items():
+        several = alike.get(Path(name).name, [])
+        if image is None and len(several) == counts[Path(name).name] == 1:
+            found[name] = several[0]
+    return found
 
 
-def _splits(root: Path, files: Mapping[str, Path]) -> dict[str, list[str]]:
+def _splits(
+    root: Path, img_dir: Path, files: Mapping[str, Path]
+) -> dict[str, list[str]]:
     """Returns split -> names, by lists or by the names of folders."""
     lists = one_per_split((root / 'ImageSets/Main').glob('*.txt'))
     if 'train' not in lists:
         splits: dict[str, list[str]] = {}
         for name in sorted(files):
-            folders = map(split_of, Path(name).parts[:-1])
-            known = next(filter(None, folders), None)
+            image = files[name].relative_to(img_dir)
+            folders = (*Path(name).parts[:-1], *image.parts[:-1])
+            known = next(filter(None, map(split_of, folders)), None)
             splits.setdefault(known or '', []).append(name)
         unknown = splits.pop('', None)
         if unknown is not None or 'train' not in splits:

@@ -480,9 +480,9 @@ def _check_number(path: Path, number: object, names: dict[int, str]) -> None:
 def _yaml_paths(path: Path, content: Mapping) -> dict[str, list[str]]:
     """Returns split -> the paths of its images."""
     found: dict[str, list[str]] = {}
-    for split, words in WORDS.items():
-        value = next((content[w] for w in words if content.get(w)), None)
-        if value is None or split == 'test':
+    for key, value in content.items():
+        split = split_of(key) if isinstance(key, str) else None
+        if split in (None, 'test') or not value or split in found:
             continue
         texts = value if isinstance(value, list) else [value]
         if odd := [text for text in texts if not isinstance(text, str)]:
