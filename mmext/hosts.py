@@ -98,10 +98,20 @@ def read_checkpoints_safely(module: ModuleType) -> None:
     import mmext.checkpoints.read  # noqa: F401
 
 
+def name_classes_by_id(module: ModuleType) -> None:
+    """Makes ``CocoMetric`` name the AP of classes by their ids.
+
+    Args:
+        module: ``mmdet.evaluation``.
+    """
+    import mmext.evaluation.coco.metric  # noqa: F401
+
+
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.registry': add_locations,
     'mmengine.config.utils': name_scopes_by_module,
     'mmengine.runner.checkpoint': read_checkpoints_safely,
+    'mmdet.evaluation': name_classes_by_id,
 }
 
 

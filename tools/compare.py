@@ -9,6 +9,8 @@ Otherwise it is a table of the logged metrics.
     python tools/compare.py --baseline runs/r50_s* --candidate runs/step_s* \\
         --out reports/stepnet
     python tools/compare.py a.bbox.json b.bbox.json --ann val.json
+    python tools/compare.py work_dirs/resnet predictions.json \\
+        --format ultralytics --categories 0:data.yaml
 """
 
 from __future__ import annotations
@@ -35,6 +37,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='runs, one a seed; repeat for more candidates',
     )
     add('--ann', help='COCO annotation file (default: what the runs name)')
+    add('--classes', nargs='+', help='classes (default: those of every run)')
+    add(
+        '--format',
+        nargs='+',
+        default=[],
+        metavar='[FILE=]NAME',
+        help='who wrote the result files that are not from tools/test.py: '
+        'ultralytics, torchvision, detectron2, rf-detr (default: coco)',
+    )
+    add(
+        '--categories',
+        nargs='+',
+        default=[],
+        metavar='[FILE=]WHAT',
+        help='what their category numbers are: ids, 0 or 1 (they count from '
+        '0 or 1), or 0:data.yaml with the names in their order',
+    )
     add('--iou-type', choices=('bbox', 'segm'))
     add('--which', choices=('last', 'best'), default='last')
     add('--resamples', type=int, default=1000)
@@ -73,12 +92,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from mmext.evaluation.coco.formats import format_of
     from mmext.evaluation.compare import compare
     from mmext.evaluation.sides import read_source
     from mmext.utils.text import some
 
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
-    sides = [[read_source(s, args.which) for s in group] for group in groups]
+    sides = [
+        [
+            read_source(
+                s, args.which, format_of(s, args.format, args.categories)
+            )
+            for s in group
+        ]
+        for group in groups
+    ]
     runs = [run for side in sides for run in side]
     untested = [run.path for run in runs if not run.predictions]
     if args.logs or untested:
@@ -100,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             baseline=sides[0],
             candidates=sides[1:],
             ann=args.ann,
+            classes=args.classes,
             iou_type=args.iou_type,
             resamples=args.resamples,
             level=args.level,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmext.checks.classes import used_names
-from mmext.checks.findings import ERROR, WARNING, Finding, Split
+from mmext.checks.evaluators import require_metric_options
+from mmext.checks.findings import Finding, Split
 from mmext.checks.parts import datasets
-from mmext.datasets.coco import read_coco
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.config import evaluates_masks, evaluators
 from mmext.utils.registries import find_class
@@ -29,6 +27,7 @@ def find_config_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
         if cfg.get(f'{stage}_dataloader'):
             splits += _loader_splits(cfg, stage)
         for evaluator in evaluators(cfg, stage):
+            require_metric_options(cfg, f'{stage}_evaluator', evaluator)
             file = evaluator.get('ann_file')
             if file and '://' not in file:
                 _require(f'{stage}_evaluator.ann_file', Path(file), 'file')
@@ -184,51 +183,6 @@ def _is_open_vocabulary(cfg: Config, split: Split) -> bool:
     for key in split.name.split('.'):
         node = node[int(key) if key.isdigit() else key]
     return bool(node.get('return_classes'))
-
-
-def check_evaluators(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
-    """Checks that an evaluator uses the annotations that are loaded."""
-    for stage in ('val', 'test'):
-        own = [s for s in splits if s.name.startswith(f'{stage}_dataloader')]
-        files = {e.get('ann_file') for e in evaluators(cfg, stage)}
-        place = f'{stage}_evaluator.ann_file'
-        for file in files:
-            if len(own) == 1 and file and '://' not in file:
-                yield from _check_evaluator(place, Path(file), own[0])
-
-
-def _check_evaluator(
-    place: str, file: Path, split: Split
-) -> Iterator[Finding]:
-    used = split.ann_file
-    if file.samefile(used) or filecmp.cmp(file, used, shallow=False):
-        return
-    theirs, ours = read_coco(file), read_coco(used)
-    their_ids = {image['id'] for image in theirs['images']}
-    our_ids = {image['id'] for image in ours['images']}
-    their_names = used_names(theirs, split)
-    our_names = used_names(ours, split)
-    level = ERROR
-    if their_ids != our_ids:
-        problem = (
-            f'{len(their_ids)} images, and the detector is run on the '
-            f'{len(our_ids)} of {used}; {len(their_ids - our_ids)} would '
-            'count as images without detections'
-        )
-    elif their_names != our_names:
-        problem = (
-            f'categories {some(their_names)}, and the data set '
-            f'{some(our_names)}: labels are numbered by their order'
-        )
-    else:
-        level = WARNING
-        problem = f'the same images as {used}, but other annotations'
-    yield split.finding(
-        level,
-        'evaluator',
-        f'{place} ({file}) has {problem}',
-        f'--cfg-options {place}={used}',
-    )
 
 
 def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:

@@ -90,24 +90,24 @@ def _of_config(
 ) -> tuple[list[Split], list[Finding]]:
     from mmengine.registry import init_default_scope
 
-    from mmext.checks.config import (
-        check_evaluators,
-        check_heads,
-        find_config_splits,
-    )
+    from mmext.checks.class_maps import check_class_maps, find_class_maps
+    from mmext.checks.config import check_heads, find_config_splits
+    from mmext.checks.evaluators import check_evaluators
     from mmext.models.build import build_model
     from mmext.utils.config import load_config
 
     cfg = load_config(file, options)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     splits = find_config_splits(cfg, ('train', 'val'))
-    if not splits:
+    maps = find_class_maps(cfg, ('train', 'val'))
+    if not splits and not maps:
         raise UserError(
-            f'{file} names no COCO annotations',
+            f'{file} names no COCO annotations and no class maps',
             'Data sets of other formats, and generated ones, are not checked.',
         )
     model = build_model(cfg.model)
     return splits, [
+        *check_class_maps(cfg, model, maps, None),
         *check_heads(cfg, model, splits),
         *check_evaluators(cfg, splits),
     ]

@@ -16,16 +16,18 @@ from mmengine.runner import set_random_seed
 from torch import nn
 
 from mmext.checkpoints.files import newest_complete
+from mmext.checkpoints.frozen import require_trainable
 from mmext.checkpoints.match import require_match, require_resumable
+from mmext.checkpoints.pretrained import require_start
 from mmext.checkpoints.read import load
 from mmext.checks.annotations import check_encoding, has_bom, id_zero
 from mmext.checks.class_maps import check_class_maps, find_class_maps
 from mmext.checks.config import (
-    check_evaluators,
     check_heads,
     check_pipelines,
     find_config_splits,
 )
+from mmext.checks.evaluators import check_evaluators
 from mmext.checks.findings import ERROR, WARNING, Finding, Split, require
 from mmext.checks.model import check_model
 from mmext.checks.parts import check_parts
@@ -117,6 +119,8 @@ def preflight(
         else:
             path, content = newest
     if path is None:
+        if 'train' in stages:
+            require_trainable(model, cfg.model)
         return Preflight(model, state, skipped=tuple(skipped))
     if content is None:
         content = load(path)
@@ -124,6 +128,8 @@ def preflight(
         require_resumable(content, str(path))
     least = 1.0 if resume or 'test' in stages else 0.5
     require_match(model, content, str(path), least)
+    if least < 1:
+        require_start(model, content, str(path))
     return Preflight(model, state, str(path), content, resume, tuple(skipped))
 
 

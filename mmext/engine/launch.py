@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from mmext.checkpoints.read import require_sha256, trusting
+from mmext.checks.config import check_tta
 from mmext.checks.layouts import use_data_folder
 from mmext.checks.preflight import Preflight, preflight
 from mmext.engine.distributed import (
@@ -34,7 +36,14 @@ from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
 from mmext.errors import UserError
-from mmext.utils.config import load_config, merge_options, parse_options
+from mmext.evaluation.tested import in_words
+from mmext.utils.config import (
+    load_config,
+    merge_options,
+    parse_options,
+    resize_scales,
+)
+from mmext.utils.files import replacing
 
 Options = Mapping[str, Any] | Sequence[str]
 
@@ -160,7 +169,8 @@ def test(
             ``<work_dir>/<time>``. Default: none.
         wait_time: How long each image is shown, in seconds. Default: 2.
         tta: Whether to merge the results of each image and its mirror image
-            (test-time augmentation). Default: False.
+            (test-time augmentation). The files are named ``<checkpoint>-tta``.
+            Default: False.
         sha256: The first 8 or more digits of the checkpoint's SHA-256.
             Default: not checked.
         cfg_options: See :func:`train`.
@@ -194,23 +204,54 @@ def test(
                 require_sha256(checkpoint, sha256)
             cfg.load_from = str(checkpoint)
             cfg.resume = False
+            if tta:
+                check_tta(cfg)
             if show or show_dir:
                 _set_show(cfg, show, show_dir, wait_time)
         cfg.launcher = launcher
         checked = None
         if is_first_process(launcher):
             checked = preflight(cfg, ('test',), check_data)
+        plain = copy.deepcopy(cfg)
         if tta:
             set_tta(cfg)
             if checked is not None:
                 both = {**cfg.tta_model, 'module': checked.model}
                 checked = replace(checked, model=MODELS.build(both))
-        runner = build_runner(cfg, checked)
+        with _keeping_config(plain):
+            runner = build_runner(cfg, checked)
         runner.register_hook(PredictionsHook())
         if out:
             dump = DumpDetResults(out_file_path=str(out))
             runner.test_evaluator.metrics.append(dump)
         return runner.test()
+
+
+@contextmanager
+def _keeping_config(cfg: Config) -> Iterator[None]:
+    """Keeps the config of a training, which a test's runner would replace.
+
+    In a work dir without a training, ``cfg`` is written, which has no
+    test-time augmentation. The log's ``vis_data/config.py`` is the test's.
+    """
+    folder = Path(cfg.work_dir)
+    trained = (folder / 'last_checkpoint').is_file() or any(
+        folder.glob('*.pth')
+    )
+    before = {p: p.read_bytes() for p in folder.glob('*.py')}
+    yield
+    if not is_first_process(cfg.launcher):
+        return
+    for path in folder.glob('*.py'):
+        if path.read_bytes() == before.get(path):
+            continue
+        if not trained:
+            cfg.dump(path)
+        elif path in before:
+            with replacing(path) as part:
+                part.write_bytes(before[path])
+        else:
+            path.unlink()
 
 
 def _read_config(
@@ -276,21 +317,33 @@ def set_tta(cfg: Config) -> None:
     """Tests every image as it is and mirrored, and merges with NMS.
 
     The config's ``tta_model`` and ``tta_pipeline`` are used if it has them.
+    Prints a warning if they resize images to other scales than the test.
     """
-    if 'tta_model' not in cfg:
+    if cfg.get('tta_model') is None:
         nms = {'type': 'nms', 'iou_threshold': 0.5}
         tta_cfg = {'nms': nms, 'max_per_img': 100}
         cfg.tta_model = {'type': 'DetTTAModel', 'tta_cfg': tta_cfg}
+    if cfg.tta_model['type'] in ('DetTTAModel', 'mmdet.DetTTAModel'):
+        cfg.tta_model['type'] = 'BoxTTAModel'  # the model may predict masks
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    if 'tta_pipeline' not in cfg:
+    if cfg.get('tta_pipeline') is None:
         pack = copy.deepcopy(dataset.pipeline[-1])
         keys = (*pack.get('meta_keys', ()), 'flip', 'flip_direction')
         pack['meta_keys'] = tuple(dict.fromkeys(keys))
         flips = [{'type': 'RandomFlip', 'prob': p} for p in (1.0, 0.0)]
         both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
+    ours, theirs = resize_scales(dataset), resize_scales(cfg.tta_pipeline)
+    if ours and not any(scale in theirs for scale in ours):
+        print(
+            f'warning: tta_pipeline resizes images to {in_words(theirs)}, and '
+            f'the test pipeline to {in_words(ours)}. A detector that was '
+            'trained at another scale may find nothing. If the config '
+            'inherited it: --cfg-options tta_pipeline=None makes one of the '
+            'test pipeline.'
+        )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 

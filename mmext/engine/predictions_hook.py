@@ -22,6 +22,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.tested import SETTINGS, settings
+from mmext.utils.config import resize_scales
 from mmext.utils.files import sha256
 from mmext.version import __version__
 
@@ -30,17 +33,22 @@ from mmext.version import __version__
 class PredictionsHook(Hook):
     """Writes the predictions of a test as COCO result files.
 
-    ``WORK_DIR/predictions/<checkpoint>.bbox.json`` (and ``.segm.json``) are
-    the result files. ``<checkpoint>.meta.json`` describes the data, the
-    checkpoint and the versions that they were made with. Files are moved there
+    ``WORK_DIR/predictions/<name>.bbox.json`` (and ``.segm.json``) are the
+    result files. ``<name>.meta.json`` describes the data, the checkpoint, the
+    settings and the versions that they were made with. Files are moved there
     when they are complete.
+
+    A test replaces the files of the same test only. ``<name>`` is that of the
+    checkpoint, with ``-tta`` for test-time augmentation, and if that is taken,
+    with what differs: the annotation file, the checkpoint's folder, the scale
+    or another setting.
 
     Every metric of the evaluator that can write its results and has no
     ``outfile_prefix`` writes them. The names of the second and later metrics
     end in ``-1``, ``-2``, ...
 
     Args:
-        name: Stem of the files. Default: that of the checkpoint.
+        name: Stem of the files. Default: as above.
     """
 
     priority = 'LOWEST'
@@ -64,9 +72,14 @@ class PredictionsHook(Hook):
             return
         folder = Path(runner.work_dir, 'predictions')
         folder.mkdir(parents=True, exist_ok=True)
+        self._free = self.name or (
+            free_name(folder, describe(runner, self._metrics[0], {}, None))
+            if self._metrics
+            else ''
+        )
         self._temporary = tempfile.TemporaryDirectory('', '.writing-', folder)
         for i, metric in enumerate(self._metrics):
-            stem = self._stem(runner, i)
+            stem = self._stem(i)
             metric.outfile_prefix = str(Path(self._temporary.name, stem))
 
     def after_test_epoch(self, runner: Runner, metrics: dict) -> None:
@@ -76,7 +89,7 @@ class PredictionsHook(Hook):
         written = Path(self._temporary.name)
         for i, metric in enumerate(self._metrics):
             meta = describe(runner, metric, metrics, self._seed)
-            path = written / f'{self._stem(runner, i)}.meta.json'
+            path = written / f'{self._stem(i)}.meta.json'
             path.write_text(json.dumps(meta, indent=1))
             metric.outfile_prefix = None
         for file in sorted(written.iterdir()):
@@ -85,9 +98,79 @@ class PredictionsHook(Hook):
         if self._metrics:
             runner.logger.info(f'Predictions are in {written.parent}')
 
-    def _stem(self, runner: Runner, index: int) -> str:
-        stem = self.name or Path(str(runner._load_from)).stem
-        return f'{stem}-{index}' if index else stem
+    def _stem(self, index: int) -> str:
+        return f'{self._free}-{index}' if index else self._free
+
+
+def free_name(folder: Path, meta: Mapping[str, Any]) -> str:
+    """Returns a name for the files of a test that no other test has.
+
+    Args:
+        folder: Where the files of other tests are.
+        meta: What is tested, as :func:`describe` returns it.
+    """
+    checkpoint, data = Path(str(meta['checkpoint'])), meta['annotation_file']
+    words, test = settings(meta), meta['test']
+    name = checkpoint.stem + ('-tta' if test['tta'] else '')
+    additions = {
+        'annotation_file': Path(str(data)).stem,
+        'checkpoint': checkpoint.resolve().parent.name,
+        **{
+            key: f'{key}-{words[heading]}'.replace(', ', '-')
+            for key, heading in SETTINGS.items()
+            if heading in words
+        },
+    }
+    while True:
+        known = read_meta(folder / f'{name}.json')
+        differing = _differing(known, meta) if known else []
+        if not differing:
+            return name
+        name += f'-{additions.pop(differing[0], "other")}'
+
+
+def _differing(known: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
+    """What two tests differ in. What is not known does not differ."""
+    found = []
+    for key in ('annotation_file', 'checkpoint'):
+        paths = [x.get(key) and Path(x[key]).resolve() for x in (known, meta)]
+        if None not in paths and paths[0] != paths[1]:
+            found.append(key)
+    tests = [x.get('test') or {} for x in (known, meta)]
+    return found + [
+        key
+        for key in SETTINGS
+        if None not in (values := [t.get(key) for t in tests])
+        and values[0] != values[1]
+    ]
+
+
+def test_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a test's AP depends on, apart from model and data.
+
+    ``scale`` is a list of [width, height] that images are resized to,
+    ``tta`` whether results of several views are merged. ``score_thr`` and
+    ``max_per_img`` limit the detections. None is what the config does not
+    have.
+    """
+    model = cfg['model']
+    tta = 'tta_cfg' in model
+    limits = [model['tta_cfg']] if tta else []
+    while tta and 'module' in model:
+        model = model['module']
+    own = model.get('test_cfg') or {}
+    limits.append(own.get('rcnn') or own)
+
+    def first(key: str) -> Any:
+        return next((x[key] for x in limits if x.get(key) is not None), None)
+
+    dataset = cfg['test_dataloader']['dataset']
+    return {
+        'tta': tta,
+        'scale': resize_scales(dataset) or None,
+        'score_thr': first('score_thr'),
+        'max_per_img': first('max_per_img'),
+    }
 
 
 def describe(
@@ -106,6 +189,11 @@ def describe(
     known = ann_file and Path(ann_file).is_file()
     names = (metric.dataset_meta or {}).get('classes', ())
     ids = getattr(metric, 'cat_ids', None) or range(len(names))
+    categories = dict(zip(map(int, ids), names, strict=False))
+    api = getattr(metric, '_coco_api', None)
+    if api is not None and getattr(metric, 'cat_ids', None):
+        # Labels are numbered by the file, whatever the order of the names.
+        categories = {c['id']: c['name'] for c in api.loadCats(ids)}
     checkpoint = runner._load_from
     local = checkpoint and Path(checkpoint).is_file()
     name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
@@ -113,7 +201,8 @@ def describe(
         'annotation_file': known and str(Path(ann_file).resolve()),
         'annotation_sha256': known and sha256(ann_file),
         'max_dets': list(getattr(metric, 'proposal_nums', ())),
-        'categories': {int(i): n for i, n in zip(ids, names, strict=False)},
+        'categories': categories,
+        'test': test_settings(runner.cfg),
         'config': runner.cfg.filename,
         'config_name': name,
         'checkpoint': checkpoint and str(checkpoint),

@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmext.errors import UserError
+from mmext.evaluation.classes import check_undetected, choose_classes
 from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.groups import read_groups
 from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.runs import Run
 from mmext.evaluation.side_checks import (
     check_images,
     check_seeds,
     check_selection,
+    check_tests,
+    check_thresholds,
 )
 from mmext.evaluation.sides import (
     Side,
     Source,
     find_ground_truth,
+    named_files,
     predicted_iou_type,
     read_sides,
 )
@@ -45,6 +50,7 @@ def compare(
     baseline: Source | Sequence[Source] | None = None,
     candidates: Sequence[Source | Sequence[Source]] | None = None,
     ann: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     iou_type: str | None = None,
     resamples: int = 1000,
     level: float = 0.95,
@@ -70,6 +76,8 @@ def compare(
         candidates: One or several such entries.
         ann: COCO annotation file. Default: the one that the runs were tested
             on, which result files alone do not name.
+        classes: Names of the classes to compare on. Default: those that every
+            run was tested on.
         iou_type: ``'bbox'`` or ``'segm'``. Default: the first that every run
             has predictions of.
         resamples: Number of bootstrap resamples, at least 100 and at least
@@ -109,7 +117,11 @@ def compare(
     _require_numbers(resamples, level, threads, margin)
     sides = read_sides(_groups(runs, baseline, candidates), which)
     iou_type = iou_type or predicted_iou_type(sides)
-    truth = find_ground_truth(sides, iou_type, ann)
+    truth, about_classes = choose_classes(
+        find_ground_truth(sides, iou_type, ann),
+        named_files(sides, iou_type),
+        classes,
+    )
     areas = ('all',) if quick else tuple(AREAS)
     threads = threads or min(2, os.cpu_count() or 1)
     group = None if groups is None else read_groups(groups, truth)
@@ -119,13 +131,18 @@ def compare(
     costs = [_cost(side, cost, latency) for side in sides]
     evaluated: list[EvaluatedSide] = []
     resampled: list[Sequence[Resampled]] = []
-    warnings = [*truth.warnings, *check_selection(sides, iou_type)]
+    warnings = [
+        *truth.warnings,
+        *about_classes,
+        *check_tests(sides, iou_type),
+        *check_selection(sides, iou_type),
+    ]
     dependent: list[str] = []
     total = sum(len(side.runs) for side in sides)
     runs_before = itertools.count()
 
     def evaluate(
-        side: Side, path: Path
+        side: Side, run: Run, path: Path
     ) -> tuple[Predictions, Matches, Resampled]:
         before = next(runs_before)
 
@@ -135,7 +152,7 @@ def compare(
                 progress(what, (before + share) / total)
 
         report('reading', 0.0)
-        preds = read_predictions(path, truth, iou_type)
+        preds = read_predictions(path, truth, iou_type, run.file_format)
         report('matching', 0.1)
         matches = match(truth, preds, areas)
         results = bootstrap.evaluate(
@@ -144,9 +161,15 @@ def compare(
         return preds, matches, results
 
     for side, side_cost in zip(sides, costs, strict=True):
-        found = [evaluate(side, path) for path in side.predictions(iou_type)]
+        found = [
+            evaluate(side, run, path)
+            for run, path in zip(
+                side.runs, side.predictions(iou_type), strict=True
+            )
+        ]
         all_preds, all_matches, all_results = zip(*found, strict=True)
-        warnings += [w for preds in all_preds for w in preds.warnings]
+        for preds in all_preds:
+            warnings += [*preds.warnings, *check_undetected(truth, preds)]
         dependent_runs = check_seeds(side, all_preds)
         warnings += dependent_runs
         dependent.append(
@@ -163,9 +186,9 @@ def compare(
         resampled.append(all_results)
     matches = evaluated[0].matches[0]
     with_objects = truth.image_ids[matches.objects[:, :, 0].any(1)]
-    warnings += check_images(
-        sides, [side.predictions for side in evaluated], with_objects
-    )
+    predictions = [side.predictions for side in evaluated]
+    warnings += check_images(sides, predictions, with_objects)
+    warnings += check_thresholds(sides, predictions)
     comparisons = [
         compare_resampled(
             matches,

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmext.errors import UserError
+from mmext.evaluation.coco.formats import COCO, Format
 from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.tested import identity, uses_tta
 from mmext.utils.text import some
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ class Run:
         train_log: The logged training scalars, in order of steps.
         val_log: The logged validation metrics, in order of steps.
         predictions: IoU type -> result file that testing wrote.
+        other_tests: Result files of the work folder that are of another
+            checkpoint, or were tested in another way.
+        file_format: Who wrote the result files.
     """
 
     name: str
@@ -68,6 +73,8 @@ class Run:
     train_log: tuple[dict, ...] = ()
     val_log: tuple[dict, ...] = ()
     predictions: dict[str, Path] = field(default_factory=dict)
+    other_tests: tuple[Path, ...] = ()
+    file_format: Format = COCO
 
     @cached_property
     def config(self) -> Config | None:
@@ -94,6 +101,9 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
     one (highest AP of the first IoU type). The best one is chosen on the data
     that it is reported on, so it is biased upwards.
 
+    If several tests wrote predictions, those of the last test without
+    test-time augmentation are taken, and the others are ``other_tests``.
+
     Raises:
         UserError: The folder does not exist or holds no run.
     """
@@ -109,11 +119,7 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
     train, val = _read_scalars(path)
     configs = _by_age(path, '*.py') or _by_age(path, '*/vis_data/config.py')
     config_file = configs[-1] if configs else None
-    predictions = {
-        p.name.split('.')[-2]: p
-        for p in _by_age(path, 'predictions/*.json')
-        if not p.name.endswith('.meta.json') and p.name.count('.') >= 2
-    }
+    predictions, other_tests = _read_tests(path)
     if not (train or val or predictions):
         raise UserError(
             f'{path} holds no run: no */vis_data/scalars.json and no '
@@ -132,6 +138,7 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
         train_log=tuple(train),
         val_log=tuple(val),
         predictions=predictions,
+        other_tests=other_tests,
     )
 
 
@@ -212,6 +219,32 @@ def _type_name(cfg: Mapping[str, Any]) -> str:
 def _by_age(folder: Path, pattern: str) -> list[Path]:
     """The files that match, the newest last."""
     return sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime)
+
+
+def _read_tests(path: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
+    """The result files of one test by IoU type, and those of others."""
+    tests: dict[str, dict[str, Path]] = {}
+    for file in _by_age(path, 'predictions/*.json'):
+        stem, _, iou_type = file.stem.rpartition('.')
+        if stem and iou_type != 'meta':
+            # Again at the end: a test is as old as its newest file.
+            tests[stem] = {**tests.pop(stem, {}), iou_type: file}
+    metas = {
+        stem: read_meta(next(iter(files.values())))
+        for stem, files in tests.items()
+    }
+    order = sorted(tests, key=lambda stem: not uses_tta(metas[stem]))
+    if not order:
+        return {}, ()
+    last = order[-1]
+    predictions = {k: f for stem in order for k, f in tests[stem].items()}
+    others = [
+        file
+        for stem in order
+        if identity(metas[stem], stem) != identity(metas[last], last)
+        for file in tests[stem].values()
+    ]
+    return predictions, tuple(others)
 
 
 def _records(path: Path) -> Iterator[dict]:

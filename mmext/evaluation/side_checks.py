@@ -19,11 +19,15 @@ import numpy as np
 from mmext.evaluation.coco.predictions import Predictions, read_meta
 from mmext.evaluation.runs import Run
 from mmext.evaluation.sides import Side
+from mmext.evaluation.tested import checkpoint_name, differing_settings
 from mmext.utils.text import count, short, some
 
 #: Share of the images on which one run has detections and another has none,
 #: above which a test may have been cut off.
 MOST_UNDETECTED = 0.01
+#: Detections of a run from which its lowest score shows its threshold, and a
+#: threshold that costs AP.
+FEWEST_SCORES, HIGH_THRESHOLD = 100, 0.1
 #: Parts of a config that define a training.
 _TRAINING = (
     'model',
@@ -101,9 +105,7 @@ def check_selection(sides: Sequence[Side], iou_type: str) -> list[str]:
         for run, file in zip(
             side.runs, side.predictions(iou_type), strict=True
         ):
-            name = Path(str(read_meta(file).get('checkpoint') or '')).name
-            if not name:
-                name = file.name
+            name = checkpoint_name(read_meta(file)) or file.name
             if name.startswith('best_') and not _has_own_validation(run):
                 chosen.append((side.name, file))
     if not chosen:
@@ -119,6 +121,62 @@ def check_selection(sides: Sequence[Side], iou_type: str) -> list[str]:
     return [
         f'{text} Test the last checkpoint of every run, or use other images '
         'for the test.'
+    ]
+
+
+def check_tests(sides: Sequence[Side], iou_type: str) -> list[str]:
+    """Returns warnings about tests of other checkpoints or settings.
+
+    A work folder may hold several tests, of which one is compared, and the
+    runs may be tested at other scales, with other score thresholds, ...
+    """
+    found = []
+    metas = []
+    for side in sides:
+        files = side.predictions(iou_type)
+        for run, file in zip(side.runs, files, strict=True):
+            metas.append((side.name, read_meta(file)))
+            ending = f'.{iou_type}.json'
+            others = [p for p in run.other_tests if p.name.endswith(ending)]
+            if others:
+                found.append(
+                    f'{run.path} has predictions of several tests. Compared '
+                    f'is {file.name} ({side.name}), and not '
+                    f'{some([p.name for p in others], 3)}. To compare '
+                    f'another, give its file: {others[-1]}.'
+                )
+    for setting, values in differing_settings(metas).items():
+        each = '; '.join(f'{v} ({some(names)})' for v, names in values.items())
+        found.append(
+            f'The runs were tested differently: {setting} is {each}. The '
+            'difference in AP may come from that. Test them in the same way.'
+        )
+    return found
+
+
+def check_thresholds(
+    sides: Sequence[Side], preds: Sequence[Sequence[Predictions]]
+) -> list[str]:
+    """Returns a warning about score thresholds that seem to differ.
+
+    It looks at the scores if not all tests say which threshold they had.
+    """
+    lowest, known = [], True
+    for side, runs in zip(sides, preds, strict=True):
+        for run in runs:
+            test = read_meta(run.path).get('test') or {}
+            known &= test.get('score_thr') is not None
+            if len(run) >= FEWEST_SCORES:
+                lowest.append((float(run.score.min()), side.name, run.path))
+    if known or len(lowest) < 2:
+        return []
+    (low, name, path), (high, other, far) = min(lowest), max(lowest)
+    if high < HIGH_THRESHOLD or high < 2 * low:
+        return []
+    return [
+        f'The lowest score of {far} ({other}) is {high:.3g}, that of {path} '
+        f'({name}) {low:.3g}. If score thresholds differed, the lower one '
+        'has the advantage. Test with a low threshold, such as 0.001.'
     ]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmext.errors import UserError
+from mmext.evaluation.classes import choose_classes
+from mmext.evaluation.coco.formats import COCO, Format
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
 from mmext.evaluation.coco.predictions import (
     Predictions,
@@ -46,8 +48,13 @@ class Side:
         return [run.predictions[iou_type] for run in self.runs]
 
 
-def read_source(source: Source, which: str = 'last') -> Run:
-    """Reads a work folder (see `read_run`) or a COCO result file.
+def read_source(
+    source: Source, which: str = 'last', file_format: Format = COCO
+) -> Run:
+    """Reads a work folder (see `read_run`) or a result file.
+
+    ``file_format`` is that of a result file which ``tools/test.py`` did not
+    write, that is, which has no ``.meta.json``.
 
     Raises:
         UserError: The path does not exist or is something else.
@@ -65,7 +72,10 @@ def read_source(source: Source, which: str = 'last') -> Run:
     meta = read_meta(path)
     with path.open(encoding='utf-8', errors='replace') as stream:
         head = stream.read(1 << 16)
-    if not head.lstrip().startswith('['):
+    if meta:
+        file_format = COCO
+    begins = head.lstrip('\ufeff \t\r\n')[:1]
+    if begins != '[' and (file_format == COCO or begins != '{'):
         raise not_predictions(path, head)
     keys = {'bbox': '"bbox"', 'segm': '"segmentation"'}
     # mmdet's .segm.json has boxes with the scores of the masks: they do not
@@ -78,9 +88,15 @@ def read_source(source: Source, which: str = 'last') -> Run:
     if path.parent.name == 'predictions' and any(work_dir.glob('*.py')):
         run = read_run(work_dir, which)
         seed = run.seed if seed is None else seed
-        return replace(run, predictions=predictions, seed=seed)
+        return replace(run, predictions=predictions, seed=seed, other_tests=())
     name = path.name.removesuffix('.json')
-    return Run(name, path, seed=seed, predictions=predictions)
+    return Run(
+        name,
+        path,
+        seed=seed,
+        predictions=predictions,
+        file_format=file_format,
+    )
 
 
 def read_sides(
@@ -123,6 +139,17 @@ def predicted_iou_type(sides: Sequence[Side]) -> str:
     )
 
 
+def named_files(
+    sides: Sequence[Side], iou_type: str
+) -> list[tuple[str, Path]]:
+    """Returns the name of the side and the result file of every run."""
+    return [
+        (side.name, path)
+        for side in sides
+        for path in side.predictions(iou_type)
+    ]
+
+
 def find_ground_truth(
     sides: Sequence[Side], iou_type: str, ann: str | Path | None = None
 ) -> GroundTruth:
@@ -155,17 +182,26 @@ def find_ground_truth(
 
 
 def read_detections(
-    sources: Iterable[Source], ann: str | Path | None = None
-) -> tuple[GroundTruth, list[tuple[str, Predictions]]]:
-    """Returns the ground truth, and (name, detections) of each run.
+    sources: Iterable[Source],
+    ann: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[GroundTruth, list[tuple[str, Predictions]], list[str]]:
+    """Returns the ground truth, (name, detections) of each run, warnings.
 
-    ``ann`` is as in `find_ground_truth`.
+    ``ann`` is as in `find_ground_truth`, ``classes`` as in
+    `~mmext.evaluation.classes.choose_classes`.
     """
     sides = read_sides([source] for source in sources)
     iou_type = predicted_iou_type(sides)
-    truth = find_ground_truth(sides, iou_type, ann)
+    truth, warnings = choose_classes(
+        find_ground_truth(sides, iou_type, ann),
+        named_files(sides, iou_type),
+        classes,
+    )
     runs = []
     for side in sides:
-        [path] = side.predictions(iou_type)
-        runs.append((side.name, read_predictions(path, truth, iou_type)))
-    return truth, runs
+        [run], [path] = side.runs, side.predictions(iou_type)
+        preds = read_predictions(path, truth, iou_type, run.file_format)
+        runs.append((side.name, preds))
+        warnings += preds.warnings
+    return truth, runs, warnings

@@ -184,3 +184,30 @@ def evaluators(cfg: Config, stage: str) -> list[Mapping[str, Any]]:
 def evaluates_masks(cfg: Config, stage: str) -> bool:
     """Returns whether an evaluator of ``val`` or ``test`` needs masks."""
     return any('segm' in e.get('metric', ()) for e in evaluators(cfg, stage))
+
+
+def resize_scales(dataset: Any) -> list[Any]:
+    """Returns the scales that the pipelines of a data set resize images to.
+
+    ``dataset`` may be a wrapper of others, or a pipeline. A scale is
+    [width, height], or a number for a factor.
+    """
+    found: list[Any] = []
+    if isinstance(dataset, Mapping):
+        if 'Resize' in str(dataset.get('type')):
+            scales = dataset.get('scale', dataset.get('scales'))
+            scales = dataset.get('scale_factor') if scales is None else scales
+            nested = isinstance(scales, list | tuple) and isinstance(
+                scales[0], list | tuple
+            )
+            for scale in scales if nested else [scales]:
+                is_pair = isinstance(scale, list | tuple)
+                found.append(list(scale) if is_pair else scale)
+        else:
+            keys = ('dataset', 'datasets', 'pipeline', 'transforms')
+            for key in keys:
+                found += resize_scales(dataset.get(key))
+    elif isinstance(dataset, list | tuple):
+        for part in dataset:
+            found += resize_scales(part)
+    return [x for i, x in enumerate(found) if x not in (None, *found[:i])]

@@ -78,7 +78,7 @@ def changed(**values: object) -> list[dict]:
         ({'bbox': [0, 0, 5]}, 'record 5 is not a bbox detection'),
         ({'image_id': 8}, 'record 5 has image_id 8'),
         ({'category_id': 2}, 'record 5 has category_id 2'),
-        ({'image_id': 'seven'}, 'record 5 is not a bbox detection'),
+        ({'image_id': 'seven'}, "image_id 'seven' is not a number"),
         ({'image_id': [7]}, 'record 5 is not a bbox detection'),
         ({'category_id': {}}, 'record 5 is not a bbox detection'),
     ],

@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('run', help='work folder or COCO result file')
     parser.add_argument('--ann', help='COCO annotation file')
+    parser.add_argument('--classes', nargs='+', help='default: all it knows')
     parser.add_argument('--iou', type=float, default=0.5)
     parser.add_argument('--min-score', type=float, default=0.3)
     parser.add_argument('--out', default='confusion', help='folder')
@@ -28,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.evaluation.report.plots import plot_confusion
     from mmext.evaluation.sides import read_detections
 
-    truth, [(_, preds)] = read_detections([args.run], args.ann)
+    truth, [(_, preds)], warnings = read_detections(
+        [args.run], args.ann, args.classes
+    )
+    for warning in warnings:
+        print(f'Warning: {warning}')
     for path in plot_confusion(
         truth, preds, args.out, args.iou, args.min_score
     ):

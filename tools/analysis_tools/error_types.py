@@ -22,12 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         'runs', nargs='+', help='work folders or COCO result files'
     )
     parser.add_argument('--ann', help='COCO annotation file')
+    parser.add_argument('--classes', nargs='+', help='default: all it knows')
     parser.add_argument('--out', default='error_types', help='folder')
     args = parser.parse_args(argv)
     from mmext.evaluation.report.plots import plot_error_types
     from mmext.evaluation.sides import read_detections
 
-    truth, runs = read_detections(args.runs, args.ann)
+    truth, runs, warnings = read_detections(args.runs, args.ann, args.classes)
+    for warning in warnings:
+        print(f'Warning: {warning}')
     for path in plot_error_types(runs, truth, args.out):
         print(f'wrote {path}')
 

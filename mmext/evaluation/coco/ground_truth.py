@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class GroundTruth:
         image_ids: (I,) sorted.
         category_ids: (K,) sorted.
         names: K class names.
+        left_out: Id -> name of the categories of the file that are not
+            evaluated; see `of_classes`.
     """
 
     path: Path
@@ -35,6 +38,13 @@ class GroundTruth:
     image_ids: np.ndarray
     category_ids: np.ndarray
     names: tuple[str, ...]
+    left_out: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def all_names(self) -> dict[int, str]:
+        """Id -> name of all categories of the file, sorted by id."""
+        names = zip(self.category_ids.tolist(), self.names, strict=True)
+        return dict(sorted({**dict(names), **self.left_out}.items()))
 
     @cached_property
     def sizes(self) -> dict[int, tuple[int, int]]:
@@ -57,6 +67,34 @@ class GroundTruth:
             'mmdet, counts its object as missed even if it was found; here '
             'it counts like any other. Number annotations from 1.'
         ]
+
+    def of_classes(self, ids: Iterable[int]) -> GroundTruth:
+        """Returns the ground truth of some categories, on all images.
+
+        `read_predictions` skips the detections of the others.
+        """
+        kept = set(ids) & {*self.category_ids.tolist()}
+        if len(kept) == len(self.category_ids):
+            return self
+        known = self.all_names
+        dataset = {
+            **self.dataset,
+            'categories': [
+                c for c in self.dataset['categories'] if c['id'] in kept
+            ],
+            'annotations': [
+                a
+                for a in self.dataset['annotations']
+                if a['category_id'] in kept
+            ],
+        }
+        return replace(
+            self,
+            dataset=dataset,
+            category_ids=np.array(sorted(kept), np.int64),
+            names=tuple(name for i, name in known.items() if i in kept),
+            left_out={i: n for i, n in known.items() if i not in kept},
+        )
 
     def numbered(self, iou_type: str) -> dict:
         """Returns a dataset for hotcoco, with indices in place of ids.

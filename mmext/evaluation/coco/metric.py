@@ -1,10 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""mmdet's ``CocoMetric``, computed by hotcoco in seconds.
+"""mmdet's ``CocoMetric``: classes by id, and computed by hotcoco in seconds.
 
-Only matching and accumulation are hotcoco's. mmdet converts the results, sets
-the parameters and prints, and pycocotools' ``summarize`` computes the
-numbers. The first evaluation that finds an object runs both engines on the
-same data. If they disagree, the metric logs a warning and uses pycocotools.
+pycocotools sorts the ids of the classes, and mmdet names AP of classes by
+their order in the file, so that names were exchanged if categories are not
+sorted. `keep_class_order` corrects that in ``CocoMetric``.
+
+In `FastCocoMetric`, only matching and accumulation are hotcoco's. mmdet
+converts the results, sets the parameters and prints, and pycocotools'
+``summarize`` computes the numbers. The first evaluation that finds an object
+runs both engines on the same data. If they disagree, the metric logs a warning
+and uses pycocotools.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import hotcoco
 import numpy as np
@@ -22,11 +28,43 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 
-class HotcocoEval(COCOeval):
-    """pycocotools' evaluator with hotcoco in its two slow steps."""
+class GivenOrder:
+    """Mixin of an evaluator: results have the classes in the given order."""
 
     def evaluate(self) -> None:
         """Matches the detections to the objects."""
+        given = list(self.params.catIds)
+        super().evaluate()
+        self._order = np.searchsorted(self.params.catIds, given)
+
+    def accumulate(self, p: object = None) -> None:
+        """Computes precision and recall; the axis of classes is sorted."""
+        super().accumulate(p)
+        if not self.params.useCats:
+            return
+        # precision and scores: (T, R, K, A, M), recall: (T, K, A, M)
+        for key in ('precision', 'recall', 'scores'):
+            values = self.eval[key]
+            axis = values.ndim - 3
+            self.eval[key] = np.take(values, self._order, axis)
+
+
+def keep_class_order(module: ModuleType) -> None:
+    """Makes mmdet's ``CocoMetric`` name the AP of classes by their ids.
+
+    Args:
+        module: ``mmdet.evaluation.metrics.coco_metric``.
+    """
+    for name in ('COCOeval', 'COCOevalMP'):
+        evaluator = getattr(module, name, None)
+        if evaluator is not None and not issubclass(evaluator, GivenOrder):
+            # Named as the original, so that COCOevalMP can be pickled.
+            place = {'__module__': module.__name__}
+            setattr(module, name, type(name, (GivenOrder, evaluator), place))
+
+
+class _HotcocoSteps(COCOeval):
+    def evaluate(self) -> None:
         p = self.params
         p.imgIds = sorted(set(p.imgIds))
         p.catIds = sorted(set(p.catIds))
@@ -46,7 +84,7 @@ class HotcocoEval(COCOeval):
         self._fast = fast
 
     def accumulate(self, p: object = None) -> None:
-        """Computes precision and recall in pycocotools' layout."""
+        # In pycocotools' layout.
         self._fast.accumulate()
         self.eval = {
             key: np.asarray(self._fast.eval[key])
@@ -66,6 +104,10 @@ class HotcocoEval(COCOeval):
         return truth.load_res([{k: a[k] for k in keys} for a in anns])
 
 
+class HotcocoEval(GivenOrder, _HotcocoSteps):
+    """pycocotools' evaluator with hotcoco in its two slow steps."""
+
+
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
     """``CocoMetric`` with the same arguments, computed by hotcoco.
@@ -77,7 +119,16 @@ class FastCocoMetric(CocoMetric):
     _trusted: bool | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Returns the same as ``CocoMetric``, computed by hotcoco."""
+        """Returns the same as ``CocoMetric``, computed by hotcoco.
+
+        An annotation of id 0 gets another id: pycocotools would count its
+        object as missed even if it is found.
+        """
+        if self._coco_api is not None and 0 in self._coco_api.anns:
+            annotations = self._coco_api.anns
+            zero = annotations.pop(0)  # the other tables share this dict
+            zero['id'] = max(annotations, default=0) + 1
+            annotations[zero['id']] = zero
         if self._trusted is False or self.format_only:
             return super().compute_metrics(results)
         try:
@@ -116,6 +167,9 @@ class FastCocoMetric(CocoMetric):
             'current',
             level=logging.WARNING,
         )
+
+
+keep_class_order(coco_metric)
 
 
 @contextmanager

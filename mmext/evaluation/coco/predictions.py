@@ -21,7 +21,15 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmext.errors import UserError
+from mmext.evaluation.coco.formats import (
+    COCO,
+    FORMATS,
+    Format,
+    Reader,
+    by_image,
+)
 from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.evaluation.coco.plausible import check_boxes, check_categories
 from mmext.utils.text import count, short
 
 _BLOCK = 16 << 20  # bytes
@@ -120,21 +128,26 @@ def read_meta(path: str | Path) -> dict:
 
 
 def read_predictions(
-    path: str | Path, truth: GroundTruth, iou_type: str | None = None
+    path: str | Path,
+    truth: GroundTruth,
+    iou_type: str | None = None,
+    file_format: Format = COCO,
 ) -> Predictions:
-    """Reads and checks a COCO result file.
+    """Reads and checks a result file.
 
     Args:
         path: The file.
         truth: Ground truth that it belongs to.
         iou_type: ``'bbox'`` or ``'segm'``. Default: ``'segm'`` if the records
             have masks.
+        file_format: Who wrote it. Default: COCO's format.
 
     Raises:
         UserError: The file is not a result file, is truncated, belongs to
             other images or another ground truth, is too large for the memory
-            of this machine, or has a value that is not a finite number, a
-            negative size or an unknown id.
+            of this machine, has a value that is not a finite number, a
+            negative size or an unknown id, or its boxes are of another
+            format.
     """
     path = Path(path)
     meta = read_meta(path)
@@ -149,7 +162,9 @@ def read_predictions(
     _require_memory(path)
     rows = array('d')  # a list of numbers would take five times the memory
     masks: list[dict] = []
-    for n, record in enumerate(_records(path)):
+    reader = Reader(path, truth, file_format)
+    found = _records(path, any_object=file_format.name != 'coco')
+    for n, record in enumerate(reader.records(found)):
         if iou_type is None:
             iou_type = 'segm' if record.get('segmentation') else 'bbox'
         rows.extend(_row(path, n, record, iou_type))
@@ -157,7 +172,12 @@ def read_predictions(
             masks.append(_mask(path, n, record, truth))
     table = np.array(rows).reshape(-1, 7)
     has_masks = iou_type == 'segm'
+    table[:, 6] = reader.category_ids(table[:, 6])
     _check(path, table, truth, has_masks)
+    kept = ~np.isin(table[:, 6], list(truth.left_out))
+    if has_masks:
+        masks = [mask for mask, keep in zip(masks, kept, strict=True) if keep]
+    table = table[kept]
     return Predictions(
         path=path,
         iou_type=iou_type or 'bbox',
@@ -166,7 +186,10 @@ def read_predictions(
         box=table[:, 1:5],
         score=table[:, 5],
         mask=masks if has_masks else None,
-        warnings=tuple(_warn(path, table, truth, has_masks)),
+        warnings=(
+            *reader.warnings,
+            *_warn(path, table, truth, has_masks),
+        ),
     )
 
 
@@ -191,16 +214,22 @@ def _require_memory(path: Path) -> None:
         )
 
 
-def _records(path: Path) -> Iterator[dict]:
-    """Yields the objects of a JSON array without loading the array."""
+def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
+    """Yields the objects of a JSON array without loading the array.
+
+    With ``any_object``, the file may be an object of images; see `by_image`.
+    """
     try:
         stream = path.open(encoding='utf-8', errors='replace')
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f'no prediction file {path}') from None
     decoder = json.JSONDecoder()
     with stream:
-        text = stream.read(_BLOCK)
+        text = stream.read(_BLOCK).removeprefix('\ufeff')
         start = _GAP.match(text).end()
+        if any_object and text[start : start + 1] == '{':
+            yield from by_image(text + stream.read(), path)
+            return
         if text[start : start + 1] != '[':
             raise not_predictions(path, text[:100_000])
         at, number = start + 1, 0
@@ -251,6 +280,14 @@ def not_predictions(path: Path, text: str) -> UserError:
 
 def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
     box = record.get('bbox') if iou_type == 'bbox' else (np.nan,) * 4
+    for key in ('image_id', 'category_id'):
+        value = record.get(key)
+        if isinstance(value, str) and not value.lstrip('-').isdecimal():
+            raise UserError(
+                f'{path}: record {n}: {key} {value!r} is not a number',
+                'If it is a name, and another trainer wrote the file: '
+                f'--format {" or ".join(FORMATS[1:])}.',
+            )
     try:
         x, y, w, h = box
         values = (record['image_id'], x, y, w, h, record['score'])
@@ -293,7 +330,8 @@ def _check(
 ) -> None:
     """Raises an error for the first record for which AP is not defined."""
     found = {name: table[:, where] for name, where in _COLUMNS.items()}
-    ids = {'image_id': truth.image_ids, 'category_id': truth.category_ids}
+    categories = np.array(list(truth.all_names), np.int64)
+    ids = {'image_id': truth.image_ids, 'category_id': categories}
     if len(table) and not np.isin(found['image_id'], truth.image_ids).any():
         raise UserError(
             f'{path} predicts other images: none of its ids (the first is '
@@ -317,6 +355,11 @@ def _check(
         if name in ids:
             nearest = ids[name][np.argmin(abs(ids[name] - value))]
             fix = f'{truth.path} does not list it; the nearest is {nearest}.'
+            if name == 'category_id':
+                fix += (
+                    ' If categories are numbered from 0 or 1: --categories 0 '
+                    'or 1.'
+                )
             value = f'{value:.0f}'
         more = f' (and {count(others, "other record")} too)' if others else ''
         raise UserError(
@@ -331,6 +374,9 @@ def _warn(
         return [f'{path} holds no detection at all: every AP is 0.']
     found = []
     if not has_masks:
+        arguments = (path, table[:, 0], table[:, 1:5], truth)
+        found += check_boxes(*arguments)
+        found += check_categories(*arguments, table[:, 6])
         copies = len(table) - len(np.unique(table, axis=0))
         if copies:
             found.append(

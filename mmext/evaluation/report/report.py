@@ -88,7 +88,11 @@ class Report:
 
     def tables(self) -> list[Table]:
         """Returns the tables, the most important one first."""
-        found = [tables.summary_table(self), tables.claims_table(self)]
+        found = [
+            tables.summary_table(self),
+            tables.tested_table(self.sides),
+            tables.claims_table(self),
+        ]
         writers = [tables.metric_table]
         if len(self.truth.names) > 1:
             writers.append(tables.class_table)

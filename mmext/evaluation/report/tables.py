@@ -11,6 +11,7 @@ import numpy as np
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
+from mmext.evaluation.coco.predictions import read_meta
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import (
     METRIC_NAMES,
@@ -20,6 +21,7 @@ from mmext.evaluation.runs import (
 )
 from mmext.evaluation.statistics.comparison import PRIMARY, Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
+from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings
 from mmext.utils.text import duration, p_value, points, points_range
 
 if TYPE_CHECKING:
@@ -45,6 +47,28 @@ def summary_table(report: Report) -> Table:
         'mean ± standard deviation.'
     )
     return Table(['model', 'seeds', *metrics], rows, 'AP', [note])
+
+
+def tested_table(sides: Sequence[EvaluatedSide]) -> Table:
+    """Returns one row a run: which checkpoint was tested, and how."""
+    tests = [
+        (side.name, preds.path, read_meta(preds.path))
+        for side in sides
+        for preds in side.predictions
+    ]
+    known = [settings(meta) for *_, meta in tests]
+    shown = [x for x in SETTINGS.values() if any(x in k for k in known)]
+    rows = [
+        [
+            name,
+            checkpoint_name(meta) or '?',
+            path.name,
+            *(values.get(x, '?') for x in shown),
+        ]
+        for (name, path, meta), values in zip(tests, known, strict=True)
+    ]
+    header = ['model', 'checkpoint', 'file', *shown]
+    return Table(header, rows, 'What was tested')
 
 
 def claims_table(report: Report) -> Table:

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""What was tested, and how, as ``tools/test.py`` writes it into a meta file.
+
+A key that is missing means that it is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmext.utils.text import some
+
+Meta = Mapping[str, Any]
+#: Key in the meta file's ``test`` -> its heading in a table.
+SETTINGS = {
+    'scale': 'scale',
+    'tta': 'TTA',
+    'score_thr': 'score threshold',
+    'max_per_img': 'max detections',
+}
+
+
+def uses_tta(meta: Meta) -> bool:
+    """Returns whether a test is known to have used test-time augmentation."""
+    return bool((meta.get('test') or {}).get('tta'))
+
+
+def identity(meta: Meta, name: str) -> tuple:
+    """Returns what tells two tests apart; ``name`` if nothing is known."""
+    keys = ('checkpoint_sha256', 'annotation_sha256', 'test')
+    known = (meta.get('checkpoint') or name, *(meta.get(k) for k in keys))
+    return tuple(map(str, known))
+
+
+def settings(meta: Meta) -> dict[str, str]:
+    """Returns the known settings of a test: heading -> value in words."""
+    test = meta.get('test') or {}
+    return {
+        heading: in_words(test[key])
+        for key, heading in SETTINGS.items()
+        if test.get(key) is not None
+    }
+
+
+def checkpoint_name(meta: Meta) -> str | None:
+    """Returns the name of the tested checkpoint without its folders."""
+    name = meta.get('checkpoint')
+    return Path(str(name)).name if name else None
+
+
+def differing_settings(
+    runs: Sequence[tuple[str, Meta]],
+) -> dict[str, dict[str, list[str]]]:
+    """Returns setting -> value -> names of runs, of those that differ.
+
+    ``runs`` are names and meta files. Runs whose setting is not known are
+    left out.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, meta in runs:
+        for heading, value in settings(meta).items():
+            names = found.setdefault(heading, {}).setdefault(value, [])
+            if name not in names:
+                names.append(name)
+    return {k: values for k, values in found.items() if len(values) > 1}
+
+
+def in_words(value: object) -> str:
+    """Returns ``'128x96'`` for [[128, 96]], ``'yes'``, ``'0.05'``."""
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, list):
+        scales = (
+            'x'.join(f'{side:g}' for side in scale)
+            if isinstance(scale, list)
+            else str(scale)
+            for scale in value
+        )
+        return some(scales)
+    return f'{value:g}' if isinstance(value, float) else str(value)
