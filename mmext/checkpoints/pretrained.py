@@ -19,6 +19,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from mmext.checkpoints.frozen import require_filled
 from mmext.checkpoints.match import Match, kind, match, naming_hint
 from mmext.checkpoints.released import StrictInit, pretrained_configs
 from mmext.errors import UserError
@@ -109,6 +110,7 @@ def _check(
             '(tools/model_converters), or remove checkpoint from init_cfg to '
             'start from random weights.',
         )
+    require_filled(module, found.missing + found.new, name, source)
     print_log(line, logger='current')
 
 
@@ -118,7 +120,8 @@ def require_start(
     """Checks what ``load_from`` fills in each part of a model.
 
     Returns ``'backbone 318 of 318, neck 16 of 16, rpn_head 6 of 6, ...'``.
-    Raises `UserError` if the backbone is not in it; heads may be new.
+    Raises `UserError` if the backbone is not in it, or if frozen tensors of
+    the backbone are not; heads may be new.
     """
     state = {
         key.removeprefix('module.'): value
@@ -142,6 +145,8 @@ def require_start(
                 or 'Use a checkpoint with this backbone, or convert its '
                 'names (tools/model_converters).',
             )
+        if name == 'backbone':
+            require_filled(child, found.missing + found.new, name, source)
         counts.append(
             f'{name} {len(found.loaded)} of {found.total + len(found.new)}'
         )

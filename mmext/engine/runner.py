@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmext.checkpoints.files import newest_complete, writing
+from mmext.checkpoints.frozen import require_trainable
 from mmext.checkpoints.match import require_match
 from mmext.checkpoints.pretrained import require_start, watch_pretrained
 from mmext.checkpoints.read import load
@@ -79,7 +80,8 @@ class ReliableRunner(Runner):
     - Resuming takes the newest complete checkpoint. The resumed run ends
       where the undisturbed one ends, bit for bit on the CPU.
     - Testing raises an error if a checkpoint does not fit the model. Training
-      raises one if less than half of it fits, or no backbone.
+      raises one if less than half of it fits, or no backbone, or if random
+      weights are frozen.
     - A loss or gradient that is not finite stops the run. Ctrl-C saves.
     - Curves are drawn, and a table of the validations ends the log.
 
@@ -300,6 +302,14 @@ class ReliableRunner(Runner):
                 self.logger.info(f'Resuming from {newest}')
             self._load_from = newest
         super().load_or_resume()
+        config = self.cfg.get('model')
+        if (
+            self._checked is None  # otherwise preflight has asked
+            and not self._has_loaded
+            and not self._evaluating
+            and isinstance(config, Mapping)
+        ):
+            require_trainable(unwrap(self.model), config)
         self._checked = None  # frees the checkpoint
 
     def _newest(self) -> str | None:

@@ -23,6 +23,7 @@ from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmext.engine.optimizers import step_is_done
+from mmext.engine.resume.unused_settings import unused_settings
 from mmext.utils.random_state import random_state, set_random_state
 
 KEY = 'mmext_resume'
@@ -178,9 +179,14 @@ class ExactResumeHook(Hook):
         checkpoint[KEY] = extra
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restores the state from a checkpoint that is resumed."""
+        """Restores the state from a checkpoint that is resumed.
+
+        It warns of values of the config that the resumed run does not use.
+        """
         if not runner._resume:
             return
+        if warning := unused_settings(runner, checkpoint):
+            runner.logger.warning(warning)
         self._loaded = checkpoint.get(KEY, {})
         saved = self._loaded.get('early_stopping', ())
         for hook, values in zip(_early_stopping(runner), saved, strict=False):
