@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmext.checks.findings import Finding, Split
+from mmext.checks.annotations import Boxes
+from mmext.checks.findings import NOTE, Finding, Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.layouts import find_folder_splits
+from mmext.checks.masks import check_masks
 from mmext.checks.report import DataReport, keep
 from mmext.checks.splits import check_splits
 from mmext.errors import UserError
@@ -74,7 +76,8 @@ def check_data(
     report = check_splits(splits, not sample, workers, progress)
     if not sample:
         keep(report)
-    report = replace(report, findings=(*found, *report.findings))
+    notes = _mask_notes(report) if data.suffix != '.py' else ()
+    report = replace(report, findings=(*found, *report.findings, *notes))
     if fix is None:
         return report
     fixed = write_fixed(report, files, Path(fix))
@@ -83,6 +86,17 @@ def check_data(
     return replace(
         report, fixed=fixed, fixed_in=Path(fix), remaining=remaining
     )
+
+
+def _mask_notes(report: DataReport) -> Iterator[Finding]:
+    """Yields what is wrong with masks that were not asked for."""
+    for split in report.splits:
+        content = report.contents[split.name]
+        if split.masks or not content['annotations']:
+            continue
+        for finding in check_masks(content, split, Boxes(content).frames):
+            problem = f'{finding.problem} (with --masks an error or warning)'
+            yield replace(finding, level=NOTE, problem=problem, fixable=False)
 
 
 def _of_config(

@@ -69,6 +69,8 @@ def write_fixed(
     If a file needs a correction, those of the other splits are written too,
     and links to the images, so that the folder can be used as it is.
     """
+    if not report.splits:
+        return {}
     contents = copy.deepcopy(report.contents)
     done: dict[str, Counter] = {s.name: Counter() for s in report.splits}
     for split in report.splits:

@@ -94,6 +94,21 @@ def test_errors_are_reported_and_corrected(data, run, tmp_path):
     assert 'val: 4 images (4 read)' in out
 
 
+def test_masks_that_were_not_asked_for(data, run):
+    """The note of a folder is an error with --masks."""
+    content = json.loads((data / 'train.json').read_text())
+    for annotation in content['annotations']:
+        mask = annotation['segmentation'][0]
+        annotation['segmentation'] = [[v / 128 for v in mask]]
+    (data / 'train.json').write_text(json.dumps(content))
+    status, out, _ = run(data)
+    assert status == 0
+    assert 'note: train: 8 of 8 masks are not in the box' in out
+    status, out, _ = run(data, '--masks')
+    assert status == 1
+    assert 'error: train: 8 of 8 masks are not in the box' in out
+
+
 def test_classes_in_any_order(data, run):
     status, out, _ = run(data, '--classes', 'disc', 'square')
     assert status == 0, out
