@@ -540,11 +540,11 @@ def _(world: World) -> None:
     world.tool('dataset_converters/voc2coco', 'voc', *options)
 
 
-@bad(GROUP, 'a VOC folder without annotations', 'Annotations')
+@bad(GROUP, 'a VOC folder without annotations', 'COCO annotations')
 def _(world: World) -> None:
     world.tool('dataset_converters/voc2coco', 'data')
 
 
-@bad(GROUP, 'a YOLO folder without labels', 'data')
+@bad(GROUP, 'a YOLO folder without labels', 'COCO annotations')
 def _(world: World) -> None:
     world.tool('dataset_converters/yolo2coco', 'data')

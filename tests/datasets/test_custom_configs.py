@@ -139,7 +139,8 @@ def own_maps(tmp_path) -> Path:
 @needs_mmseg
 def test_class_maps_are_trained_on(own_maps, tmp_path):
     cfg = load_config(own_maps)
-    cfg.model.backbone.init_cfg = None  # there is no network
+    # There is no network.
+    cfg.model.backbone.update(init_cfg=None, norm_eval=False)
     cfg.visualizer.name = str(tmp_path)
     runner = mmext.train(
         cfg,
@@ -165,7 +166,8 @@ def test_class_maps_are_trained_on(own_maps, tmp_path):
 def maps_config(own_maps, tmp_path, monkeypatch) -> Config:
     monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
     cfg = load_config(own_maps)
-    cfg.model.backbone.init_cfg = None  # there is no network
+    # There is no network.
+    cfg.model.backbone.update(init_cfg=None, norm_eval=False)
     cfg.work_dir = str(tmp_path / 'work')
     cfg.visualizer.name = str(tmp_path)
     return cfg

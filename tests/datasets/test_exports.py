@@ -472,7 +472,9 @@ def test_objects_that_are_repeated_in_xml(root):
 
 def test_folders_of_voc_by_option(root, capsys):
     write_voc(root, 'photos of {}', 'boxes', {'train': 'cows'})
-    with pytest.raises(UserError, match='no XML files of VOC'):
+    with pytest.raises(
+        UserError, match='XML files in boxes.*\n.*--annotations boxes'
+    ):
         format_of(root)
     tool = str(TOOLS / 'voc2coco.py')
     options = ['--annotations', 'boxes', '--images', 'photos of cows']

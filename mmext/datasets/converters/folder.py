@@ -62,24 +62,30 @@ def format_of(root: Path, source: bool = False) -> str:
     raise _nothing_found(root)
 
 
-def _folders_in(root: Path, depth: int = 2) -> list[Path]:
-    """Returns sub-folders: data sets, or those that archives made."""
-    folders = sorted(p for p in root.glob('*') if p.is_dir())
-    if depth > 1:
-        folders += [f for p in folders for f in _folders_in(p, depth - 1)]
-    return folders
+def _data_sets_in(root: Path, depth: int = 3) -> list[Path]:
+    """Returns the data sets in sub-folders, which an archive may have made."""
+    found = []
+    for folder in sorted(p for p in root.glob('*') if p.is_dir()):
+        if _is_data_set(folder):
+            found.append(folder)
+        elif depth > 1:
+            found += _data_sets_in(folder, depth - 1)
+    return found
 
 
 def _is_data_set(folder: Path) -> bool:
     try:
-        return bool(find_coco(folder)) or is_yolo(folder) or is_voc(folder)
+        if find_coco(folder) or is_yolo(folder):
+            return True
     except UserError:
         return False
+    # XML files alone may belong to images beside the folder.
+    return is_voc(folder) and any(map(is_image, files_in(folder)))
 
 
 def _nothing_found(root: Path) -> UserError:
     inside = sorted(p.name for p in root.glob('*'))
-    sets = [str(p) for p in _folders_in(root) if _is_data_set(p)]
+    sets = _data_sets_in(root)
     problem = (
         f'{root} has no annotations/instances_train.json, no labels of YOLO '
         'and no XML files of VOC; it holds ' + (some(inside, 8) or 'nothing')
@@ -95,6 +101,15 @@ def _nothing_found(root: Path) -> UserError:
                 "Give a folder with COCO's instances_train.json, or labels of "
                 'YOLO or VOC.',
             )
+    xml = next((p for p in files if p.suffix.lower() == '.xml'), None)
+    if xml is not None:
+        folder = xml.parent.relative_to(root)
+        return UserError(
+            f'{root} has XML files in {folder}/, which is not a usual name '
+            'for those of VOC',
+            f'If they are of VOC: mmext convert voc {root} --annotations '
+            f'{folder} --images DIR',
+        )
     jsons = [p for p in files if p.suffix == '.json']
     images = sum(map(is_image, files))
     if len(jsons) > 2 and b'"shapes"' in jsons[-1].read_bytes()[:100_000]:
@@ -165,6 +180,20 @@ def _of_classes(
     }
 
 
+def _require_format(root: Path, kind: str) -> None:
+    """Raises `UserError` if a folder is in another format than ``kind``."""
+    if root.is_file() or {'yolo': is_yolo, 'voc': is_voc}[kind](root):
+        return
+    try:
+        found = format_of(root)
+    except UserError:
+        return  # the reader says what it needs
+    raise UserError(
+        f'{root} has {found.upper()} annotations, and none of {kind.upper()}',
+        f'mmext convert {root} finds the format out.',
+    )
+
+
 def convert_folder(
     root: Path,
     kind: str | None = None,
@@ -188,7 +217,10 @@ def convert_folder(
             write would be replaced. Nothing was written.
     """
     root = Path(os.path.abspath(root))
-    kind = kind or format_of(root, source=True)
+    if kind is None:
+        kind = format_of(root, source=True)
+    elif not options.get('annotations'):
+        _require_format(root, kind)
     converted = read_folder(root, kind, **options)
     root = root.parent if root.is_file() else root
     out = Path(os.path.abspath(out or root))
