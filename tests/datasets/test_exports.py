@@ -452,6 +452,25 @@ def test_labels_without_images_are_reported_at_once(root):
     assert note.endswith('x.txt, y.txt')
 
 
+def test_labels_of_an_image_with_the_name_of_a_list(root):
+    """train.txt beside labels may list images, or be the labels of one."""
+    beside_yolo(root)
+    write(root / 'train/classes.txt', '\n'.join(NAMES))
+    assert len(read_yolo(root).splits['train']) == 3
+    write_image(root / 'train/test.png')
+    write(root / 'train/test.txt', label([(1, 0, 0, 50, 50)]))
+    found = read_yolo(root)
+    assert found.notes == []
+    assert found.splits['train'][-1].objects[0].name == 'unused'
+
+
+def test_a_damaged_annotation_file_is_named(root):
+    label_studio_coco(root)
+    (root / 'result.json').write_bytes(b'{"images": [')
+    with pytest.raises(UserError, match='result.json is not JSON'):
+        find_coco_folder(root)
+
+
 def test_lines_that_are_repeated(root):
     roboflow_yolo(root)
     file = root / 'train/labels/b.txt'

@@ -160,6 +160,12 @@ def _read_split(
         if not images:
             raise UserError(f'{folder} has no images', LAYOUT)
         labels, files = _labels(root, folder)
+        # labelImg writes the class names beside the labels.
+        files = {
+            name: path
+            for name, path in files.items()
+            if name in images or path.name.lower() not in OTHER
+        }
         labelled += len(files)
         orphans += [path for name, path in files.items() if name not in images]
         for name, image in images.items():
@@ -225,10 +231,9 @@ def _labels(root: Path, folder: Path) -> tuple[Path, dict[str, Path]]:
         files = {
             p.relative_to(place).with_suffix('').as_posix(): p
             for p in files_in(place)
-            # labelImg writes the class names beside the labels.
-            if p.suffix.lower() == '.txt' and p.name.lower() not in OTHER
+            if p.suffix.lower() == '.txt'
         }
-        if files:
+        if any(p.name.lower() not in OTHER for p in files.values()):
             return place, files
     return places[0], {}
 
