@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mmext.analysis.classification import mean_and_spread, sklearn
-from mmext.analysis.figures import COLORS, new_figure, save, shared_legend
 from mmext.evaluation.report.table import Table
 from mmext.models.layers.star_operation import StarOperation
+from mmext.utils.figures import COLORS, new_figure, save, shared_legend
 
 NETWORKS = ('star', 'sum')
 KERNELS = {

@@ -16,7 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmext.analysis.figures import (
+from mmext.analysis.loading import load_model
+from mmext.evaluation.report.table import Table
+from mmext.regularizers.base import filter_matrix
+from mmext.regularizers.hook import select_layers
+from mmext.utils.figures import (
     color,
     new_figure,
     save,
@@ -24,10 +28,6 @@ from mmext.analysis.figures import (
     tidy,
     wrap,
 )
-from mmext.analysis.loading import load_model
-from mmext.evaluation.report.table import Table
-from mmext.regularizers.base import filter_matrix
-from mmext.regularizers.hook import select_layers
 
 #: Model -> layer -> angles.
 Models = Mapping[str, Mapping[str, 'Angles']]

@@ -19,7 +19,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
-from mmext.analysis.figures import (
+from mmext.analysis.loading import image_inputs, load_model
+from mmext.analysis.stiffness import Trajectories, measure, stiffness_surface
+from mmext.errors import UserError
+from mmext.evaluation.runs import read_run
+from mmext.utils.figures import (
     color,
     marker,
     new_figure,
@@ -28,10 +32,6 @@ from mmext.analysis.figures import (
     tidy,
     wrap,
 )
-from mmext.analysis.loading import image_inputs, load_model
-from mmext.analysis.stiffness import Trajectories, measure, stiffness_surface
-from mmext.errors import UserError
-from mmext.evaluation.runs import read_run
 from mmext.utils.images import find_images
 
 #: Name of a model -> its measurements.

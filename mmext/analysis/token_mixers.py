@@ -21,14 +21,6 @@ from mmdet.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmext.analysis.figures import (
-    color,
-    marker,
-    new_figure,
-    save,
-    shared_legend,
-    tidy,
-)
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table
 from mmext.models.backbones.dwnet import ConvMixer
@@ -37,6 +29,14 @@ from mmext.models.layers.dynamic_depthwise_conv import (
     InhomogeneousDynamicConv,
 )
 from mmext.models.layers.local_mlp import LocalMLP
+from mmext.utils.figures import (
+    color,
+    marker,
+    new_figure,
+    save,
+    shared_legend,
+    tidy,
+)
 
 WINDOW = 7
 GROUP = 32  # channels of a head or of a group that shares weights

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
+from mmext.evaluation.report.pictures import place_labels
 
 COLOURS = (
     '#e6194b',
@@ -35,6 +36,8 @@ COLOURS = (
 )
 Colour = str | tuple[float, ...]
 IMAGES = 4
+PANEL = 3.6  # inches
+FONT = 6.5  # points
 MIN_SCORE = 0.5
 
 
@@ -46,6 +49,7 @@ class _Box:
     category: int
     text: str = ''
     style: str = '-'
+    score: float = 1.0
 
 
 def draw_picture(
@@ -69,18 +73,13 @@ def draw_picture(
     records = _choose(truth.dataset['images'], objects)
     colours = _colours(names)
     shapes = [r['height'] / r['width'] for r in records]
-    height = 3.6 * sum(shapes) + 0.75
-    figure = Figure(
-        figsize=(3.6 * len(columns), height), dpi=130, facecolor='white'
-    )
+    width, height = PANEL * len(columns), PANEL * sum(shapes) + 0.4
+    figure = Figure(figsize=(width, height), dpi=130, facecolor='white')
     grid = figure.subplots(
         len(records),
         len(columns),
         squeeze=False,
         gridspec_kw={'height_ratios': shapes, 'wspace': 0.02, 'hspace': 0.03},
-    )
-    figure.subplots_adjust(
-        left=0.004, right=0.996, top=1 - 0.32 / height, bottom=0.42 / height
     )
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, fontsize=11, pad=5)
@@ -92,10 +91,19 @@ def draw_picture(
         for axes, boxes in zip(row, columns.values(), strict=True):
             axes.imshow(pixels, interpolation='bilinear')
             axes.set_axis_off()
-            for box in boxes.get(record['id'], []):
-                _draw(axes, record, box, colours[box.category])
+            here = boxes.get(record['id'], [])
+            for box in here:
+                _draw(axes, box, colours[box.category])
+            _label(axes, pixels.shape, here, colours)
     shown = {b.category for r in records for b in objects.get(r['id'], [])}
-    _legend(figure, {names[i]: colours[i] for i in names if i in shown})
+    below = _legend(
+        figure, {names[i]: colours[i] for i in names if i in shown}
+    )
+    height += below
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=0.004, right=0.996, top=1 - 0.32 / height, bottom=below / height
+    )
     figure.savefig(out)
 
 
@@ -126,7 +134,13 @@ def _detections(
         confidence = f'{preds.score[row]:.2f}'.replace('0.', '.')
         style = '-' if row in right else '--'
         text = f'{names[category]} {confidence}'
-        box = _Box(preds.box[row].tolist(), category, text, style)
+        box = _Box(
+            preds.box[row].tolist(),
+            category,
+            text,
+            style,
+            float(preds.score[row]),
+        )
         found[int(preds.image_id[row])].append(box)
     for i, ann in enumerate(truth.dataset['annotations']):
         if i not in hit and not ann.get('iscrowd'):
@@ -150,11 +164,12 @@ def _choose(
 def _colours(names: Mapping[int, str]) -> dict[int, Colour]:
     if len(names) <= len(COLOURS):
         return dict(zip(names, COLOURS, strict=False))
-    wheel = colormaps['hsv'](np.linspace(0, 0.95, len(names)))
+    # The golden ratio: classes that follow each other differ most.
+    wheel = colormaps['hsv'](0.618034 * np.arange(len(names)) % 1)
     return {i: tuple(0.8 * c[:3]) for i, c in zip(names, wheel, strict=True)}
 
 
-def _draw(axes: Axes, record: dict, box: _Box, colour: Colour) -> None:
+def _draw(axes: Axes, box: _Box, colour: Colour) -> None:
     x, y, w, h = box.box
     edge, halo, width = (colour, 'white', 1.8)
     if not box.text:
@@ -171,38 +186,66 @@ def _draw(axes: Axes, record: dict, box: _Box, colour: Colour) -> None:
             path_effects=[withStroke(linewidth=width + 1.2, foreground=halo)],
         )
     )
-    if not box.text:
-        return
-    axes.text(
-        min(max(x, 0), 0.82 * record['width']),
-        max(y, 0),
-        box.text,
-        fontsize=6.5,
-        color='white',
-        va='bottom' if y > 0.05 * record['height'] else 'top',
-        bbox={
-            'facecolor': colour,
-            'edgecolor': 'none',
-            'pad': 1.2,
-            'alpha': 0.85,
-        },
+
+
+def _label(
+    axes: Axes,
+    shape: tuple[int, ...],
+    boxes: Sequence[_Box],
+    colours: Mapping[int, Colour],
+) -> None:
+    """Writes the names of boxes where they do not cover each other."""
+    boxes = [box for box in boxes if box.text]
+    pixels = shape[1] / (72 * PANEL)  # of a point
+    places = place_labels(
+        [(box.score, box.text, box.box) for box in boxes],
+        shape[1::-1],
+        (FONT + 2.4) * pixels,
+        len(boxes),
     )
+    for box, place in zip(boxes, places, strict=True):
+        if place is None:
+            continue
+        axes.text(
+            *place,
+            box.text,
+            fontsize=FONT,
+            color='white',
+            va='baseline',
+            bbox={
+                'facecolor': colours[box.category],
+                'edgecolor': 'none',
+                'pad': 1.2,
+                'alpha': 0.85,
+            },
+        )
 
 
-def _legend(figure: Figure, shown: Mapping[str, Colour]) -> None:
+def _legend(figure: Figure, shown: Mapping[str, Colour]) -> float:
+    """Draws the legend and returns its height in inches."""
     first = dict(list(shown.items())[:10])
     lines = [Line2D([], [], color=c, lw=2) for c in first.values()]
     lines += [
         Line2D([], [], color='#444444', lw=2, ls='--'),
         Line2D([], [], color='#aaaaaa', lw=2, ls=':'),
     ]
-    figure.legend(
-        lines,
-        [*first, 'wrong (no such object)', 'missed'],
-        loc='lower center',
-        ncols=len(lines),
-        frameon=False,
-        fontsize=8.5,
-        handlelength=1.8,
-        columnspacing=1.4,
-    )
+    names = [*first, 'wrong (no such object)', 'missed']
+    if len(shown) > len(first):
+        lines.append(Line2D([], [], color='none'))
+        names.append(f'{len(shown) - len(first)} more classes')
+    for columns in range(len(lines), 0, -1):
+        legend = figure.legend(
+            lines,
+            names,
+            loc='lower center',
+            ncols=columns,
+            frameon=False,
+            fontsize=8.5,
+            handlelength=1.8,
+            columnspacing=1.4,
+        )
+        box = legend.get_window_extent()
+        if columns == 1 or box.width <= figure.bbox.width:
+            break
+        legend.remove()
+    return box.height / figure.dpi + 0.1

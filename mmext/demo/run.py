@@ -96,8 +96,10 @@ def run_demo(
     said = '\n'.join(f'  {line}' for line in lines)
     folders = ' '.join(str(run.path) for run in runs)
     took = duration(time.monotonic() - begun)
+    console.print()
+    table.print(console)
     console.print(
-        f'\n{table.text()}\n\n{title}\n{said}\n\n'
+        f'{title}\n{said}\n\n'
         f'{took} in all. Detections: {picture}\n'
         f'Table: {work_dir / "table.md"}   Log: {log}\n'
         f'Full comparison: mmext compare {folders} --out report',

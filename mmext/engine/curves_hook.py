@@ -79,8 +79,8 @@ def _draw(runner: Runner) -> Run | None:
         main |= other_metrics(record).keys()
     keys = [
         key
-        for key, points in logged_curves(run).items()
-        if len(points) > 1 and (key in main or key.endswith('_mAP'))
+        for key in logged_curves(run)
+        if key in main or key.endswith('_mAP')
     ]
     try:
         plot_curves([run], _folder(runner), keys)

@@ -180,6 +180,14 @@ def logged_curves(run: Run) -> dict[str, list[tuple[int, float]]]:
     return dict(curves)
 
 
+def validation_unit(run: Run) -> str:
+    """Returns what the steps of ``run.val_log`` count."""
+    log = run.train_log
+    # MMEngine's default is epochs.
+    by_epoch = not log or any('epoch' in record for record in log)
+    return 'epoch' if by_epoch else 'iteration'
+
+
 def common_iou_type(
     results: Sequence[tuple[Path, Mapping[str, object]]], what: str, fix: str
 ) -> str:

@@ -7,12 +7,15 @@ import csv
 
 import cv2
 import pytest
+from drawn import figures, legend_labels, require_readable
 from mmengine.evaluator import BaseMetric
 from toy import Numbers, build_runner, loader
 from trained import records
 
 from mmext.engine.curves_hook import summary
 from mmext.evaluation.runs import read_run
+
+__all__ = ['figures']  # a fixture
 
 
 def test_curves_are_drawn_for_every_run(with_val_loss):
@@ -64,16 +67,34 @@ class Scripted(BaseMetric):
         return {'aAcc': accuracy, 'mIoU': iou}
 
 
-def test_metrics_of_classification_and_segmentation(tmp_path):
+def train(tmp_path, epochs):
     runner = build_runner(
         tmp_path / 'work',
-        epochs=3,
+        epochs=epochs,
         log_level='INFO',
         val_dataloader=loader(Numbers(2)),
         val_cfg={'type': 'ValLoop'},
         val_evaluator=[Scripted()],
     )
     runner.train()
+    return runner
+
+
+def test_a_single_validation_is_drawn(tmp_path, figures):
+    """A regression: no picture, as a line needs two points."""
+    train(tmp_path, epochs=1)
+    written = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
+    assert {'script_aAcc.png', 'script_mIoU.png'} <= written
+    for figure in figures:
+        require_readable(figure)
+        assert legend_labels(figure) == ['work']
+        (ax,) = figure.axes
+        assert ax.get_xlabel() in ('epoch', 'iteration') and ax.get_ylabel()
+        assert ax.lines[0].get_marker() != 'None'
+
+
+def test_metrics_of_classification_and_segmentation(tmp_path):
+    runner = train(tmp_path, epochs=3)
     names = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
     assert {'script_aAcc.png', 'script_mIoU.png'} <= names
     lines = summary(runner, read_run(tmp_path / 'work')).split('\n')

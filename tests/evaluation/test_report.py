@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_cases import json_writer, random_detections, random_truth
+from drawn import figures, legend_labels, require_readable
+from matplotlib.figure import Figure
 from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
 
 from mmext.errors import UserError
@@ -36,19 +40,25 @@ from mmext.evaluation.coco.ground_truth import (
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.compare import compare
+from mmext.evaluation.cost.complexity import Complexity
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.groups import read_groups
 from mmext.evaluation.report.page import html_page
+from mmext.evaluation.report.pictures import place_labels
 from mmext.evaluation.report.published import (
     published_results,
     published_table,
 )
 from mmext.evaluation.report.report import Report
+from mmext.evaluation.report.table import Table
+from mmext.evaluation.report.tables import cost_notes
 from mmext.evaluation.runs import read_run
 from mmext.evaluation.statistics.comparison import (
     ImageBootstrap,
     compare_resampled,
 )
+
+__all__ = ['figures']  # a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -91,7 +101,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 },
             )
             lines = [
-                {'loss': 2 / s, 'time': 0.5, 'lr': 0.1, 'step': s}
+                {'loss': 2 / s, 'time': 0.5, 'lr': 0.1, 'epoch': 1, 'step': s}
                 for s in range(1, 21)
             ] + [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
             log = root / folder / '20260101_000000/vis_data/scalars.json'
@@ -137,14 +147,60 @@ def test_tables(report: Report) -> None:
     )
 
 
-def test_no_number_is_broken_in_a_narrow_terminal(report: Report) -> None:
-    console = Console(width=40, file=io.StringIO())
-    table = report.tables()[0]
-    table.print(console)
-    printed = console.file.getvalue().split()
-    for row in (table.header, *table.rows):
-        for cell in row:
-            assert set(cell.split()) <= set(printed)
+@pytest.mark.parametrize('width', [40, 60, 80, 120])
+def test_no_number_wraps_in_a_terminal(report: Report, width: int) -> None:
+    """A regression: intervals and times took two lines at 80 columns."""
+    cost = Table(
+        ['model', 'params', 'FLOPs', 'train time', 'latency b16', 'images/s'],
+        [['StepNet', '12.30 M', '2.19 G', '5 min 08 s', '1600.0 ms', '10.0']],
+    )
+    for table in (*report.tables(), cost):
+        console = Console(width=width, file=io.StringIO())
+        table.print(console)
+        text = console.file.getvalue()
+        notes = set(' '.join(table.notes).split())
+        for line in text.splitlines():
+            assert len(line) <= width or set(line.split()) <= notes
+        for row in table.rows:
+            for cell in row[1:]:
+                assert len(cell) > width / 2 or cell in text, (cell, text)
+
+
+def test_a_table_that_fits_has_one_line_a_row() -> None:
+    console = Console(width=80, file=io.StringIO())
+    header = ['model', 'delta AP', 'checkpoints 95 %', 'p']
+    row = ['StepNetResNet-18', '+0.2', '[-1.5, +2.0]', '0.723']
+    Table(header, [row]).print(console)
+    names, _, cells = console.file.getvalue().splitlines()[:3]
+    assert names.split('  ')[-1] == '    p' or names.endswith('p')
+    assert 'checkpoints 95 %' in names and '[-1.5, +2.0]' in cells
+
+
+def test_the_parts_of_a_wide_table_repeat_its_first_column() -> None:
+    console = Console(width=50, file=io.StringIO())
+    row = ['ResNet-50', *['44.8 ± 1.6'] * 6]
+    Table(['model', *'abcdef'], [row], 'AP', ['A note.']).print(console)
+    text = console.file.getvalue()
+    assert text.count('ResNet-50') == 2 and text.count('44.8 ± 1.6') == 6
+    assert text.count('A note.') == 1 == text.count('AP')
+
+
+def test_wide_letters_and_long_names() -> None:
+    console = Console(width=60, file=io.StringIO())
+    Table(['model', ''], [['很长的名字' * 20, '27.7']]).print(console)
+    text = console.file.getvalue()
+    assert '27.7' in text
+    assert max(map(cell_len, text.splitlines())) <= 60
+
+
+@pytest.mark.parametrize('number', [1, 40])
+def test_uncounted_operators_take_one_line(number: int) -> None:
+    names = [f'pointwise_{i}' for i in range(number)] + ['torchvision.nms']
+    cost = Complexity(1, 2, (3, 4), dict.fromkeys(names, 1))
+    note = cost_notes({'a': cost, 'b': cost})[-1]
+    assert note.startswith('Not counted in FLOPs: torchvision.nms, point')
+    assert len(note) < 80
+    assert number == 1 or re.search(r' and (\d+) more\.$', note)
 
 
 def test_verdict_of_a_much_better_candidate(report: Report) -> None:
@@ -532,8 +588,203 @@ def test_each_candidate_has_its_colour(report: Report) -> None:
     assert page.count('<line class="s2"') == page.count('<line class="s1"')
 
 
-@pytest.mark.parametrize('width', [390, 1200])
-def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
+def drawing(page: str) -> list[str]:
+    """The charts and pictures of a page."""
+    return re.findall(r'<figure>.*?</figure>', page, re.DOTALL)
+
+
+def texts(svg: str) -> list[tuple[str, float, float, float, float]]:
+    """The horizontal texts of a drawing with estimated left, right, ends."""
+    found = []
+    pattern = r'<text([^>]*)>([^<]*)'
+    for attributes, text in re.findall(pattern, svg):
+        if 'rotate' in attributes:
+            continue
+        x, y = (
+            float(re.search(rf' {name}="([^"]+)"', attributes)[1])
+            for name in 'xy'
+        )
+        size = re.search(r'font-size: ([0-9.]+)px', attributes)
+        size = float(size[1]) if size else 10
+        width = 0.55 * size * len(html.unescape(text))
+        shift = {'end': width, 'middle': width / 2}
+        style = re.search(r'class="(\w+)', attributes)
+        x -= shift.get(style and style[1], 0)
+        found.append((text, x, x + width, y - 0.8 * size, y))
+    return found
+
+
+@pytest.mark.parametrize('classes', [4, 40])
+def test_no_label_of_a_chart_covers_another(
+    report: Report, classes: int
+) -> None:
+    (comparison,) = report.comparisons
+    many = [
+        replace(comparison.classes[i % 3], name=f'a long name of a class {i}')
+        for i in range(classes)
+    ]
+    big = [{'loss': 1e-4 * s, 'step': 50_000 * s} for s in range(1, 40)]
+    sides = [
+        replace(s, runs=(replace(s.runs[0], train_log=tuple(big)),))
+        for s in report.sides
+    ]
+    page = html_page(
+        replace(
+            report,
+            sides=tuple(sides),
+            comparisons=(replace(comparison, classes=many),),
+        )
+    )
+    figures = drawing(page)
+    assert len(figures) >= 8
+    for svg in figures:
+        width = float(re.search(r'viewBox="0 0 (\S+)', svg)[1])
+        found = texts(svg)
+        for text, left, right, *_ in found:
+            assert left >= -0.02 * width and right <= 1.02 * width, text
+        for one, other in itertools.combinations(found, 2):
+            apart = one[2] <= other[1] or other[2] <= one[1]
+            apart |= one[4] <= other[3] or other[4] <= one[3]
+            assert apart, (one, other)
+
+
+def test_every_chart_has_a_legend_and_labels(report: Report) -> None:
+    for svg in drawing(html_page(report)):
+        assert 'aria-label="' in svg and '<figcaption>' in svg
+        if 'polyline' in svg or '<rect class="s1' in svg or 'box s1' in svg:
+            for name in report.names:
+                assert f'</span>{name}</span>' in svg
+        if 'box s1' in svg:
+            assert '</span>ground truth</span>' in svg
+
+
+def test_a_single_validation_is_a_point(report: Report) -> None:
+    """A regression: the chart was empty, as a line needs two points."""
+    sides = [
+        replace(s, runs=(replace(s.runs[0], val_log=s.runs[0].val_log[:1]),))
+        for s in report.sides
+    ]
+    page = html_page(replace(report, sides=tuple(sides)))
+    (svg,) = [s for s in drawing(page) if 'AP points over epoch' in s]
+    points = re.findall(r'<circle class="s[01]" cx="(\S+)" cy="(\S+)"', svg)
+    assert len(points) == 2
+    for x, y in points:
+        assert 40 < float(x) < 350 and 8 <= float(y) <= 206
+    ticks = [text for text, *_ in texts(svg)]
+    assert '1' in ticks and '1.5' not in ticks
+
+
+@pytest.fixture
+def layout(runs: Path, tmp_path: Path) -> Path:
+    """The usual COCO layout and result files beside it, without a config."""
+    truth = json.loads((runs / 'gt.json').read_text())
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/instances_val.json').write_text(json.dumps(truth))
+    (tmp_path / 'val').mkdir()
+    for image in truth['images']:
+        file = tmp_path / 'val' / image['file_name']
+        Image.new('RGB', (64, 48), 'red').save(file)
+    for name in ('ResNet', 'StepNetResNet'):
+        shutil.copy(
+            runs / f'{name}_s1/predictions/epoch_2.bbox.json',
+            tmp_path / f'{name}.bbox.json',
+        )
+    return tmp_path
+
+
+def of_layout(layout: Path) -> Report:
+    return compare(
+        [layout / f'{name}.bbox.json' for name in ('ResNet', 'StepNetResNet')],
+        ann=layout / 'annotations/instances_val.json',
+        resamples=100,
+        quick=True,
+    )
+
+
+def test_pictures_beside_the_annotation_file(layout: Path) -> None:
+    """As for the generated shapes, whose config names no folder."""
+    found = of_layout(layout)
+    assert found.image_folder().path == layout / 'val'
+    page = html_page(found)
+    assert '<image href="data:image/jpeg' in page
+    assert 'No pictures' not in page
+
+
+@pytest.mark.parametrize(
+    'case, says',
+    [
+        ('wrong', 'has none of them'),
+        ('missing', 'does not exist'),
+        ('two', 'have the same file names'),
+        ('none', 'no config names their folder'),
+    ],
+)
+def test_a_page_says_that_there_are_no_pictures(
+    layout: Path, case: str, says: str
+) -> None:
+    given = None
+    if case == 'wrong':
+        given = layout / 'annotations'
+    elif case == 'missing':
+        given = layout / 'vla'
+    elif case == 'two':  # one of them may be of another split
+        shutil.copytree(layout / 'val', layout / 'images')
+    else:
+        shutil.rmtree(layout / 'val')
+    found = of_layout(layout)
+    page = html.unescape(html_page(found, given))
+    assert '<image' not in page and 'box s1' in page
+    assert 'No pictures of the test images' in page and says in page
+    assert '--images FOLDER' in page
+    assert found.image_folder(given).problem in page
+
+
+def test_pictures_are_as_opencv_decodes_them(layout: Path) -> None:
+    """Turned by EXIF, as for the training."""
+    for file in (layout / 'val').iterdir():
+        image = Image.open(file)
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(file, exif=exif)
+    assert 'viewBox="0 0 48 64"' in html_page(of_layout(layout))
+
+
+def test_compare_says_that_there_are_no_pictures(
+    layout: Path, tmp_path: Path
+) -> None:
+    options = ('--ann', layout / 'annotations/instances_val.json', '--no-cost')
+    files = [layout / f'{n}.bbox.json' for n in ('ResNet', 'StepNetResNet')]
+    done = tool(
+        'tools/compare.py', *files, *options, '--quick', '--resamples=100',
+        '--out', tmp_path / 'out', '--images', layout / 'annotations',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'Warning: No pictures of the test images' in done.stdout
+
+
+def test_labels_have_places_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 200, (60, 2))
+    labels = [
+        (float(score), f'class {score:.2f}', (*corner, 40, 30))
+        for score, corner in zip(rng.random(60), corners, strict=True)
+    ]
+    places = place_labels(labels, (240, 240), 8, most=16)
+    shown = [i for i, place in enumerate(places) if place]
+    assert 8 < len(shown) <= 16
+    best = max(range(60), key=lambda i: labels[i][0])
+    assert best in shown
+    for i, j in itertools.combinations(shown, 2):
+        (a, b), (c, d) = places[i], places[j]
+        assert abs(a - c) > 40 or abs(b - d) >= 10
+    assert all(0 <= places[i][0] < 240 > places[i][1] > 7 for i in shown)
+
+
+@pytest.mark.parametrize('dark', [False, True])
+@pytest.mark.parametrize('width', [390, 820, 1400])
+def test_screenshot(
+    report: Report, tmp_path: Path, width: int, dark: bool
+) -> None:
     browsers = ('chromium', 'chromium-browser', 'google-chrome')
     browser = next(filter(None, map(shutil.which, browsers)), None)
     if browser is None:
@@ -547,6 +798,7 @@ def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
             '--no-sandbox',
             '--disable-gpu',
             '--hide-scrollbars',
+            f'--blink-settings=preferredColorScheme={0 if dark else 1}',
             f'--window-size={width},1500',
             f'--screenshot={shot}',
             f'file://{tmp_path}/report.html',
@@ -557,9 +809,11 @@ def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
     )
     pixels = np.asarray(Image.open(shot).convert('RGB')).astype(int)
     assert pixels.shape[1] >= width
-    # Every third of the page has text, curves or cards.
-    for third in np.array_split(pixels, 3):
-        assert third.std() > 8
+    assert (np.median(pixels) < 128) == dark
+    # Every third of the page has text, curves or cards, and of its width.
+    for axis in (0, 1):
+        for third in np.array_split(pixels, 3, axis):
+            assert third.std() > 8
     # The last column has the colour of the page: nothing is wider.
     assert np.ptp(pixels[:, -1].sum(1)) < 60
 
@@ -618,7 +872,7 @@ def test_a_tested_and_an_untested_run(runs: Path, tmp_path: Path) -> None:
     assert 'No predictions:' in done.stdout and 'untested' in done.stdout
 
 
-def test_plots(runs: Path, tmp_path: Path) -> None:
+def test_plots(runs: Path, tmp_path: Path, figures: list[Figure]) -> None:
     from mmext.evaluation.report.plots import (
         plot_confusion,
         plot_curves,
@@ -627,6 +881,9 @@ def test_plots(runs: Path, tmp_path: Path) -> None:
 
     both = [read_run(runs / n) for n in ('ResNet_s1', 'StepNetResNet_s1')]
     written = plot_curves(both, tmp_path / 'curves')
+    ap, loss = figures[1], figures[0]
+    assert loss.axes[0].get_xlabel() == 'iteration'
+    assert ap.axes[0].get_xlabel() == 'epoch'
     assert len([p for p in written if p.suffix == '.png']) == 2
     rows = written[0].read_text().splitlines()
     assert rows[0] == 'key,step,value' and 'loss,1,2.0' in rows
@@ -641,8 +898,51 @@ def test_plots(runs: Path, tmp_path: Path) -> None:
     objects = match(truth, preds).objects[..., 0].sum(0)
     np.testing.assert_array_equal(matrix[:4].sum(1), objects)
     assert Image.open(image).size[0] > 100
-    for written in plot_error_types([('a', preds)], truth, tmp_path / 'e'):
+    names = ['a long name of a run', 'b', 'c', 'd']
+    lost = [(name, preds) for name in names]
+    for written in plot_error_types(lost, truth, tmp_path / 'e'):
         assert written.stat().st_size > 50
+    assert legend_labels(figures[-1]) == names
+    for figure in figures:
+        require_readable(figure, tight=figure is figures[2])
+    for figure in (*figures[:2], figures[-1]):
+        assert legend_labels(figure) and figure.axes[0].get_xlabel()
+
+
+def test_runs_of_equal_names_in_curves(
+    runs: Path, tmp_path: Path, figures: list[Figure]
+) -> None:
+    from mmext.evaluation.report.plots import plot_curves
+
+    both = [read_run(runs / f'{n}_s1') for n in ('ResNet', 'StepNetResNet')]
+    plot_curves([replace(r, name='work') for r in both], tmp_path)
+    assert legend_labels(figures[0]) == [str(r.path) for r in both]
+
+
+def test_a_confusion_matrix_of_many_classes_says_what_it_shows(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    from mmext.evaluation.report.plots import plot_confusion
+
+    data = random_truth(3, images=30)
+    names = [f'name of class {i}' for i in range(40)]
+    data['categories'] = [
+        {'id': i + 1, 'name': n} for i, n in enumerate(names)
+    ]
+    for i, annotation in enumerate(data['annotations']):
+        annotation['category_id'] = 1 + i % 40
+    truth = read_ground_truth(json_writer(tmp_path)('gt.json', data))
+    found = json_writer(tmp_path)(
+        'dt.json',
+        [
+            {k: a[k] for k in ('image_id', 'category_id', 'bbox')}
+            | {'score': 0.9}
+            for a in data['annotations']
+        ],
+    )
+    plot_confusion(truth, read_predictions(found, truth), tmp_path / 'c')
+    assert '25 of 40 classes' in figures[0].axes[0].get_title()
+    require_readable(figures[0], tight=True)
 
 
 def test_latency_counts_what_it_should() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from drawn import figures, legend_labels, require_readable
 from mmengine.config import Config
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
@@ -25,6 +26,8 @@ from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.compare import compare
 from mmext.evaluation.runs import read_run
+
+__all__ = ['figures']  # a fixture
 
 ROOT = Path(__file__).parents[2]
 
@@ -285,6 +288,43 @@ def test_a_drawn_box_lies_on_its_object(tmp_path):
     assert xs[inside].max() < picture_width
     assert xs[inside].min() == pytest.approx(0.25 * picture_width, abs=8)
     assert xs[inside].max() == pytest.approx(0.75 * picture_width, abs=8)
+
+
+@pytest.mark.parametrize('classes', [5, 30])
+def test_labels_and_legend_of_the_picture(tmp_path, figures, classes):
+    root = write_shapes(tmp_path / 'data', 1, 4)
+    ann_file = root / 'annotations/instances_val.json'
+    truth = json.loads(ann_file.read_text())
+    names = [f'class number {i}' for i in range(classes)]
+    truth['categories'] = [
+        {'id': i, 'name': name} for i, name in enumerate(names, 1)
+    ]
+    for i, annotation in enumerate(truth['annotations']):
+        annotation['category_id'] = 1 + i % classes
+    write_json(ann_file, truth)
+    found = [
+        {k: a[k] for k in ('image_id', 'category_id', 'bbox')} | {'score': 0.9}
+        for a in truth['annotations']
+    ]
+    runs = {f'run {i}   AP 30.0': found for i in range(2)}
+    picture.draw_picture(
+        tmp_path / 'p.png',
+        read_ground_truth(ann_file),
+        root / 'val',
+        {
+            title: write_json(tmp_path / f'{i}.json', detections)
+            for i, (title, detections) in enumerate(runs.items())
+        },
+    )
+    (figure,) = figures
+    require_readable(figure)
+    labels = legend_labels(figure)
+    present = {1 + i % classes for i in range(len(truth['annotations']))}
+    assert labels[: min(10, len(present))] == names[: min(10, len(present))]
+    assert {'wrong (no such object)', 'missed'} <= set(labels)
+    assert len(present) <= 10 or f'{len(present) - 10} more classes' in labels
+    titles = [ax.get_title() for ax in figure.axes[:3]]
+    assert titles == ['Ground truth', *runs]
 
 
 def test_many_classes_have_many_colours():

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -24,22 +24,32 @@ from mmext.evaluation.report.charts import (
     Chart,
     bars,
     forest,
-    image_folder,
     line_chart,
-    picture,
+    short_name,
+    tick_text,
 )
+from mmext.evaluation.report.pictures import ImageFolder, picture
 from mmext.evaluation.report.report import EvaluatedSide, Report
-from mmext.evaluation.runs import logged_curves, parse_metrics
+from mmext.evaluation.runs import (
+    logged_curves,
+    parse_metrics,
+    validation_unit,
+)
 from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import Estimate
 
-#: Macro of ``page.html``, its chart, caption.
-Figure = tuple[str, Chart, str]
+#: Macro of ``charts.html``, its chart, caption, key: (style, name).
+Figure = tuple[str, Chart, str, list[tuple[str, str]]]
 _LONGEST_FOREST = 80  # classes
 
 
 def html_page(report: Report, images: Path | None = None) -> str:
-    """Returns the page; without images, boxes are drawn on empty frames."""
+    """Returns the page.
+
+    ``images`` is as for `Report.write`. Boxes are drawn on empty frames, and
+    a sentence says so, if no image was found.
+    """
+    folder = report.image_folder(images)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -47,32 +57,47 @@ def html_page(report: Report, images: Path | None = None) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    sections = []
-    for heading, figures in _sections(report, images):
-        drawn = [figure for figure in figures if figure[1] is not None]
-        if drawn:
-            sections.append((heading, drawn))
+    environment.filters |= {'tick': tick_text, 'short': short_name}
+    charts, pictures = (
+        [
+            (heading, drawn)
+            for heading, figures in sections
+            if (drawn := [f for f in figures if f[1] is not None])
+        ]
+        for sections in (_charts(report), _galleries(report, folder))
+    )
+    tables = [*report.tables(), *report.details()]
     return environment.get_template('page.html').render(
         title=' / '.join(report.names),
-        names=report.names,
         verdicts=report.verdicts(),
         warnings=[f'Warning: {w}' for w in report.warnings],
-        tables=[*report.tables(), *report.details()],
-        sections=sections,
+        # AP, what was tested, the differences.
+        top=tables[:3],
+        tables=tables[3:],
+        chart_sections=charts,
+        picture_sections=pictures,
+        problem=folder.problem if pictures else '',
     )
 
 
-def _sections(
-    report: Report, images: Path | None
-) -> Iterator[tuple[str, list[Figure]]]:
+def _charts(report: Report) -> Iterator[tuple[str, list[Figure]]]:
     for i, (side, comparison) in enumerate(report.candidates(), 1):
         yield f'Differences: {side.name}', _forests(i, comparison)
     yield 'Precision and recall', _curves(report.sides)
     yield 'Error types (TIDE, AP50 lost)', [_errors(report)]
     yield 'Training', _training(report)
+
+
+def _galleries(
+    report: Report, folder: ImageFolder
+) -> Iterator[tuple[str, list[Figure]]]:
     for i, side in enumerate(report.sides[1:], 1):
-        figures = _pictures(report, side, f's{i % 6}', images)
+        figures = _pictures(report, side, f's{i % 6}', folder)
         yield f'Where {side.name} differs most', figures
+
+
+def _key(sides: Sequence[EvaluatedSide]) -> list[tuple[str, str]]:
+    return [(f's{i % 6}', side.name) for i, side in enumerate(sides)]
 
 
 def _forests(side: int, comparison: Comparison) -> list[Figure]:
@@ -89,7 +114,7 @@ def _forests(side: int, comparison: Comparison) -> list[Figure]:
         f'Difference of every metric with its interval, {claim}. Grey: the '
         'interval contains zero.'
     )
-    figures = [('forest', chart, caption)]
+    figures: list[Figure] = [('forest', chart, caption, [])]
     if len(comparison.classes) > 1:
         classes = [
             (c.name, *_points(c.best_estimate)) for c in comparison.classes
@@ -102,7 +127,7 @@ def _forests(side: int, comparison: Comparison) -> list[Figure]:
             'contains zero. No whisker: too few images. Not corrected for '
             'many classes; see the table.'
         )
-        figures.append(('forest', chart, caption))
+        figures.append(('forest', chart, caption, []))
     return figures
 
 
@@ -122,7 +147,7 @@ def _curves(sides: tuple[EvaluatedSide, ...]) -> list[Figure]:
             series.append((side.name, points))
         chart = line_chart(series, 'recall', 'precision', (0.0, 1.0))
         caption = f'IoU {iou}, mean over classes, first seed.'
-        figures.append(('line_chart', chart, caption))
+        figures.append(('line_chart', chart, caption, _key(sides)))
     return figures
 
 
@@ -133,11 +158,12 @@ def _errors(report: Report) -> Figure:
         means = [100 * float(np.mean([x[k] for x in lost])) for k in lost[0]]
         sides.append((side.name, means))
     chart = bars(list(KINDS.values()), sides, 'AP50 points lost')
-    return 'bars', chart, 'Mean over seeds; lower is better.'
+    caption = 'Mean over seeds; lower is better.'
+    return 'bars', chart, caption, _key(report.sides)
 
 
 def _training(report: Report) -> list[Figure]:
-    losses, values = [], []
+    losses, values, units = [], [], set()
     for side in report.sides:
         run = side.runs[0]
         loss = logged_curves(run).get('loss', [])
@@ -148,29 +174,33 @@ def _training(report: Report) -> list[Figure]:
         ]
         ap = [(step, 100 * m['AP']) for step, m in found if 'AP' in m]
         values.append((side.name, ap))
+        units.add(validation_unit(run))
     loss = line_chart(losses, 'iteration', 'loss')
-    validation = line_chart(values, 'epoch', 'AP points')
+    unit = units.pop() if len(units) == 1 else 'step'
+    validation = line_chart(values, unit, 'AP points')
+    key = _key(report.sides)
     return [
-        ('line_chart', loss, 'Training loss, first seed.'),
-        ('line_chart', validation, 'Validation AP, first seed.'),
+        ('line_chart', loss, 'Training loss, first seed.', key),
+        ('line_chart', validation, 'Validation AP, first seed.', key),
     ]
 
 
 def _pictures(
-    report: Report, side: EvaluatedSide, style: str, images: Path | None
+    report: Report, side: EvaluatedSide, style: str, folder: ImageFolder
 ) -> list[Figure]:
     base = report.sides[0]
-    folder = images or image_folder(base.runs[0].config)
+    key = [('s0', base.name), (style, side.name), ('truth', 'ground truth')]
     preds = {'s0': base.predictions[0], style: side.predictions[0]}
     figures = []
     for i, gap in most_different(base.matches[0], side.matches[0]):
         image_id = int(report.truth.image_ids[i])
-        chart = picture(report.truth, image_id, preds, folder)
+        chart = picture(report.truth, image_id, preds, folder.path)
         better = side.name if gap > 0 else base.name
         caption = (
-            f'Image {image_id}: {better} is ahead by {abs(gap)} (objects '
-            'found minus false positives, with scores of 0.3 or more). '
-            'Dashed: ground truth.'
+            f'{chart["name"]}: {better} is ahead by {abs(gap)} (objects '
+            'found minus false positives, with scores of 0.3 or more).'
         )
-        figures.append(('picture', chart, caption))
+        if folder.path and not chart['image']:
+            caption += f' {folder.path} has no such image.'
+        figures.append(('picture', chart, caption, key))
     return figures

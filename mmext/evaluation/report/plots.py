@@ -9,14 +9,25 @@ from pathlib import Path
 
 import hotcoco.plot
 import numpy as np
-from matplotlib.figure import Figure
 
 from mmext.errors import UserError, did_you_mean
 from mmext.evaluation.coco.diagnosis import KINDS, error_types
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import make_evaluator
 from mmext.evaluation.coco.predictions import Predictions
-from mmext.evaluation.runs import Run, logged_curves
+from mmext.evaluation.runs import Run, logged_curves, validation_unit
+from mmext.utils.figures import (
+    color,
+    marker,
+    new_figure,
+    save,
+    shared_legend,
+    tidy,
+)
+
+_MARKED = 30  # points; more would hide their line
+_MOST_CLASSES = 30  # in a picture of the confusion matrix
+_SHOWN_CLASSES = 25  # of more classes
 
 
 def plot_curves(
@@ -24,7 +35,10 @@ def plot_curves(
     folder: str | Path,
     keys: Sequence[str] = ('loss', 'coco/bbox_mAP'),
 ) -> list[Path]:
-    """Writes one CSV file a run and one PNG file a logged name."""
+    """Writes one CSV file a run and one PNG file a logged name.
+
+    A few points are marked, so that a single one can be seen.
+    """
     folder = Path(folder)
     curves = [logged_curves(run) for run in runs]
     known = sorted({k for c in curves for k in c})
@@ -39,19 +53,43 @@ def plot_curves(
         path = folder / f'curves_{i}_{run.name}.csv'
         rows = ((key, *xy) for key, points in found.items() for xy in points)
         written.append(_write_csv(path, ['key', 'step', 'value'], rows))
+    names = _different_names(runs)
     for key in keys:
-        figure = Figure(figsize=(6, 4), layout='constrained')
+        figure = new_figure(6.4, 4)
         axes = figure.subplots()
-        for run, found in zip(runs, curves, strict=True):
-            if key in found:
-                axes.plot(*zip(*found[key], strict=True), label=run.name)
-        axes.set(xlabel='step', ylabel=key)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        path = folder / f'{key.replace("/", "_")}.png'
-        figure.savefig(path, dpi=150)
-        written.append(path)
+        units, steps = set(), set()
+        for i, (run, found) in enumerate(zip(runs, curves, strict=True)):
+            points = found.get(key)
+            if not points:
+                continue
+            axes.plot(
+                *zip(*points, strict=True),
+                color=color(i),
+                marker=marker(i) if len(points) <= _MARKED else None,
+                markersize=5,
+                label=names[i],
+            )
+            steps |= {step for step, _ in points}
+            trained = any(key in record for record in run.train_log)
+            units.add('iteration' if trained else validation_unit(run))
+        unit = units.pop() if len(units) == 1 else 'step'
+        axes.set(xlabel=unit, ylabel=key)
+        if len(steps) == 1:
+            axes.set_xticks(list(steps))
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        tidy(axes)
+        shared_legend(figure, [axes], 'upper')
+        written.append(save(figure, folder / f'{key.replace("/", "_")}.png'))
     return written
+
+
+def _different_names(runs: Sequence[Run]) -> list[str]:
+    """The names of the runs, or their folders if two are equal."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        return [str(run.path) for run in runs]
+    return names
 
 
 def plot_confusion(
@@ -78,12 +116,20 @@ def plot_confusion(
         ([name, *row] for name, row in zip(names, matrix, strict=True)),
     )
     image = table.with_suffix('.png')
-    side = min(max(6, 0.35 * len(names)), 20)
-    figure = Figure(figsize=(side, side))
+    classes = len(truth.names)
+    few = classes <= _MOST_CLASSES
+    shown = classes if few else _SHOWN_CLASSES
+    figure = new_figure(max(6, 0.4 * shown), max(6, 0.4 * shown))
+    figure.set_layout_engine('none')  # the color bar would be misplaced
     axes = figure.subplots()
-    hotcoco.plot.confusion_matrix(found, ax=axes)
+    top = None if few else shown
+    hotcoco.plot.confusion_matrix(found, ax=axes, top_n=top)
     axes.title.set_fontweight('normal')  # matplotlib warns of hotcoco's 500
-    figure.savefig(image, dpi=200, bbox_inches='tight')
+    title = f'Share of each row (IoU {iou:g}, scores of {min_score:g} or more)'
+    if not few:
+        title += f'\n{shown} of {classes} classes: those confused most'
+    axes.set_title(title, fontsize=10)
+    figure.savefig(image, dpi=150, bbox_inches='tight')
     return [table, image]
 
 
@@ -100,19 +146,19 @@ def plot_error_types(
         ['run', *kinds],
         ([name, *(x[k] for k in kinds)] for name, x in lost),
     )
-    figure = Figure(figsize=(6, 4), layout='constrained')
+    figure = new_figure(6.4, 1.6 + len(kinds) * (0.15 * len(lost) + 0.15))
     axes = figure.subplots()
     height = 0.8 / len(lost)
     for i, (name, values) in enumerate(lost):
         places = np.arange(len(kinds)) + i * height
-        axes.barh(places, [100 * values[k] for k in kinds], height, label=name)
+        points = [100 * values[k] for k in kinds]
+        axes.barh(places, points, height, color=color(i), label=name)
     axes.set_yticks(np.arange(len(kinds)) + 0.4 - height / 2, kinds)
     axes.invert_yaxis()
     axes.set_xlabel('AP50 points lost')
-    axes.legend()
-    image = table.with_suffix('.png')
-    figure.savefig(image, dpi=150)
-    return [table, image]
+    tidy(axes)
+    shared_legend(figure, [axes], 'upper')
+    return [table, save(figure, table.with_suffix('.png'))]
 
 
 def _write_csv(

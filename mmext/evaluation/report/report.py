@@ -26,6 +26,7 @@ from mmext.utils.files import replacing
 if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
     from mmext.evaluation.cost.latency import Latency
+    from mmext.evaluation.report.pictures import ImageFolder
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,13 @@ class Report:
             for side, comparison in self.candidates()
         ]
 
+    def image_folder(self, given: str | Path | None = None) -> ImageFolder:
+        """Returns the folder of the test images; see `write`."""
+        from mmext.evaluation.report.pictures import find_image_folder
+
+        configs = [side.runs[0].config for side in self.sides]
+        return find_image_folder(self.truth, configs, given and Path(given))
+
     def print(self, console: Console | None = None) -> None:
         """Prints the tables and the sentences, by default in the terminal."""
         console = console or Console()
@@ -135,8 +143,9 @@ class Report:
     ) -> list[Path]:
         """Writes ``report.md``, ``report.html``, and tables as CSV and TeX.
 
-        ``images`` is the folder of the test images, by default the one in the
-        config of the baseline. Returns the files.
+        ``images`` is the folder that the file names of the test images are
+        relative to, by default the one that the configs name, or one beside
+        the annotation file. Returns the files.
         """
         from mmext.evaluation.report.page import html_page
 

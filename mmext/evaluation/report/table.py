@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,13 @@ _LATEX = {
     '<': '$<$',
     '>': '$>$',
 }
+_GAP = 2  # spaces between columns in the terminal
+# How the name of a column may be broken, from good to bad.
+_SPLITS: Sequence[Callable[[str], list[str]]] = (
+    lambda name: [name],
+    lambda name: re.findall(r'.+?(?: (?!%)|$)', name),  # words; 95 % is one
+    lambda name: re.findall(r'.+?(?:[ _/+-]+|$)', name),
+)
 
 
 @dataclass(frozen=True)
@@ -94,30 +102,86 @@ class Table:
         return '\n'.join(lines) + '\n'
 
     def print(self, console: Console) -> None:
-        """Prints the table with its notes below it; no number wraps."""
+        """Prints the table with its notes below it.
+
+        No number wraps. Columns that do not fit into the terminal follow in a
+        second part, with the first column again.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.markup import escape
         from rich.table import Table as RichTable
 
-        grid = RichTable(
-            title=self.title or None,
-            title_justify='left',
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        for i, column in enumerate(zip(self.header, *self.rows, strict=True)):
-            words = ' '.join(map(str, column)).split()
-            grid.add_column(
-                escape(column[0]),
-                justify='left' if i == 0 else 'right',
-                min_width=max(map(len, words), default=0),
+        for number, part in enumerate(self._parts(console.width)):
+            if number:
+                console.print()
+            grid = RichTable(
+                title=self.title if self.title and not number else None,
+                title_justify='left',
+                box=SIMPLE_HEAD,
+                show_edge=False,
+                pad_edge=False,
+                padding=(0, 1, 0, 0),
             )
-        for row in self.rows:
-            grid.add_row(*(escape(str(cell)) for cell in row))
-        console.print(grid, crop=False)
+            for i, width in part.items():
+                grid.add_column(
+                    escape(_fold(self.header[i], width)),
+                    justify='right' if i else 'left',
+                    vertical='bottom' if i else 'top',
+                    width=width,
+                    overflow='fold',
+                )
+            for row in self.rows:
+                grid.add_row(*(escape(str(row[i])) for i in part))
+            console.print(grid)
         for note in self.notes:
             console.print(escape(note), style='dim', highlight=False)
         console.print()
+
+    def _parts(self, width: int) -> list[dict[int, int]]:
+        """Columns that fit beside each other, with their widths."""
+        from rich.cells import cell_len
+
+        columns = [
+            [str(row[i]) for row in self.rows] for i in range(len(self.header))
+        ]
+        longest = [max(map(cell_len, column), default=0) for column in columns]
+        for split in _SPLITS:
+            widths = [
+                max([cells, *(cell_len(s.rstrip()) for s in split(name))])
+                for cells, name in zip(longest, self.header, strict=True)
+            ]
+            if sum(widths) + _GAP * (len(widths) - 1) <= width:
+                break
+        else:
+            # The names may wrap between words.
+            words = ' '.join([self.header[0], *columns[0]]).split()
+            rest = sum(widths[1:]) + _GAP * (len(widths) - 1)
+            least = max(map(cell_len, words), default=1)
+            widths[0] = max(least, min(widths[0], width - rest))
+        if len(widths) > 1:
+            widths[0] = min(widths[0], width // 2)
+        parts: list[dict[int, int]] = []
+        for i, wide in enumerate(widths[1:], 1):
+            used = parts and sum(w + _GAP for w in parts[-1].values())
+            if not parts or used + wide > width:
+                parts.append({0: widths[0]})
+            room = width - widths[0] - _GAP
+            parts[-1][i] = max(1, min(wide, room))
+        return parts or [{0: widths[0]}]
+
+
+def _fold(name: str, width: int) -> str:
+    """Breaks the name of a column into lines."""
+    for split in _SPLITS:
+        pieces = split(name)
+        if all(len(piece.rstrip()) <= width for piece in pieces):
+            break
+    lines = ['']
+    for piece in pieces:
+        if len((lines[-1] + piece).rstrip()) > width and lines[-1]:
+            lines.append('')
+        lines[-1] += piece
+    return '\n'.join(line.rstrip() for line in lines)
 
 
 def _join(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -228,8 +228,20 @@ def cost_notes(costs: dict[str, Complexity | None]) -> list[str]:
     ]
     names = sorted({name for cost in counted for name in cost.uncounted})
     if names:
-        notes.append(f'Not counted in FLOPs: {", ".join(names)}.')
+        notes.append(_uncounted(names))
     return notes
+
+
+def _uncounted(names: Sequence[str]) -> str:
+    """One line: kernels of libraries first, which may be expensive."""
+    order = sorted(names, key=lambda name: '.' not in name)
+    text = f'Not counted in FLOPs: {", ".join(order)}.'
+    shown = len(order)
+    while len(text) > 79 and shown > 1:
+        shown -= 1
+        first = ', '.join(order[:shown])
+        text = f'Not counted in FLOPs: {first} and {len(order) - shown} more.'
+    return text
 
 
 def logged_table(

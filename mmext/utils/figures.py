@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The common style of the figures of the analysis tools."""
+"""The common style of the matplotlib figures."""
 
 from __future__ import annotations
 
