@@ -94,9 +94,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmext.evaluation.coco.formats import format_of
     from mmext.evaluation.compare import compare
+    from mmext.evaluation.side_checks import check_logged
     from mmext.evaluation.sides import read_source
     from mmext.utils.text import some
 
+    if args.images and not Path(args.images).is_dir():
+        raise UserError(
+            f'--images {args.images}: there is no such folder',
+            did_you_mean_path(args.images)
+            or 'Give the folder that the file names of the images start in.',
+        )
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
     sides = [
         [
@@ -114,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         costs = None if args.no_cost else run_costs(runs)
         logged_table(runs, args.iou_type, costs).print(Console())
+        for warning in check_logged(runs):
+            print(f'Warning: {warning}')
         print(
             'Logged metrics only: no intervals, and no statement about the '
             'checkpoints or the methods. tools/test.py writes the predictions '
@@ -150,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out:
         for path in report.write(args.out, args.images):
             print(f'wrote {path}')
+        if problem := report.image_folder(args.images).problem:
+            Console().print(f'Warning: {problem}', style='yellow')
 
 
 if __name__ == '__main__':

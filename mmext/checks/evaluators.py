@@ -219,6 +219,11 @@ def require_metric_options(
     """
     from mmdet.evaluation import CocoMetric
 
+    inner = evaluator.get('metrics') or ()  # as MultiDatasetsEvaluator has
+    for i, metric in enumerate([inner] if isinstance(inner, dict) else inner):
+        require_metric_options(cfg, f'{place}.metrics.{i}', metric)
+    if inner:
+        return
     scope = cfg.get('default_scope', 'mmdet')
     kind = evaluator.get('type')
     if kind is None or not issubclass(

@@ -145,7 +145,7 @@ def _differing(known: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def test_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a test's AP depends on, apart from model and data.
 
     ``scale`` is a list of [width, height] that images are resized to,
@@ -202,7 +202,7 @@ def describe(
         'annotation_sha256': known and sha256(ann_file),
         'max_dets': list(getattr(metric, 'proposal_nums', ())),
         'categories': categories,
-        'test': test_settings(runner.cfg),
+        'test': settings_of(runner.cfg),
         'config': runner.cfg.filename,
         'config_name': name,
         'checkpoint': checkpoint and str(checkpoint),

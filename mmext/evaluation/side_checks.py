@@ -217,6 +217,30 @@ def check_images(
     return found
 
 
+def check_logged(runs: Sequence[Run]) -> list[str]:
+    """Returns a warning if runs were validated on different data."""
+    found = {}
+    for run in runs:
+        loader = (run.config or {}).get('val_dataloader') or {}
+        dataset = loader.get('dataset') or {}
+        while 'dataset' in dataset:
+            dataset = dataset['dataset']
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        name = Path(str(dataset.get('ann_file') or '')).name
+        if classes or name:
+            found.setdefault((str(classes), name), run.path)
+    if len(found) < 2:
+        return []
+    (classes, file), (others, other) = list(found)[:2]
+    what = f'the files {file} and {other}'
+    if classes != others:
+        what = f'the classes {short(classes)} and {short(others)}'
+    return [
+        f'{some(found.values())} were validated on {what}: their AP cannot '
+        'be compared.'
+    ]
+
+
 def _same_detections(a: Predictions, b: Predictions) -> bool:
     """Whether two files hold the same detections, in any order."""
     if not len(a) or len(a) != len(b):

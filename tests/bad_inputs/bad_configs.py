@@ -115,6 +115,17 @@ def _(world: World) -> None:
 
 @bad(
     GROUP,
+    'a backbone that is frozen at random weights',
+    'freezes 5 tensors',
+    'model.backbone.frozen_stages=-1 model.backbone.norm_eval=False',
+)
+def _(world: World) -> None:
+    kept = 'model.backbone.norm_eval=True'
+    world.set('model.backbone.frozen_stages=1', kept)
+
+
+@bad(
+    GROUP,
     'a head with another number of classes than the data',
     'num_classes',
     '3',
@@ -253,3 +264,39 @@ def _orthogonality(world: World, **options: object) -> None:
     hook = OrthogonalityHook(regularizer, weight=1.0, **options)
     model = build(type='ResNet', depth=18)
     hook.before_train(SimpleNamespace(model=model, logger=None))
+
+
+@bad(GROUP, 'other IoU thresholds', 'iou_thrs is [0.5]')
+def _(world: World) -> None:
+    world.set('+val_evaluator.iou_thrs=[0.5]')
+
+
+@bad(GROUP, 'other numbers of detections', 'proposal_nums is [1, 10, 500]')
+def _(world: World) -> None:
+    world.set('+val_evaluator.proposal_nums=[1,10,500]')
+
+
+@bad(GROUP, 'an unknown value to report', "Did you mean 'mAP_50'?")
+def _(world: World) -> None:
+    world.set('+val_evaluator.metric_items=[mAP50]')
+
+
+def wrap_validation(world: World, **wrapper: object) -> None:
+    """Puts the validation data into a wrapper; 'one' stands for them."""
+    text = repr(wrapper).replace("'one'", 'one')
+    with world.config.open('a') as file:
+        file.write(
+            "one = dict(val_dataloader['dataset'], type='CocoDataset')\n"
+            f"val_dataloader['dataset'] = dict({text}, _delete_=True)\n"
+        )
+    world.train()
+
+
+@bad(GROUP, 'two test sets with the same ids and one evaluator', 'occur in')
+def _(world: World) -> None:
+    wrap_validation(world, type='ConcatDataset', datasets=['one', 'one'])
+
+
+@bad(GROUP, 'validation images several times', 'RepeatDataset')
+def _(world: World) -> None:
+    wrap_validation(world, type='RepeatDataset', times=2, dataset='one')

@@ -151,3 +151,85 @@ def _(world: World) -> None:
 @bad(GROUP, 'a margin of no AP', 'margin is 0')
 def _(world: World) -> None:
     grouped(world, 'id', '--margin', '0')
+
+
+@bad(GROUP, 'predicted boxes as corners', '[x1, y1, x2, y2]')
+def _(world: World) -> None:
+    def change(found: list[dict]) -> None:
+        for entry in found:
+            x, y, w, h = entry['bbox']
+            entry['bbox'] = [x, y, x + w, y + h]
+
+    compare(world, change)
+
+
+@bad(GROUP, 'predicted boxes from their centre', 'centre x, centre y')
+def _(world: World) -> None:
+    def change(found: list[dict]) -> None:
+        for entry in found:
+            x, y, w, h = entry['bbox']
+            entry['bbox'] = [x + w / 2, y + h / 2, w, h]
+
+    compare(world, change)
+
+
+@bad(GROUP, 'predicted boxes as fractions', 'fractions of the image')
+def _(world: World) -> None:
+    def change(found: list[dict]) -> None:
+        for entry in found:
+            entry['bbox'] = [v / 128 for v in entry['bbox']]
+
+    compare(world, change)
+
+
+@bad(GROUP, 'predictions with names of images', "'1.png' is not a number")
+def _(world: World) -> None:
+    compare(world, first(image_id='1.png'))
+
+
+@bad(GROUP, 'an unknown format of predictions', "Did you mean 'ultralytics'?")
+def _(world: World) -> None:
+    compare(world, lambda found: None, ('--format', 'ultralitics'))
+
+
+@bad(GROUP, 'an unknown numbering of categories', 'count from 0 or 1')
+def _(world: World) -> None:
+    compare(world, lambda found: None, ('--categories', '2'))
+
+
+def foreign(world: World, names: list[str], *options: str) -> None:
+    """tools/compare.py with what Ultralytics writes, with these images."""
+
+    def change(found: list[dict]) -> None:
+        for i, entry in enumerate(found):
+            entry['image_id'] = names[i % len(names)]
+            entry['category_id'] = 1
+
+    options = ('--format', 'bad.bbox.json=ultralytics', *options)
+    compare(world, change, options)
+
+
+@bad(GROUP, 'categories that may count from 0 or 1', '--categories')
+def _(world: World) -> None:
+    foreign(world, ['1'])
+
+
+@bad(GROUP, 'a name of no image', "'img_9' is not the name of an image")
+def _(world: World) -> None:
+    foreign(world, ['img_9'], '--categories', '1')
+
+
+@bad(GROUP, 'names of categories in no file', 'no file')
+def _(world: World) -> None:
+    foreign(world, ['1'], '--categories', 'bad.bbox.json=0:names.yaml')
+
+
+@bad(GROUP, 'an unknown class to compare on', "Did you mean 'square'?")
+def _(world: World) -> None:
+    compare(world, lambda found: None, ('--classes', 'sqare'))
+
+
+@bad(GROUP, 'runs that know different classes', 'no class in common')
+def _(world: World) -> None:
+    Path('good.meta.json').write_text('{"categories": {"1": "square"}}')
+    compare(world, lambda found: None, categories={'2': 'disc'})

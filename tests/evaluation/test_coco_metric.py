@@ -1,13 +1,19 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Tests that FastCocoMetric returns what mmdet's CocoMetric returns."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from coco_cases import json_writer, random_detections, random_truth
+from coco_cases import (
+    json_writer,
+    pycoco,
+    random_detections,
+    random_truth,
+)
 from mmengine.registry import METRICS
 
 import mmext.evaluation.coco.metric as module
@@ -132,3 +138,65 @@ def test_a_wrong_engine_is_not_used(
     found = evaluate(metric, truth, detections)
     assert metric._trusted is False
     assert found == evaluate(CocoMetric(ann_file=path), truth, detections)
+
+
+def unsorted(truth: dict) -> dict:
+    """The same ground truth with categories that are not sorted by id."""
+    order = (2, 0, 3, 1)
+    return {**truth, 'categories': [truth['categories'][i] for i in order]}
+
+
+@pytest.mark.parametrize('kind', ['mmdet.CocoMetric', 'FastCocoMetric'])
+def test_ap_of_classes_has_their_names(write: Write, kind: str) -> None:
+    """Whatever the order of the categories in the file."""
+    truth = random_truth(5)
+    detections = random_detections(6, truth)
+    found = []
+    for i, content in enumerate((truth, unsorted(truth))):
+        path = str(write(f'{i}.json', content))
+        metric = METRICS.build(
+            {'type': kind, 'ann_file': path, 'classwise': True}
+        )
+        found.append(evaluate(metric, content, detections))
+        again = evaluate(metric, content, detections)
+        assert again == pytest.approx(found[-1], nan_ok=True)
+    assert found[1] == pytest.approx(found[0], nan_ok=True)
+    # By pycocotools, one class at a time.
+    for category in truth['categories'][:3]:
+        part = {**truth, 'categories': [category]}
+        part['annotations'] = [
+            a
+            for a in truth['annotations']
+            if a['category_id'] == category['id']
+        ]
+        mine = [d for d in detections if d['category_id'] == category['id']]
+        expected = pycoco(part, mine).stats[0]
+        name = f'coco/{category["name"]}_precision'
+        assert found[1][name] == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_pool_can_evaluate_in_the_order_of_labels() -> None:
+    """COCOevalMP is sent to processes, so that it must have its name."""
+    evaluator = module.coco_metric.COCOevalMP
+    assert pickle.loads(pickle.dumps(evaluator)) is evaluator
+    module.keep_class_order(module.coco_metric)
+    assert module.coco_metric.COCOevalMP is evaluator
+
+
+def test_an_annotation_of_id_0_counts(write: Write) -> None:
+    """pycocotools counts its object as missed even if it is found."""
+    truth = random_truth(5)
+    keys = ('image_id', 'category_id', 'bbox')
+    perfect = [
+        {**{k: a[k] for k in keys}, 'score': 0.9}
+        for a in truth['annotations']
+        if not a['iscrowd']
+    ]
+    for annotation in truth['annotations']:
+        annotation['id'] -= 1
+    path = str(write('gt.json', truth))
+    fast = FastCocoMetric(ann_file=path)
+    assert evaluate(fast, truth, perfect)['coco/bbox_mAP'] == 1
+    assert fast._trusted is True
+    slow = CocoMetric(ann_file=path)
+    assert evaluate(slow, truth, perfect)['coco/bbox_mAP'] < 1

@@ -303,9 +303,11 @@ def test_options_of_test(trained, run, tmp_path):
     import pickle
 
     assert len(pickle.loads(out.read_bytes())) == 5
+    # The config in the work dir can be trained and compared.
+    assert 'DetTTAModel' not in (tmp_path / 'w' / 'tiny.py').read_text()
     pictures = list((tmp_path / 'w').glob(f'*/{shown}/*.png'))
     assert len(pictures) == 5
-    results = tmp_path / 'w' / 'predictions' / 'epoch_2.bbox.json'
+    results = tmp_path / 'w' / 'predictions' / 'epoch_2-tta.bbox.json'
     assert {r['image_id'] for r in json.loads(results.read_text())} == {
         *range(1, 6)
     }

@@ -8,10 +8,10 @@ They differ from COCO's format in three ways:
 - records: one a detection, or one an image with ``boxes`` as corners.
 
 Ultralytics (``val(save_json=True)``) writes ``predictions.json``, with the
-stem of the file as the image and categories from 0 or, since version 8.2,
-from 1. Detectron2 writes ``coco_instances_results.json`` with ids if the data
-set has them, otherwise from 0. torchvision's and RF-DETR's evaluation make
-COCO's records; their models return boxes as corners.
+stem of the file as the image, and categories from 0 in older versions, from 1
+in newer ones. Detectron2 writes ``coco_instances_results.json`` with ids if
+the data set has them, otherwise from 0. torchvision's and RF-DETR's evaluation
+make COCO's records; their models return boxes as corners.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
     box = record.get('bbox') if iou_type == 'bbox' else (np.nan,) * 4
     for key in ('image_id', 'category_id'):
         value = record.get(key)
-        if isinstance(value, str) and not value.lstrip('-').isdecimal():
+        if isinstance(value, str):
             raise UserError(
                 f'{path}: record {n}: {key} {value!r} is not a number',
                 'If it is a name, and another trainer wrote the file: '
@@ -291,6 +291,8 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
     try:
         x, y, w, h = box
         values = (record['image_id'], x, y, w, h, record['score'])
+        if str in map(type, values):  # float('7') is 7
+            raise TypeError
         return (*map(float, values), float(record['category_id']))
     except (KeyError, OverflowError, TypeError, ValueError):
         shape = 'bbox [x, y, w, h]' if iou_type == 'bbox' else 'segmentation'

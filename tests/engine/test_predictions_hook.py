@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""The files of a test belong to it alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmext.engine.launch import _keeping_config, set_tta
+from mmext.engine.predictions_hook import free_name, settings_of
+from mmext.utils.config import resize_scales
+
+SETTINGS = {
+    'tta': False,
+    'scale': [[128, 96]],
+    'score_thr': 0.05,
+    'max_per_img': 100,
+}
+
+
+def meta(folder: Path, **changes: Any) -> dict[str, Any]:
+    found = {
+        'checkpoint': str(folder / 'run/epoch_1.pth'),
+        'annotation_file': str(folder / 'val.json'),
+        'test': SETTINGS,
+    }
+    return {**found, **changes}
+
+
+def name(folder: Path, **changes: Any) -> str:
+    """Name of a test, whose meta file is written."""
+    content = meta(folder, **changes)
+    found = free_name(folder, content)
+    (folder / f'{found}.meta.json').write_text(json.dumps(content))
+    return found
+
+
+def test_names_carry_what_was_tested(tmp_path: Path) -> None:
+    tests: list[tuple[str, dict]] = [
+        ('epoch_1', {}),
+        ('epoch_2', {'checkpoint': str(tmp_path / 'run/epoch_2.pth')}),
+        ('epoch_1-tta', {'test': {**SETTINGS, 'tta': True}}),
+        ('epoch_1-test', {'annotation_file': str(tmp_path / 'test.json')}),
+        ('epoch_1-other', {'checkpoint': str(tmp_path / 'other/epoch_1.pth')}),
+        (
+            'epoch_1-scale-64x48',
+            {'test': {**SETTINGS, 'scale': [[64, 48]]}},
+        ),
+        ('epoch_1-score_thr-0.3', {'test': {**SETTINGS, 'score_thr': 0.3}}),
+    ]
+    for _ in range(2):  # the same test replaces its own files
+        for expected, changes in tests:
+            assert name(tmp_path, **changes) == expected
+
+
+def test_files_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
+    content = meta(tmp_path)
+    del content['test']
+    (tmp_path / 'epoch_1.meta.json').write_text(json.dumps(content))
+    assert name(tmp_path) == 'epoch_1'
+
+
+PIPELINE = [
+    {'type': 'LoadImageFromFile'},
+    {'type': 'Resize', 'scale': (128, 96), 'keep_ratio': True},
+    {'type': 'PackDetInputs', 'meta_keys': ('img_id',)},
+]
+
+
+def config(**more: Any) -> Config:
+    dataset = {'type': 'CocoDataset', 'pipeline': PIPELINE}
+    model = {
+        'type': 'FasterRCNN',
+        'test_cfg': {
+            'rpn': {'max_per_img': 1000},
+            'rcnn': {'score_thr': 0.05, 'max_per_img': 100},
+        },
+    }
+    loader = {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}
+    return Config({'model': model, 'test_dataloader': loader, **more})
+
+
+def test_settings_of_a_test() -> None:
+    cfg = config()
+    assert settings_of(cfg) == SETTINGS
+    set_tta(cfg)
+    assert settings_of(cfg) == {**SETTINGS, 'tta': True}
+    cfg = config(model={'type': 'DETR', 'test_cfg': {'max_per_img': 300}})
+    expected = {**SETTINGS, 'score_thr': None, 'max_per_img': 300}
+    assert settings_of(cfg) == expected
+
+
+def tta_pipeline(*scales: tuple[int, int]) -> list[dict]:
+    resize = [{'type': 'Resize', 'scale': scale} for scale in scales]
+    steps = [resize, [{'type': 'RandomFlip', 'prob': 1.0}], [PIPELINE[-1]]]
+    return [PIPELINE[0], {'type': 'TestTimeAug', 'transforms': steps}]
+
+
+def test_inherited_tta_at_another_scale(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The pipeline of mmdet's bases is that of COCO's images."""
+    set_tta(config(tta_pipeline=tta_pipeline((1333, 800), (666, 400))))
+    text = capsys.readouterr().out
+    assert 'to 1333x800, 666x400, and the test pipeline to 128x96' in text
+    set_tta(config(tta_pipeline=tta_pipeline((1333, 800), (128, 96))))
+    set_tta(config(tta_pipeline=None))
+    assert not capsys.readouterr().out
+
+
+def test_scales_of_a_pipeline() -> None:
+    pipeline = [
+        {'type': 'mmdet.Resize', 'scale': (64, 32)},
+        {'type': 'RandomChoiceResize', 'scales': [(8, 4), (64, 32)]},
+        {'type': 'Resize', 'scale_factor': 0.5},
+    ]
+    assert resize_scales({'pipeline': pipeline}) == [[64, 32], [8, 4], 0.5]
+    assert resize_scales(None) == []
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_a_test_keeps_the_config_of_a_training(
+    tmp_path: Path, trained: bool
+) -> None:
+    file, other = tmp_path / 'det.py', tmp_path / 'other.py'
+    if trained:
+        (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
+        file.write_text('model = 1\n')
+    plain = Config({'model': 3})
+    plain.work_dir, plain.launcher = str(tmp_path), 'none'
+    with _keeping_config(plain):  # what the runner of a test writes
+        file.write_text('model = 2\n')
+        if trained:
+            other.write_text('model = 2\n')
+    assert f'model = {1 if trained else 3}\n' in file.read_text()
+    assert [p.name for p in tmp_path.glob('*.py')] == ['det.py']

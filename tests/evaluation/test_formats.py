@@ -1,0 +1,301 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Boxes of other formats, and result files of other trainers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coco_cases import json_writer, random_detections, random_truth
+
+import mmext
+from mmext.errors import UserError
+from mmext.evaluation.coco.formats import COCO, FORMATS, Format, format_of
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.coco.predictions import Predictions, read_predictions
+from mmext.evaluation.sides import read_source
+
+Write = Callable[[str, object], Path]
+TRUTH = random_truth(4, images=20)
+for n, picture in enumerate(TRUTH['images']):
+    picture['file_name'] = f'img_{n}.jpg'
+STEMS = {i['id']: i['file_name'][:-4] for i in TRUTH['images']}
+FOUND = random_detections(5, TRUTH, noise=0.05)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    write = json_writer(tmp_path)
+    write('gt.json', TRUTH)
+    return write
+
+
+def read(
+    write: Write,
+    found: object,
+    file_format: Format = COCO,
+    truth: dict = TRUTH,
+) -> Predictions:
+    gt = read_ground_truth(write('gt.json', truth))
+    return read_predictions(
+        write('dt.json', found), gt, file_format=file_format
+    )
+
+
+BOXES: dict[str, Callable[..., list[float]]] = {
+    'x1, y1, x2, y2': lambda x, y, w, h: [x, y, x + w, y + h],
+    'centre x, centre y': lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
+    'y1, x1, y2, x2': lambda x, y, w, h: [y, x, y + h, x + w],
+    'y, x, height, width': lambda x, y, w, h: [y, x, h, w],
+    'fractions': lambda x, y, w, h: [x / 640, y / 480, w / 640, h / 480],
+}
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('kind', BOXES)
+def test_boxes_of_another_format(write: Write, kind: str, seed: int) -> None:
+    truth = random_truth(seed, images=20)
+    found = [
+        {**d, 'bbox': BOXES[kind](*d['bbox'])}
+        for d in random_detections(seed, truth, noise=0.1)
+    ]
+    with pytest.raises(UserError, match=kind) as error:
+        read(write, found, truth=truth)
+    assert '[x, y, width, height] in pixels' in error.value.fix
+
+
+@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('noise', [0.05, 0.5, 2.0])
+def test_boxes_of_a_poor_detector(
+    write: Write, noise: float, seed: int
+) -> None:
+    """Boxes beside their objects are no boxes of another format."""
+    truth = random_truth(seed, images=20)
+    read(write, random_detections(seed, truth, noise), truth=truth)
+
+
+def test_the_edges_show_corners_of_a_poor_detector(write: Write) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 400, (200, 2))
+    high = low + rng.uniform(5, 60, (200, 2))
+    boxes = np.concatenate([low, high], 1) * 0.9
+    found = [
+        {'image_id': 7, 'category_id': 1, 'bbox': box, 'score': 0.5}
+        for box in boxes.tolist()
+    ]
+    [text] = [w for w in read(write, found).warnings if 'reach beyond' in w]
+    assert '[x1, y1, x2, y2]' in text
+
+
+def test_boxes_that_leave_the_image_are_no_warning(write: Write) -> None:
+    found = [{**d, 'bbox': [600, 10, 200, 50]} for d in FOUND]
+    assert not any('reach' in w for w in read(write, found).warnings)
+
+
+def test_categories_in_another_order(write: Write) -> None:
+    turned = {1: 4, 4: 7, 7: 1, 10: 10}
+    found = [{**d, 'category_id': turned[d['category_id']]} for d in FOUND]
+    [text] = [w for w in read(write, found).warnings if 'numbered' in w]
+    assert 'class1 (4) on class0 (1)' in text
+    assert not any('numbered' in w for w in read(write, FOUND).warnings)
+
+
+def test_a_detector_that_knows_one_class(write: Write) -> None:
+    found = [{**d, 'category_id': 10} for d in FOUND]
+    assert not any('numbered' in w for w in read(write, found).warnings)
+
+
+# --- other trainers
+
+
+def ultralytics(start: int, file_name: bool) -> list[dict]:
+    """What ``pred_to_json`` writes: once from 0, now from 1."""
+    order = [c['id'] for c in TRUTH['categories']]
+    return [
+        {
+            'image_id': STEMS[d['image_id']],
+            **(
+                {'file_name': STEMS[d['image_id']] + '.jpg'}
+                if file_name
+                else {}
+            ),
+            'category_id': order.index(d['category_id']) + start,
+            'bbox': [round(v, 3) for v in d['bbox']],
+            'score': round(d['score'], 5),
+        }
+        for d in FOUND
+    ]
+
+
+def same(found: Predictions) -> None:
+    assert found.image_id.tolist() == [d['image_id'] for d in FOUND]
+    assert found.category_id.tolist() == [d['category_id'] for d in FOUND]
+    boxes = [d['bbox'] for d in FOUND]
+    np.testing.assert_allclose(found.box, boxes, atol=2e-3)
+
+
+@pytest.mark.parametrize('start', [0, 1])
+@pytest.mark.parametrize('file_name', [True, False])
+def test_ultralytics(write: Write, start: int, file_name: bool) -> None:
+    records = ultralytics(start, file_name)
+    found = read(write, records, Format('ultralytics', str(start)))
+    same(found)
+    assert f'numbers from {start}' in found.warnings[0]
+    with pytest.raises(UserError, match="image_id 'img_0' is not a number"):
+        read(write, records)
+
+
+def test_ultralytics_writes_numbers_for_decimal_stems(write: Write) -> None:
+    """The stem 000000000139 becomes 139, which need not be the id."""
+    images = [
+        {**image, 'file_name': f'val/{n:012}.jpg'}
+        for n, image in enumerate(TRUTH['images'], 100)
+    ]
+    number = {image['id']: n for n, image in enumerate(images, 100)}
+    records = [{**d, 'image_id': number[d['image_id']]} for d in FOUND]
+    truth = {**TRUTH, 'images': images}
+    same(read(write, records, Format('ultralytics', 'ids'), truth))
+
+
+def test_the_numbering_that_fits_alone_is_taken(write: Write) -> None:
+    """Category 0 is no id, and there are too few for numbers from 1."""
+    file_format = Format('ultralytics')
+    same(read(write, ultralytics(0, True), file_format))
+    # 4 is an id and, from 1, the last of four categories.
+    few = [r for r in ultralytics(1, True) if r['category_id'] in (1, 4)]
+    with pytest.raises(UserError, match='may be ids or numbers from 1') as e:
+        read(write, few, file_format)
+    assert '--categories ids or 1' in e.value.fix
+
+
+def test_names_in_the_order_of_the_numbers(
+    write: Write, tmp_path: Path
+) -> None:
+    """The order of a data.yaml need not be that of the ids."""
+    names = ['class3', 'class1', 'class0', 'class2']
+    number = {c['id']: names.index(c['name']) for c in TRUTH['categories']}
+    records = [{**d, 'category_id': number[d['category_id']]} for d in FOUND]
+    (tmp_path / 'data.yaml').write_text(
+        'path: .\nnames:\n'
+        + ''.join(f'  {i}: {name}\n' for i, name in enumerate(names))
+    )
+    (tmp_path / 'classes.txt').write_text('\n'.join(names) + '\n')
+    for given in (
+        f'0:{tmp_path}/data.yaml',
+        f'0:{tmp_path}/classes.txt',
+        '0:' + ','.join(names),
+    ):
+        found = read(write, records, Format('detectron2', given))
+        same(found)
+        assert not found.warnings
+    with pytest.raises(UserError, match="'dog' is not a category"):
+        read(write, records, Format('detectron2', '0:class3,class1,dog,x'))
+    with pytest.raises(UserError, match='number 2, and there are 2'):
+        read(write, records, Format('detectron2', '0:class3,class1'))
+
+
+def test_detectron2(write: Write) -> None:
+    """``coco_instances_results.json`` has ids, or names of images."""
+    records = [{**d, 'image_id': STEMS[d['image_id']]} for d in FOUND]
+    same(read(write, FOUND, Format('detectron2', 'ids')))
+    same(read(write, records, Format('detectron2', 'ids')))
+
+
+def by_image() -> dict[int, dict]:
+    """What models of torchvision return, and DETR's postprocessors."""
+    found: dict[int, dict] = {}
+    for d in FOUND:
+        one = found.setdefault(
+            d['image_id'], {'boxes': [], 'labels': [], 'scores': []}
+        )
+        one['boxes'].append(BOXES['x1, y1, x2, y2'](*d['bbox']))
+        one['labels'].append(d['category_id'])
+        one['scores'].append(d['score'])
+    return found
+
+
+@pytest.mark.parametrize('name', ['torchvision', 'rf-detr'])
+def test_outputs_of_models(write: Write, name: str, tmp_path: Path) -> None:
+    found = by_image()
+    rows = [{'image_id': i, **values} for i, values in found.items()]
+    gt = tmp_path / 'gt.json'
+    expected = mmext.evaluate(write('dt.json', FOUND), gt)
+    for content in (found, rows):
+        path = write('out.json', content)
+        ours = mmext.evaluate(path, gt, file_format=name, categories='ids')
+        assert ours == pytest.approx(expected, nan_ok=True)
+        source = read_source(path, file_format=Format(name, 'ids'))
+        assert [*source.predictions] == ['bbox']
+
+
+def test_rows_of_supervision(write: Write) -> None:
+    """RF-DETR's ``predict`` returns its Detections."""
+    rows = []
+    for d in FOUND:
+        corners = BOXES['x1, y1, x2, y2'](*d['bbox'])
+        names = ('x_min', 'y_min', 'x_max', 'y_max')
+        rows.append(
+            {
+                **{k: str(v) for k, v in zip(names, corners, strict=True)},
+                'class_id': d['category_id'],
+                'class_name': f'class{(d["category_id"] - 1) // 3}',
+                'confidence': d['score'],
+                'file_name': STEMS[d['image_id']] + '.jpg',
+            }
+        )
+    same(read(write, rows, Format('rf-detr')))
+
+
+def test_images_that_are_not_listed(write: Write) -> None:
+    records = ultralytics(0, True)
+    records[3]['file_name'] = 'img_99.jpg'
+    with pytest.raises(UserError, match="record 3: file_name 'img_99.jpg' is"):
+        read(write, records, Format('ultralytics', '0'))
+    twice = [
+        {**image, 'file_name': f'{n % 2}/img.jpg'}
+        for n, image in enumerate(TRUTH['images'])
+    ]
+    records = [{**r, 'image_id': 'img', 'file_name': 'img'} for r in records]
+    with pytest.raises(UserError, match='is the name of several images'):
+        read(
+            write,
+            records,
+            Format('ultralytics', '0'),
+            {**TRUTH, 'images': twice},
+        )
+
+
+def test_no_detections_of_that_format(write: Write) -> None:
+    with pytest.raises(UserError, match='record 0 is not a detection of'):
+        read(write, [{'image_id': 7, 'box': []}], Format('rf-detr'))
+    with pytest.raises(UserError, match='not an object of image'):
+        read(write, {'class_map': {'bbox': []}}, Format('rf-detr'))
+
+
+def test_which_format_a_file_has(write: Write) -> None:
+    options = ['ultralytics', 'b.json=rf-detr']
+    assert format_of('a.json', options, ()) == Format('ultralytics')
+    assert format_of('b.json', options, ['0']) == Format('rf-detr', '0')
+    assert format_of('a.json', (), ()) == COCO
+    # What tools/test.py wrote is COCO's format.
+    file = write('run.bbox.json', FOUND)
+    write('run.meta.json', {'seed': 1})
+    assert read_source(file, file_format=Format('rf-detr')).file_format == COCO
+
+
+@pytest.mark.parametrize(
+    'values', [('yolo',), ('ultralytics', '2'), ('coco', 'data.yaml')]
+)
+def test_unknown_formats(values: tuple) -> None:
+    with pytest.raises(UserError, match='--(format|categories)'):
+        Format(*values)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, write: Write) -> None:
+    file = tmp_path / 'dt.json'
+    file.write_text('\ufeff' + json.dumps(FOUND), encoding='utf-8')
+    assert mmext.evaluate(file, tmp_path / 'gt.json')['AP'] > 0
+    assert len(FORMATS) == 5

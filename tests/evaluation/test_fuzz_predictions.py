@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Any prediction file has pycocotools' metrics, or is refused.
+
+``MMEXT_FUZZ=2000`` tries that many new ones; the default is a few fixed ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from coco_cases import NAMES, pycoco, random_detections, random_truth
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mmext
+from mmext.errors import UserError
+
+EXAMPLES = os.environ.get('MMEXT_FUZZ')
+TRUTH = random_truth(6, images=8)
+FOUND = random_detections(7, TRUTH)
+IDS = [i['id'] for i in TRUTH['images']]
+CATEGORIES = [c['id'] for c in TRUTH['categories']]
+ODD: list[Any] = [None, True, 'x', '7', '', [], {}, -1, 0, 1e308, 2**60]
+ODD += [float('nan'), float('inf')]
+number = st.floats(-50, 700) | st.integers(-5, 700)
+size = st.floats(0, 300) | st.sampled_from([0, 0.0, 1e-9, 5e8])
+box = st.tuples(number, number, size, size).map(list)
+
+
+@st.composite
+def result_files(draw: st.DrawFn) -> list[Any]:
+    """Good detections, with new, odd, repeated and missing values."""
+    found = [dict(d) for d in FOUND[: draw(st.integers(0, len(FOUND)))]]
+    for _ in range(draw(st.integers(0, 4))):
+        found.append(
+            {
+                'image_id': draw(st.sampled_from(IDS)),
+                'category_id': draw(st.sampled_from(CATEGORIES)),
+                'bbox': draw(box),
+                'score': draw(st.floats(-2, 2) | st.integers(0, 1)),
+            }
+        )
+    if found and draw(st.booleans()):
+        found += found[: draw(st.integers(1, 5))]
+    if found and draw(st.booleans()):
+        record = found[draw(st.integers(0, len(found) - 1))]
+        key = draw(st.sampled_from([*record]))
+        kind = draw(st.sampled_from(['odd', 'missing', 'extra', 'float']))
+        if kind == 'missing':
+            del record[key]
+        elif kind == 'extra':
+            record['file_name'] = draw(st.text(max_size=5))
+        elif kind == 'float' and isinstance(record[key], int):
+            record[key] = float(record[key])
+        elif kind == 'odd':
+            record[key] = draw(st.sampled_from(ODD))
+    if draw(st.integers(0, 9)) == 0:
+        found.append(draw(st.sampled_from(ODD)))
+    return found
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('fuzz')
+    (folder / 'gt.json').write_text(json.dumps(TRUTH))
+    return folder
+
+
+@settings(
+    max_examples=int(EXAMPLES or 120),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=not EXAMPLES,
+)
+@given(found=result_files())
+def test_equal_or_refused(folder: Path, found: list) -> None:
+    file = folder / 'dt.json'
+    file.write_text(json.dumps(found))
+    try:
+        ours = mmext.evaluate(file, folder / 'gt.json', iou_type='bbox')
+    except UserError:
+        return
+    if not found:  # pycocotools cannot evaluate nothing
+        assert ours['AP'] == 0
+        return
+    expected = pycoco(TRUTH, found).stats
+    np.testing.assert_allclose(
+        [ours[name] for name in NAMES],
+        np.where(expected == -1, np.nan, expected),
+        atol=1e-9,
+    )
+
+
+def test_most_files_are_not_refused(folder: Path) -> None:
+    """So that the test above compares numbers."""
+    refused = 0
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(found=result_files())
+    def count(found: list) -> None:
+        nonlocal refused
+        file = folder / 'dt.json'
+        file.write_text(json.dumps(found))
+        try:
+            mmext.evaluate(file, folder / 'gt.json', iou_type='bbox')
+        except UserError:
+            refused += 1
+
+    count()
+    assert refused < 40
