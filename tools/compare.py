@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from mmext.errors import command
+from mmext.errors import UserError, command, did_you_mean
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -77,12 +78,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--latency', action='store_true', help='measure speed, batch 1 and 16')
     add('--verify', choices=('pycocotools',), help='check every metric')
     add('--out', help='folder for report.md, report.html, CSV and LaTeX')
-    add('--images', help='folder of test images (default: from the config)')
+    add('--images', type=Path, help='folder of test images for report.html')
     args = parser.parse_args(argv)
     if args.runs and (args.baseline or args.candidate):
         parser.error('give runs, or --baseline and --candidate, not both')
     if not args.runs and not (args.baseline and args.candidate):
         parser.error('give a baseline and at least one candidate')
+    if args.images and not args.images.is_dir():
+        beside = args.images.absolute().parent
+        names = [p.name for p in beside.iterdir()] if beside.is_dir() else []
+        raise UserError(
+            f'--images {args.images}: there is no such folder',
+            did_you_mean(args.images.name, names)
+            or 'Give the folder that file names are relative to.',
+        )
+    if args.images and not args.out:
+        parser.error('--images is for report.html: give --out FOLDER as well')
     return args
 
 
@@ -98,12 +109,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.evaluation.sides import read_source
     from mmext.utils.text import some
 
-    if args.images and not Path(args.images).is_dir():
-        raise UserError(
-            f'--images {args.images}: there is no such folder',
-            did_you_mean_path(args.images)
-            or 'Give the folder that the file names of the images start in.',
-        )
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
     sides = [
         [

@@ -172,7 +172,7 @@ def draw_angles(models: Models, path: str | Path) -> Path:
             [5.0, *(np.abs(d - 90).max() for d in shown.values() if len(d))]
         )
         bins = np.linspace(90 - reach, 90 + reach, 61)
-        highest = 1.0
+        highest = beside = 1.0
         for i, (name, degrees) in enumerate(shown.items()):
             heights, *_ = ax.hist(
                 degrees,
@@ -183,6 +183,8 @@ def draw_angles(models: Models, path: str | Path) -> Path:
                 label=name,
             )
             highest = max(highest, heights.max())
+            # Below the numbers, which take 40 % of the width.
+            beside = max(beside, heights[:24].max())
             if len(degrees):
                 ax.text(
                     0.02,
@@ -196,9 +198,9 @@ def draw_angles(models: Models, path: str | Path) -> Path:
         ax.axvline(90, color='black', lw=0.8, ls=':')
         tidy(ax)
         # On a linear scale, a narrow peak would hide the other models.
-        # The numbers stand above the highest line.
-        free = 0.1 * len(shown) + 0.05
-        ax.set_ylim(0.7, 0.7 * (highest / 0.7) ** (1 / max(0.3, 1 - free)))
+        low, free = 0.7, min(0.7, 0.1 * len(shown) + 0.05)
+        top = low * (beside / low) ** (1 / (1 - free))
+        ax.set_ylim(low, max(top, 1.5 * highest))
         ax.set_yscale('log')
         ax.yaxis.set_major_formatter('{x:g}')
         ax.yaxis.set_minor_formatter('')

@@ -148,6 +148,17 @@ def _(world: World) -> None:
     grouped(world, 'groups.csv')
 
 
+@bad(GROUP, 'a folder of test images that does not exist', "'data'?")
+def _(world: World) -> None:
+    options = ('--images', 'dat', '--out', 'report')
+    compare(world, lambda found: None, options)
+
+
+@bad(GROUP, 'a folder of test images without a page', '--out FOLDER')
+def _(world: World) -> None:
+    compare(world, lambda found: None, ('--images', 'data'))
+
+
 @bad(GROUP, 'a margin of no AP', 'margin is 0')
 def _(world: World) -> None:
     grouped(world, 'id', '--margin', '0')
