@@ -225,16 +225,17 @@ def check_logged(runs: Sequence[Run]) -> list[str]:
         dataset = loader.get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']
-        classes = (dataset.get('metainfo') or {}).get('classes')
+        classes = (dataset.get('metainfo') or {}).get('classes') or ()
+        classes = classes if isinstance(classes, str) else some(classes, 20)
         name = Path(str(dataset.get('ann_file') or '')).name
         if classes or name:
-            found.setdefault((str(classes), name), run.path)
+            found.setdefault((classes, name), run.path)
     if len(found) < 2:
         return []
     (classes, file), (others, other) = list(found)[:2]
     what = f'the files {file} and {other}'
     if classes != others:
-        what = f'the classes {short(classes)} and {short(others)}'
+        what = f'the classes ({classes}) and ({others})'
     return [
         f'{some(found.values())} were validated on {what}: their AP cannot '
         'be compared.'

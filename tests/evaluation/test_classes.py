@@ -24,6 +24,8 @@ from mmext.errors import UserError
 from mmext.evaluation.classes import choose_classes
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.compare import compare
+from mmext.evaluation.runs import Run
+from mmext.evaluation.side_checks import check_logged
 from mmext.evaluation.sides import read_detections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,3 +191,31 @@ def test_error_types_and_confusion_matrix(
     assert float(row['missed']) == 0
     rows = list(csv.reader((tmp_path / 'out/confusion.csv').open()))
     assert rows[0] == ['object \\ predicted', 'class0', 'class1', 'background']
+
+
+CONFIG = """
+val_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(
+    ann_file='{file}', metainfo=dict(classes={classes!r}))))
+"""
+
+
+@pytest.mark.parametrize(
+    'classes, file, text',
+    [
+        (('cat', 'dog'), 'data/val.json', ''),
+        (('cat',), 'val.json', 'the classes (cat, dog) and (cat)'),
+        (('cat', 'dog'), 'test.json', 'the files val.json and test.json'),
+    ],
+)
+def test_logged_values_of_other_data(
+    tmp_path: Path, classes: tuple, file: str, text: str
+) -> None:
+    runs = []
+    for i, (name, path) in enumerate(
+        [(('cat', 'dog'), 'val.json'), (classes, file)]
+    ):
+        config = tmp_path / f'{i}.py'
+        config.write_text(CONFIG.format(classes=name, file=path))
+        runs.append(Run(str(i), tmp_path / str(i), config))
+    found = check_logged(runs)
+    assert len(found) == bool(text) and text in ''.join(found)

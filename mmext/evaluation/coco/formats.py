@@ -135,11 +135,14 @@ class Reader:
 
     def category_ids(self, numbers: np.ndarray) -> np.ndarray:
         """Returns the ids of categories that are numbered as in the file."""
+        given = self.format.categories or (
+            'ids' if self.format.name == 'coco' else ''
+        )
+        start, _, names = given.partition(':')
+        if start == 'ids':
+            return numbers
         seen = {int(n) for n in np.unique(numbers) if np.isfinite(n)}
-        given = self.format.categories
-        start, _, names = (given or '').partition(':')
-        if not given:
-            start = 'ids' if self.format.name == 'coco' else self._start(seen)
+        start = start or self._start(seen)
         if start == 'ids':
             return numbers
         ids = self._ids

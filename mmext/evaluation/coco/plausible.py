@@ -117,10 +117,9 @@ def check_categories(
 def _check_edges(
     path: Path, image_id: np.ndarray, box: np.ndarray, truth: GroundTruth
 ) -> list[str]:
-    sizes = truth.sizes
-    height, width = np.array(
-        [sizes.get(i, (np.nan, np.nan)) for i in image_id.astype(int)]
-    ).T
+    ids, place = np.unique(image_id, return_inverse=True)
+    sizes = [truth.sizes.get(int(i), (np.nan, np.nan)) for i in ids]
+    height, width = np.array(sizes)[place].T
     limit = np.stack([width, height], 1)
 
     def beyond(boxes: np.ndarray) -> float:
