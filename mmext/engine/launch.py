@@ -336,7 +336,8 @@ def set_tta(cfg: Config) -> None:
         both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
     ours, theirs = resize_scales(dataset), resize_scales(cfg.tta_pipeline)
-    if ours and not any(scale in theirs for scale in ours):
+    first = is_first_process(cfg.get('launcher', 'none'))
+    if first and ours and not any(scale in theirs for scale in ours):
         print(
             f'warning: tta_pipeline resizes images to {in_words(theirs)}, and '
             f'the test pipeline to {in_words(ours)}. A detector that was '
