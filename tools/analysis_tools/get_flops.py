@@ -27,13 +27,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         action='store_true',
         help="write into the metafile.yml of each config's folder",
     )
+    parser.add_argument(
+        '--uncounted',
+        action='store_true',
+        help='list all operators that are not counted',
+    )
     args = parser.parse_args(argv)
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
     from mmext.evaluation.cost.complexity import config_complexity
     from mmext.evaluation.cost.metafile import write_cost
+    from mmext.evaluation.report.table import Table
+    from mmext.evaluation.report.tables import cost_cells, uncounted_note
     from mmext.utils.config import load_config
 
     configs = []
@@ -47,19 +53,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'there is no config at {path}', 'Name a .py file.'
             )
         configs += found
-    table = Table('config', 'params (M)', 'FLOPs (G)', 'at', 'not counted')
+    rows, notes, uncounted = [], [], set()
     for config in track(configs, 'Counting', transient=True):
         cost = config_complexity(load_config(config))
-        table.add_row(
-            config.stem,
-            f'{cost.params / 1e6:.2f}',
-            cost.note if cost.flops is None else f'{cost.flops / 1e9:.2f}',
-            f'{cost.shape[1]}x{cost.shape[0]}',
-            ', '.join(cost.uncounted) or '-',
-        )
+        size = f'{cost.shape[1]}x{cost.shape[0]}'
+        rows.append([config.stem, *cost_cells(cost), size])
+        uncounted |= cost.uncounted.keys()
+        if cost.note:
+            notes.append(f'{config.stem}: FLOPs not counted ({cost.note}).')
         if args.metafile:
             write_cost(config.resolve(), cost, ROOT)
-    Console().print(table)
+    names = sorted(uncounted)
+    if names and args.uncounted:
+        notes.append(f'Not counted in FLOPs: {", ".join(names)}.')
+    elif names:
+        notes += [uncounted_note(names), 'All of them: --uncounted.']
+    header = ['config', 'params', 'FLOPs', 'at']
+    Table(header, rows, notes=notes).print(Console())
 
 
 if __name__ == '__main__':

@@ -157,9 +157,10 @@ class Table:
             words = ' '.join([self.header[0], *columns[0]]).split()
             rest = sum(widths[1:]) + _GAP * (len(widths) - 1)
             least = max(map(cell_len, words), default=1)
-            widths[0] = max(least, min(widths[0], width - rest))
-        if len(widths) > 1:
-            widths[0] = min(widths[0], width // 2)
+            if width - rest >= least:
+                widths[0] = width - rest
+            elif len(widths) > 1:
+                widths[0] = min(widths[0], least, max(20, width // 3))
         parts: list[dict[int, int]] = []
         for i, wide in enumerate(widths[1:], 1):
             used = parts and sum(w + _GAP for w in parts[-1].values())

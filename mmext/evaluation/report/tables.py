@@ -228,12 +228,15 @@ def cost_notes(costs: dict[str, Complexity | None]) -> list[str]:
     ]
     names = sorted({name for cost in counted for name in cost.uncounted})
     if names:
-        notes.append(_uncounted(names))
+        notes.append(uncounted_note(names))
     return notes
 
 
-def _uncounted(names: Sequence[str]) -> str:
-    """One line: kernels of libraries first, which may be expensive."""
+def uncounted_note(names: Sequence[str]) -> str:
+    """Returns one line on operators that are not counted.
+
+    Kernels of libraries are first, since they may be expensive.
+    """
     order = sorted(names, key=lambda name: '.' not in name)
     text = f'Not counted in FLOPs: {", ".join(order)}.'
     shown = len(order)

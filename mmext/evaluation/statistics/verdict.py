@@ -191,7 +191,7 @@ def _warnings(comparison: Comparison) -> list[str]:
     ):
         if names:
             are = 'class is' if len(names) == 1 else 'classes are'
-            found.append(f'{len(names)} {are} {problem}: {some(names, 8)}.')
+            found.append(f'{len(names)} {are} {problem} ({some(names, 8)}).')
     return found
 
 
