@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from mmext.errors import UserError
 from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
-from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.report.report import Report
+from mmext.evaluation.report.results import EvaluatedSide
 from mmext.evaluation.sides import (
     Side,
     Source,

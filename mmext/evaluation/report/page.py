@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -28,7 +28,8 @@ from mmext.evaluation.report.charts import (
     line_chart,
     picture,
 )
-from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.report.results import EvaluatedSide, Results
+from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import logged_curves, parse_metrics
 from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import Estimate
@@ -38,7 +39,12 @@ Figure = tuple[str, Chart, str]
 _LONGEST_FOREST = 80  # classes
 
 
-def html_page(report: Report, images: Path | None = None) -> str:
+def html_page(
+    results: Results,
+    verdicts: Sequence[tuple[str, Sequence[str]]],
+    tables: Sequence[Table],
+    images: Path | None = None,
+) -> str:
     """Returns the page; without images, boxes are drawn on empty frames."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -48,30 +54,30 @@ def html_page(report: Report, images: Path | None = None) -> str:
         undefined=jinja2.StrictUndefined,
     )
     sections = []
-    for heading, figures in _sections(report, images):
+    for heading, figures in _sections(results, images):
         drawn = [figure for figure in figures if figure[1] is not None]
         if drawn:
             sections.append((heading, drawn))
     return environment.get_template('page.html').render(
-        title=' / '.join(report.names),
-        names=report.names,
-        verdicts=report.verdicts(),
-        warnings=[f'Warning: {w}' for w in report.warnings],
-        tables=[*report.tables(), *report.details()],
+        title=' / '.join(results.names),
+        names=results.names,
+        verdicts=verdicts,
+        warnings=[f'Warning: {w}' for w in results.warnings],
+        tables=tables,
         sections=sections,
     )
 
 
 def _sections(
-    report: Report, images: Path | None
+    results: Results, images: Path | None
 ) -> Iterator[tuple[str, list[Figure]]]:
-    for i, (side, comparison) in enumerate(report.candidates(), 1):
+    for i, (side, comparison) in enumerate(results.candidates(), 1):
         yield f'Differences: {side.name}', _forests(i, comparison)
-    yield 'Precision and recall', _curves(report.sides)
-    yield 'Error types (TIDE, AP50 lost)', [_errors(report)]
-    yield 'Training', _training(report)
-    for i, side in enumerate(report.sides[1:], 1):
-        figures = _pictures(report, side, f's{i % 6}', images)
+    yield 'Precision and recall', _curves(results.sides)
+    yield 'Error types (TIDE, AP50 lost)', [_errors(results)]
+    yield 'Training', _training(results)
+    for i, side in enumerate(results.sides[1:], 1):
+        figures = _pictures(results, side, f's{i % 6}', images)
         yield f'Where {side.name} differs most', figures
 
 
@@ -123,24 +129,24 @@ def _curves(sides: tuple[EvaluatedSide, ...]) -> list[Figure]:
     return figures
 
 
-def _errors(report: Report) -> Figure:
+def _errors(results: Results) -> Figure:
     sides = []
-    for side in report.sides:
-        lost = [error_types(report.truth, p) for p in side.predictions]
+    for side in results.sides:
+        lost = [error_types(results.truth, p) for p in side.predictions]
         means = [100 * float(np.mean([x[k] for x in lost])) for k in lost[0]]
         sides.append((side.name, means))
     chart = bars(list(KINDS.values()), sides, 'AP50 points lost')
     return 'bars', chart, 'Mean over seeds; lower is better.'
 
 
-def _training(report: Report) -> list[Figure]:
+def _training(results: Results) -> list[Figure]:
     losses, values = [], []
-    for side in report.sides:
+    for side in results.sides:
         run = side.runs[0]
         loss = logged_curves(run).get('loss', [])
         losses.append((side.name, loss[:: max(1, len(loss) // 300)]))
         found = [
-            (record['step'], parse_metrics(record).get(report.iou_type, {}))
+            (record['step'], parse_metrics(record).get(results.iou_type, {}))
             for record in run.val_log
         ]
         ap = [(step, 100 * m['AP']) for step, m in found if 'AP' in m]
@@ -154,15 +160,15 @@ def _training(report: Report) -> list[Figure]:
 
 
 def _pictures(
-    report: Report, side: EvaluatedSide, style: str, images: Path | None
+    results: Results, side: EvaluatedSide, style: str, images: Path | None
 ) -> list[Figure]:
-    base = report.sides[0]
+    base = results.sides[0]
     folder = images or image_folder(base.runs[0].config)
     preds = {'s0': base.predictions[0], style: side.predictions[0]}
     figures = []
     for i, gap in most_different(base.matches[0], side.matches[0]):
-        image_id = int(report.truth.image_ids[i])
-        chart = picture(report.truth, image_id, preds, folder)
+        image_id = int(results.truth.image_ids[i])
+        chart = picture(results.truth, image_id, preds, folder)
         better = side.name if gap > 0 else base.name
         caption = (
             f'Image {image_id}: {better} is ahead by {abs(gap)} (objects '

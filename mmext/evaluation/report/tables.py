@@ -11,6 +11,7 @@ import numpy as np
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
+from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import METRIC_NAMES, Run, common_iou_type
 from mmext.evaluation.statistics.comparison import Comparison
@@ -20,12 +21,11 @@ from mmext.utils.text import duration, p_value, points, points_range
 
 if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
-    from mmext.evaluation.report.report import EvaluatedSide, Report
 
 
-def summary_table(report: Report) -> Table:
+def summary_table(results: Results) -> Table:
     """Returns one row a side: AP, the difference in AP, and its p-value."""
-    first = report.comparisons[0]
+    first = results.comparisons[0]
     metrics = [m for m in AP_METRICS if m in first.baseline]
     level = first.differences['AP'].level
     header = ['model', 'seeds', *metrics, f'delta AP [{100 * level:g} %]', 'p']
@@ -34,15 +34,15 @@ def summary_table(report: Report) -> Table:
         means = [_mean_sd(values[m]) for m in metrics]
         return [name, str(len(values['AP'])), *means]
 
-    rows = [[*cells(report.names[0], first.baseline), '-', '-']]
-    for side, comparison in report.candidates():
+    rows = [[*cells(results.names[0], first.baseline), '-', '-']]
+    for side, comparison in results.candidates():
         found = comparison.best_estimate('AP')
         row = cells(side.name, comparison.candidate)
         row += [interval(found.value, found.interval), p_value(found.p)]
         rows.append(row)
     note = (
         f'{first.images} images, {first.resamples} resamples, IoU type '
-        f'{report.iou_type}. Several seeds: mean ± standard deviation.'
+        f'{results.iou_type}. Several seeds: mean ± standard deviation.'
     )
     return Table(header, rows, 'AP', [note])
 
