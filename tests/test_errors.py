@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -90,3 +92,33 @@ def test_errors_can_be_pickled():
     assert (error.problem, error.fix) == ('a is wrong', 'Use b.')
     missing = pickle.loads(pickle.dumps(MissingPackagesError()))
     assert isinstance(missing, ImportError)
+
+
+@pytest.mark.parametrize('lines', [10, 100_000])
+def test_a_tool_ends_silently_if_its_reader_has_ended(lines):
+    """A regression: ``mmext doctor | head`` ended in a traceback."""
+    script = (
+        'from mmext.errors import command\n'
+        'import sys\n'
+        'sys.stdin.read()\n'  # until the reader has ended
+        f'command(lambda: print("a line\\n" * {lines}))()'
+    )
+    tool = subprocess.Popen(
+        [sys.executable, '-c', script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    tool.stdout.close()
+    tool.stdin.close()
+    assert tool.stderr.read() == b''
+    assert tool.wait() == 1
+
+
+def test_other_broken_pipes_keep_their_traceback():
+    @command
+    def main() -> None:
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    with pytest.raises(BrokenPipeError):
+        main()
