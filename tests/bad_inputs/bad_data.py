@@ -3,319 +3,204 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from bad_input import World, bad
-from tiny_run import MASK_HEADS, write_config
+from bad_input import World, mistake
+from tiny_run import MASK_HEADS, MASK_RCNN, write_config
 
-GROUP = 'Data'
-DATASET = 'train_dataloader.dataset'
-
-
-def masks(world: World) -> None:
-    """Writes a tiny config of a mask detector."""
-    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-    write_config(world.config, world.data, base=base, more=MASK_HEADS)
+bad = partial(mistake, 'Data')
 
 
-@bad(GROUP, 'a data root that does not exist', 'nowhere/train.json')
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_root=nowhere')
+def dataset(title: str, option: str) -> None:
+    """Registers an option of the training set."""
+    option = f'train_dataloader.dataset.{option}'
+    bad(title)(lambda world: world.set(option))
 
 
-@bad(GROUP, 'a misspelt annotation file', "Did you mean 'train.json'?")
-def _(world: World) -> None:
-    world.set(f'{DATASET}.ann_file=trian.json')
+def file(title: str, name: str, content: bytes, *quotes: str) -> None:
+    """Registers the content of a file in ``data/``."""
+
+    @bad(title, *quotes)
+    def _(world: World) -> None:
+        (world.data / name).write_bytes(content)
+        world.train()
 
 
-@bad(GROUP, 'an image folder that does not exist', 'data/val2017', "'val'?")
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_prefix.img=val2017')
+def truncated(title: str, name: str, size: int, *quotes: str) -> None:
+    """Registers the first bytes of a file in ``data/``."""
+
+    @bad(title, *quotes)
+    def _(world: World) -> None:
+        path = world.data / name
+        path.write_bytes(path.read_bytes()[:size])
+        world.train()
 
 
-@bad(GROUP, 'all images in another folder', '1.png')
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_prefix.img=')
+def content(
+    title: str, split: str = 'train', mask: bool = False
+) -> Callable[[Callable[[dict], object]], None]:
+    """Registers a function that changes the content of ``train.json``.
+
+    Args:
+        title: The mistake.
+        split: Another annotation file to change. Default: ``'train'``.
+        mask: Whether a mask detector is trained. Default: False.
+    """
+
+    def register(change: Callable[[dict], object]) -> None:
+        @bad(title)
+        def _(world: World) -> None:
+            if mask:
+                kind = {'base': MASK_RCNN, 'more': MASK_HEADS}
+                write_config(world.config, world.data, **kind)
+            world.change(change, split)
+            world.train()
+
+    return register
 
 
-@bad(GROUP, 'an image that is missing', 'data/train', '2.png')
+def entry(title: str, key: str, index: int = 0, **values: object) -> None:
+    """Registers values of one entry of a list of ``train.json``."""
+    mask = 'segmentation' in values
+    content(title, mask=mask)(lambda c: c[key][index].update(values))
+
+
+annotation = partial(entry, key='annotations')
+image = partial(entry, key='images')
+
+dataset('a data root that does not exist', 'data_root=nowhere')
+dataset('a misspelt annotation file', 'ann_file=trian.json')
+dataset('an image folder that does not exist', 'data_prefix.img=val2017')
+dataset('all images in another folder', 'data_prefix.img=')
+
+
+@bad('an image that is missing')
 def _(world: World) -> None:
     Path('data/train/2.png').unlink()
     world.train()
 
 
-@bad(GROUP, "the evaluator's annotation file is missing", 'nothing.json')
+@bad("the evaluator's annotation file is missing")
 def _(world: World) -> None:
     world.set('val_evaluator.ann_file=nothing.json')
 
 
-@bad(GROUP, 'a truncated annotation file', 'is not JSON')
-def _(world: World) -> None:
-    file = world.data / 'train.json'
-    file.write_text(file.read_text()[:200])
-    world.train()
-
-
-@bad(GROUP, 'an empty annotation file', 'is not JSON')
-def _(world: World) -> None:
-    (world.data / 'train.json').write_text('')
-    world.train()
-
-
-@bad(GROUP, 'an annotation file that is a binary file', 'is not JSON')
-def _(world: World) -> None:
-    (world.data / 'train.json').write_bytes(b'\x89PNG\xff\xfe')
-    world.train()
-
-
-@bad(
-    GROUP, 'a result file instead of an annotation file', 'list of detections'
+truncated('a truncated annotation file', 'train.json', 200)
+file('an empty annotation file', 'train.json', b'')
+file(
+    'an annotation file that is a binary file',
+    'train.json',
+    b'\x89PNG\xff\xfe',
 )
-def _(world: World) -> None:
-    found = {'image_id': 1, 'category_id': 1, 'bbox': [], 'score': 1.0}
-    world.change(lambda content: [found])
-    world.train()
+file(
+    'a result file instead of an annotation file',
+    'train.json',
+    b'[{"image_id": 1, "category_id": 1, "bbox": [], "score": 1.0}]',
+)
+file(
+    'a LabelMe file instead of an annotation file',
+    'train.json',
+    b'{"shapes": [], "imagePath": "a.png"}',
+)
+content('no list of images')(lambda c: c.pop('images'))
+content('an empty list of images')(lambda c: c['images'].clear())
+content('an empty list of categories')(lambda c: c['categories'].clear())
 
 
-@bad(GROUP, 'a LabelMe file instead of an annotation file', 'LabelMe')
-def _(world: World) -> None:
-    world.change(lambda content: {'shapes': [], 'imagePath': 'a.png'})
-    world.train()
+@content('annotations without boxes')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation.pop('bbox')
 
 
-@bad(GROUP, 'no list of images', "'images'")
-def _(world: World) -> None:
-    world.change(lambda content: content.pop('images') and None)
-    world.train()
+@content('class names in upper case')
+def _(content: dict) -> None:
+    for category in content['categories']:
+        category['name'] = category['name'].upper()
 
 
-@bad(GROUP, 'an empty list of images', "'images' is empty")
-def _(world: World) -> None:
-    world.change(lambda content: content['images'].clear())
-    world.train()
-
-
-@bad(GROUP, 'an empty list of categories', "'categories' is empty")
-def _(world: World) -> None:
-    world.change(lambda content: content['categories'].clear())
-    world.train()
-
-
-@bad(GROUP, 'annotations without boxes', 'bbox')
-def _(world: World) -> None:
-    world.change(lambda c: [a.pop('bbox') for a in c['annotations']] and None)
-    world.train()
-
-
-@bad(GROUP, 'class names in upper case', 'SQUARE', 'square')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for category in content['categories']:
-            category['name'] = category['name'].upper()
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a misspelt class name', "'disk'", "Did you mean 'disc'?")
+@bad('a misspelt class name')
 def _(world: World) -> None:
     config = world.config.read_text()
-    world.config.write_text(
-        config.replace(
-            "classes=('square', 'disc')", "classes=('square', 'disk')"
-        )
-    )
+    old = "classes=('square', 'disc')"
+    world.config.write_text(config.replace(old, "classes=('square', 'disk')"))
     world.train()
 
 
-@bad(GROUP, 'two categories with the same name', "'square'")
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'][1]['name'] = 'square'
-
-    world.change(change)
-    world.train()
+entry('two categories with the same name', 'categories', 1, name='square')
 
 
-@bad(GROUP, 'no annotation of any chosen class', 'ring (6)')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'].append({'id': 3, 'name': 'ring'})
-        for annotation in content['annotations']:
-            annotation['category_id'] = 3
-
-    world.change(change)
-    world.train()
+@content('no annotation of any chosen class')
+def _(content: dict) -> None:
+    content['categories'].append({'id': 3, 'name': 'ring'})
+    for annotation in content['annotations']:
+        annotation['category_id'] = 3
 
 
-@bad(GROUP, 'a mask detector on data with boxes only', 'mask', 'Faster R-CNN')
-def _(world: World) -> None:
-    masks(world)
-    world.change(
-        lambda c: [a.pop('segmentation') for a in c['annotations']] and None
-    )
-    world.train()
+@content('a mask detector on data with boxes only', mask=True)
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation.pop('segmentation')
 
 
-@bad(GROUP, 'a mask that cannot be decoded', 'masks cannot be read')
-def _(world: World) -> None:
-    masks(world)
-
-    def change(content: dict) -> None:
-        rle = {'size': [96, 128], 'counts': '~~damaged'}
-        content['annotations'][0]['segmentation'] = rle
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a mask far outside its image', '1e+12 in an image of 128 x 96')
-def _(world: World) -> None:
-    masks(world)
-
-    def change(content: dict) -> None:
-        polygon = [0, 0, 1e12, 0, 9, 9]
-        content['annotations'][0]['segmentation'] = [polygon]
-
-    world.change(change)
-    world.train()
+annotation(
+    'a mask that cannot be decoded',
+    segmentation={'size': [96, 128], 'counts': '~~damaged'},
+)
+annotation(
+    'a mask far outside its image', segmentation=[[0, 0, 1e12, 0, 9, 9]]
+)
+image('two images with the same id', index=1, id=1)
+annotation('two annotations with the same id', index=1, id=1)
+annotation('an annotation of an unknown image', image_id=77)
+annotation('an annotation of an unknown category', category_id=99)
+annotation('a box of three numbers', bbox=[1, 2, 3])
+annotation('a box of strings', bbox=['1', '2', '3', '4'])
+annotation('a box with NaN', bbox=[1, 2, float('nan'), 4])
 
 
-@bad(GROUP, 'two images with the same id', 'occur more than once in images')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][1]['id'] = 1
-
-    world.change(change)
-    world.train()
+@content('boxes of negative size')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation['bbox'][2] *= -1
 
 
-@bad(GROUP, 'two annotations with the same id', 'in annotations')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][1]['id'] = 1
-
-    world.change(change)
-    world.train()
+@content('boxes as corners, x1 y1 x2 y2')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x, y, x + w, y + h]
 
 
-@bad(GROUP, 'an annotation of an unknown image', 'image_id', '77')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['image_id'] = 77
-
-    world.change(change)
-    world.train()
+@content('boxes as fractions of the image')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x / 128, y / 96, w / 128, h / 96]
 
 
-@bad(GROUP, 'an annotation of an unknown category', 'category_id', '99')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['category_id'] = 99
-
-    world.change(change)
-    world.train()
-
-
-def box(world: World, value: object) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['bbox'] = value
-
-    world.change(change)
-    world.train()
+image('an image size of zero', width=0)
+image('a file name that leaves the image folder', file_name='../../etc/passwd')
+truncated('a truncated image', 'train/1.png', 500, 'cannot be read', '1.png')
+file(
+    'a text file named as an image',
+    'train/1.png',
+    b'<html>404</html>',
+    'cannot be read',
+)
 
 
-@bad(GROUP, 'a box of three numbers', 'bbox', '[1, 2, 3]')
-def _(world: World) -> None:
-    box(world, [1, 2, 3])
+@content('validation data without a category of the training data', 'val')
+def _(content: dict) -> None:
+    content['categories'].pop()
+    content['annotations'] = [
+        a for a in content['annotations'] if a['category_id'] == 1
+    ]
 
 
-@bad(GROUP, 'a box of strings', 'bbox')
-def _(world: World) -> None:
-    box(world, ['1', '2', '3', '4'])
-
-
-@bad(GROUP, 'a box with NaN', 'bbox')
-def _(world: World) -> None:
-    box(world, [1, 2, float('nan'), 4])
-
-
-@bad(GROUP, 'boxes of negative size', 'no box is left', '-')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            annotation['bbox'][2] *= -1
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'boxes as corners, x1 y1 x2 y2', '[x1, y1, x2, y2]')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            x, y, w, h = annotation['bbox']
-            annotation['bbox'] = [x, y, x + w, y + h]
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'boxes as fractions of the image', 'fractions')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            x, y, w, h = annotation['bbox']
-            annotation['bbox'] = [x / 128, y / 96, w / 128, h / 96]
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'an image size of zero', 'have no size')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][0]['width'] = 0
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a file name that leaves the image folder', '../../etc/passwd')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][0]['file_name'] = '../../etc/passwd'
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a truncated image', 'cannot be read', '1.png', quotes=True)
-def _(world: World) -> None:
-    file = world.data / 'train' / '1.png'
-    file.write_bytes(file.read_bytes()[:500])
-    world.train()
-
-
-@bad(GROUP, 'a text file named as an image', 'cannot be read', quotes=True)
-def _(world: World) -> None:
-    (world.data / 'train' / '1.png').write_text('<html>404</html>')
-    world.train()
-
-
-@bad(GROUP, 'validation data without a category of the training data', 'val')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'].pop()
-        content['annotations'] = [
-            a for a in content['annotations'] if a['category_id'] == 1
-        ]
-
-    world.change(change, 'val')
-    world.train()
-
-
-@bad(GROUP, 'a folder without a data set', 'instances_train.json')
+@bad('a folder without a data set')
 def _(world: World) -> None:
     from mmext.checks.layouts import find_coco_folder
 
@@ -323,11 +208,11 @@ def _(world: World) -> None:
     find_coco_folder('photos')
 
 
-@bad(GROUP, 'a VOC folder without annotations', 'Annotations')
+@bad('a VOC folder without annotations')
 def _(world: World) -> None:
     world.tool('dataset_converters/voc2coco', 'data')
 
 
-@bad(GROUP, 'a YOLO folder without labels', 'data')
+@bad('a YOLO folder without labels')
 def _(world: World) -> None:
     world.tool('dataset_converters/yolo2coco', 'data')

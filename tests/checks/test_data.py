@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hotcoco import COCO
+from json_files import edit_json
 from PIL import Image
 from pycocotools import mask as rle
 from tiny_run import HEIGHT, WIDTH, make_coco
@@ -63,26 +64,23 @@ def summary(report: DataReport) -> list[tuple[str, str, str, int]]:
     ]
 
 
-def edit(root: Path, change: Callable[[dict], object], split='train') -> None:
-    file = root / f'{split}.json'
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
+def content(
+    change: Callable[[dict], object], split: str = 'train'
+) -> Callable[[Path], None]:
+    """Returns a damage of an annotation file."""
+    return lambda root: edit_json(root / f'{split}.json', change)
 
 
 def entry(key: str, i: int, **values) -> Callable[[Path], None]:
-    return lambda root: edit(root, lambda c: c[key][i].update(values))
+    return content(lambda c: c[key][i].update(values))
 
 
-def annotation(i: int, **values) -> Callable[[Path], None]:
-    return entry('annotations', i, **values)
+image = partial(entry, 'images', 1)
+annotation = partial(entry, 'annotations', 2)
 
 
 def each(change: Callable[[dict], object]) -> Callable[[Path], None]:
-    def damage(root: Path) -> None:
-        edit(root, lambda c: [change(a) for a in c['annotations']])
-
-    return damage
+    return content(lambda c: [change(a) for a in c['annotations']])
 
 
 def corners(a: dict) -> None:
@@ -92,11 +90,11 @@ def corners(a: dict) -> None:
 
 def turned(orientation: int) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
-        path = root / 'train' / '2.png'
-        image = Image.open(path)
-        exif = image.getexif()
+        path = root / 'train/2.png'
+        picture = Image.open(path)
+        exif = picture.getexif()
         exif[0x0112] = orientation
-        image.save(path, exif=exif)
+        picture.save(path, exif=exif)
 
     return damage
 
@@ -123,17 +121,13 @@ def test_sizes_are_those_that_opencv_decodes(
 
 
 def truncated(root: Path) -> None:
-    path = root / 'train' / '2.png'
+    path = root / 'train/2.png'
     path.write_bytes(path.read_bytes()[:-2000])
 
 
 def shrunk(root: Path) -> None:
-    path = root / 'train' / '2.png'
+    path = root / 'train/2.png'
     Image.open(path).resize((WIDTH // 2, HEIGHT // 2)).save(path)
-
-
-def twice_listed(root: Path) -> None:
-    edit(root, lambda c: c['images'].append(dict(c['images'][0])))
 
 
 def val_in_train(root: Path) -> None:
@@ -142,164 +136,90 @@ def val_in_train(root: Path) -> None:
     (root / 'train/2.bmp').rename(root / 'train/2.png')
 
 
-E, W = 'error', 'warning'
+def error(check: str, count: int = 1, split: str = 'train') -> tuple:
+    return 'error', check, split, count
 
 
-@pytest.mark.parametrize(
-    ('damage', 'found', 'left'),
-    [
-        (lambda root: None, [], []),
-        (truncated, [(E, 'images unreadable', 'train', 1)], []),
-        (
-            lambda root: (root / 'train/2.png').write_text('<html>'),
-            [(E, 'images unreadable', 'train', 1)],
-            [],
-        ),
-        (
-            lambda root: (root / 'train/2.png').unlink(),
-            [(E, 'images missing', 'train', 1)],
-            [],
-        ),
-        (shrunk, [(E, 'image sizes', 'train', 1)], None),
-        (
-            entry('images', 1, width=HEIGHT, height=WIDTH),
-            [(E, 'image sizes', 'train', 1)],
-            [],
-        ),
-        (
-            entry('images', 1, width=2 * WIDTH, height=2 * HEIGHT),
-            [(E, 'image sizes', 'train', 1)],
-            None,
-        ),
-        (
-            entry('images', 1, width=0),
-            [
-                (E, 'image sizes', 'train', 1),
-                (W, 'boxes outside', 'train', 2),
-            ],
-            [],
-        ),
-        (turned(6), [(E, 'EXIF rotation', 'train', 1)], None),
-        (turned(3), [(W, 'EXIF rotation', 'train', 1)], None),
-        (annotation(2, id=1), [(E, 'ids', 'train', 1)], []),
-        (twice_listed, [(E, 'ids', 'train', 1)], []),
-        (
-            entry('categories', 1, id=1),
-            [(E, 'ids', 'train', 1), (E, 'unknown ids', 'train', 1)],
-            None,
-        ),
-        (annotation(2, image_id=99), [(E, 'unknown ids', 'train', 1)], []),
-        (annotation(2, category_id=99), [(E, 'unknown ids', 'train', 1)], []),
-        (
-            entry('images', 1, file_name='../../2.png'),
-            [(E, 'file names', 'train', 1)],
-            None,
-        ),
-        (
-            entry('images', 1, file_name='/etc/passwd'),
-            [(E, 'file names', 'train', 1)],
-            None,
-        ),
-        (
-            entry('images', 1, file_name='1.png'),
-            [(W, 'file names', 'train', 1)],
-            None,
-        ),
-        (each(corners), [(E, 'boxes as corners', 'train', 8)], []),
-        (
-            each(lambda a: a.update(bbox=[v / 128 for v in a['bbox']])),
-            [(E, 'boxes as fractions', 'train', 8)],
-            None,
-        ),
-        (
-            annotation(2, bbox=[5, 5, 0, 9]),
-            [(W, 'boxes degenerate', 'train', 1)],
-            [],
-        ),
-        (
-            annotation(2, bbox=[5, 5, 9, -9]),
-            [(W, 'boxes degenerate', 'train', 1)],
-            [],
-        ),
-        (
-            annotation(2, bbox=[WIDTH + 5, 5, 9, 9]),
-            [(W, 'boxes outside', 'train', 1)],
-            [],
-        ),
-        (
-            annotation(2, bbox=[WIDTH - 5, -9, 9, 19]),
-            [(W, 'boxes over the edge', 'train', 1)],
-            [],
-        ),
-        (
-            each(lambda a: a.update(bbox=[-50, -50, 9, 9])),
-            [
-                (E, 'boxes degenerate', 'train', 8),
-                (W, 'boxes outside', 'train', 8),
-            ],
-            None,
-        ),
-        (each(lambda a: a.pop('area')), [(E, 'areas', 'train', 8)], []),
-        (annotation(2, area=0), [(W, 'areas', 'train', 1)], []),
-        (
-            each(lambda a: a.update(iscrowd=1)),
-            [(E, 'crowds', 'train', 8)],
-            None,
-        ),
-        (annotation(2, ignore=1), [(W, 'crowds', 'train', 1)], None),
-        (
-            annotation(2, segmentation=None),
-            [(E, 'masks', 'train', 1)],
-            None,
-        ),
-        (
-            annotation(2, segmentation=[[1, 2, 3, 4]]),
-            [(W, 'masks', 'train', 1)],
-            None,
-        ),
-        (
-            annotation(2, segmentation=[[1, 2, 'x', 4, 5, 6]]),
-            [(E, 'masks', 'train', 1)],
-            None,
-        ),
-        (
-            annotation(2, segmentation={'size': [3, 4], 'counts': [12]}),
-            [(E, 'masks', 'train', 1)],
-            None,
-        ),
-        (
-            annotation(
-                2, segmentation={'size': [HEIGHT, WIDTH], 'counts': 'zz'}
-            ),
-            [(E, 'masks', 'train', 1)],
-            None,
-        ),
-        (
-            lambda root: edit(
-                root, lambda c: c['categories'].reverse(), 'val'
-            ),
-            [(E, 'class order', 'val', 1)],
-            [],
-        ),
-        (
-            lambda root: edit(
-                root, lambda c: c['categories'][0].update(name='sqare'), 'val'
-            ),
-            [(E, 'class order', 'val', 1)],
-            None,
-        ),
-        (val_in_train, [(W, 'overlap', 'val', 1)], None),
-        (
-            lambda root: shutil.copy(
-                root / 'train/1.png', root / 'train/2.png'
-            ),
-            [(W, 'images twice', 'train', 1)],
-            None,
-        ),
-    ],
-)
-def test_each_damage_is_found_alone_and_corrected(data, damage, found, left):
-    damage(data)
+def warning(check: str, count: int = 1, split: str = 'train') -> tuple:
+    return 'warning', check, split, count
+
+
+FIXED = [
+    (lambda root: None, []),
+    (truncated, [error('images unreadable')]),
+    (
+        lambda root: (root / 'train/2.png').write_text('<html>'),
+        [error('images unreadable')],
+    ),
+    (
+        lambda root: (root / 'train/2.png').unlink(),
+        [error('images missing')],
+    ),
+    (image(width=HEIGHT, height=WIDTH), [error('image sizes')]),
+    (image(width=0), [error('image sizes'), warning('boxes outside', 2)]),
+    (annotation(id=1), [error('ids')]),
+    (content(lambda c: c['images'].append(c['images'][0])), [error('ids')]),
+    (annotation(image_id=99), [error('unknown ids')]),
+    (annotation(category_id=99), [error('unknown ids')]),
+    (each(corners), [error('boxes as corners', 8)]),
+    (annotation(bbox=[5, 5, 0, 9]), [warning('boxes degenerate')]),
+    (annotation(bbox=[5, 5, 9, -9]), [warning('boxes degenerate')]),
+    (annotation(bbox=[WIDTH + 5, 5, 9, 9]), [warning('boxes outside')]),
+    (
+        annotation(bbox=[WIDTH - 5, -9, 9, 19]),
+        [warning('boxes over the edge')],
+    ),
+    (each(lambda a: a.pop('area')), [error('areas', 8)]),
+    (annotation(area=0), [warning('areas')]),
+    (
+        content(lambda c: c['categories'].reverse(), 'val'),
+        [error('class order', split='val')],
+    ),
+]
+NOT_FIXED = [
+    (shrunk, [error('image sizes')]),
+    (image(width=2 * WIDTH, height=2 * HEIGHT), [error('image sizes')]),
+    (turned(6), [error('EXIF rotation')]),
+    (turned(3), [warning('EXIF rotation')]),
+    (entry('categories', 1, id=1), [error('ids'), error('unknown ids')]),
+    (image(file_name='../../2.png'), [error('file names')]),
+    (image(file_name='/etc/passwd'), [error('file names')]),
+    (image(file_name='1.png'), [warning('file names')]),
+    (
+        each(lambda a: a.update(bbox=[v / 128 for v in a['bbox']])),
+        [error('boxes as fractions', 8)],
+    ),
+    (
+        each(lambda a: a.update(bbox=[-50, -50, 9, 9])),
+        [error('boxes degenerate', 8), warning('boxes outside', 8)],
+    ),
+    (each(lambda a: a.update(iscrowd=1)), [error('crowds', 8)]),
+    (annotation(ignore=1), [warning('crowds')]),
+    (annotation(segmentation=None), [error('masks')]),
+    (annotation(segmentation=[[1, 2, 3, 4]]), [warning('masks')]),
+    (annotation(segmentation=[[1, 2, 'x', 4, 5, 6]]), [error('masks')]),
+    (
+        annotation(segmentation={'size': [3, 4], 'counts': [12]}),
+        [error('masks')],
+    ),
+    (
+        annotation(segmentation={'size': [HEIGHT, WIDTH], 'counts': 'zz'}),
+        [error('masks')],
+    ),
+    (
+        content(lambda c: c['categories'][0].update(name='sqare'), 'val'),
+        [error('class order', split='val')],
+    ),
+    (val_in_train, [warning('overlap', split='val')]),
+    (
+        lambda root: shutil.copy(root / 'train/1.png', root / 'train/2.png'),
+        [warning('images twice')],
+    ),
+]
+
+
+def check_and_fix(data: Path, found: list[tuple]) -> dict[str, Path]:
+    """Checks the findings and their report; returns the corrected files."""
     report = check(data, masks=True)
     assert summary(report) == found
     for level, name, split, count in found:
@@ -310,15 +230,25 @@ def test_each_damage_is_found_alone_and_corrected(data, damage, found, left):
     written = fix(report, data / 'fixed')
     assert before == {f: f.read_bytes() for f in before}
     assert any(f.fixable for f in report.findings) >= bool(written)
-    if left is None:
-        return
-    files = {file.name: file for file in written}
-    assert (found == []) == (files == {})
+    return {file.name: file for file in written}
+
+
+@pytest.mark.parametrize(('damage', 'found'), FIXED)
+def test_each_damage_is_found_alone_and_corrected(data, damage, found):
+    damage(data)
+    files = check_and_fix(data, found)
+    assert bool(found) == bool(files)
     fixed = [
         replace(s, ann_file=files.get(s.ann_file.name, s.ann_file))
         for s in splits_of(data, masks=True)
     ]
-    assert summary(check_splits(fixed, every_image=True)) == left
+    assert summary(check_splits(fixed, every_image=True)) == []
+
+
+@pytest.mark.parametrize(('damage', 'found'), NOT_FIXED)
+def test_each_damage_is_found_alone(data, damage, found):
+    damage(data)
+    check_and_fix(data, found)
 
 
 def test_counts_are_those_of_hotcoco(data):
@@ -333,7 +263,7 @@ def test_counts_are_those_of_hotcoco(data):
         a[4]['image_id'] = 70
         a[6]['id'] = a[5]['id']
 
-    edit(data, damage)
+    edit_json(data / 'train.json', damage)
     with contextlib.redirect_stderr(io.StringIO()):
         theirs = COCO(str(data / 'train.json')).healthcheck()
     theirs = {
@@ -360,11 +290,7 @@ def test_boxes_as_corners_are_converted_back(data):
 
 
 def test_a_box_is_cut_at_the_edge_and_its_area_with_it(data):
-    def damage(content: dict) -> None:
-        content['annotations'][0].update(bbox=[-4, 90, 10, 10])
-        content['annotations'][0].pop('segmentation')
-
-    edit(data, damage)
+    entry('annotations', 0, bbox=[-4, 90, 10, 10], segmentation=[])(data)
     fix(check(data), data / 'fixed')
     first = read_coco(data / 'fixed/train.json')['annotations'][0]
     assert first['bbox'] == [0, 90, 6, 6]
@@ -372,7 +298,7 @@ def test_a_box_is_cut_at_the_edge_and_its_area_with_it(data):
 
 
 def test_a_corrected_area_is_that_of_the_mask(data):
-    annotation(0, area=0, segmentation=[[0, 0, 8, 0, 8, 8]])(data)
+    entry('annotations', 0, area=0, segmentation=[[0, 0, 8, 0, 8, 8]])(data)
     fix(check(data), data / 'fixed')
     first = read_coco(data / 'fixed/train.json')['annotations'][0]
     triangle = rle.frPyObjects([[0, 0, 8, 0, 8, 8]], HEIGHT, WIDTH)
@@ -408,10 +334,9 @@ def test_damaged_rle(counts):
 def test_a_sample_finds_the_overlap_by_the_files_bytes(data):
     shutil.copy(data / 'val/3.png', data / 'train/1.png')
     report = check_splits(splits_of(data))
-    assert summary(report) == [(W, 'overlap', 'val', 1)]
-    assert '/val/3.png is ' in next(
-        f.problem for f in report.findings if f.check == 'overlap'
-    )
+    assert summary(report) == [warning('overlap', split='val')]
+    (overlap,) = (f for f in report.findings if f.check == 'overlap')
+    assert '/val/3.png is ' in overlap.problem
 
 
 def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
@@ -422,7 +347,7 @@ def test_a_missing_file_among_too_many_to_look_for(tmp_path, monkeypatch):
     (data / 'train/2.png').unlink()
     shutil.copy(data / 'val/1.png', data / 'train/3.png')
     report = check_splits(splits_of(data))
-    assert summary(report) == [(W, 'overlap', 'val', 1)]
+    assert summary(report) == [warning('overlap', split='val')]
 
 
 def test_images_that_are_not_turned(data):
@@ -441,8 +366,8 @@ def test_a_result_without_errors_is_kept_until_a_file_changes(
     keep(report)
     assert recall(splits) == list(report.findings)
     assert recall(splits_of(data, masks=True)) is None
-    annotation(0, iscrowd=1)(data)
+    annotation(iscrowd=1)(data)
     assert recall(splits) is None
-    annotation(0, image_id=99)(data)
+    annotation(image_id=99)(data)
     keep(check_splits(splits, every_image=True))
     assert recall(splits) is None, 'errors are not kept'

@@ -1,13 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Tests that FastCocoMetric returns what mmdet's CocoMetric returns."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from coco_cases import json_writer, random_detections, random_truth
+from coco_cases import Write, random_detections, random_truth
 from mmengine.registry import METRICS
 
 import mmext.evaluation.coco.metric as module
@@ -17,20 +14,23 @@ from mmext.evaluation.coco.metric import (
     HotcocoEval,
 )
 
-Write = Callable[[str, object], Path]
+TRUTH = random_truth(5)
+DETECTIONS = random_detections(6, TRUTH)
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
-    return json_writer(tmp_path)
+def path(write: Write) -> str:
+    """The annotation file."""
+    return str(write('gt.json', TRUTH))
 
 
-def samples(truth: dict, detections: list[dict]) -> list[dict]:
+def samples(detections: list[dict]) -> list[dict]:
     """Outputs of a model as mmdet's metric gets them."""
-    order = {c['id']: i for i, c in enumerate(truth['categories'])}
+    order = {c['id']: i for i, c in enumerate(TRUTH['categories'])}
     found = []
-    for image in truth['images']:
+    for image in TRUTH['images']:
         mine = [d for d in detections if d['image_id'] == image['id']]
+        labels = [order[d['category_id']] for d in mine]
         xywh = np.array([d['bbox'] for d in mine]).reshape(-1, 4)
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
         found.append(
@@ -40,38 +40,30 @@ def samples(truth: dict, detections: list[dict]) -> list[dict]:
                 'pred_instances': {
                     'bboxes': torch.tensor(boxes, dtype=torch.float32),
                     'scores': torch.tensor([d['score'] for d in mine]),
-                    'labels': torch.tensor(
-                        [order[d['category_id']] for d in mine],
-                        dtype=torch.long,
-                    ),
+                    'labels': torch.tensor(labels, dtype=torch.long),
                 },
             }
         )
     return found
 
 
-def evaluate(metric: CocoMetric, truth: dict, detections: list) -> dict:
-    names = tuple(c['name'] for c in truth['categories'])
+def evaluate(metric: CocoMetric, detections: list = DETECTIONS) -> dict:
+    names = tuple(c['name'] for c in TRUTH['categories'])
     metric.dataset_meta = {'classes': names}
-    data = samples(truth, detections)
+    data = samples(detections)
     metric.process({}, data)
     return metric.evaluate(len(data))
 
 
 @pytest.mark.parametrize('classwise', [False, True])
-def test_equals_coco_metric(write: Write, classwise: bool) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    path = str(write('gt.json', truth))
-    reference = evaluate(
-        CocoMetric(ann_file=path, classwise=classwise), truth, detections
-    )
+def test_equals_coco_metric(path: str, classwise: bool) -> None:
+    reference = evaluate(CocoMetric(ann_file=path, classwise=classwise))
     metric = METRICS.build(
         {'type': 'FastCocoMetric', 'ann_file': path, 'classwise': classwise}
     )
-    first = evaluate(metric, truth, detections)
+    first = evaluate(metric)
     assert metric._trusted is True
-    second = evaluate(metric, truth, detections)
+    second = evaluate(metric)
     for found in (first, second):
         assert [*found] == [*reference]
         np.testing.assert_allclose([*found.values()], [*reference.values()])
@@ -79,12 +71,10 @@ def test_equals_coco_metric(write: Write, classwise: bool) -> None:
 
 
 def test_the_second_evaluation_is_hotcoco_alone(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
-    evaluate(metric, truth, detections)
+    metric = FastCocoMetric(ann_file=path)
+    evaluate(metric)
     used = []
     original = HotcocoEval.evaluate
 
@@ -96,31 +86,24 @@ def test_the_second_evaluation_is_hotcoco_alone(
     monkeypatch.setattr(
         module.coco_metric, 'COCOeval', lambda *args: pytest.fail('slow')
     )
-    assert evaluate(metric, truth, detections)['coco/bbox_mAP'] > 0
+    assert evaluate(metric)['coco/bbox_mAP'] > 0
     assert used == [1]
 
 
-def test_zeros_do_not_end_the_comparison(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zeros_do_not_end_the_comparison(path: str) -> None:
     """An untrained model finds nothing, and any engine gives 0."""
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
-    evaluate(metric, truth, [])
-    far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in detections]
-    assert evaluate(metric, truth, far)['coco/bbox_mAP'] == 0
+    metric = FastCocoMetric(ann_file=path)
+    evaluate(metric, [])
+    far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in DETECTIONS]
+    assert evaluate(metric, far)['coco/bbox_mAP'] == 0
     assert metric._trusted is None
-    evaluate(metric, truth, detections)
+    evaluate(metric)
     assert metric._trusted is True
 
 
 def test_a_wrong_engine_is_not_used(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    path = str(write('gt.json', truth))
 
     def accumulate(self: HotcocoEval, p: object = None) -> None:
         original(self)
@@ -129,6 +112,6 @@ def test_a_wrong_engine_is_not_used(
     original = HotcocoEval.accumulate
     monkeypatch.setattr(HotcocoEval, 'accumulate', accumulate)
     metric = FastCocoMetric(ann_file=path)
-    found = evaluate(metric, truth, detections)
+    found = evaluate(metric)
     assert metric._trusted is False
-    assert found == evaluate(CocoMetric(ann_file=path), truth, detections)
+    assert found == evaluate(CocoMetric(ann_file=path))

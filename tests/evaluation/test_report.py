@@ -7,19 +7,29 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_cases import json_writer, random_detections, random_truth
+import torch
+from coco_cases import (
+    assert_stats,
+    json_writer,
+    pycoco,
+    random_detections,
+    random_truth,
+)
+from commands import run_command, run_tool
 from PIL import Image
 from rich.console import Console
+from torch import nn
+from trained import write_log
 
-from mmext.evaluation.coco.accumulate import summarize_classes
+from mmext.evaluation.coco.accumulate import (
+    accumulate_weighted,
+    summarize_classes,
+)
 from mmext.evaluation.coco.diagnosis import (
     class_curve,
     error_types,
@@ -31,7 +41,11 @@ from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.compare import compare
 from mmext.evaluation.cost.latency import measure_latency
-from mmext.evaluation.report.page import html_page
+from mmext.evaluation.report.plots import (
+    plot_confusion,
+    plot_curves,
+    plot_error_types,
+)
 from mmext.evaluation.report.published import (
     published_results,
     published_table,
@@ -43,7 +57,6 @@ from mmext.evaluation.statistics.comparison import (
     compare_resampled,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model = dict(type='FasterRCNN',
              backbone=dict(type='{kind}', depth=50))
@@ -66,33 +79,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(noise).resize((640, 480)).save(
             root / 'images' / image['file_name']
         )
-    ann = write('gt.json', truth)
-    gt = read_ground_truth(ann)
+    gt = read_ground_truth(write('gt.json', truth))
     for kind, noise in (('ResNet', 0.3), ('StepNetResNet', 0.1)):
         for seed in (1, 2):
-            folder = f'{kind}_s{seed}'
-            write(
-                f'{folder}/predictions/epoch_2.bbox.json',
-                random_detections(100 * seed + len(kind), truth, noise),
-            )
-            write(
-                f'{folder}/predictions/epoch_2.meta.json',
-                {
-                    'annotation_file': str(ann),
-                    'annotation_sha256': gt.sha256,
-                    'seed': seed,
-                },
-            )
-            lines = [
+            folder = root / f'{kind}_s{seed}'
+            found = random_detections(100 * seed + len(kind), truth, noise)
+            write(f'{folder}/predictions/epoch_2.bbox.json', found)
+            meta = {
+                'annotation_file': str(gt.path),
+                'annotation_sha256': gt.sha256,
+                'seed': seed,
+            }
+            write(f'{folder}/predictions/epoch_2.meta.json', meta)
+            losses = [
                 {'loss': 2 / s, 'time': 0.5, 'lr': 0.1, 'step': s}
                 for s in range(1, 21)
-            ] + [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
-            log = root / folder / '20260101_000000/vis_data/scalars.json'
-            log.parent.mkdir(parents=True)
-            log.write_text('\n'.join(map(json.dumps, lines)))
-            (root / folder / 'cfg.py').write_text(
-                CONFIG.format(kind=kind, root=root)
-            )
+            ]
+            aps = [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
+            write_log(folder, losses + aps)
+            config = CONFIG.format(kind=kind, root=root)
+            (folder / 'cfg.py').write_text(config)
     return root
 
 
@@ -119,8 +125,7 @@ def test_tables(report: Report) -> None:
     classes = tables['AP by class: StepNetResNet-50']
     assert len(classes.rows) == 4
     assert classes.rows[-1][-1] == 'n/a'  # the class without objects
-    cost = tables['Cost']
-    assert cost.rows[0][-1] == '10 s'
+    assert tables['Cost'].rows[0][-1] == '10 s'
     published = tables['Published: Faster R-CNN, COCO val2017, bbox']
     assert any(
         row[0].startswith('StepNet') and row[1] == '+2.9'
@@ -174,30 +179,20 @@ def test_swapped_sides_negate(report: Report) -> None:
 
 
 def test_point_values_are_the_metrics(report: Report) -> None:
-    from coco_cases import NAMES, pycoco
-
-    truth = report.truth.dataset
-    for side, values in zip(
-        report.sides,
-        (report.comparisons[0].baseline, report.comparisons[0].candidate),
-        strict=True,
-    ):
+    compared = report.comparisons[0]
+    values = (compared.baseline, compared.candidate)
+    for side, found in zip(report.sides, values, strict=True):
         for i, preds in enumerate(side.predictions):
             detections = json.loads(preds.path.read_text())
-            stats = pycoco(truth, detections).stats
-            np.testing.assert_allclose(
-                [values[n][i] for n in NAMES], stats, atol=1e-12
-            )
+            expected = pycoco(report.truth.dataset, detections)
+            assert_stats(found, expected, i)
 
 
 def test_curves_average_to_ap(report: Report) -> None:
     matches = report.sides[1].matches[0]
     ones = np.ones((1, 40), int)
-    from mmext.evaluation.coco.accumulate import accumulate_weighted
-
-    ap50 = summarize_classes(
-        accumulate_weighted(matches, ones, exact=True), 'AP50'
-    )[0]
+    cube = accumulate_weighted(matches, ones, exact=True)
+    ap50 = summarize_classes(cube, 'AP50')[0]
     for k in range(3):
         assert class_curve(matches, k).mean() == pytest.approx(ap50[k])
     assert mean_curve(matches).mean() == pytest.approx(np.nanmean(ap50))
@@ -244,26 +239,23 @@ def test_no_table_overwrites_another(report: Report, tmp_path: Path) -> None:
         assert sum(name in text for text in found) == 1
 
 
-class _Page(HTMLParser):
-    """Tags that must balance, and addresses outside the page."""
+#: Tags that need no closing tag.
+VOID = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
 
-    void = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.add(tag)
-        self.links += [v for k, v in attrs if k in ('src', 'href')]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.void:
-            assert self.open.pop() == tag
+def check_tags(html: str) -> set[str]:
+    """Checks that the tags balance, and returns them."""
+    tags = re.findall(r'<(/?)(\w+)', html)
+    opened: list[str] = []
+    for closes, tag in tags:
+        if tag in VOID:
+            continue
+        if closes:
+            assert opened.pop() == tag
+        else:
+            opened.append(tag)
+    assert opened == []
+    return {tag for _, tag in tags}
 
 
 def test_files(report: Report, tmp_path: Path) -> None:
@@ -274,12 +266,11 @@ def test_files(report: Report, tmp_path: Path) -> None:
     text = (tmp_path / 'out/report.md').read_text()
     assert '## StepNetResNet-50 against ResNet-50' in text
     assert r'\bottomrule' in (tmp_path / 'out/ap.tex').read_text()
-    page = _Page()
     html = (tmp_path / 'out/report.html').read_text()
-    page.feed(html)
-    assert page.open == []
-    assert {'svg', 'table', 'figure', 'polyline', 'image'} <= page.tags
-    assert all(link.startswith('data:') for link in page.links)
+    wanted = {'svg', 'table', 'figure', 'polyline', 'image'}
+    assert wanted <= check_tags(html)
+    links = re.findall(r'\b(?:src|href)="([^"]*)"', html)
+    assert links and all(link.startswith('data:') for link in links)
     assert 'http' not in html.replace('https://doi', '')
     assert 'prefers-color-scheme: dark' in html
     for heading in ('Precision and recall', 'Error types', 'Training'):
@@ -289,7 +280,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
 def test_names_are_escaped(report: Report) -> None:
     name = '<b>"Net" & co</b>'
     sides = (report.sides[0], replace(report.sides[1], name=name))
-    page = html_page(replace(report, sides=sides))
+    page = replace(report, sides=sides).html()
     assert '&lt;b&gt;&#34;Net&#34; &amp; co&lt;/b&gt;' in page
     assert '<b>' not in page
 
@@ -301,7 +292,7 @@ def test_each_candidate_has_its_colour(report: Report) -> None:
         sides=(*report.sides, report.sides[1]),
         comparisons=report.comparisons * 2,
     )
-    page = html_page(twice)
+    page = twice.html()
     first, second = page.split('differs most</h2>')[1:]
     assert 'box s1' in first and 'box s2' not in first
     assert 'box s2' in second and 'box s1' not in second
@@ -316,21 +307,10 @@ def test_screenshot(report: Report, tmp_path: Path, width: int) -> None:
         pytest.skip('no Chromium here')
     report.write(tmp_path)
     shot = tmp_path / 'shot.png'
-    subprocess.run(
-        [
-            browser,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--hide-scrollbars',
-            f'--window-size={width},1500',
-            f'--screenshot={shot}',
-            f'file://{tmp_path}/report.html',
-        ],
-        check=True,
-        capture_output=True,
-        timeout=240,
-    )
+    options = ('--no-sandbox', '--disable-gpu', '--hide-scrollbars')
+    size, file = f'--window-size={width},1500', f'--screenshot={shot}'
+    page = f'file://{tmp_path}/report.html'
+    run_command(browser, '--headless', *options, size, file, page, check=True)
     pixels = np.asarray(Image.open(shot).convert('RGB')).astype(int)
     assert pixels.shape[1] >= width
     # Every third of the page has text, curves or cards.
@@ -351,45 +331,22 @@ def test_published_rows_are_differences() -> None:
         assert all(row['source'] for row in group['rows'])
 
 
-def tool(*args: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
-    done = tool(
-        'tools/compare.py',
-        '--no-cost',
-        '--resamples=100',
-        '--baseline',
-        runs / 'ResNet_s1',
-        runs / 'ResNet_s2',
-        '--candidate',
-        runs / 'StepNetResNet_s1',
-        '--candidate',
-        runs / 'StepNetResNet_s2',
-        '--verify=pycocotools',
-        '--out',
-        tmp_path / 'out',
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'Equal to pycocotools in every metric.' in done.stdout
-    assert 'StepNetResNet-50 (StepNetResNet_s2)' in (
-        (tmp_path / 'out/report.md').read_text()
-    )
+def test_compare_as_a_user(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sides = ['--baseline', runs / 'ResNet_s1', runs / 'ResNet_s2']
+    for seed in (1, 2):
+        sides += ['--candidate', runs / f'StepNetResNet_s{seed}']
+    options = ('--no-cost', '--resamples=100', '--verify=pycocotools')
+    out = tmp_path / 'out'
+    assert run_tool('compare.py', *sides, *options, '--out', out) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'Equal to pycocotools in every metric.' in printed
+    text = (out / 'report.md').read_text()
+    assert 'StepNetResNet-50 (StepNetResNet_s2)' in text
 
 
 def test_plots(runs: Path, tmp_path: Path) -> None:
-    from mmext.evaluation.report.plots import (
-        plot_confusion,
-        plot_curves,
-        plot_error_types,
-    )
-
     both = [read_run(runs / n) for n in ('ResNet_s1', 'StepNetResNet_s1')]
     written = plot_curves(both, tmp_path / 'curves')
     assert len([p for p in written if p.suffix == '.png']) == 2
@@ -399,10 +356,8 @@ def test_plots(runs: Path, tmp_path: Path) -> None:
     path = runs / 'StepNetResNet_s1/predictions/epoch_2.bbox.json'
     preds = read_predictions(path, truth)
     table, image = plot_confusion(truth, preds, tmp_path / 'confusion')
-    matrix = np.array(
-        [row.split(',')[1:] for row in table.read_text().splitlines()[1:]],
-        float,
-    )
+    rows = table.read_text().splitlines()[1:]
+    matrix = np.array([row.split(',')[1:] for row in rows], float)
     objects = match(truth, preds).objects[..., 0].sum(0)
     np.testing.assert_array_equal(matrix[:4].sum(1), objects)
     assert Image.open(image).size[0] > 100
@@ -411,21 +366,15 @@ def test_plots(runs: Path, tmp_path: Path) -> None:
 
 
 def test_latency_counts_what_it_should() -> None:
-    import torch
-
-    class Toy(torch.nn.Module):
+    class Toy(nn.Conv2d):
         calls = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 4, 3)
 
         def predict(self, images: torch.Tensor, samples: list) -> torch.Tensor:
             Toy.calls += 1
             assert images.shape == (2, 3, 16, 20) and len(samples) == 2
-            return self.conv(images)
+            return self(images)
 
-    found = measure_latency(Toy(), (16, 20), 2, warm_up=3, repeats=4)
+    found = measure_latency(Toy(3, 4, 3), (16, 20), 2, warm_up=3, repeats=4)
     assert Toy.calls == 7
     assert found.images_per_second == pytest.approx(2 / found.seconds)
     assert found.peak_bytes is None
