@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, run_python
 
 from mmext.cli import COMMANDS
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+TOOLS = ROOT / 'tools'
 # dist_run.py is a launcher, and tools/dev is for developers.
 SCRIPTS = sorted(
     path
@@ -54,13 +53,7 @@ print(json.dumps(found))
 @pytest.fixture(scope='module')
 def printed() -> dict[str, tuple[str, str, list[str]]]:
     """Tool -> what it prints to stdout and stderr, and what it imports."""
-    done = subprocess.run(
-        [sys.executable, '-c', RUN],
-        input=json.dumps(list(HELP)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python('-c', RUN, input=json.dumps(list(HELP)))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
