@@ -100,9 +100,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         for module in ('mmext', 'mmdet.registry')
     }
     for tool in sorted((ROOT / 'tools').rglob('*.py')):
-        # dist_run.py is a launcher for dist_train.sh and has no options.
-        if tool.parent.name != 'dev' and tool.stem != 'dist_run':
-            found[f'{tool.name} --help'] = [str(tool), '--help']
+        found[f'{tool.name} --help'] = [str(tool), '--help']
     found['compare.py, two files of 80 images'] = [
         str(ROOT / 'tools' / 'compare.py'),
         *write_results(folder),

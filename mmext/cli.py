@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -88,9 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *options = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
-        # As argparse: a reader such as `head` may have ended.
-        with suppress(BrokenPipeError):
-            print(overview())
+        print(overview())
         return
     if name == '--version':
         print(__version__)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import select
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -116,17 +117,26 @@ def debugging() -> bool:
     return os.environ.get('MMEXT_DEBUG', '0') not in ('', '0')
 
 
+def _output_is_closed() -> bool:
+    """Whether the reader of the output, such as ``head``, has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are always polled for
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def command(main: Callable[..., T]) -> Callable[..., T]:
     """Wraps the ``main`` of a tool: errors of the user become one message.
 
     These errors are ``UserError``, ``PermissionError``, a missing MMDetection
-    and Ctrl-C.
+    and Ctrl-C. A tool whose output nothing reads any more ends silently.
     """
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> T:
         try:
-            return main(*args, **kwargs)
+            result = main(*args, **kwargs)
+            sys.stdout.flush()
+            return result
         except UserError as error:
             if debugging():
                 raise
@@ -139,6 +149,12 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
             if debugging() or not MissingPackagesError.explains(error):
                 raise
             fail(MissingPackagesError())
+        except BrokenPipeError:
+            if debugging() or not _output_is_closed():
+                raise  # another pipe
+            # Python flushes the output once more when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except KeyboardInterrupt:
             fail('interrupted (Ctrl-C)', status=130)
 

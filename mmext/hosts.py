@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ NOISY = ('mmdet.datasets', 'mmpretrain.datasets', 'mmseg.datasets')
 NOISE = 'Could not import OneDL'
 #: Beginnings of warnings that every import of the packages gives.
 WARNINGS = ('faster_coco_eval is not installed', 'pkg_resources is deprecated')
+#: Logger -> beginning of a record on machines with nvcc and without a GPU.
+RECORDS = {'torch.utils.cpp_extension': 'No CUDA runtime is found'}
 
 
 def add_locations(module: ModuleType) -> None:
@@ -170,6 +173,10 @@ def install() -> None:
     mmcv_ext.install()
     for warning in WARNINGS:
         warnings.filterwarnings('ignore', warning)
+    for logger, start in RECORDS.items():
+        logging.getLogger(logger).addFilter(
+            lambda record, start=start: not str(record.msg).startswith(start)
+        )
     sys.meta_path.insert(0, HostFinder())
     for name, change in CHANGES.items():
         if name in sys.modules:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -41,30 +43,22 @@ def test_the_nearest_takes_the_fewest_edits(
     )
 
 
-def test_a_path_without_permission_is_one_message(capsys, monkeypatch):
-    @command
-    def main() -> None:
-        raise PermissionError(13, 'Permission denied', '/theirs/val.json')
-
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    assert "error: [Errno 13] Permission denied: '/theirs/val.json'\n  ->" in (
-        capsys.readouterr().err
-    )
-    monkeypatch.setenv('MMEXT_DEBUG', '1')
-    with pytest.raises(PermissionError):
-        main()
-
-
 @pytest.mark.parametrize(
-    ('error', 'status', 'message'),
+    'error, status, message',
     [
-        (UserError('a is wrong', 'Use b.'), 2, 'error: a is wrong\n  -> Use'),
-        (KeyboardInterrupt(), 130, 'error: interrupted (Ctrl-C)'),
+        (UserError('a is wrong', 'Use b.'), 2, 'a is wrong\n  -> Use'),
+        (
+            PermissionError(13, 'Permission denied', '/theirs/val.json'),
+            2,
+            "[Errno 13] Permission denied: '/theirs/val.json'\n  ->",
+        ),
+        (KeyboardInterrupt(), 130, 'interrupted (Ctrl-C)'),
     ],
+    ids=['wrong', 'permission', 'interrupt'],
 )
-def test_an_error_of_the_user_is_one_message(capsys, error, status, message):
+def test_an_error_of_the_user_is_one_message(
+    capsys, monkeypatch, error, status, message
+):
     @command
     def main() -> None:
         raise error
@@ -72,7 +66,11 @@ def test_an_error_of_the_user_is_one_message(capsys, error, status, message):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == status
-    assert message in capsys.readouterr().err
+    assert f'error: {message}' in capsys.readouterr().err
+    if status == 2:
+        monkeypatch.setenv('MMEXT_DEBUG', '1')
+        with pytest.raises(type(error)):
+            main()
 
 
 @pytest.mark.parametrize('name', ['sklearn', 'mmdet.no_such_module'])
@@ -90,3 +88,33 @@ def test_errors_can_be_pickled():
     assert (error.problem, error.fix) == ('a is wrong', 'Use b.')
     missing = pickle.loads(pickle.dumps(MissingPackagesError()))
     assert isinstance(missing, ImportError)
+
+
+@pytest.mark.parametrize('lines', [10, 100_000])
+def test_a_tool_ends_silently_if_its_reader_has_ended(lines):
+    """A regression: ``mmext doctor | head`` ended in a traceback."""
+    script = (
+        'from mmext.errors import command\n'
+        'import sys\n'
+        'sys.stdin.read()\n'  # until the reader has ended
+        f'command(lambda: print("a line\\n" * {lines}))()'
+    )
+    tool = subprocess.Popen(
+        [sys.executable, '-c', script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    tool.stdout.close()
+    tool.stdin.close()
+    assert tool.stderr.read() == b''
+    assert tool.wait() == 1
+
+
+def test_other_broken_pipes_keep_their_traceback():
+    @command
+    def main() -> None:
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    with pytest.raises(BrokenPipeError):
+        main()

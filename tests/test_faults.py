@@ -3,45 +3,33 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from commands import ROOT
+from trained import write_log
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-@pytest.fixture(scope='module')
-def faults() -> ModuleType:
-    path = ROOT / 'benchmarks' / 'faults.py'
-    spec = importlib.util.spec_from_file_location('faults', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['faults'] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    return importlib.import_module('faults')
 
 
 def run(folder: Path, weight: float, loss: float, best: int = 1) -> Path:
     """Writes the files of a finished training."""
-    log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
-    log.parent.mkdir(parents=True)
-    lines = [
-        {'loss': loss, 'iter': 12, 'time': folder.name, 'data_time': 0},
-        {'coco/bbox_mAP': 0.1, 'time': folder.name, 'data_time': 0},
-    ]
-    log.write_text('\n'.join(map(json.dumps, lines)))
-    torch.save(
-        {
-            'meta': {'epoch': 4, 'iter': 12, 'time': folder.name},
-            'message_hub': {},
-            'state_dict': {'w': torch.tensor([weight, 1.0])},
-        },
-        folder / 'epoch_4.pth',
-    )
+    times = {'time': folder.name, 'data_time': 0}
+    trained = {'loss': loss, 'iter': 12, **times}
+    write_log(folder, [trained, {'coco/bbox_mAP': 0.1, **times}])
+    content = {
+        'meta': {'epoch': 4, 'iter': 12, 'time': folder.name},
+        'message_hub': {},
+        'state_dict': {'w': torch.tensor([weight, 1.0])},
+    }
+    torch.save(content, folder / 'epoch_4.pth')
     (folder / f'best_epoch_{best}.pth').touch()
     return folder
 

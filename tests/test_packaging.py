@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 LEAVES = [
     p
     for p in sorted((ROOT / 'configs').rglob('*.py'))
@@ -43,10 +40,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for pattern in ('*.py', '*.toml', '*.yml', '*.md', 'MANIFEST.in'):
         for file in ROOT.glob(pattern):
             shutil.copy(file, source)
-    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps']
-    pip += ['--no-build-isolation', '--disable-pip-version-check']
+    pip = ['pip', 'install', '-q', '--no-deps', '--no-build-isolation']
+    pip += ['--disable-pip-version-check']
     target = folder / 'installed'
-    subprocess.run([*pip, '--target', target, source], check=True)
+    run_python('-m', *pip, '--target', target, source, check=True)
     return target
 
 
@@ -66,13 +63,8 @@ def test_wheel_contains_all_modules_and_data_files(installed: Path) -> None:
 
 
 def run_installed(installed: Path, *command: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=installed,
-        env={**os.environ, 'PYTHONPATH': str(installed)},
-        capture_output=True,
-        text=True,
-    )
+    environ = {'PYTHONPATH': str(installed)}
+    done = run_python(*command, cwd=installed, environ=environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,28 +1,30 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Runs torchrun for dist_train.sh and dist_test.sh, without its log.
 
-    python tools/dist_run.py PROCESSES SCRIPT ARGUMENTS...
-
-``NNODES``, ``NODE_RANK``, ``MASTER_ADDR`` and ``PORT`` are for several
-machines. One machine uses a free port unless ``PORT`` is set.
+NNODES, NODE_RANK, MASTER_ADDR and PORT are environment variables for several
+machines. One machine uses a free port unless PORT is set.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
-
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from collections.abc import Sequence
 
 #: Exit status of a tool that has printed what is wrong.
 EXPLAINED = 2
 
 
-def run(processes: int, arguments: list[str]) -> int:
+def run(processes: int, arguments: Sequence[str]) -> int:
     """Runs a script in several processes and returns its exit status."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import (
+        ChildFailedError,
+    )
+    from torch.distributed.run import main as torchrun
+
     environ = os.environ
     # torchrun gives each process one thread, which is slow without a GPU.
     share = max(1, (os.cpu_count() or 1) // processes)
@@ -39,7 +41,7 @@ def run(processes: int, arguments: list[str]) -> int:
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     each = [f'--nproc_per_node={processes}', *arguments]
     try:
-        main([*meeting, *each, '--launcher', 'pytorch'])
+        torchrun([*meeting, *each, '--launcher', 'pytorch'])
     except ChildFailedError as error:
         if EXPLAINED not in (f.exitcode for f in error.failures.values()):
             raise
@@ -49,7 +51,19 @@ def run(processes: int, arguments: list[str]) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('processes', type=int)
+    parser.add_argument('script')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER)
+    args = parser.parse_args(argv)
+    if args.processes < 1:
+        parser.error(f'processes is {args.processes}: give 1 or more')
+    sys.exit(run(args.processes, [args.script, *args.arguments]))
+
+
 if __name__ == '__main__':
-    if len(sys.argv) < 3 or not sys.argv[1].isdigit():
-        sys.exit(__doc__)
-    sys.exit(run(int(sys.argv[1]), sys.argv[2:]))
+    main()

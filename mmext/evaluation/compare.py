@@ -15,7 +15,8 @@ from mmext.evaluation.classes import check_undetected, choose_classes
 from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.groups import read_groups
-from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.report.report import Report
+from mmext.evaluation.report.results import EvaluatedSide
 from mmext.evaluation.runs import Run
 from mmext.evaluation.side_checks import (
     check_images,

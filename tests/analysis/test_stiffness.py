@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import csv
-import runpy
-import sys
-from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from commands import run_tool
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from tiny_run import write_config
 from torch import nn
 
 from mmext.analysis.attention_ticket import (
@@ -20,6 +21,7 @@ from mmext.analysis.attention_ticket import (
     rank_blocks,
     ticket_config,
 )
+from mmext.analysis.loading import load_model
 from mmext.analysis.residual import residual_stages
 from mmext.analysis.stiffness import (
     measure,
@@ -29,6 +31,7 @@ from mmext.analysis.stiffness import (
 )
 from mmext.analysis.stiffness_report import correlate
 from mmext.errors import UserError
+from mmext.utils.config import load_config
 
 
 def test_golden_total_stiffness(golden):
@@ -89,33 +92,28 @@ def build(**cfg) -> nn.Module:
     return model
 
 
-def images(n=2, height=64, width=96):
+def images(n=2):
     generator = torch.Generator().manual_seed(0)
     return [
-        torch.randn(1, 3, height + 32 * i, width, generator=generator)
+        torch.randn(1, 3, 64 + 32 * i, 96, generator=generator)
         for i in range(n)
     ]
 
 
 def attention(kind, **options):
-    return [{'cfg': {'type': kind, **options}, 'position': 'after_conv3'}]
+    plugin = {'cfg': {'type': kind, **options}, 'position': 'after_conv3'}
+    return {'type': 'ResNet', 'plugins': [plugin]}
 
 
 RESNETS = {
     'plain': {'type': 'ResNet'},
     'grouped': {'type': 'ResNeXt', 'groups': 8, 'base_width': 4},
-    'se': {'type': 'ResNet', 'plugins': attention('SEAttention')},
-    'eca': {'type': 'ResNet', 'plugins': attention('ECAAttention')},
-    'fca': {
-        'type': 'ResNet',
-        'plugins': attention('FCAAttention', dct_size=7),
-    },
-    'srm': {'type': 'ResNet', 'plugins': attention('SRMAttention')},
+    'se': attention('SEAttention'),
+    'eca': attention('ECAAttention'),
+    'fca': attention('FCAAttention', dct_size=7),
+    'srm': attention('SRMAttention'),
     # Adds to the branch, so it is part of f and no step.
-    'context': {
-        'type': 'ResNet',
-        'plugins': attention('ContextBlock', ratio=1 / 16),
-    },
+    'context': attention('ContextBlock', ratio=1 / 16),
     'stepnet': {'type': 'StepNetResNet', 'norm_eval': False},
 }
 
@@ -124,12 +122,7 @@ RESNETS = {
 def test_resnets_stages_and_gates(kind):
     model = build(depth=50, **RESNETS[kind])
     found = measure(model, images(1))
-    assert [s.name for s in found.stages] == [
-        'layer1',
-        'layer2',
-        'layer3',
-        'layer4',
-    ]
+    assert [s.name for s in found.stages] == model.res_layers
     assert [len(s.blocks) for s in found.stages] == [3, 4, 6, 3]
     gated = 0 if kind in ('plain', 'grouped', 'context') else 16
     assert len(found.steps) == gated
@@ -179,36 +172,23 @@ def test_nsi_and_steps_against_a_computation_by_hand(kind):
                 x = y
 
 
-OTHERS = {
-    'starnet': ({'type': 'StarNet', 'arch': 's050'}, [1, 1, 3, 1]),
-    'dwnet': ({'type': 'DWNet', 'arch': 'tiny'}, [2, 2, 6, 2]),
-    'demonet': ({'type': 'DemoNet', 'depth': 3, 'embed_dims': 16}, [3]),
-    'swin': (
-        {
-            'type': 'SwinTransformer',
-            'embed_dims': 24,
-            'depths': (2, 2, 2, 2),
-            'num_heads': (1, 2, 4, 8),
-        },
-        [2, 2, 2, 2],
-    ),
-    'pvt': (
-        {
-            'type': 'PyramidVisionTransformerV2',
-            'embed_dims': 16,
-            'num_layers': [2, 2, 2, 2],
-            'num_heads': [1, 2, 4, 8],
-        },
-        [2, 2, 2, 2],
-    ),
-    'resnet18': ({'type': 'ResNet', 'depth': 18}, [2, 2, 2, 2]),
-}
+SWIN = {'embed_dims': 24, 'depths': (2, 2, 2, 2), 'num_heads': (1, 2, 4, 8)}
+PVT = {'embed_dims': 16, 'num_layers': [2] * 4, 'num_heads': [1, 2, 4, 8]}
 
 
-@pytest.mark.parametrize('kind', OTHERS)
-def test_other_backbones_have_their_stages(kind):
-    cfg, depths = OTHERS[kind]
-    found = measure(build(**cfg), images())
+@pytest.mark.parametrize(
+    ('kind', 'cfg', 'depths'),
+    [
+        ('StarNet', {'arch': 's050'}, [1, 1, 3, 1]),
+        ('DWNet', {'arch': 'tiny'}, [2, 2, 6, 2]),
+        ('DemoNet', {'depth': 3, 'embed_dims': 16}, [3]),
+        ('SwinTransformer', SWIN, [2, 2, 2, 2]),
+        ('PyramidVisionTransformerV2', PVT, [2, 2, 2, 2]),
+        ('ResNet', {'depth': 18}, [2, 2, 2, 2]),
+    ],
+)
+def test_other_backbones_have_their_stages(kind, cfg, depths):
+    found = measure(build(type=kind, **cfg), images())
     assert [len(s.blocks) for s in found.stages] == depths
     assert found.nsi.shape == (2, sum(depths) - len(depths))
     assert found.tns > 0
@@ -251,30 +231,15 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_no_residual_block():
-    class Plain(nn.Module):
-        def __init__(self):
-            super().__init__()
-            conv = [nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()]
-            self.layers = nn.Sequential(
-                *[nn.Sequential(*conv) for _ in range(3)]
-            )
-
-        def forward(self, x):
-            return self.layers(x)
-
-    with pytest.raises(UserError, match='No residual block in Plain'):
-        measure(Plain(), images())
+    conv = [nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()]
+    plain = nn.Sequential(*[nn.Sequential(*conv) for _ in range(3)])
+    with pytest.raises(UserError, match='No residual block in Sequential'):
+        measure(plain, images())
 
 
 def test_one_block_a_stage():
-    model = build(
-        type='ResNet',
-        depth=18,
-        num_stages=1,
-        strides=(1,),
-        dilations=(1,),
-        out_indices=(0,),
-    )
+    one = {'num_stages': 1, 'strides': (1,), 'dilations': (1,)}
+    model = build(type='ResNet', depth=18, out_indices=(0,), **one)
     model.layer1 = nn.Sequential(model.layer1[0])
     with pytest.raises(UserError, match=r'has one block \(layer1.0\)'):
         measure(model, images())
@@ -374,74 +339,20 @@ def test_proposal_covers_the_share():
         rank_blocks(build(depth=18, type='ResNet'), images(2))
 
 
-CONFIG = """
-default_scope = 'mmdet'
-custom_imports = dict(imports=['mmext'], allow_failed_imports=False)
-model = dict(
-    type='RetinaNet',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[120.0] * 3, std=[58.0] * 3,
-        pad_size_divisor=32),
-    backbone=dict({backbone}),
-    neck=dict(type='FPN', in_channels={channels}, out_channels=16, num_outs=5),
-    bbox_head=dict(
-        type='RetinaHead', num_classes=2, in_channels=16, feat_channels=16,
-        stacked_convs=1))
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(64, 48), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape',
-         'img_shape', 'scale_factor'))]
-test_dataloader = dict(dataset=dict(type='CocoDataset',
-                                    pipeline=test_pipeline))
-"""
-STEPNET = "type='StepNetResNet', depth=18, norm_eval=False"
-BASIC = [64, 128, 256, 512]
+STIFFNESS = 'analysis_tools/stiffness.py'
+TICKET = 'analysis_tools/attention_ticket.py'
 
 
 @pytest.fixture
-def run_tool(tmp_path, monkeypatch, capsys):
-    """Runs an analysis tool in this process: what it printed."""
-
-    def run(name, *args):
-        path = (
-            Path(__file__).parents[2]
-            / 'tools'
-            / 'analysis_tools'
-            / f'{name}.py'
-        )
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        runpy.run_path(str(path), run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
+def plain(tmp_path):
+    return write_config(tmp_path / 'plain.py', tmp_path)
 
 
 @pytest.fixture
-def setting(tmp_path):
-    """Two configs, checkpoints and a folder of images of two sizes."""
-    import cv2
-
-    made = []
-    for name, backbone in [
-        ('plain', "type='ResNet', depth=18, norm_eval=False"),
-        ('stepnet', STEPNET),
-    ]:
-        path = tmp_path / f'{name}.py'
-        path.write_text(CONFIG.format(backbone=backbone, channels=BASIC))
-        made.append(path)
-    (tmp_path / 'images').mkdir()
-    rng = np.random.default_rng(0)
-    for i, size in enumerate([(48, 64), (64, 40), (30, 50)]):
-        pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / 'images' / f'{i}.png'), pixels)
-    return (*made, tmp_path / 'images')
-
-
-def random_checkpoint(config, path):
-    from mmext.analysis.loading import load_model
-
+def stepnet(tmp_path):
+    """A config and a checkpoint of random weights."""
+    more = "model['backbone'].update(type='StepNetResNet')"
+    config = write_config(tmp_path / 'stepnet.py', tmp_path, more=more)
     _, model = load_model(config, 'none')
     torch.manual_seed(1)
     for name, p in model.backbone.named_parameters():
@@ -449,19 +360,29 @@ def random_checkpoint(config, path):
             nn.init.uniform_(p, 0.5, 1.5)  # zero_init_residual would hide f
         elif 'step' in name:
             nn.init.normal_(p, 0, 0.2)
-    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    weights = tmp_path / 'stepnet.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, weights)
+    return config, weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images of different sizes."""
+    path = tmp_path / 'images'
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(48, 64), (64, 40), (30, 50)]):
+        pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(path / f'{i}.png'), pixels)
     return path
 
 
-def test_stiffness_tool(tmp_path, run_tool, setting):
-    plain, stepnet, folder = setting
-    weights = random_checkpoint(stepnet, tmp_path / 'stepnet.pth')
+def test_stiffness_tool(tmp_path, plain, stepnet, folder, capsys):
     out = tmp_path / 'out'
-    text = run_tool(
-        'stiffness', plain, 'none', stepnet, weights, '--images', folder,
-        '--out-dir', out, '--correlate', '--ap', 0.3, 0.4,
-    )  # fmt: skip
-    assert "Kendall's tau" in text
+    models = (plain, 'none', *stepnet)
+    options = ('--images', folder, '--out-dir', out, '--correlate', '--ap')
+    assert run_tool(STIFFNESS, *models, *options, 0.3, 0.4) == 0
+    assert "Kendall's tau" in capsys.readouterr().out
     assert {p.name for p in out.iterdir()} == {
         'stiffness_blocks.csv',
         'stiffness_models.csv',
@@ -470,11 +391,10 @@ def test_stiffness_tool(tmp_path, run_tool, setting):
         'steps.png',
         'correlation.png',
     }
-    with (out / 'stiffness_blocks.csv').open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 16
     content = (out / 'stiffness_blocks.csv').read_text()
     assert 'nan' not in content.lower()
+    rows = list(csv.DictReader(content.splitlines()))
+    assert len(rows) == 16
     first = [r for r in rows if r['block'] == 'layer1.0']
     assert [r['nsi_mean'] for r in first] == ['', '']
     assert first[0]['step_mean'] == ''
@@ -484,38 +404,26 @@ def test_stiffness_tool(tmp_path, run_tool, setting):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        ('{plain} none --images no', 'image no does not exist'),
-        ('{plain} --images {folder}', '1 configs and 0 checkpoints'),
-        ('{plain} none --images {folder} --names a b', '1 configs and 2 --n'),
-        (
-            '{plain} none --images {folder} --device cuda:99',
-            "device 'cuda:99' is not available",
-        ),
-        ('{plain} a.pth --images {folder}', 'checkpoint a.pth does not exist'),
+        ('none --names a b', '1 configs and 2 --names'),
+        ('none --device cuda:99', "device 'cuda:99' is not available"),
+        ('a.pth', 'checkpoint a.pth does not exist'),
     ],
 )
 def test_stiffness_tool_reports_mistakes(
-    tmp_path, run_tool, setting, capsys, args, message
+    tmp_path, plain, folder, capsys, args, message
 ):
-    plain, _, folder = setting
-    args = args.format(plain=plain, folder=folder).split()
-    with pytest.raises(SystemExit) as end:
-        run_tool('stiffness', *args, '--out-dir', tmp_path / 'out')
-    assert end.value.code == 2
+    out = tmp_path / 'out'
+    options = ('--images', folder, '--out-dir', out)
+    assert run_tool(STIFFNESS, plain, *args.split(), *options) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+    assert not out.exists()
 
 
-def test_ticket_tool_writes_a_config_that_builds(tmp_path, run_tool, setting):
-    from mmext.utils.config import load_config
-
-    _, stepnet, folder = setting
-    weights = random_checkpoint(stepnet, tmp_path / 'stepnet.pth')
+def test_the_config_of_a_ticket_builds(tmp_path, stepnet, folder, capsys):
     out = tmp_path / 'tickets' / 'ticket.py'
-    text = run_tool(
-        'attention_ticket', stepnet, weights, '--images', folder,
-        '--out', out, '--keep', 2,
-    )  # fmt: skip
+    options = ('--images', folder, '--out', out, '--keep', 2)
+    assert run_tool(TICKET, *stepnet, *options) == 0
+    text = capsys.readouterr().out
     assert 'attention in 2 of 8 blocks' in text
     kept = [line.split()[0] for line in text.splitlines() if 'keep' in line]
     backbone = MODELS.build(load_config(out).model.backbone)
@@ -528,20 +436,8 @@ def test_ticket_tool_writes_a_config_that_builds(tmp_path, run_tool, setting):
     assert sorted(kept) == active
 
 
-def test_ticket_of_plugins_keeps_whole_stages(tmp_path):
-    from mmengine.config import Config
-
-    cfg = Config(
-        {
-            'model': {
-                'backbone': {
-                    'type': 'ResNet',
-                    'depth': 50,
-                    'plugins': attention('SEAttention'),
-                }
-            }
-        }
-    )
+def test_ticket_of_plugins_keeps_whole_stages():
+    cfg = Config({'model': {'backbone': {'depth': 50, **RESNETS['se']}}})
     text = ticket_config('a.py', cfg, ['layer2.1', 'layer4.0'], 'b.py')
     scope: dict = {}
     exec(text, scope)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 
 import mmext  # noqa: F401  isort: skip  (before mmdet)
 import numpy as np
 import pytest
 import torch
+from leaves import LEAVES
+from tiny_run import write_config
 from torch import nn
 
 from mmext.analysis import (
@@ -23,8 +24,6 @@ from mmext.analysis import (
 )
 from mmext.errors import UserError
 from mmext.utils.config import load_config
-
-CONFIGS = Path(__file__).parents[2] / 'configs' / 'theory'
 
 
 def test_angles_of_known_filters():
@@ -106,20 +105,19 @@ def test_star_boundary_is_the_polynomial_one():
 
 def test_missing_scikit_learn_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(
-        UserError, match=r'needs scikit-learn(.|\n)*pip install'
-    ):
+    message = r'needs scikit-learn(.|\n)*pip install'
+    with pytest.raises(UserError, match=message):
         decision_boundary.experiment()
 
 
 def tiny(name, **changes):
-    cfg = load_config(CONFIGS / name)
+    cfg = load_config(LEAVES[name])
     cfg.merge_from_dict({'epochs': 1, 'seeds': [0], **changes})
     return cfg
 
 
 def test_star_against_sum_runs_from_its_config():
-    cfg = tiny('demonet_star-vs-sum_digits.py', **{'backbone.depth': 1})
+    cfg = tiny('demonet_star-vs-sum_digits', **{'backbone.depth': 1})
     results = stars.run_experiment(cfg)
     assert set(results) == set(stars.PUBLISHED)
     assert all(0 < v[0] < 100 for v in results.values())
@@ -134,7 +132,7 @@ def test_star_against_sum_runs_from_its_config():
 
 def test_soft_orthogonality_narrows_the_angles_in_one_epoch():
     cfg = tiny(
-        'orthogonality_resnet_digits.py',
+        'orthogonality_resnet_digits',
         **{'backbone.base_channels': 16, 'channels': 32, 'epochs': 2},
     )
     results = orthogonality_effect.run_experiment(cfg)
@@ -178,20 +176,17 @@ def test_costs_against_counting_by_hand(name):
     mixer = token_mixers.MIXERS[name]
     (cost,) = token_mixers.measure(c, [side], rounds=1)[name]
     pointwise, taps = c * c * n, 49 * c * n
+    depthwise = 2 * pointwise + taps
     squeeze = c * (c // 4)
     expected = {
         'local attention (Swin)': 4 * pointwise + 2 * taps,
-        'local MLP': 2 * pointwise + taps,
-        'depth-wise': 2 * pointwise + taps,
-        'dynamic depth-wise': 2 * pointwise
-        + taps
-        + squeeze
-        + 49 * c * (c // 4),
-        # One group of 32 channels; the bias rides as one more channel.
-        'inhomogeneous dynamic': 2 * pointwise
-        + taps
-        + squeeze * n
-        + 49 * (c // 4 + 1) * n,
+        'local MLP': depthwise,
+        'depth-wise': depthwise,
+        'dynamic depth-wise': depthwise + squeeze + 49 * c * (c // 4),
+        # One group of 32 channels; the bias is one more channel.
+        'inhomogeneous dynamic': (
+            depthwise + squeeze * n + 49 * (c // 4 + 1) * n
+        ),
     }[name]
     assert cost.flops == pytest.approx(expected, rel=0.01)
     assert cost.params == sum(p.numel() for p in mixer.build(c).parameters())
@@ -209,13 +204,7 @@ def test_saved_bytes_counts_each_tensor_once():
 
 
 def test_the_initial_weights_are_those_of_the_seed(tmp_path):
-    config = tmp_path / 'resnet.py'
-    config.write_text(
-        "model = dict(type='RetinaNet', backbone=dict(type='ResNet', "
-        "depth=18), neck=dict(type='FPN', in_channels=[64, 128, 256, 512], "
-        "out_channels=8, num_outs=5), bbox_head=dict(type='RetinaHead', "
-        'num_classes=2, in_channels=8, feat_channels=8))\n'
-    )
+    config = write_config(tmp_path / 'tiny.py', tmp_path)
     layer = 'backbone.layer4.0.conv2'
     state = torch.get_rng_state()
     same = filter_angles.compare_angles(config, 'init', layer, 'init')

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
-from bad_input import World, bad
-from tiny_run import MASK_HEADS, write_config
+from bad_input import World, mistake
+from tiny_run import MASK_HEADS, MASK_RCNN, write_config
 
-GROUP = 'Command line'
+bad = partial(mistake, 'Command line')
 TORCHRUN = {
     'RANK': '2',
     'LOCAL_RANK': '2',
@@ -19,29 +20,28 @@ TORCHRUN = {
 }
 
 
-@bad(GROUP, '--launcher pytorch without torchrun', 'RANK', 'torchrun')
+def command(title: str, line: str, *quotes: str) -> None:
+    """Registers a tool with its arguments, to be run in a good folder."""
+    bad(title, *quotes)(lambda world: world.tool(*line.split()))
+
+
+def train(title: str, options: str, *quotes: str) -> None:
+    command(title, f'train tiny.py --work-dir work {options}', *quotes)
+
+
+@bad('--launcher pytorch without torchrun')
 def _(world: World) -> None:
     for name in TORCHRUN:
         world.patch.delenv(name, raising=False)
     world.train('--launcher', 'pytorch')
 
 
-@bad(GROUP, '--launcher slurm without srun', 'SLURM_PROCID')
-def _(world: World) -> None:
-    world.train('--launcher', 'slurm')
+train('--launcher slurm without srun', '--launcher slurm')
+train('--launcher mpi without mpirun', '--launcher mpi')
+train('an unknown launcher', '--launcher torchrun', "'torchrun'")
 
 
-@bad(GROUP, '--launcher mpi without mpirun', 'OMPI_COMM_WORLD_RANK')
-def _(world: World) -> None:
-    world.train('--launcher', 'mpi')
-
-
-@bad(GROUP, 'an unknown launcher', "'torchrun'", quotes=True)
-def _(world: World) -> None:
-    world.train('--launcher', 'torchrun')
-
-
-@bad(GROUP, 'more processes than GPUs', 'process 2', '2 visible')
+@bad('more processes than GPUs')
 def _(world: World) -> None:
     from mmext.engine.distributed import check_launcher
 
@@ -50,72 +50,65 @@ def _(world: World) -> None:
     check_launcher('pytorch', TORCHRUN)
 
 
-@bad(GROUP, '--resume of a missing file', 'gone.pth')
-def _(world: World) -> None:
-    world.train('--resume', 'gone.pth')
+train('--resume of a missing file', '--resume gone.pth')
 
 
-@bad(GROUP, 'a work dir that is a file', 'is a file')
+@bad('a work dir that is a file')
 def _(world: World) -> None:
     Path('taken').touch()
     world.tool('train', 'tiny.py', '--work-dir', 'taken')
 
 
-@bad(GROUP, 'an --out that is not a pickle file', '--out a.pkl')
-def _(world: World) -> None:
-    world.test('a.pth', '--out', 'a.json')
+command(
+    'an --out that is not a pickle file',
+    'test tiny.py a.pth --work-dir work --out a.json',
+)
 
 
-@bad(GROUP, '--tta of a mask detector', 'test_evaluator.metric=bbox')
+@bad('--tta of a mask detector')
 def _(world: World) -> None:
-    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-    write_config(world.config, world.data, base=base, more=MASK_HEADS)
+    kind = {'base': MASK_RCNN, 'more': MASK_HEADS}
+    write_config(world.config, world.data, **kind)
     world.test(world.checkpoint(), '--tta')
 
 
-@bad(GROUP, 'an option without a value', 'model.depth', 'KEY=VALUE')
+train('an option without a value', '--cfg-options model.depth')
+
+
+@bad('an option whose value is a dict')
 def _(world: World) -> None:
-    world.train('--cfg-options', 'model.depth')
+    world.set("custom_hooks=[dict(type='A', layers='b')]")
 
 
-@bad(GROUP, 'an option whose value is a dict', 'config file')
-def _(world: World) -> None:
-    world.train('--cfg-options', "custom_hooks=[dict(type='A', layers='b')]")
+command(
+    'an image that does not exist',
+    'image_demo tiny.py a.pth data/train/11.png',
+)
 
 
-@bad(GROUP, 'an image that does not exist', "Did you mean '1.png'?")
-def _(world: World) -> None:
-    world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train/11.png')
-
-
-@bad(GROUP, 'a folder without images', 'holds no image')
+@bad('a folder without images')
 def _(world: World) -> None:
     Path('empty').mkdir()
     world.tool('image_demo', 'tiny.py', 'a.pth', 'empty')
 
 
-@bad(GROUP, 'a score threshold above 1', '30', 'between 0 and 1')
-def _(world: World) -> None:
-    options = ('--score-thr', '30')
-    world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train', *options)
-
-
-@bad(GROUP, 'an unknown device', "'cuda:99'", quotes=True)
-def _(world: World) -> None:
-    options = ('--device', 'cuda:99')
-    world.tool('image_demo', 'tiny.py', 'a.pth', 'data/train', *options)
-
-
-@bad(GROUP, 'stiffness on images that do not exist', 'nowhere')
-def _(world: World) -> None:
-    images = ('--images', 'nowhere')
-    world.tool('analysis_tools/stiffness', 'tiny.py', 'none', *images)
-
-
-@bad(GROUP, 'stiffness of a config without a checkpoint', '1 configs')
-def _(world: World) -> None:
-    images = ('--images', 'data/train')
-    world.tool('analysis_tools/stiffness', 'tiny.py', *images)
+command(
+    'a score threshold above 1',
+    'image_demo tiny.py a.pth data/train --score-thr 30',
+)
+command(
+    'an unknown device',
+    'image_demo tiny.py a.pth data/train --device cuda:99',
+    "'cuda:99'",
+)
+command(
+    'stiffness on images that do not exist',
+    'analysis_tools/stiffness tiny.py none --images nowhere',
+)
+command(
+    'stiffness of a config without a checkpoint',
+    'analysis_tools/stiffness tiny.py --images data/train',
+)
 
 
 def stiffness(model: torch.nn.Module, image: torch.Tensor) -> None:
@@ -124,20 +117,20 @@ def stiffness(model: torch.nn.Module, image: torch.Tensor) -> None:
     measure(model, [image])
 
 
-@bad(GROUP, 'stiffness of a model without residual blocks', 'No residual')
+@bad('stiffness of a model without residual blocks')
 def _(world: World) -> None:
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
     stiffness(plain, torch.zeros(1, 3, 8, 8))
 
 
-@bad(GROUP, 'stiffness on an image with NaN', 'infinite')
+@bad('stiffness on an image with NaN')
 def _(world: World) -> None:
     from mmdet.models import ResNet
 
     stiffness(ResNet(18), torch.full((1, 3, 64, 64), float('nan')))
 
 
-@bad(GROUP, 'filter angles of layers that do not exist', 'matches none')
+@bad('filter angles of layers that do not exist')
 def _(world: World) -> None:
     from mmext.analysis.filter_angles import model_angles
 

@@ -3,13 +3,39 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from bad_input import World, bad
+from bad_input import World, mistake
 from tiny_run import write_config
 
-GROUP = 'Config and model'
+bad = partial(mistake, 'Config and model')
+TRACKER = "visualizer = dict(vis_backends=[dict(type='{}')])"
+
+
+def text(title: str, content: str, *quotes: str) -> None:
+    """Registers the complete text of a config file."""
+
+    @bad(title, *quotes)
+    def _(world: World) -> None:
+        world.config.write_text(content)
+        world.train()
+
+
+def more(title: str, line: str, *options: str) -> None:
+    """Registers a line at the end of a good config."""
+
+    @bad(title)
+    def _(world: World) -> None:
+        write_config(world.config, world.data, more=line)
+        world.train(*options)
+
+
+def option(title: str, value: str, *quotes: str) -> None:
+    """Registers a value of --cfg-options."""
+    bad(title, *quotes)(lambda world: world.set(value))
 
 
 def build(**cfg: object) -> torch.nn.Module:
@@ -22,281 +48,171 @@ def build(**cfg: object) -> torch.nn.Module:
     return build_model(cfg)
 
 
-@bad(GROUP, 'a config that does not exist', "Did you mean 'tiny.py'?")
+def part(title: str, **cfg: object) -> None:
+    """Registers the config of a model part."""
+    bad(title)(lambda world: build(**cfg))
+
+
+def starnet(title: str, arch: str = 's1', **cfg: object) -> None:
+    part(title, type='StarNet', arch=arch, **cfg)
+
+
+@bad('a config that does not exist')
 def _(world: World) -> None:
     world.config = Path('tinny.py')
     world.train()
 
 
-@bad(GROUP, 'a config with a syntax error', 'does not load', quotes=True)
-def _(world: World) -> None:
-    world.config.write_text('model = dict(')
-    world.train()
-
-
-@bad(GROUP, 'a config that inherits a missing file', 'gone.py', quotes=True)
-def _(world: World) -> None:
-    world.config.write_text("_base_ = 'gone.py'")
-    world.train()
-
-
-@bad(GROUP, 'a config that imports an unknown module', 'mmxt', quotes=True)
-def _(world: World) -> None:
-    world.config.write_text("custom_imports = dict(imports=['mmxt'])")
-    world.train()
-
-
-@bad(GROUP, 'an unknown backbone', "'StarNett'", "Did you mean 'StarNet'?")
-def _(world: World) -> None:
-    world.set('model.backbone.type=StarNett')
-
-
-@bad(GROUP, 'an unknown argument of a backbone', "'dept'", "'depth'?")
-def _(world: World) -> None:
-    world.set('+model.backbone.dept=50')
-
-
-@bad(GROUP, 'a depth that ResNet does not have', '51', quotes=True)
-def _(world: World) -> None:
-    world.set('model.backbone.depth=51')
-
-
-@bad(GROUP, 'an unknown arch', "arch='s5'", "'s4'")
-def _(world: World) -> None:
-    build(type='StarNet', arch='s5')
-
-
-@bad(
-    GROUP, 'an output level that a backbone does not have', '(0, 7)', '0 to 3'
+text('a config with a syntax error', 'model = dict(', 'does not load')
+text('a config that inherits a missing file', "_base_ = 'gone.py'", 'gone.py')
+text(
+    'a config that imports an unknown module',
+    "custom_imports = dict(imports=['mmxt'])",
+    'mmxt',
 )
-def _(world: World) -> None:
-    build(type='StarNet', arch='s1', out_indices=(0, 7))
+option('an unknown backbone', 'model.backbone.type=StarNett')
+option('an unknown argument of a backbone', '+model.backbone.dept=50')
+option('a depth that ResNet does not have', 'model.backbone.depth=51', '51')
+starnet('an unknown arch', arch='s5')
+starnet('an output level that a backbone does not have', out_indices=(0, 7))
+starnet('output levels out of order', out_indices=(3, 1))
+starnet('more frozen stages than the backbone has', frozen_stages=9)
+part('a depth that StepNet does not have', type='StepNetResNet', depth=42)
+part(
+    'an unknown kind of dynamic convolution',
+    type='DWNet',
+    arch='tiny',
+    dynamic='inhomogenous',
+)
+part(
+    'an even kernel size of ECA',
+    type='ECAAttention',
+    in_channels=64,
+    kernel_size=4,
+)
 
 
-@bad(GROUP, 'output levels out of order', '(3, 1)', 'Write (1, 3)')
-def _(world: World) -> None:
-    build(type='StarNet', arch='s1', out_indices=(3, 1))
-
-
-@bad(GROUP, 'more frozen stages than the backbone has', 'frozen_stages=9')
-def _(world: World) -> None:
-    build(type='StarNet', arch='s1', frozen_stages=9)
-
-
-@bad(GROUP, 'a depth that StepNet does not have', 'depth=42', '50')
-def _(world: World) -> None:
-    build(type='StepNetResNet', depth=42)
-
-
-@bad(GROUP, 'an unknown kind of dynamic convolution', "dynamic='inhomogenous'")
-def _(world: World) -> None:
-    build(type='DWNet', arch='tiny', dynamic='inhomogenous')
-
-
-@bad(GROUP, 'an even kernel size of ECA', 'kernel_size=4', 'Use 5')
-def _(world: World) -> None:
-    build(type='ECAAttention', in_channels=64, kernel_size=4)
-
-
-@bad(GROUP, 'an image smaller than the stride', '20x64', 'at least 32x32')
+@bad('an image smaller than the stride')
 def _(world: World) -> None:
     build(type='StarNet', arch='s1')(torch.zeros(1, 3, 20, 64))
 
 
-@bad(GROUP, 'an image with an alpha channel', '(1, 4, 64, 64)', '3')
+@bad('an image with an alpha channel')
 def _(world: World) -> None:
     build(type='StarNet', arch='s1')(torch.zeros(1, 4, 64, 64))
 
 
-@bad(GROUP, 'a neck with other channels than the backbone', 'neck')
-def _(world: World) -> None:
-    world.set('model.neck.in_channels=[256,512,1024,2048]')
-
-
-@bad(
-    GROUP,
-    'a backbone that is frozen at random weights',
-    'freezes 5 tensors',
-    'model.backbone.frozen_stages=-1 model.backbone.norm_eval=False',
+option(
+    'a neck with other channels than the backbone',
+    'model.neck.in_channels=[256,512,1024,2048]',
 )
+
+
+@bad('a backbone that is frozen at random weights')
 def _(world: World) -> None:
     kept = 'model.backbone.norm_eval=True'
     world.set('model.backbone.frozen_stages=1', kept)
 
 
-@bad(
-    GROUP,
+option(
     'a head with another number of classes than the data',
-    'num_classes',
-    '3',
-    '2',
+    'model.roi_head.bbox_head.num_classes=3',
 )
-def _(world: World) -> None:
-    world.set('model.roi_head.bbox_head.num_classes=3')
+option('a misspelt key of the config', 'optim_wraper.optimizer.lr=1')
+option('an index beyond the end of a list', 'train_pipeline.9.type=Pad')
+option('an unknown data set', 'train_dataloader.dataset.type=CocoDatset')
 
 
-@bad(GROUP, 'a misspelt key of the config', "Did you mean 'optim_wrapper'?")
-def _(world: World) -> None:
-    world.set('optim_wraper.optimizer.lr=1')
-
-
-@bad(GROUP, 'an index beyond the end of a list', 'a list of 5', '0 to 4')
-def _(world: World) -> None:
-    world.set('train_pipeline.9.type=Pad')
-
-
-@bad(GROUP, 'an unknown data set', "'CocoDatset'", "'CocoDataset'?")
-def _(world: World) -> None:
-    world.set('train_dataloader.dataset.type=CocoDatset')
-
-
-@bad(GROUP, 'an unknown split of the drawn shapes', "'test'", "'train'")
+@bad('an unknown split of the drawn shapes')
 def _(world: World) -> None:
     from mmext.datasets.shapes.dataset import ShapesDataset
 
     ShapesDataset(split='test')
 
 
-@bad(GROUP, 'zero epochs', 'train_cfg.max_epochs is 0', 'at least 1')
-def _(world: World) -> None:
-    world.set('train_cfg.max_epochs=0')
+option('zero epochs', 'train_cfg.max_epochs=0')
+option('a word as the number of epochs', 'train_cfg.max_epochs=many')
+option('a batch size of zero', 'train_dataloader.batch_size=0')
+option(
+    'a negative number of loading processes', 'train_dataloader.num_workers=-1'
+)
+option('a negative learning rate', 'optim_wrapper.optimizer.lr=-1')
+option('an unknown optimizer', 'optim_wrapper.optimizer.type=AdamWW')
+option(
+    'an unknown argument of an optimizer',
+    'optim_wrapper.optimizer.wight_decay=0.1',
+)
+more('an unknown hook', "custom_hooks = [dict(type='EMAHok')]")
+option(
+    'an unknown transform',
+    'train_dataloader.dataset.pipeline.3.type=RandomFlop',
+)
+more('an unknown argument of a metric', "val_evaluator['metrics'] = 'bbox'")
 
 
-@bad(GROUP, 'a word as the number of epochs', "train_cfg.max_epochs is 'many'")
-def _(world: World) -> None:
-    world.set('train_cfg.max_epochs=many')
-
-
-@bad(GROUP, 'a batch size of zero', 'train_dataloader.batch_size is 0')
-def _(world: World) -> None:
-    world.set('train_dataloader.batch_size=0')
-
-
-@bad(GROUP, 'a negative number of loading processes', 'num_workers is -1')
-def _(world: World) -> None:
-    world.set('train_dataloader.num_workers=-1')
-
-
-@bad(GROUP, 'a negative learning rate', 'optimizer.lr is -1')
-def _(world: World) -> None:
-    world.set('optim_wrapper.optimizer.lr=-1')
-
-
-@bad(GROUP, 'an unknown optimizer', "'AdamWW'", "Did you mean 'AdamW'?")
-def _(world: World) -> None:
-    world.set('optim_wrapper.optimizer.type=AdamWW')
-
-
-@bad(GROUP, 'an unknown argument of an optimizer', "'wight_decay'")
-def _(world: World) -> None:
-    world.set('optim_wrapper.optimizer.wight_decay=0.1')
-
-
-@bad(GROUP, 'an unknown hook', "custom_hooks.0.type: 'EMAHok'", "'EMAHook'?")
-def _(world: World) -> None:
-    more = "custom_hooks = [dict(type='EMAHok')]"
-    write_config(world.config, world.data, more=more)
-    world.train()
-
-
-@bad(GROUP, 'an unknown transform', 'pipeline.3.type', "'RandomFlip'?")
-def _(world: World) -> None:
-    world.set('train_dataloader.dataset.pipeline.3.type=RandomFlop')
-
-
-@bad(GROUP, 'an unknown argument of a metric', "'metrics'", "'metric'?")
-def _(world: World) -> None:
-    more = "val_evaluator['metrics'] = 'bbox'"
-    write_config(world.config, world.data, more=more)
-    world.train()
-
-
-@bad(GROUP, 'an experiment tracker that is not installed', 'pip install aim')
+@bad('an experiment tracker that is not installed')
 def _(world: World) -> None:
     from mmext.checks import parts
 
     world.patch.setattr(parts, 'find_spec', lambda name: None)
-    more = "visualizer = dict(vis_backends=[dict(type='AimVisBackend')])"
-    write_config(world.config, world.data, more=more)
+    line = TRACKER.format('AimVisBackend')
+    write_config(world.config, world.data, more=line)
     world.train()
 
 
-@bad(GROUP, 'a misspelt experiment tracker', "'WandbVisBackend'?")
-def _(world: World) -> None:
-    more = "visualizer = dict(vis_backends=[dict(type='WandVisBackend')])"
-    write_config(world.config, world.data, more=more)
-    world.train()
+more('a misspelt experiment tracker', TRACKER.format('WandVisBackend'))
+option('a word as the seed', 'randomness.seed=lucky')
+more(
+    'no base batch for --auto-scale-lr',
+    'auto_scale_lr = dict(_delete_=True)',
+    '--auto-scale-lr',
+)
 
 
-@bad(GROUP, 'a word as the seed', 'randomness.seed is')
-def _(world: World) -> None:
-    world.set('randomness.seed=lucky')
+def regularizer(title: str, **options: object) -> None:
+    @bad(title)
+    def _(world: World) -> None:
+        from mmext.regularizers import OrthogonalityHook
+
+        kind = {'type': 'SoftOrthogonality'}
+        hook = OrthogonalityHook(kind, weight=1.0, **options)
+        model = build(type='ResNet', depth=18)
+        hook.before_train(SimpleNamespace(model=model, logger=None))
 
 
-@bad(GROUP, 'no base batch for --auto-scale-lr', 'base_batch_size=16')
-def _(world: World) -> None:
-    more = 'auto_scale_lr = dict(_delete_=True)'
-    write_config(world.config, world.data, more=more)
-    world.train('--auto-scale-lr')
+regularizer(
+    'a regularizer whose pattern matches no layer', layers='layer1.*conv9'
+)
+regularizer('a pattern that is not a regular expression', layers='conv[')
+regularizer(
+    'a loss name without the word loss', layers='conv1', loss_name='orth'
+)
+option('other IoU thresholds', '+val_evaluator.iou_thrs=[0.5]')
+option(
+    'other numbers of detections',
+    '+val_evaluator.proposal_nums=[1,10,500]',
+)
+option('an unknown value to report', '+val_evaluator.metric_items=[mAP50]')
 
 
-@bad(GROUP, 'a regularizer whose pattern matches no layer', 'conv9', 'conv')
-def _(world: World) -> None:
-    _orthogonality(world, layers='layer1.*conv9')
-
-
-@bad(GROUP, 'a pattern that is not a regular expression', "'conv['")
-def _(world: World) -> None:
-    _orthogonality(world, layers='conv[')
-
-
-@bad(GROUP, 'a loss name without the word loss', "'orth'")
-def _(world: World) -> None:
-    _orthogonality(world, layers='conv1', loss_name='orth')
-
-
-def _orthogonality(world: World, **options: object) -> None:
-    from types import SimpleNamespace
-
-    from mmext.regularizers import OrthogonalityHook
-
-    regularizer = {'type': 'SoftOrthogonality'}
-    hook = OrthogonalityHook(regularizer, weight=1.0, **options)
-    model = build(type='ResNet', depth=18)
-    hook.before_train(SimpleNamespace(model=model, logger=None))
-
-
-@bad(GROUP, 'other IoU thresholds', 'iou_thrs is [0.5]')
-def _(world: World) -> None:
-    world.set('+val_evaluator.iou_thrs=[0.5]')
-
-
-@bad(GROUP, 'other numbers of detections', 'proposal_nums is [1, 10, 500]')
-def _(world: World) -> None:
-    world.set('+val_evaluator.proposal_nums=[1,10,500]')
-
-
-@bad(GROUP, 'an unknown value to report', "Did you mean 'mAP_50'?")
-def _(world: World) -> None:
-    world.set('+val_evaluator.metric_items=[mAP50]')
-
-
-def wrap_validation(world: World, **wrapper: object) -> None:
-    """Puts the validation data into a wrapper; 'one' stands for them."""
+def wrapped(title: str, **wrapper: object) -> None:
+    """Registers a wrapper of the validation data, for which 'one' stands."""
     text = repr(wrapper).replace("'one'", 'one')
-    with world.config.open('a') as file:
-        file.write(
-            "one = dict(val_dataloader['dataset'], type='CocoDataset')\n"
-            f"val_dataloader['dataset'] = dict({text}, _delete_=True)\n"
-        )
-    world.train()
+    more(
+        title,
+        "one = dict(val_dataloader['dataset'], type='CocoDataset')\n"
+        f"val_dataloader['dataset'] = dict({text}, _delete_=True)",
+    )
 
 
-@bad(GROUP, 'two test sets with the same ids and one evaluator', 'occur in')
-def _(world: World) -> None:
-    wrap_validation(world, type='ConcatDataset', datasets=['one', 'one'])
-
-
-@bad(GROUP, 'validation images several times', 'RepeatDataset')
-def _(world: World) -> None:
-    wrap_validation(world, type='RepeatDataset', times=2, dataset='one')
+wrapped(
+    'two test sets with the same ids and one evaluator',
+    type='ConcatDataset',
+    datasets=['one', 'one'],
+)
+wrapped(
+    'validation images several times',
+    type='RepeatDataset',
+    times=2,
+    dataset='one',
+)

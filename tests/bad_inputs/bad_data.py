@@ -3,339 +3,222 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from bad_input import World, bad
-from tiny_run import MASK_HEADS, write_config
+from bad_input import World, mistake
+from tiny_run import MASK_HEADS, MASK_RCNN, write_config
 
-GROUP = 'Data'
-DATASET = 'train_dataloader.dataset'
-
-
-def masks(world: World) -> None:
-    """Writes a tiny config of a mask detector."""
-    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-    write_config(world.config, world.data, base=base, more=MASK_HEADS)
+bad = partial(mistake, 'Data')
+CHECK = 'misc/check_data'
+VOC, YOLO = (f'dataset_converters/{kind}2coco' for kind in ('voc', 'yolo'))
 
 
-@bad(GROUP, 'a data root that does not exist', 'nowhere/train.json')
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_root=nowhere')
+def dataset(title: str, option: str) -> None:
+    """Registers an option of the training set."""
+    option = f'train_dataloader.dataset.{option}'
+    bad(title)(lambda world: world.set(option))
 
 
-@bad(GROUP, 'a misspelt annotation file', "Did you mean 'train.json'?")
-def _(world: World) -> None:
-    world.set(f'{DATASET}.ann_file=trian.json')
+def changed(
+    title: str, name: str, change: Callable[[bytes], bytes], *quotes: str
+) -> None:
+    """Registers a change of the content of a file in ``data/``."""
+
+    @bad(title, *quotes)
+    def _(world: World) -> None:
+        path = world.data / name
+        path.write_bytes(change(path.read_bytes()))
+        world.train()
 
 
-@bad(GROUP, 'an image folder that does not exist', 'data/val2017', "'val'?")
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_prefix.img=val2017')
+def file(title: str, name: str, content: bytes, *quotes: str) -> None:
+    """Registers the content of a file in ``data/``."""
+    changed(title, name, lambda old: content, *quotes)
 
 
-@bad(GROUP, 'all images in another folder', '1.png')
-def _(world: World) -> None:
-    world.set(f'{DATASET}.data_prefix.img=')
+def truncated(title: str, name: str, size: int, *quotes: str) -> None:
+    """Registers the first bytes of a file in ``data/``."""
+    changed(title, name, lambda old: old[:size], *quotes)
 
 
-@bad(GROUP, 'an image that is missing', 'data/train', '2.png')
+def content(
+    title: str, split: str = 'train', mask: bool = False
+) -> Callable[[Callable[[dict], object]], None]:
+    """Registers a function that changes the content of ``train.json``.
+
+    Args:
+        title: The mistake.
+        split: Another annotation file to change. Default: ``'train'``.
+        mask: Whether a mask detector is trained. Default: False.
+    """
+
+    def register(change: Callable[[dict], object]) -> None:
+        @bad(title)
+        def _(world: World) -> None:
+            if mask:
+                kind = {'base': MASK_RCNN, 'more': MASK_HEADS}
+                write_config(world.config, world.data, **kind)
+            world.change(change, split)
+            world.train()
+
+    return register
+
+
+def entry(title: str, key: str, index: int = 0, **values: object) -> None:
+    """Registers values of one entry of a list of ``train.json``."""
+    mask = 'segmentation' in values
+    content(title, mask=mask)(lambda c: c[key][index].update(values))
+
+
+annotation = partial(entry, key='annotations')
+image = partial(entry, key='images')
+
+dataset('a data root that does not exist', 'data_root=nowhere')
+dataset('a misspelt annotation file', 'ann_file=trian.json')
+dataset('an image folder that does not exist', 'data_prefix.img=val2017')
+dataset('all images in another folder', 'data_prefix.img=')
+
+
+@bad('an image that is missing')
 def _(world: World) -> None:
     Path('data/train/2.png').unlink()
     world.train()
 
 
-@bad(GROUP, "the evaluator's annotation file is missing", 'nothing.json')
+@bad("the evaluator's annotation file is missing")
 def _(world: World) -> None:
     world.set('val_evaluator.ann_file=nothing.json')
 
 
-@bad(GROUP, 'a truncated annotation file', 'is not JSON')
-def _(world: World) -> None:
-    file = world.data / 'train.json'
-    file.write_text(file.read_text()[:200])
-    world.train()
-
-
-@bad(GROUP, 'an empty annotation file', 'is not JSON')
-def _(world: World) -> None:
-    (world.data / 'train.json').write_text('')
-    world.train()
-
-
-@bad(GROUP, 'an annotation file that is a binary file', 'is not JSON')
-def _(world: World) -> None:
-    (world.data / 'train.json').write_bytes(b'\x89PNG\xff\xfe')
-    world.train()
-
-
-@bad(
-    GROUP, 'a result file instead of an annotation file', 'list of detections'
+truncated('a truncated annotation file', 'train.json', 200)
+file('an empty annotation file', 'train.json', b'')
+file(
+    'an annotation file that is a binary file',
+    'train.json',
+    b'\x89PNG\xff\xfe',
 )
-def _(world: World) -> None:
-    found = {'image_id': 1, 'category_id': 1, 'bbox': [], 'score': 1.0}
-    world.change(lambda content: [found])
-    world.train()
+file(
+    'a result file instead of an annotation file',
+    'train.json',
+    b'[{"image_id": 1, "category_id": 1, "bbox": [], "score": 1.0}]',
+)
+file(
+    'a LabelMe file instead of an annotation file',
+    'train.json',
+    b'{"shapes": [], "imagePath": "a.png"}',
+)
+content('no list of images')(lambda c: c.pop('images'))
+content('an empty list of images')(lambda c: c['images'].clear())
+content('an empty list of categories')(lambda c: c['categories'].clear())
 
 
-@bad(GROUP, 'a LabelMe file instead of an annotation file', 'LabelMe')
-def _(world: World) -> None:
-    world.change(lambda content: {'shapes': [], 'imagePath': 'a.png'})
-    world.train()
+@content('annotations without boxes')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation.pop('bbox')
 
 
-@bad(GROUP, 'no list of images', "'images'")
-def _(world: World) -> None:
-    world.change(lambda content: content.pop('images') and None)
-    world.train()
+@content('class names in upper case')
+def _(content: dict) -> None:
+    for category in content['categories']:
+        category['name'] = category['name'].upper()
 
 
-@bad(GROUP, 'an empty list of images', "'images' is empty")
-def _(world: World) -> None:
-    world.change(lambda content: content['images'].clear())
-    world.train()
-
-
-@bad(GROUP, 'an empty list of categories', "'categories' is empty")
-def _(world: World) -> None:
-    world.change(lambda content: content['categories'].clear())
-    world.train()
-
-
-@bad(GROUP, 'annotations without boxes', 'bbox')
-def _(world: World) -> None:
-    world.change(lambda c: [a.pop('bbox') for a in c['annotations']] and None)
-    world.train()
-
-
-@bad(GROUP, 'class names in upper case', 'SQUARE', 'square')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for category in content['categories']:
-            category['name'] = category['name'].upper()
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a misspelt class name', "'disk'", "Did you mean 'disc'?")
+@bad('a misspelt class name')
 def _(world: World) -> None:
     config = world.config.read_text()
-    world.config.write_text(
-        config.replace(
-            "classes=('square', 'disc')", "classes=('square', 'disk')"
-        )
-    )
+    old = "classes=('square', 'disc')"
+    world.config.write_text(config.replace(old, "classes=('square', 'disk')"))
     world.train()
 
 
-@bad(GROUP, 'two categories with the same name', "'square'")
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'][1]['name'] = 'square'
-
-    world.change(change)
-    world.train()
+entry('two categories with the same name', 'categories', 1, name='square')
 
 
-@bad(GROUP, 'no annotation of any chosen class', 'ring (6)')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'].append({'id': 3, 'name': 'ring'})
-        for annotation in content['annotations']:
-            annotation['category_id'] = 3
-
-    world.change(change)
-    world.train()
+@content('no annotation of any chosen class')
+def _(content: dict) -> None:
+    content['categories'].append({'id': 3, 'name': 'ring'})
+    for annotation in content['annotations']:
+        annotation['category_id'] = 3
 
 
-@bad(GROUP, 'a mask detector on data with boxes only', 'mask', 'Faster R-CNN')
-def _(world: World) -> None:
-    masks(world)
-    world.change(
-        lambda c: [a.pop('segmentation') for a in c['annotations']] and None
-    )
-    world.train()
+@content('a mask detector on data with boxes only', mask=True)
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation.pop('segmentation')
 
 
-@bad(GROUP, 'a mask that cannot be decoded', 'masks cannot be read')
-def _(world: World) -> None:
-    masks(world)
-
-    def change(content: dict) -> None:
-        rle = {'size': [96, 128], 'counts': '~~damaged'}
-        content['annotations'][0]['segmentation'] = rle
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a mask far outside its image', '1e+12 in an image of 128 x 96')
-def _(world: World) -> None:
-    masks(world)
-
-    def change(content: dict) -> None:
-        polygon = [0, 0, 1e12, 0, 9, 9]
-        content['annotations'][0]['segmentation'] = [polygon]
-
-    world.change(change)
-    world.train()
+annotation(
+    'a mask that cannot be decoded',
+    segmentation={'size': [96, 128], 'counts': '~~damaged'},
+)
+annotation(
+    'a mask far outside its image', segmentation=[[0, 0, 1e12, 0, 9, 9]]
+)
+image('two images with the same id', index=1, id=1)
+annotation('two annotations with the same id', index=1, id=1)
+annotation('an annotation of an unknown image', image_id=77)
+annotation('an annotation of an unknown category', category_id=99)
+annotation('a box of three numbers', bbox=[1, 2, 3])
+annotation('a box of strings', bbox=['1', '2', '3', '4'])
+annotation('a box with NaN', bbox=[1, 2, float('nan'), 4])
 
 
-@bad(GROUP, 'two images with the same id', 'occur more than once in images')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][1]['id'] = 1
-
-    world.change(change)
-    world.train()
+@content('boxes of negative size')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation['bbox'][2] *= -1
 
 
-@bad(GROUP, 'two annotations with the same id', 'in annotations')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][1]['id'] = 1
-
-    world.change(change)
-    world.train()
+@content('boxes as corners, x1 y1 x2 y2')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x, y, x + w, y + h]
 
 
-@bad(GROUP, 'an annotation of an unknown image', 'image_id', '77')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['image_id'] = 77
-
-    world.change(change)
-    world.train()
+@content('boxes as fractions of the image')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x / 128, y / 96, w / 128, h / 96]
 
 
-@bad(GROUP, 'an annotation of an unknown category', 'category_id', '99')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['category_id'] = 99
-
-    world.change(change)
-    world.train()
-
-
-def box(world: World, value: object) -> None:
-    def change(content: dict) -> None:
-        content['annotations'][0]['bbox'] = value
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a box of three numbers', 'bbox', '[1, 2, 3]')
-def _(world: World) -> None:
-    box(world, [1, 2, 3])
-
-
-@bad(GROUP, 'a box of strings', 'bbox')
-def _(world: World) -> None:
-    box(world, ['1', '2', '3', '4'])
-
-
-@bad(GROUP, 'a box with NaN', 'bbox')
-def _(world: World) -> None:
-    box(world, [1, 2, float('nan'), 4])
+image('an image size of zero', width=0)
+image('a file name that leaves the image folder', file_name='../../etc/passwd')
+truncated('a truncated image', 'train/1.png', 500, 'cannot be read', '1.png')
+file(
+    'a text file named as an image',
+    'train/1.png',
+    b'<html>404</html>',
+    'cannot be read',
+)
+changed(
+    'an annotation file that begins with a BOM',
+    'train.json',
+    lambda old: b'\xef\xbb\xbf' + old,
+)
+changed(
+    'an annotation file in GBK',
+    'train.json',
+    lambda old: old.replace(b'"disc"', '"圆盘"'.encode('gbk')),
+)
+changed(
+    'an annotation file in UTF-16',
+    'train.json',
+    lambda old: old.decode().encode('utf-16'),
+)
 
 
-@bad(GROUP, 'boxes of negative size', 'no box is left', '-')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            annotation['bbox'][2] *= -1
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'boxes as corners, x1 y1 x2 y2', '[x1, y1, x2, y2]')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            x, y, w, h = annotation['bbox']
-            annotation['bbox'] = [x, y, x + w, y + h]
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'boxes as fractions of the image', 'fractions')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            x, y, w, h = annotation['bbox']
-            annotation['bbox'] = [x / 128, y / 96, w / 128, h / 96]
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'an image size of zero', 'have no size')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][0]['width'] = 0
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a file name that leaves the image folder', '../../etc/passwd')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['images'][0]['file_name'] = '../../etc/passwd'
-
-    world.change(change)
-    world.train()
-
-
-@bad(GROUP, 'a truncated image', 'cannot be read', '1.png', quotes=True)
-def _(world: World) -> None:
-    file = world.data / 'train' / '1.png'
-    file.write_bytes(file.read_bytes()[:500])
-    world.train()
-
-
-@bad(GROUP, 'a text file named as an image', 'cannot be read', quotes=True)
-def _(world: World) -> None:
-    (world.data / 'train' / '1.png').write_text('<html>404</html>')
-    world.train()
-
-
-@bad(GROUP, 'an annotation file that begins with a BOM', 'byte order mark')
-def _(world: World) -> None:
-    file = world.data / 'train.json'
-    file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
-    world.train()
-
-
-@bad(GROUP, 'an annotation file in GBK', 'is not UTF-8', 'iconv -f GBK')
-def _(world: World) -> None:
-    file = world.data / 'train.json'
-    text = file.read_text().replace('"disc"', '"圆盘"')
-    file.write_bytes(text.encode('gbk'))
-    world.train()
-
-
-@bad(GROUP, 'an annotation file in UTF-16', 'is UTF-16')
-def _(world: World) -> None:
-    file = world.data / 'train.json'
-    file.write_text(file.read_text(), encoding='utf-16')
-    world.train()
-
-
-@bad(GROUP, 'ids that are strings', "'1', not a whole number", '5 more')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for annotation in content['annotations']:
-            annotation['id'] = str(annotation['id'])
-
-    world.change(change)
-    world.train()
+@content('ids that are strings')
+def _(content: dict) -> None:
+    for annotation in content['annotations']:
+        annotation['id'] = str(annotation['id'])
 
 
 def rename(world: World, change: Callable[[str], str]) -> None:
@@ -349,101 +232,71 @@ def rename(world: World, change: Callable[[str], str]) -> None:
     world.train()
 
 
-@bad(GROUP, "file names with Windows' backslashes", 'backslashes', 'sub/1.png')
+@bad("file names with Windows' backslashes")
 def _(world: World) -> None:
-    (world.data / 'train').rename(world.data / 'images')
-    (world.data / 'train').mkdir()
-    (world.data / 'images').rename(world.data / 'train' / 'sub')
+    Path('data/train').rename('sub')
+    Path('data/train').mkdir()
+    Path('sub').rename('data/train/sub')
     rename(world, lambda name: f'sub\\{name}')
 
 
-@bad(GROUP, 'the image folder in the file names too', "data_prefix.img=''")
+@bad('the image folder in the file names too')
 def _(world: World) -> None:
     rename(world, lambda name: f'train/{name}')
 
 
-@bad(GROUP, 'accented letters as macOS writes them', 'NFC', r'\u0308')
+@bad('accented letters as macOS writes them')
 def _(world: World) -> None:
-    file = world.data / 'train' / '1.png'
-    file.rename(file.with_name('u\u0308.png'))
+    Path('data/train/1.png').rename('data/train/u\u0308.png')
     rename(world, lambda name: name.replace('1.png', '\u00fc.png'))
 
 
-@bad(GROUP, "Roboflow's root as a category", 'root that Roboflow adds')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        for category in content['categories']:
-            category['supercategory'] = 'disc'
-        root = {'id': 0, 'name': 'disc', 'supercategory': 'none'}
-        content['categories'].insert(0, root)
-
-    world.change(change)
-    world.train()
+@content("Roboflow's root as a category")
+def _(content: dict) -> None:
+    for category in content['categories']:
+        category['supercategory'] = 'disc'
+    root = {'id': 0, 'name': 'disc', 'supercategory': 'none'}
+    content['categories'].insert(0, root)
 
 
-def corners(world: World, change: Callable[..., tuple]) -> None:
-    """Changes the corners of all masks of the training data."""
-    masks(world)
+def corners(title: str, change: Callable[[float, float], tuple]) -> None:
+    """Registers a change of the corners of all masks."""
 
-    def move(content: dict) -> None:
+    @content(title, mask=True)
+    def _(content: dict) -> None:
         for annotation in content['annotations']:
             (polygon,) = annotation['segmentation']
             places = zip(polygon[::2], polygon[1::2], strict=True)
             moved = [v for place in places for v in change(*place)]
             annotation['segmentation'] = [moved]
 
-    world.change(move)
-    world.train()
+
+corners('masks with x and y exchanged', lambda x, y: (y, x))
+corners('masks as fractions of the image', lambda x, y: (x / 128, y / 96))
+corners('masks of images of another size', lambda x, y: (x / 2, y / 2))
 
 
-@bad(GROUP, 'masks with x and y exchanged', 'x and y seem to be exchanged')
-def _(world: World) -> None:
-    corners(world, lambda x, y: (y, x))
+@content('a mask of two points in the validation data', 'val', mask=True)
+def _(content: dict) -> None:
+    content['annotations'][0]['segmentation'] = [[1, 2, 3, 4]]
 
 
-@bad(GROUP, 'masks as fractions of the image', 'to be fractions of the image')
-def _(world: World) -> None:
-    corners(world, lambda x, y: (x / 128, y / 96))
+file(
+    'an image of decimal numbers',
+    'train/1.png',
+    cv2.imencode('.tif', np.zeros((96, 128), np.float32))[1].tobytes(),
+)
 
 
-@bad(GROUP, 'masks of images of another size', '0.5 x 0.5 times as large')
-def _(world: World) -> None:
-    corners(world, lambda x, y: (x / 2, y / 2))
+@content('validation data without a category of the training data', 'val')
+def _(content: dict) -> None:
+    content['categories'].pop()
+    content['annotations'] = [
+        a for a in content['annotations'] if a['category_id'] == 1
+    ]
 
 
-@bad(GROUP, 'a mask of two points in the validation data', 'would stop')
-def _(world: World) -> None:
-    masks(world)
-
-    def change(content: dict) -> None:
-        content['annotations'][0]['segmentation'] = [[1, 2, 3, 4]]
-
-    world.change(change, 'val')
-    world.train()
-
-
-@bad(GROUP, 'an image of decimal numbers', 'float32 values to 8 bits')
-def _(world: World) -> None:
-    file = world.data / 'train' / '1.png'
-    pixels = np.zeros((96, 128), np.float32)
-    cv2.imwrite('1.tif', pixels)
-    Path('1.tif').rename(file)
-    world.train()
-
-
-@bad(GROUP, 'validation data without a category of the training data', 'val')
-def _(world: World) -> None:
-    def change(content: dict) -> None:
-        content['categories'].pop()
-        content['annotations'] = [
-            a for a in content['annotations'] if a['category_id'] == 1
-        ]
-
-    world.change(change, 'val')
-    world.train()
-
-
-@bad(GROUP, 'a folder without a data set', 'instances_train.json')
+@bad('a folder without a data set')
 def _(world: World) -> None:
     from mmext.checks.layouts import find_coco_folder
 
@@ -451,27 +304,36 @@ def _(world: World) -> None:
     find_coco_folder('photos')
 
 
-def yolo(world: World, description: str = 'names: [square, disc]') -> Path:
+def yolo_folder(world: World, root: Path) -> None:
     """Makes a YOLO folder of one image per split."""
-    root = Path('yolo')
     for split in ('train', 'val'):
         for kind in ('images', 'labels'):
             (root / split / kind).mkdir(parents=True)
-        image = root / split / 'images' / '1.png'
-        image.write_bytes((world.data / split / '1.png').read_bytes())
-        (root / split / 'labels' / '1.txt').write_text('0 .5 .5 .5 .5\n')
-    (root / 'data.yaml').write_text(description)
-    return root
+        shutil.copy(world.data / split / '1.png', root / split / 'images')
+        (root / split / 'labels/1.txt').write_text('0 .5 .5 .5 .5')
+    (root / 'data.yaml').write_text('names: [square, disc]')
 
 
-@bad(GROUP, 'a folder that holds data sets', 'Give one of these: all/yolo')
+def yolo(title: str, files: dict[str, str], tool: str = YOLO) -> None:
+    """Registers files that are written into a good YOLO folder."""
+
+    @bad(title)
+    def _(world: World) -> None:
+        root = Path('yolo')
+        yolo_folder(world, root)
+        for name, text in files.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_text(text)
+        world.tool(tool, root)
+
+
+@bad('a folder that holds data sets')
 def _(world: World) -> None:
-    Path('all').mkdir()
-    yolo(world).rename('all/yolo')
-    world.tool('misc/check_data', 'all')
+    yolo_folder(world, Path('all/yolo'))
+    world.tool(CHECK, 'all')
 
 
-@bad(GROUP, 'a folder of LabelMe files', '3 JSON files of LabelMe')
+@bad('a folder of LabelMe files')
 def _(world: World) -> None:
     Path('labelme').mkdir()
     for name in 'abc':
@@ -479,72 +341,65 @@ def _(world: World) -> None:
     world.tool('dataset_converters/convert', 'labelme')
 
 
-@bad(GROUP, 'two annotation files for a split', 'a_train.json, b_train.json')
+@bad('two annotation files for a split')
 def _(world: World) -> None:
     for name in 'ab':
-        file = world.data / f'{name}_train.json'
-        file.write_bytes((world.data / 'train.json').read_bytes())
-    (world.data / 'train.json').unlink()
-    world.tool('misc/check_data', 'data')
+        shutil.copy('data/train.json', f'data/{name}_train.json')
+    Path('data/train.json').unlink()
+    world.tool(CHECK, 'data')
 
 
-@bad(GROUP, 'a data.yaml whose folders do not exist', 'train: a/b')
+yolo(
+    'a data.yaml whose folders do not exist',
+    {'data.yaml': 'names: [square, disc]\ntrain: a/b\nval: a/c'},
+    CHECK,
+)
+yolo(
+    'a data.yaml with another number of names',
+    {'data.yaml': 'nc: 80\nnames: [square, disc]'},
+)
+yolo(
+    'YOLO labels of other images',
+    {f'train/labels/{name}.txt': '0 .5 .5 .5 .5' for name in 'ab'},
+)
+yolo(
+    'a list of YOLO images that do not exist',
+    {
+        'data.yaml': 'names: [square, disc]\ntrain: train.txt',
+        'train.txt': 'train/images/7.png\n8.png\n',
+    },
+    CHECK,
+)
+
+
+@bad('a blank line among the class names')
 def _(world: World) -> None:
-    root = yolo(world, 'names: [square, disc]\ntrain: a/b\nval: a/c')
-    world.tool('misc/check_data', root)
+    yolo_folder(world, Path('yolo'))
+    Path('yolo/data.yaml').unlink()
+    Path('yolo/classes.txt').write_text('square\n\ndisc\n')
+    world.tool(YOLO, 'yolo')
 
 
-@bad(GROUP, 'a data.yaml with another number of names', 'nc: 80', '2 names')
-def _(world: World) -> None:
-    root = yolo(world, 'nc: 80\nnames: [square, disc]')
-    world.tool('dataset_converters/yolo2coco', root)
+yolo(
+    'annotations that a conversion would replace',
+    {'annotations/instances_val.json': '{}'},
+)
 
 
-@bad(GROUP, 'YOLO labels of other images', '2 of 3 label files', 'a.txt, b')
-def _(world: World) -> None:
-    root = yolo(world)
-    for name in 'ab':
-        (root / 'train/labels' / f'{name}.txt').write_text('0 .5 .5 .5 .5')
-    world.tool('dataset_converters/yolo2coco', root)
-
-
-@bad(GROUP, 'a list of YOLO images that do not exist', '2 images', '7.png')
-def _(world: World) -> None:
-    root = yolo(world, 'names: [square, disc]\ntrain: train.txt')
-    (root / 'train.txt').write_text('train/images/7.png\n8.png\n')
-    world.tool('misc/check_data', root)
-
-
-@bad(GROUP, 'a blank line among the class names', 'line 2 is empty')
-def _(world: World) -> None:
-    root = yolo(world)
-    (root / 'data.yaml').unlink()
-    (root / 'classes.txt').write_text('square\n\ndisc\n')
-    world.tool('dataset_converters/yolo2coco', root)
-
-
-@bad(GROUP, 'annotations that a conversion would replace', '--out DIR')
-def _(world: World) -> None:
-    root = yolo(world)
-    (root / 'annotations').mkdir()
-    (root / 'annotations/instances_val.json').write_text('{}')
-    world.tool('dataset_converters/yolo2coco', root)
-
-
-@bad(GROUP, 'a folder of VOC images that does not exist', "'photos'?")
+@bad('a folder of VOC images that does not exist')
 def _(world: World) -> None:
     for name in ('boxes', 'photos'):
         Path('voc', name).mkdir(parents=True)
     Path('voc/boxes/1.xml').write_text('<annotation/>')
     options = ('--annotations', 'boxes', '--images', 'photo')
-    world.tool('dataset_converters/voc2coco', 'voc', *options)
+    world.tool(VOC, 'voc', *options)
 
 
-@bad(GROUP, 'a VOC folder without annotations', 'COCO annotations')
+@bad('a VOC folder without annotations')
 def _(world: World) -> None:
-    world.tool('dataset_converters/voc2coco', 'data')
+    world.tool(VOC, 'data')
 
 
-@bad(GROUP, 'a YOLO folder without labels', 'COCO annotations')
+@bad('a YOLO folder without labels')
 def _(world: World) -> None:
-    world.tool('dataset_converters/yolo2coco', 'data')
+    world.tool(YOLO, 'data')

@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """A bad input: the mistake, how a user makes it, and the message.
 
-A function decorated with :func:`bad` makes the input in a new :class:`World`
-and does what a user would do. It must end as a tool does: with one message and
-exit status 2, and without a work dir.
+A function decorated with :func:`mistake` makes the input in a new
+:class:`World` and does what a user would do. It must end as a tool does: with
+one message and exit status 2, and without a work dir.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import runpy
@@ -19,10 +18,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from json_files import edit_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'bad_inputs.md'
-
 
 #: Makes a bad input in a world and uses it.
 Make = Callable[['World'], object]
@@ -35,29 +34,26 @@ class BadInput:
     Args:
         group: Heading of its table.
         title: The mistake.
-        says: Texts that the message must contain.
         make: Makes the input and uses it.
-        quotes: Whether the message quotes another package, whose wording may
-            change with its version. Default: False.
+        quotes: If the message quotes another package, whose wording may
+            change with its version: the texts that it must contain. If
+            empty, the message must be exactly that of the page.
     """
 
     group: str
     title: str
-    says: tuple[str, ...]
     make: Make
-    quotes: bool = False
+    quotes: tuple[str, ...]
 
 
 CASES: list[BadInput] = []
 
 
-def bad(
-    group: str, title: str, *says: str, quotes: bool = False
-) -> Callable[[Make], Make]:
-    """Registers a bad input."""
+def mistake(group: str, title: str, *quotes: str) -> Callable[[Make], Make]:
+    """Registers a :class:`BadInput`."""
 
     def register(make: Make) -> Make:
-        CASES.append(BadInput(group, title, says, make, quotes))
+        CASES.append(BadInput(group, title, make, quotes))
         return make
 
     return register
@@ -78,11 +74,8 @@ class World:
     def change(
         self, change: Callable[[dict], object], split: str = 'train'
     ) -> None:
-        """Changes an annotation file; a returned value replaces it."""
-        file = self.data / f'{split}.json'
-        content = json.loads(file.read_text())
-        content = change(content) or content
-        file.write_text(json.dumps(content))
+        """Changes an annotation file."""
+        edit_json(self.data / f'{split}.json', change)
 
     def tool(self, name: str, *arguments: object) -> None:
         """Runs a tool in this process."""
@@ -105,7 +98,7 @@ class World:
         arguments = (self.config, checkpoint, '--work-dir', 'work', *options)
         self.tool('test', *arguments)
 
-    def checkpoint(self, name: str = 'epoch_1.pth', **more: object) -> Path:
+    def checkpoint(self, name: str = 'epoch_1.pth') -> Path:
         """Writes a checkpoint of the tiny config's model."""
         from mmengine.registry import init_default_scope
 
@@ -115,8 +108,7 @@ class World:
         init_default_scope('mmdet')
         torch.manual_seed(0)
         model = build_model(load_config(self.config).model)
-        content = {'state_dict': model.state_dict(), 'meta': {}, **more}
-        torch.save(content, name)
+        torch.save({'state_dict': model.state_dict(), 'meta': {}}, name)
         return Path(name)
 
 

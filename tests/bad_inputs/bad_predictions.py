@@ -4,243 +4,163 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from bad_input import World, bad
+from bad_input import World, mistake
 
-GROUP = 'Predictions'
+bad = partial(mistake, 'Predictions')
 
 
-def compare(
-    world: World,
+def predictions(
+    title: str,
     change: Callable[[list[dict]], object],
-    options: Sequence[str] = (),
+    *options: str,
     **meta: object,
 ) -> None:
-    """tools/compare.py with good predictions and changed ones."""
-    truth = json.loads(Path('data/val.json').read_text())
-    found = [
-        {
-            'image_id': a['image_id'],
-            'category_id': a['category_id'],
-            'bbox': a['bbox'],
-            'score': 0.5,
-        }
-        for a in truth['annotations']
-    ]
-    Path('good.bbox.json').write_text(json.dumps(found))
-    changed = change(found)
-    text = (
-        changed if isinstance(changed, str) else json.dumps(changed or found)
-    )
-    Path('bad.bbox.json').write_text(text)
-    if meta:
-        Path('bad.meta.json').write_text(json.dumps(meta))
-    files = ('good.bbox.json', 'bad.bbox.json', '--ann', 'data/val.json')
-    world.tool('compare', *files, *options)
+    """Registers a change of good predictions.
+
+    Args:
+        title: The mistake.
+        change: Changes the detections; a text replaces them.
+        options: Options of the tool. Default: none.
+        meta: Content of the file beside the predictions. Default: none.
+    """
+
+    @bad(title)
+    def _(world: World) -> None:
+        truth = json.loads(Path('data/val.json').read_text())
+        keys = ('image_id', 'category_id', 'bbox')
+        found = [
+            {**{key: a[key] for key in keys}, 'score': 0.5}
+            for a in truth['annotations']
+        ]
+        Path('good.bbox.json').write_text(json.dumps(found))
+        changed = change(found) or json.dumps(found)
+        Path('bad.bbox.json').write_text(changed)
+        if meta:
+            Path('bad.meta.json').write_text(json.dumps(meta))
+        files = ('good.bbox.json', 'bad.bbox.json', '--ann', 'data/val.json')
+        world.tool('compare', *files, *options)
 
 
-def first(**values: object) -> Callable[[list[dict]], None]:
-    """Changes the first detection."""
-    return lambda found: found[0].update(values)
+def first(title: str, **values: object) -> None:
+    """Registers values of the first detection."""
+    predictions(title, lambda found: found[0].update(values))
 
 
-@bad(GROUP, 'a score of NaN', 'score nan')
-def _(world: World) -> None:
-    compare(world, first(score=float('nan')))
+def option(title: str, *options: str) -> None:
+    """Registers options of the tool."""
+    predictions(title, lambda found: None, *options)
 
 
-@bad(GROUP, 'an infinite score', 'score inf')
-def _(world: World) -> None:
-    compare(world, first(score=float('inf')))
+def boxes(title: str, change: Callable[..., list[float]]) -> None:
+    """Registers a change of x, y, width and height of each box."""
 
-
-@bad(GROUP, 'a predicted box of negative size', '-3')
-def _(world: World) -> None:
-    compare(world, first(bbox=[0, 0, -3, 5]))
-
-
-@bad(GROUP, 'a prediction for an unknown image', 'image_id 99')
-def _(world: World) -> None:
-    compare(world, first(image_id=99))
-
-
-@bad(GROUP, 'a prediction of an unknown category', 'category_id 0', '1')
-def _(world: World) -> None:
-    compare(world, first(category_id=0))
-
-
-@bad(GROUP, 'predictions for other images', 'other images')
-def _(world: World) -> None:
-    def change(found: list[dict]) -> None:
+    def each(found: list[dict]) -> None:
         for entry in found:
-            entry['image_id'] += 500
+            entry['bbox'] = change(*entry['bbox'])
 
-    compare(world, change)
-
-
-@bad(GROUP, 'truncated predictions', 'truncated')
-def _(world: World) -> None:
-    compare(world, lambda found: json.dumps(found)[:-20])
+    predictions(title, each)
 
 
-@bad(GROUP, 'a file of metrics instead of predictions', 'metrics')
-def _(world: World) -> None:
-    compare(world, lambda found: {'coco/bbox_mAP': 0.4})
+def other_images(found: list[dict]) -> None:
+    for entry in found:
+        entry['image_id'] += 500
 
 
-@bad(GROUP, 'an annotation file instead of predictions', 'annotation file')
-def _(world: World) -> None:
-    compare(world, lambda found: Path('data/val.json').read_text())
+first('a score of NaN', score=float('nan'))
+first('an infinite score', score=float('inf'))
+first('a predicted box of negative size', bbox=[0, 0, -3, 5])
+first('a prediction for an unknown image', image_id=99)
+first('a prediction of an unknown category', category_id=0)
+predictions('predictions for other images', other_images)
+predictions('truncated predictions', lambda found: json.dumps(found)[:-20])
+predictions(
+    'a file of metrics instead of predictions',
+    lambda found: '{"coco/bbox_mAP": 0.4}',
+)
+predictions(
+    'an annotation file instead of predictions',
+    lambda found: Path('data/val.json').read_text(),
+)
+predictions(
+    'predictions made for another ground truth',
+    lambda found: None,
+    annotation_sha256='a' * 64,
+)
 
 
-@bad(GROUP, 'predictions made for another ground truth', 'another ground')
-def _(world: World) -> None:
-    compare(world, lambda found: None, annotation_sha256='a' * 64)
-
-
-@bad(GROUP, 'predictions without a ground truth', '--ann')
+@bad('predictions without a ground truth')
 def _(world: World) -> None:
     Path('a.bbox.json').write_text('[]')
     world.tool('compare', 'a.bbox.json', 'a.bbox.json')
 
 
-@bad(GROUP, 'a run that does not exist', 'nowhere')
+@bad('a run that does not exist')
 def _(world: World) -> None:
     world.tool('compare', 'nowhere', 'data')
 
 
-def grouped(world: World, spec: str, *options: str) -> None:
-    """tools/compare.py with good predictions and groups of images."""
-    compare(world, lambda found: None, ('--groups', spec, *options))
+def groups(title: str, spec: str, table: str = '') -> None:
+    """Registers groups of images, or the content of ``groups.csv``."""
+
+    def change(found: list[dict]) -> None:
+        if table:
+            Path('groups.csv').write_text(table)
+
+    predictions(title, change, '--groups', spec)
 
 
-@bad(GROUP, 'groups by a field that no image has', 'no image of', 'file_name')
-def _(world: World) -> None:
-    grouped(world, 'filename')
+groups('groups by a field that no image has', 'filename')
+groups('a pattern of groups that is no regular expression', '^(.+_')
+groups('groups by a pattern that a file name does not fit', '^(scene.+)_')
+groups('every image as a group of its own', '^(.+)$')
+groups('a file of groups with one column', 'groups.csv', '1\n2\n')
+groups('an image in two groups', 'groups.csv', '1,a\n1,b\n')
+option(
+    'a folder of test images that does not exist',
+    *('--images', 'dat', '--out', 'report'),
+)
+option('a folder of test images without a page', '--images', 'data')
+option('a margin of no AP', '--groups', 'id', '--margin', '0')
+boxes('predicted boxes as corners', lambda x, y, w, h: [x, y, x + w, y + h])
+boxes(
+    'predicted boxes from their centre',
+    lambda x, y, w, h: [x + w / 2, y + h / 2, w, h],
+)
+boxes('predicted boxes as fractions', lambda *box: [v / 128 for v in box])
+first('predictions with names of images', image_id='1.png')
+option('an unknown format of predictions', '--format', 'ultralitics')
+option('an unknown numbering of categories', '--categories', '2')
 
 
-@bad(GROUP, 'a pattern of groups that is no regular expression', 'regular')
-def _(world: World) -> None:
-    grouped(world, '^(.+_')
+def foreign(title: str, name: str, *options: str) -> None:
+    """Registers what Ultralytics writes, all of one image."""
 
-
-@bad(GROUP, 'groups by a pattern that a file name does not fit', 'no group')
-def _(world: World) -> None:
-    grouped(world, '^(scene.+)_')
-
-
-@bad(GROUP, 'every image as a group of its own', 'several images')
-def _(world: World) -> None:
-    grouped(world, '^(.+)$')
-
-
-@bad(GROUP, 'a file of groups with one column', 'row 1 has 1 column')
-def _(world: World) -> None:
-    Path('groups.csv').write_text('1\n2\n')
-    grouped(world, 'groups.csv')
-
-
-@bad(GROUP, 'an image in two groups', 'image 1 is in a and b')
-def _(world: World) -> None:
-    Path('groups.csv').write_text('1,a\n1,b\n')
-    grouped(world, 'groups.csv')
-
-
-@bad(GROUP, 'a folder of test images that does not exist', "'data'?")
-def _(world: World) -> None:
-    options = ('--images', 'dat', '--out', 'report')
-    compare(world, lambda found: None, options)
-
-
-@bad(GROUP, 'a folder of test images without a page', '--out FOLDER')
-def _(world: World) -> None:
-    compare(world, lambda found: None, ('--images', 'data'))
-
-
-@bad(GROUP, 'a margin of no AP', 'margin is 0')
-def _(world: World) -> None:
-    grouped(world, 'id', '--margin', '0')
-
-
-@bad(GROUP, 'predicted boxes as corners', '[x1, y1, x2, y2]')
-def _(world: World) -> None:
     def change(found: list[dict]) -> None:
         for entry in found:
-            x, y, w, h = entry['bbox']
-            entry['bbox'] = [x, y, x + w, y + h]
+            entry.update(image_id=name, category_id=1)
 
-    compare(world, change)
-
-
-@bad(GROUP, 'predicted boxes from their centre', 'centre x, centre y')
-def _(world: World) -> None:
-    def change(found: list[dict]) -> None:
-        for entry in found:
-            x, y, w, h = entry['bbox']
-            entry['bbox'] = [x + w / 2, y + h / 2, w, h]
-
-    compare(world, change)
+    kind = ('--format', 'bad.bbox.json=ultralytics')
+    predictions(title, change, *kind, *options)
 
 
-@bad(GROUP, 'predicted boxes as fractions', 'fractions of the image')
-def _(world: World) -> None:
-    def change(found: list[dict]) -> None:
-        for entry in found:
-            entry['bbox'] = [v / 128 for v in entry['bbox']]
-
-    compare(world, change)
-
-
-@bad(GROUP, 'predictions with names of images', "'1.png' is not a number")
-def _(world: World) -> None:
-    compare(world, first(image_id='1.png'))
+foreign('categories that may count from 0 or 1', '1')
+foreign('a name of no image', 'img_9', '--categories', '1')
+foreign(
+    'names of categories in no file',
+    '1',
+    *('--categories', 'bad.bbox.json=0:names.yaml'),
+)
+option('an unknown class to compare on', '--classes', 'sqare')
 
 
-@bad(GROUP, 'an unknown format of predictions', "Did you mean 'ultralytics'?")
-def _(world: World) -> None:
-    compare(world, lambda found: None, ('--format', 'ultralitics'))
-
-
-@bad(GROUP, 'an unknown numbering of categories', 'count from 0 or 1')
-def _(world: World) -> None:
-    compare(world, lambda found: None, ('--categories', '2'))
-
-
-def foreign(world: World, names: list[str], *options: str) -> None:
-    """tools/compare.py with what Ultralytics writes, with these images."""
-
-    def change(found: list[dict]) -> None:
-        for i, entry in enumerate(found):
-            entry['image_id'] = names[i % len(names)]
-            entry['category_id'] = 1
-
-    options = ('--format', 'bad.bbox.json=ultralytics', *options)
-    compare(world, change, options)
-
-
-@bad(GROUP, 'categories that may count from 0 or 1', '--categories')
-def _(world: World) -> None:
-    foreign(world, ['1'])
-
-
-@bad(GROUP, 'a name of no image', "'img_9' is not the name of an image")
-def _(world: World) -> None:
-    foreign(world, ['img_9'], '--categories', '1')
-
-
-@bad(GROUP, 'names of categories in no file', 'no file')
-def _(world: World) -> None:
-    foreign(world, ['1'], '--categories', 'bad.bbox.json=0:names.yaml')
-
-
-@bad(GROUP, 'an unknown class to compare on', "Did you mean 'square'?")
-def _(world: World) -> None:
-    compare(world, lambda found: None, ('--classes', 'sqare'))
-
-
-@bad(GROUP, 'runs that know different classes', 'no class in common')
-def _(world: World) -> None:
+def only_squares(found: list[dict]) -> None:
     Path('good.meta.json').write_text('{"categories": {"1": "square"}}')
-    compare(world, lambda found: None, categories={'2': 'disc'})
+
+
+predictions(
+    'runs that know different classes', only_squares, categories={'2': 'disc'}
+)

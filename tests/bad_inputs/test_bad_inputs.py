@@ -35,7 +35,7 @@ def test_bad_input(
     assert seen.err.count('error: ') == 1
     message = messages[case.title] = message_in(seen.err, tmp_path)
     assert str(tmp_path) not in message
-    for text in case.says:
+    for text in case.quotes:
         assert text in message
     # What to do follows an arrow, or argparse shows the usage.
     assert '  -> ' in message or 'usage:' in seen.err

@@ -120,20 +120,10 @@ def test_another_depth_is_an_error_and_new_layers_are_not(tmp_path, logged):
     )
     assert '26 new, not in it: layer#.#.conv#.conv_offset' in logged[-1]
     # Fewer stages use less of it.
-    load_into(
-        resnet(
-            50,
-            num_stages=3,
-            strides=(1, 2, 2),
-            dilations=(1, 1, 1),
-            out_indices=(2,),
-            init_cfg=pretrained(path),
-        )
-    )
-    assert (
-        'loaded 258 of 258' in logged[-1]
-        and '60 not used: layer' in logged[-1]
-    )
+    three = {'strides': (1, 2, 2), 'dilations': (1, 1, 1), 'num_stages': 3}
+    load_into(resnet(50, **three, out_indices=(2,), init_cfg=pretrained(path)))
+    assert 'loaded 258 of 258' in logged[-1]
+    assert '60 not used: layer' in logged[-1]
 
 
 def test_ssd_vgg_without_its_last_layers_is_enough(tmp_path, logged):
@@ -159,9 +149,8 @@ def test_backbones_with_their_own_init_weights(tmp_path, logged):
     state = host('SwinTransformer', **cfg).state_dict()
     path = save(tmp_path / 'a.pth', state, 'backbone.')
     load_into(host('SwinTransformer', **cfg, init_cfg=pretrained(path)))
-    assert logged[-1].startswith(
-        f'loaded {len(state)} of {len(state)} backbone'
-    )
+    count = len(state)
+    assert logged[-1].startswith(f'loaded {count} of {count} backbone')
     # Swin raises its own error for position tables with other names.
     other = {k: v for k, v in state.items() if 'relative_position' not in k}
     path = save(tmp_path / 'b.pth', other, 'backbone.net.')
@@ -183,10 +172,8 @@ def test_names_of_another_library_are_not_new_layers():
 def test_load_from_accepts_other_heads_but_no_other_backbones():
     model = Detector(resnet(), classes=2)
     other = Detector(resnet(), classes=5).state_dict()
-    assert (
-        require_start(model, {'state_dict': other}, 'a.pth')
-        == 'backbone 120 of 120, head 0 of 2'
-    )
+    report = require_start(model, {'state_dict': other}, 'a.pth')
+    assert report == 'backbone 120 of 120, head 0 of 2'
     deeper = Detector(resnet(34))
     with pytest.raises(UserError, match='load_from: loaded 120 of 200'):
         require_start(deeper, other, 'a.pth')
@@ -199,10 +186,9 @@ def test_hints():
     own = [f'a.{i}.weight' for i in range(4)]
     assert naming_hint(own, own) == ''
     assert naming_hint(own, ['x', 'y']) == ''
-    assert "prefix='net.'" in naming_hint(own, [f'net.{k}' for k in own])
-    assert 'It holds only the net' in naming_hint(
-        [f'net.{k}' for k in own], own
-    )
+    inner = [f'net.{k}' for k in own]
+    assert "prefix='net.'" in naming_hint(own, inner)
+    assert 'It holds only the net' in naming_hint(inner, own)
 
 
 def test_names_that_differ_only_in_numbers_are_listed_together():

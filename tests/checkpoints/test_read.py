@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import io
 import os
@@ -21,6 +20,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 from mmext.checkpoints.files import defect, newest_complete, writing
@@ -90,12 +90,12 @@ def test_only_an_explicit_option_trusts_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_getattr_reaches_only_the_log(tmp_path):
-    for owner, name in (
+    for attribute in (
         (HistoryBuffer, '__init__'),
         (HistoryBuffer, 'register_statistics'),
         (np.ndarray, 'tofile'),
     ):
-        path = save(tmp_path / 'a.pth', x=Call(getattr, owner, name))
+        path = save(tmp_path / 'a.pth', x=Call(getattr, *attribute))
         with pytest.raises(UserError, match='refused.*getattr'):
             load(path)
 
@@ -105,36 +105,6 @@ def test_resuming_does_not_execute_the_saved_config(tmp_path):
     text = f'import os\nos.system("touch {tmp_path}/touched")'
     got = load(save(tmp_path / 'a.pth', meta={'config': text, 'epoch': 1}))
     assert got['meta'] == {'epoch': 1}
-
-
-def test_a_decompression_bomb_is_refused(tmp_path):
-    intact = save(tmp_path / 'intact.pth')
-    bomb = tmp_path / 'bomb.pth'
-    with zipfile.ZipFile(intact) as old, zipfile.ZipFile(bomb, 'w') as new:
-        for member in old.infolist():
-            new.writestr(
-                member.filename, old.read(member), zipfile.ZIP_DEFLATED
-            )
-        new.writestr('intact/data/9', bytes(10**8), zipfile.ZIP_DEFLATED)
-    assert bomb.stat().st_size < 10**6
-    with pytest.raises(UserError, match='would unpack to 1000'):
-        load(bomb)
-
-
-def test_members_that_share_their_bytes_are_refused(tmp_path):
-    """A bomb without compression: one storage listed a hundred times."""
-    bomb = tmp_path / 'bomb.pth'
-    with zipfile.ZipFile(bomb, 'w') as archive:
-        archive.writestr('intact/data.pkl', pickle.dumps({}))
-        archive.writestr('intact/data/0', bytes(10**5))
-        first = archive.filelist[-1]
-        for i in range(1, 100):
-            again = copy.copy(first)
-            again.filename = f'intact/data/{i}'
-            archive.filelist.append(again)
-    assert bomb.stat().st_size < 2 * 10**5
-    with pytest.raises(UserError, match='bytes would unpack to 1000'):
-        load(bomb)
 
 
 def test_a_pickle_cannot_ask_for_the_memory(tmp_path):
@@ -187,9 +157,8 @@ def test_the_hash_in_a_name_is_checked(tmp_path):
     good = path.rename(tmp_path / f'weights-{digest[:8]}.pth')
     assert load(good)['state_dict']
     bad = good.rename(tmp_path / 'weights-00c0ffee.pth')
-    with pytest.raises(
-        UserError, match=f'says SHA-256 00c0ffee.*{digest[:9]}'
-    ):
+    says = f'says SHA-256 00c0ffee.*{digest[:9]}'
+    with pytest.raises(UserError, match=says):
         load(bad)
     # A date, a word or a step is not a hash.
     for name in ('a-20261122.pth', 'a-defaced.pth', 'iter-90000.pth'):
@@ -210,35 +179,25 @@ def test_a_hash_can_be_required(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'damage, message',
+    'damage',
     [
-        (lambda b: b[: len(b) // 2], 'not a complete checkpoint'),
-        (lambda b: b[:-10], 'not a complete checkpoint'),
-        (lambda b: b'', 'not a complete checkpoint'),
-        (lambda b: b'hello, world\n' * 9, 'not a complete checkpoint'),
-        (lambda b: pickle.dumps([1, 2]), 'not a complete checkpoint'),
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:-10],
+        lambda b: b'',
+        lambda b: b'hello, world\n' * 9,
+        lambda b: pickle.dumps([1, 2]),
     ],
     ids=['half', 'tail', 'empty', 'text', 'list'],
 )
-def test_a_damaged_file_is_an_error(tmp_path, damage, message):
+def test_a_damaged_file_is_an_error(tmp_path, damage):
     path = save(tmp_path / 'a.pth')
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match='not a complete checkpoint'):
         load(path)
     assert defect(path)
 
 
-def test_a_missing_file_names_the_nearest_one(tmp_path):
-    save(tmp_path / 'epoch_12.pth')
-    with pytest.raises(UserError, match="Did you mean 'epoch_12.pth'"):
-        load(tmp_path / 'epoc_12.pth')
-    with pytest.raises(UserError, match="Did you mean 'torchvision://'"):
-        load('torchvison://resnet50')
-
-
 def test_safetensors(tmp_path):
-    from safetensors.torch import save_file
-
     weights = nn.Linear(2, 3).state_dict()
     save_file(weights, tmp_path / 'a.safetensors')
     got = load(tmp_path / 'a.safetensors')['state_dict']
@@ -313,20 +272,18 @@ def test_newest_complete_skips_truncated_files(tmp_path):
 
 
 def test_newest_complete_follows_last_checkpoint(tmp_path):
-    (tmp_path / 'out').mkdir()
     (tmp_path / 'run').mkdir()
-    saved = save(tmp_path / 'out' / 'iter_500.pth')
-    (tmp_path / 'run' / 'last_checkpoint').write_text(str(saved))
+    saved = save(tmp_path / 'iter_500.pth')
+    (tmp_path / 'run/last_checkpoint').write_text(str(saved))
     assert newest(tmp_path / 'run') == saved
 
 
 def test_what_an_earlier_run_left_in_the_folder_is_not_the_newest(tmp_path):
-    for epoch in (1, 2, 12):
-        save(tmp_path / f'epoch_{epoch}.pth')
-        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
-    for epoch in (1, 2, 3):  # the next run, in the same folder
-        save(tmp_path / f'epoch_{epoch}.pth')
-        os.utime(tmp_path / f'epoch_{epoch}.pth', (20 + epoch, 20 + epoch))
+    # The next run, at second 20, writes into the same folder.
+    for start, epochs in ((0, (1, 2, 12)), (20, (1, 2, 3))):
+        for epoch in epochs:
+            path = save(tmp_path / f'epoch_{epoch}.pth')
+            os.utime(path, (start + epoch, start + epoch))
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
     assert newest_complete(tmp_path)[0].name == 'epoch_3.pth'
     # Killed between writing the fourth and last_checkpoint.
@@ -425,23 +382,24 @@ def test_a_kill_at_any_moment_keeps_the_older_checkpoint(tmp_path, moment):
 
 def test_match_counts_every_tensor():
     def net(width: int, extra: bool = False) -> nn.Module:
-        layers = [nn.Conv2d(3, width, 1), nn.BatchNorm2d(width)]
-        return nn.Sequential(*layers, *[nn.Linear(2, 2)] * extra)
+        model = nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+        return model.append(nn.Linear(2, 2)) if extra else model
 
+    wider, longer = net(5).state_dict(), net(4, extra=True).state_dict()
     same = match(net(4), {'state_dict': net(4).state_dict()})
     assert same.exact and len(same.loaded) == 7
-    other = match(net(4, extra=True), net(5).state_dict())
+    other = match(net(4, extra=True), wider)
     assert other.missing == ['2.weight', '2.bias']
     assert len(other.reshaped) == 6 and len(other.loaded) == 1
     assert '0.weight is (5, 3, 1, 1), expected (4, 3, 1, 1)' in str(other)
-    unused = match(net(4), net(4, extra=True).state_dict())
+    unused = match(net(4), longer)
     assert unused.unused == ['2.weight', '2.bias']
     assert len(unused.loaded) == 7
     with pytest.raises(UserError, match='of another architecture'):
-        require_match(net(4), net(4, extra=True).state_dict(), 'a.pth')
-    require_match(net(4), net(4, extra=True).state_dict(), 'a.pth', 0.5)
+        require_match(net(4), longer, 'a.pth')
+    require_match(net(4), longer, 'a.pth', 0.5)
     with pytest.raises(UserError, match='1 of 9 tensors fit'):
-        require_match(net(4, True), net(5).state_dict(), 'a.pth', 0.5)
+        require_match(net(4, extra=True), wider, 'a.pth', 0.5)
 
 
 def test_old_checkpoints_without_batch_counters_fit():
@@ -450,31 +408,31 @@ def test_old_checkpoints_without_batch_counters_fit():
     assert match(nn.BatchNorm2d(3), state).exact
 
 
-def test_download_is_cached_and_its_hash_checked(tmp_path, monkeypatch):
-    source = save(tmp_path / 'source.pth')
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    requests = []
-    digest = sha256(source)
+@pytest.fixture
+def downloads(tmp_path, monkeypatch) -> list[tuple]:
+    """Addresses and hashes that are asked for; gives ``source.pth``."""
+    asked = []
 
     def download(url, target, hash_prefix, progress):
-        requests.append((url, hash_prefix))
-        shutil.copy(source, target)
+        asked.append((url, hash_prefix))
+        shutil.copy(tmp_path / 'source.pth', target)
 
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    return asked
+
+
+def test_download_is_cached_and_its_hash_checked(tmp_path, downloads):
+    digest = sha256(save(tmp_path / 'source.pth'))
     url = f'https://example.org/resnet-{digest[:8]}.pth'
     for _ in range(2):
         got = CheckpointLoader.load_checkpoint(url)
     assert got['state_dict']['weight'].shape == (3, 2)
-    assert requests == [(url, digest[:8])]
+    assert downloads == [(url, digest[:8])]
 
 
-def test_torchvision_names_are_read_safely_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-
-    def download(url, target, hash_prefix, progress):
-        torch.save({'x': attack(tmp_path / 'touched')}, target)
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+def test_torchvision_names_are_read_safely_too(tmp_path, downloads):
+    save(tmp_path / 'source.pth', x=attack(tmp_path / 'touched'))
     with pytest.raises(UserError, match='refused'):
         CheckpointLoader.load_checkpoint('torchvision://resnet50')
     assert not (tmp_path / 'touched').exists()

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
-from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
+from tiny_run import CLASSES, MASK_HEADS, MASK_RCNN, make_coco, write_config
 
 from mmext.checks.config import find_config_splits
 from mmext.checks.findings import require
@@ -80,11 +80,8 @@ def damages(draw) -> list[tuple]:
     for _ in range(draw(st.integers(1, 3))):
         part = draw(st.sampled_from(['annotations'] * 4 + sorted(LIKELY)))
         place = draw(st.integers(0, 3))
-        kind = draw(
-            st.sampled_from(
-                ['likely'] * 4 + ['set', 'number', 'drop', 'twice']
-            )
-        )
+        kinds = ['likely'] * 4 + ['set', 'number', 'drop', 'twice']
+        kind = draw(st.sampled_from(kinds))
         key = draw(st.sampled_from(sorted(LIKELY[part])))
         value = draw(LIKELY[part][key] if kind == 'likely' else values)
         if kind == 'number':  # in a box or a polygon
@@ -121,14 +118,10 @@ class World:
 
     def __init__(self, root: Path, mask: bool) -> None:
         self.data = make_coco(root / 'coco', 2, 1)
-        base = 'mask_rcnn/mask-rcnn' if mask else 'faster_rcnn/faster-rcnn'
-        config = write_config(
-            root / 'tiny.py',
-            self.data,
-            base=f'{base}_r50_fpn_1x_coco.py',
-            more=MASK_HEADS if mask else '',
+        kind = {'base': MASK_RCNN, 'more': MASK_HEADS} if mask else {}
+        self.cfg = load_config(
+            write_config(root / 'tiny.py', self.data, **kind)
         )
-        self.cfg = load_config(config)
         dataset = self.cfg.train_dataloader.dataset
         dataset.pipeline = [
             t for t in dataset.pipeline if t.type != 'RandomFlip'

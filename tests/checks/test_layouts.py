@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from json_files import edit_json
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
@@ -19,6 +19,7 @@ from mmext.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo_shapes.py'
+TRAIN, VAL = (f'annotations/instances_{s}.json' for s in ('train', 'val'))
 
 
 @pytest.fixture(scope='module')
@@ -31,19 +32,10 @@ def data(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / 'data'))
 
 
-def edit(data: Path, split: str, change: Callable[[dict], None]) -> None:
-    path = data / 'annotations' / f'instances_{split}.json'
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
 def test_the_files_of_a_folder(data):
     found = find_coco_folder(data)
     assert found.classes == CLASSES
-    assert found.ann_files['val'] == str(
-        data / 'annotations/instances_val.json'
-    )
+    assert found.ann_files['val'] == str(data / VAL)
     assert found.img_dirs['train'] == str(data / 'train')
     assert found.num_images == {'train': 6, 'val': 3}
 
@@ -52,11 +44,13 @@ def test_the_files_of_a_folder(data):
     'move',
     [
         {'train': 'images/train', 'val': 'images/val'},
-        {'train': 'train2017', 'val': 'val2017'},
         {
-            'annotations/instances_train.json': 'train.json',
-            'annotations/instances_val.json': 'my_val.json',
+            'train': 'train2017',
+            'val': 'val2017',
+            TRAIN: 'annotations/instances_train2017.json',
+            VAL: 'annotations/instances_val2017.json',
         },
+        {TRAIN: 'train.json', VAL: 'my_val.json'},
     ],
     ids=['images', '2017', 'flat'],
 )
@@ -64,10 +58,6 @@ def test_other_layouts(data, move):
     for old, new in move.items():
         (data / new).parent.mkdir(exist_ok=True)
         (data / old).rename(data / new)
-    if 'train2017' in move.values():
-        for s in ('train', 'val'):
-            path = data / f'annotations/instances_{s}.json'
-            path.rename(path.with_name(f'instances_{s}2017.json'))
     assert find_coco_folder(data).classes == CLASSES
 
 
@@ -80,16 +70,14 @@ def test_real_data(shared, name):
 
 def test_classes_are_taken_in_the_order_of_the_file(data):
     """mmdet numbers labels in that order, not in the config's."""
-    assert find_coco_folder(data, ['star', 'circle']).classes == (
-        'circle',
-        'star',
-    )
+    found = find_coco_folder(data, ['star', 'circle'])
+    assert found.classes == ('circle', 'star')
 
 
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
-        (lambda d: shutil.rmtree(d), 'does not exist'),
+        (shutil.rmtree, 'does not exist'),
         (
             lambda d: shutil.rmtree(d / 'annotations'),
             r'has no annotations/instances_train.json, .* it holds .*train',
@@ -103,37 +91,48 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
             '1 of 6 images .*: 000003.png',
         ),
         (
-            lambda d: (d / 'annotations/instances_val.json').write_text('{'),
+            lambda d: (d / VAL).write_text('{'),
             'instances_val.json is not JSON',
         ),
         (
-            lambda d: (d / 'annotations/instances_val.json').write_text('[]'),
+            lambda d: (d / VAL).write_text('[]'),
             'not a COCO annotation file: it is a list',
-        ),
-        (
-            lambda d: edit(d, 'val', lambda c: c.pop('categories')),
-            "no list 'categories'; its keys are .*images",
-        ),
-        (
-            lambda d: edit(
-                d, 'train', lambda c: c['annotations'][4].pop('bbox')
-            ),
-            r"annotations\[4\] has no 'bbox'",
-        ),
-        (
-            lambda d: edit(d, 'val', lambda c: c['categories'].reverse()),
-            'same names in the same order',
-        ),
-        (
-            lambda d: edit(
-                d, 'train', lambda c: c['categories'][1].update(name='star')
-            ),
-            "'star' is given to ids",
         ),
     ],
 )
 def test_folders_with_errors(data, damage, message):
     damage(data)
+    with pytest.raises(UserError, match=message):
+        find_coco_folder(data)
+
+
+@pytest.mark.parametrize(
+    ('file', 'change', 'message'),
+    [
+        (
+            VAL,
+            lambda c: c.pop('categories'),
+            "no list 'categories'; its keys are .*images",
+        ),
+        (
+            TRAIN,
+            lambda c: c['annotations'][4].pop('bbox'),
+            r"annotations\[4\] has no 'bbox'",
+        ),
+        (
+            VAL,
+            lambda c: c['categories'].reverse(),
+            'same names in the same order',
+        ),
+        (
+            TRAIN,
+            lambda c: c['categories'][1].update(name='star'),
+            "'star' is given to ids",
+        ),
+    ],
+)
+def test_annotations_with_errors(data, file, change, message):
+    edit_json(data / file, change)
     with pytest.raises(UserError, match=message):
         find_coco_folder(data)
 
@@ -149,13 +148,13 @@ def test_no_annotation_of_the_chosen_class(data):
             a for a in content['annotations'] if a['category_id'] == 4
         ]
 
-    edit(data, 'train', keep_stars)
+    edit_json(data / TRAIN, keep_stars)
     with pytest.raises(UserError, match=r'chosen class \(circle\).*\n.*star'):
         find_coco_folder(data, ['circle'])
 
 
 def test_boxes_only_cannot_train_masks(data):
-    edit(data, 'train', lambda c: c['annotations'][2].pop('segmentation'))
+    edit_json(data / TRAIN, lambda c: c['annotations'][2].pop('segmentation'))
     find_coco_folder(data)
     with pytest.raises(UserError, match=r'1 of \d+ .*no mask .*ids? 3\)'):
         find_coco_folder(data, masks=True)
@@ -163,23 +162,17 @@ def test_boxes_only_cannot_train_masks(data):
 
 def test_a_config_uses_the_folder(data):
     """The labels of the data set are the classes of the JSON."""
-
-    def reorder(content: dict) -> None:
-        content['categories'].reverse()
-
-    for split in ('train', 'val'):
-        edit(data, split, reorder)
+    for file in (TRAIN, VAL):
+        edit_json(data / file, lambda c: c['categories'].reverse())
     init_default_scope('mmdet')
     cfg = Config.fromfile(DEMO)
-    pipelines = [
-        cfg[f'{s}_dataloader'].dataset.pipeline for s in ('train', 'val')
-    ]
+    old = cfg.copy()
     use_coco_folder(cfg, find_coco_folder(data, ['circle', 'star']))
     assert cfg.model.roi_head.bbox_head.num_classes == 2
     assert 'num_classes' not in cfg.model.rpn_head
-    for split, pipeline in zip(('train', 'val'), pipelines, strict=True):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        assert dataset.pipeline == pipeline
+    for loader in ('train_dataloader', 'val_dataloader'):
+        dataset = cfg[loader].dataset
+        assert dataset.pipeline == old[loader].dataset.pipeline
         built = DATASETS.build(dataset)
         assert built.metainfo['classes'] == ('star', 'circle')
         source = json.loads(Path(dataset.ann_file).read_text())
@@ -198,9 +191,7 @@ def test_a_config_uses_the_folder(data):
             ]
             assert got == want
     assert cfg.val_evaluator.type == 'CocoMetric'
-    assert cfg.test_evaluator.ann_file == str(
-        data / 'annotations/instances_val.json'
-    )
+    assert cfg.test_evaluator.ann_file == str(data / VAL)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +224,6 @@ def test_several_data_sets_in_a_loader_are_an_error(data):
 
 
 def test_images_of_an_annotation_file_with_both_words_in_its_name(data):
-    file = data / 'annotations/instances_val.json'
-    file.rename(file.with_name('instances_val_of_training_day.json'))
+    name = 'instances_val_of_training_day.json'
+    (data / VAL).rename(data / 'annotations' / name)
     assert find_coco_folder(data).img_dirs['val'] == str(data / 'val')

@@ -13,20 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from leaves import CONFIGS, MODELS, build, count_parameters, load
+from leaves import ENTRIES, MODELS, build, count_parameters, load
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import PixelData
 
 from mmext.checks.parts import check_parts
 
 #: Config name -> number of parameters in its metafile.
 PARAMETERS = {
     Path(model['Config']).stem: model['Metadata']['Parameters']
-    for path in sorted(CONFIGS.rglob('metafile.yml'))
-    for model in yaml.safe_load(path.read_text())['Models']
+    for model in ENTRIES
 }
-# One of the smallest of each kind; `make test-slow` runs all.
+# One of the smallest of each kind.
 SAMPLE = (
     'faster-rcnn_stepnet-r50_fpn_1x_coco',
     'faster-rcnn_starnet-s1_fpn_1x_coco',
@@ -55,8 +54,8 @@ def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
 
 def batch(cfg: Config) -> dict[str, Any]:
     """Two small images with the annotations that the model's task needs."""
-    scope, shape = cfg.default_scope, (3, 96, 128)
-    if scope == 'mmdet':
+    shape = (3, 96, 128)
+    if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
         data = demo_mm_inputs(
@@ -66,18 +65,14 @@ def batch(cfg: Config) -> dict[str, Any]:
             # The one label that every head has.
             sample.gt_instances.labels.zero_()
         return data
-    samples = []
-    if scope == 'mmseg':
-        from mmengine.structures import PixelData
+    if cfg.default_scope == 'mmseg':
         from mmseg.structures import SegDataSample
 
-        for i in range(2):
-            sample = SegDataSample(
-                metainfo={'img_shape': shape[1:], 'ori_shape': shape[1:]}
-            )
-            label = torch.full((1, *shape[1:]), i)
-            sample.gt_sem_seg = PixelData(data=label)
-            samples.append(sample)
+        size = shape[1:]
+        meta = {'img_shape': size, 'ori_shape': size}
+        samples = [SegDataSample(metainfo=meta) for _ in range(2)]
+        for i, sample in enumerate(samples):
+            sample.gt_sem_seg = PixelData(data=torch.full((1, *size), i))
     else:
         from mmpretrain.structures import DataSample
 
@@ -90,9 +85,18 @@ def batch(cfg: Config) -> dict[str, Any]:
     return {'inputs': list(images), 'data_samples': samples}
 
 
-def train_and_predict(name: str) -> None:
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(n, marks=[] if n in SAMPLE else pytest.mark.slow)
+        for n in MODELS
+    ],
+)
+def test_trains_and_predicts(name: str) -> None:
     cfg = load(name)
-    _drop_pretrained(cfg.model)
+    # Pre-trained weights need a network connection.
+    cfg.model.backbone.init_cfg = None
+    cfg.model.pop('pretrained', None)
     model = revert_sync_batchnorm(build(cfg))
     model.init_weights()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
@@ -116,28 +120,3 @@ def train_and_predict(name: str) -> None:
             mode='predict',
         )
     assert len(outs) == 2
-
-
-def _drop_pretrained(cfg: Any) -> None:
-    """Removes pre-trained weights, which need a network connection."""
-    if isinstance(cfg, dict):
-        init_cfg = cfg.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
-            cfg['init_cfg'] = None
-        cfg.pop('pretrained', None)
-        for value in cfg.values():
-            _drop_pretrained(value)
-    elif isinstance(cfg, list | tuple):
-        for value in cfg:
-            _drop_pretrained(value)
-
-
-@pytest.mark.parametrize('name', SAMPLE)
-def test_sampled_configs_train_and_predict(name: str) -> None:
-    train_and_predict(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', [n for n in MODELS if n not in SAMPLE])
-def test_all_configs_train_and_predict(name: str) -> None:
-    train_and_predict(name)

@@ -7,15 +7,10 @@ import re
 import runpy
 
 import pytest
-import yaml
-from leaves import CONFIGS, ROOT, header
+from commands import ROOT
+from leaves import ENTRIES, header
 
 ZOO = runpy.run_path(str(ROOT / 'tools' / 'dev' / 'model_zoo.py'))
-MODELS = [
-    model
-    for path in sorted(CONFIGS.rglob('metafile.yml'))
-    for model in yaml.safe_load(path.read_text())['Models']
-]
 
 
 def test_the_page_is_current() -> None:
@@ -28,15 +23,15 @@ def test_every_config_has_a_row_and_a_cost() -> None:
     rows = re.findall(
         r'^\| \[(\S+)\]\(\.\./(\S+)\) .*$', ZOO['render'](), re.M
     )
-    assert sorted(rows) == sorted((m['Name'], m['Config']) for m in MODELS)
+    assert sorted(rows) == sorted((m['Name'], m['Config']) for m in ENTRIES)
     for _, config in rows:
         assert (ROOT / config).is_file()
-    for model in MODELS:
+    for model in ENTRIES:
         assert {'Parameters', 'FLOPs', 'Resolution'} <= set(model['Metadata'])
 
 
 @pytest.mark.parametrize(
-    'model', [m for m in MODELS if 'Results' in m], ids=lambda m: m['Name']
+    'model', [m for m in ENTRIES if 'Results' in m], ids=lambda m: m['Name']
 )
 def test_every_result_has_a_source(model: dict) -> None:
     """Ours are in docs/results.md, others' in the config's header."""

@@ -7,7 +7,9 @@ import re
 import shlex
 
 import pytest
-from leaves import LEAVES, ROOT, header, load
+from commands import ROOT
+from leaves import LEAVES, build_cheaply, header, load
+from mmengine.config import Config
 
 STARTERS = ('tools/', 'bash ', 'python ', 'MMEXT_DATA=')
 
@@ -76,17 +78,42 @@ def test_rates_fall_to_zero(name: str) -> None:
     )
 
 
+def check_cascade_schedule(cfg: Config) -> None:
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.by_epoch, warm_up.end) == (False, 500)
+    assert (steps.by_epoch, steps.end) == (True, 36)
+    assert steps.milestones == [27, 33]
+
+
+def test_cascade_swin_has_the_schedule_of_the_dwnets() -> None:
+    name = 'cascade-mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco'
+    check_cascade_schedule(load(name))
+
+
 @pytest.mark.parametrize(
-    'name',
+    ('backbone', 'millions', 'rate'),
     [
-        f'cascade-mask-rcnn_{backbone}_fpn_ms-crop-3x_coco'
-        for backbone in ('dwnet-tiny', 'dwnet-base', 'swin-t-p4-w7')
+        ('tiny', 82, 0.2),
+        ('base', 132, 0.3),
+        ('tiny-homogeneous', 108, 0.2),
+        ('base-homogeneous', 219, 0.3),
     ],
 )
-def test_cascade_warms_up_as_the_authors_do(name: str) -> None:
-    warm_up, steps = load(name).param_scheduler
-    assert (warm_up.by_epoch, warm_up.end) == (False, 500)
-    assert (steps.by_epoch, steps.milestones) == (True, [27, 33])
+def test_cascade_dwnets_are_the_published_ones(
+    backbone: str, millions: int, rate: float
+) -> None:
+    """Sizes: the README of Atten4Vis/DemystifyLocalViT."""
+    cfg = load(f'cascade-mask-rcnn_dwnet-{backbone}_fpn_ms-crop-3x_coco')
+    model = build_cheaply(cfg)
+    params = sum(p.numel() for p in model.parameters())
+    assert round(params / 1e6) == millions
+    check_cascade_schedule(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer == {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0.05}
+    heads = model.roi_head.bbox_head
+    assert [len(head.shared_convs) for head in heads] == [4, 4, 4]
+    block = model.backbone.layers[-1].blocks[-1]
+    assert block.drop_path.drop_prob == pytest.approx(rate)
 
 
 @pytest.mark.parametrize('name', ['starnet-s1', 'demonet-d12-w192'])

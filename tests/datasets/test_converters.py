@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import struct
-import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from commands import run_tool
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -27,8 +29,6 @@ from mmext.datasets.converters.voc import read_voc
 from mmext.datasets.converters.yolo import read_yolo
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.errors import UserError
-
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 
 
 @pytest.fixture(scope='module')
@@ -50,10 +50,8 @@ def voc(shapes, tmp_path) -> Path:
         (root / name).mkdir(parents=True)
     for split, record, anns in labelled(shapes):
         stem = f'{split}_{record["id"]}'
-        shutil.copy(
-            shapes / split / record['file_name'],
-            root / 'JPEGImages' / f'{stem}.png',
-        )
+        image = shapes / split / record['file_name']
+        shutil.copy(image, root / 'JPEGImages' / f'{stem}.png')
         objects = ''.join(
             f'<object><name>{CLASSES[a["category_id"] - 1]}</name>'
             '<difficult>0</difficult><bndbox>'
@@ -74,34 +72,23 @@ def voc(shapes, tmp_path) -> Path:
 def yolo(shapes, tmp_path) -> Path:
     """Boxes in the training split, polygons in the other."""
     root = tmp_path / 'yolo'
-    names = '\n'.join(f'  {i}: {name}' for i, name in enumerate(CLASSES))
     for split, record, anns in labelled(shapes):
         for name in ('images', 'labels'):
             (root / name / split).mkdir(parents=True, exist_ok=True)
-        shutil.copy(
-            shapes / split / record['file_name'], root / 'images' / split
-        )
-        lines = []
+        image = shapes / split / record['file_name']
+        shutil.copy(image, root / 'images' / split)
+        lines = ''
         for a in anns:
-            (x, y, w, h), (W, H) = a['bbox'], (256, 192)
-            values = [(x + w / 2) / W, (y + h / 2) / H, w / W, h / H]
+            x, y, w, h = a['bbox']
+            points = np.array([[x + w / 2, y + h / 2], [w, h]])
             if split == 'val':
-                polygon = max(a['segmentation'], key=len)
-                values = [
-                    v / side
-                    for v, side in zip(
-                        polygon, [W, H] * (len(polygon) // 2), strict=True
-                    )
-                ]
-            lines.append(
-                ' '.join(
-                    [str(a['category_id'] - 1), *(f'{v:.8f}' for v in values)]
-                )
-            )
-        (root / 'labels' / split / Path(record['file_name']).stem).with_suffix(
-            '.txt'
-        ).write_text('\n'.join(lines) + '\n')
-    (root / 'data.yaml').write_text(f'names:\n{names}\n')
+                points = np.reshape(max(a['segmentation'], key=len), (-1, 2))
+            values = (points / (256, 192)).ravel()
+            numbers = ' '.join(f'{v:.8f}' for v in values)
+            lines += f'{a["category_id"] - 1} {numbers}\n'
+        (root / f'labels/{split}/{image.stem}.txt').write_text(lines)
+    names = yaml.safe_dump({'names': dict(enumerate(CLASSES))})
+    (root / 'data.yaml').write_text(names)
     return root
 
 
@@ -117,13 +104,12 @@ def boxes(root: Path, split: str) -> list[list[tuple]]:
     ]
 
 
-def run(tool: str, monkeypatch, *args: str) -> None:
-    monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-    runpy.run_path(str(TOOLS / tool), run_name='__main__')
+def run(tool: str, *arguments: object) -> None:
+    assert run_tool(f'dataset_converters/{tool}.py', *arguments) == 0
 
 
-def test_voc_round_trip(shapes, voc, monkeypatch, capsys):
-    run('voc2coco.py', monkeypatch, voc)
+def test_voc_round_trip(shapes, voc, capsys):
+    run('voc2coco', voc)
     assert 'instances_val.json: 6 images' in capsys.readouterr().out
     for split in ('train', 'val'):
         assert boxes(voc, split) == boxes(shapes, split)
@@ -132,9 +118,9 @@ def test_voc_round_trip(shapes, voc, monkeypatch, capsys):
     assert found.img_dirs['train'] == str(voc)
 
 
-def test_voc_from_another_folder_copies_images(voc, tmp_path, monkeypatch):
+def test_voc_from_another_folder_copies_images(voc, tmp_path):
     out = tmp_path / 'out'
-    run('voc2coco.py', monkeypatch, voc, '--out', out, '--classes', 'star')
+    run('voc2coco', voc, '--out', out, '--classes', 'star')
     assert find_coco_folder(out).classes == ('star',)
     assert len(list((out / 'JPEGImages').iterdir())) == 12
 
@@ -148,10 +134,7 @@ def test_zero_based_corners_are_not_shifted_by_a_pixel(voc):
 
 def test_voc_without_lists_is_split(voc):
     shutil.rmtree(voc / 'ImageSets')
-    first, second = (
-        read_voc(voc, val_part=0.25).splits,
-        read_voc(voc, val_part=0.25).splits,
-    )
+    first, second = (read_voc(voc, val_part=0.25).splits for _ in range(2))
     assert first == second
     assert [len(first[s]) for s in ('train', 'val')] == [9, 3]
     names = [i.path.name for s in first.values() for i in s]
@@ -162,17 +145,13 @@ def test_voc_without_lists_is_split(voc):
 
 
 def test_difficult_objects_are_ignored(voc):
-    path = sorted((voc / 'Annotations').glob('*.xml'))[0]
-    path.write_text(path.read_text().replace('>0<', '>1<', 1))
-    splits = read_voc(voc).splits
-    assert (
-        sum(o.ignore for s in splits.values() for i in s for o in i.objects)
-        == 1
-    )
+    replace('Annotations/*', '>0<', '>1<')(voc)
+    splits = read_voc(voc).splits.values()
+    assert sum(o.ignore for s in splits for i in s for o in i.objects) == 1
 
 
-def test_yolo_round_trip(shapes, yolo, monkeypatch):
-    run('yolo2coco.py', monkeypatch, yolo)
+def test_yolo_round_trip(shapes, yolo):
+    run('yolo2coco', yolo)
     got, want = boxes(yolo, 'train'), boxes(shapes, 'train')
     for mine, theirs in zip(got, want, strict=True):
         for a, b in zip(mine, theirs, strict=True):
@@ -190,8 +169,7 @@ def test_yolo_round_trip(shapes, yolo, monkeypatch):
 
 
 def test_yolo_images_without_labels_are_background(yolo):
-    path = sorted((yolo / 'labels/train').iterdir())[0]
-    path.unlink()
+    first(yolo, 'labels/train/*').unlink()
     found = read_yolo(yolo)
     assert found.splits['train'][0].objects == []
     assert found.names == list(CLASSES)
@@ -199,7 +177,7 @@ def test_yolo_images_without_labels_are_background(yolo):
 
 
 def test_an_image_turned_by_exif_exchanges_its_sides(yolo):
-    path = sorted((yolo / 'images/train').iterdir())[0]
+    path = first(yolo, 'images/train/*')
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path, exif=exif)
@@ -231,13 +209,11 @@ def test_an_image_that_is_too_large_is_reported(tmp_path):
 def write_pair(root: Path, name: str, label: str, suffix: str = '.jpg'):
     """A YOLO folder of two images, 200x100, one label file each."""
     for split in ('train', 'val'):
-        for kind in ('images', 'labels'):
-            (root / kind / split).mkdir(parents=True, exist_ok=True)
         image = root / 'images' / split / f'{name}{suffix}'
-        image.parent.mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (200, 100)).save(image, 'JPEG')
         path = root / 'labels' / split / f'{name}.txt'
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for file in (image, path):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (200, 100)).save(image, 'JPEG')
         path.write_text(label, encoding='utf-8')
     (root / 'classes.txt').write_text('cat\ndog\n')
     return root
@@ -275,8 +251,8 @@ def test_yolo_boxes_by_hand(tmp_path, line, box):
     ],
 )
 def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
-    write_voc(tmp_path, 'a', corners)
-    write_voc(tmp_path, 'b', corners)
+    for name in 'ab':
+        write_voc(tmp_path, name, corners)
     for images in read_voc(tmp_path, zero_based, 0.5).splits.values():
         assert images[0].objects[0].bbox == box
 
@@ -355,68 +331,73 @@ def first(root: Path, pattern: str) -> Path:
     return sorted(root.glob(pattern))[0]
 
 
-def replace(root: Path, pattern: str, old: str, new: str) -> None:
-    path = first(root, pattern)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+def replace(pattern: str, old: str, new: str) -> Callable[[Path], None]:
+    """Returns a damage of the first file, at the first place of ``old``."""
+
+    def damage(root: Path) -> None:
+        path = first(root, pattern)
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def write(pattern: str, text: str) -> Callable[[Path], object]:
+    """Returns a damage that replaces the content of the first file."""
+    return lambda root: first(root, pattern).write_text(text)
+
+
+def copy_image(pattern: str, suffix: str) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        image = first(root, pattern)
+        shutil.copy(image, image.with_suffix(suffix))
+
+    return damage
+
+
+xml = partial(replace, 'Annotations/*')
+label = partial(replace, 'labels/train/*')
+data_yaml = partial(write, 'data.yaml')
 
 
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
         (lambda r: shutil.rmtree(r / 'Annotations'), 'has no XML files'),
-        (lambda r: replace(r, 'Annotations/*', '<name>', '<nam'), 'not XML'),
+        (xml('<name>', '<nam'), 'not XML'),
         (
-            lambda r: replace(r, 'Annotations/*', '<xmin>', '<xmin>a'),
+            xml('<xmin>', '<xmin>a'),
             r"train_1.xml: object 1 \(\w+\): <bndbox><xmin> is 'a\d+'",
         ),
+        (xml('<xmin>', '<xmin>9999'), 'ends before it begins'),
         (
-            lambda r: replace(r, 'Annotations/*', '<xmin>', '<xmin>9999'),
-            'ends before it begins',
-        ),
-        (
-            lambda r: [
-                replace(r, 'Annotations/*', f'<{c}>', f'<{c}>9999')
-                for c in ('xmin', 'xmax')
-            ],
+            xml('<bndbox>', '<bndbox><xmin>999</xmin><xmax>1000</xmax>'),
             'no area inside the 256x192 image',
         ),
         (lambda r: first(r, 'JPEGImages/*').unlink(), 'have no image train_1'),
+        (write('JPEGImages/*', 'x'), 'not a readable image'),
         (
-            lambda r: first(r, 'JPEGImages/*').write_text('x'),
-            'not a readable image',
-        ),
-        (
-            lambda r: (r / 'ImageSets/Main/val.txt').write_text('gone\n'),
+            write('ImageSets/Main/val.txt', 'gone\n'),
             "lists 1 name without an XML file: 'gone'",
         ),
         (
-            lambda r: replace(
-                r, 'Annotations/*', '<xmin>', '<xmin>nan</xmin><xmin>'
-            ),
+            xml('<xmin>', '<xmin>nan</xmin><xmin>'),
             "<xmin> is 'nan', not a number",
         ),
         (
-            lambda r: shutil.copy(
-                first(r, 'JPEGImages/*'),
-                first(r, 'JPEGImages/*').with_suffix('.JPG'),
-            ),
+            copy_image('JPEGImages/*', '.JPG'),
             'train_1.JPG and .*train_1.png would have the same annotations',
         ),
         (
-            lambda r: replace(
-                r,
-                'Annotations/*',
+            xml(
                 '<object>',
                 '<size><width>192</width><height>256</height></size><object>',
             ),
             'train_1.xml is for a 192x256 image, and .* is 256x192',
         ),
         (
-            lambda r: replace(
-                r,
-                'Annotations/*',
+            xml(
                 '<annotation>',
                 '<?xml version="1.0" encoding="gb2312"?><annotation>',
             ),
@@ -434,64 +415,43 @@ def test_voc_errors(voc, damage, message):
     ('damage', 'message'),
     [
         (lambda r: (r / 'data.yaml').unlink(), 'no classes.txt'),
-        (lambda r: (r / 'data.yaml').write_text('a: ['), 'is not YAML'),
+        (data_yaml('a: ['), 'is not YAML'),
         (
-            lambda r: (r / 'data.yaml').write_text('names: {1: a}'),
+            data_yaml('names: {1: a}'),
             r'class \d, and there are 1 names \(1 to 1\): a',
         ),
         (
-            lambda r: (r / 'data.yaml').write_text('names: [circle]'),
+            data_yaml('names: [circle]'),
             r'\.txt:\d+: class \d, and there are 1 names',
         ),
         (
-            lambda r: replace(r, 'labels/train/*', ' 0.', ' 7.'),
+            label(' 0.', ' 7.'),
             r'000000.txt:1: coordinate 7\.\d+ is not in 0..1',
         ),
+        (label(' 0.', ' x.'), 'is not a class number and coordinates'),
+        (label(' 0.', ' 0.5 0.'), '5 coordinates; a box has 4'),
         (
-            lambda r: replace(r, 'labels/train/*', ' 0.', ' x.'),
-            'is not a class number and coordinates',
-        ),
-        (
-            lambda r: replace(r, 'labels/train/*', ' 0.', ' 0.5 0.'),
-            '5 coordinates; a box has 4',
-        ),
-        (
-            lambda r: [
-                p.unlink() for p in (r / 'images/train').glob('*[1-9]*')
-            ],
+            lambda r: [p.unlink() for p in r.glob('images/train/*[1-9]*')],
             r'5 of 6 label files in .* have no image .*: 000001.txt, 0',
         ),
         (lambda r: shutil.rmtree(r / 'images/val'), 'has no images'),
         (lambda r: shutil.rmtree(r / 'labels/train'), 'has no label files'),
         (
-            lambda r: (r / 'data.yaml').write_text('names: {0: a, b: c}'),
+            data_yaml('names: {0: a, b: c}'),
             r"keys of names are 0, b, and 'b' is not the number",
         ),
         (
-            lambda r: (r / 'data.yaml').write_text(
-                'kpt_shape: [17, 2]\nnames: [person]'
-            ),
+            data_yaml('kpt_shape: [17, 2]\nnames: [person]'),
             'data.yaml describes keypoints',
         ),
-        (
-            lambda r: (r / 'data.yaml').write_text('names: [on, off]'),
-            'a name is True, not a word',
-        ),
+        (data_yaml('names: [on, off]'), 'a name is True, not a word'),
         (
             lambda r: first(r, 'labels/train/*').write_bytes(b'0 \xff'),
             'train/000000.txt is not UTF-8',
         ),
+        (write('labels/train/*', '0 .5 .5 -.005 .5'), 'has no area'),
         (
-            lambda r: first(r, 'labels/train/*').write_text(
-                '0 .5 .5 -.005 .5'
-            ),
-            'has no area',
-        ),
-        (
-            lambda r: shutil.copy(
-                first(r, 'images/val/*'),
-                first(r, 'images/val/*').with_suffix('.jpeg'),
-            ),
+            copy_image('images/val/*', '.jpeg'),
             'would have the same annotations',
         ),
     ],
@@ -511,14 +471,6 @@ def test_an_unknown_class_writes_nothing(voc):
     with pytest.raises(UserError, match="split 'val' .* has no images"):
         write_coco_folder(splits | {'val': []}, ['star'], voc, voc)
     assert not (voc / 'annotations').exists()
-
-
-def test_the_tool_prints_the_message(voc, monkeypatch, capsys):
-    (voc / 'ImageSets/Main/val.txt').write_text('gone\n')
-    with pytest.raises(SystemExit) as stop:
-        run('voc2coco.py', monkeypatch, voc)
-    assert stop.value.code == 2
-    assert "without an XML file: 'gone'" in capsys.readouterr().err
 
 
 def test_written_json_is_what_was_read(voc):

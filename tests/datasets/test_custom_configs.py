@@ -21,12 +21,9 @@ from mmext.models.build import build_model
 from mmext.utils.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-BOXES = sorted(
-    p.stem
-    for p in (CONFIGS / 'custom').glob('*_custom.py')
-    if 'mask' not in p.name
-)
+NAMES = sorted(p.stem for p in (CONFIGS / 'custom').glob('*_custom.py'))
 MASKS = 'mask-rcnn_r50_fpn_12e_custom'
+BOXES = [name for name in NAMES if name != MASKS]
 MAPS = 'fpn_starnet-s1_4k_custom-seg'
 
 
@@ -51,7 +48,7 @@ def heads(model: dict) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize('name', [*BOXES, MASKS])
+@pytest.mark.parametrize('name', NAMES)
 def test_the_values_in_the_files_agree(name):
     cfg = load(name)
     assert set(heads(cfg.model)) == {len(cfg.classes)}
@@ -86,18 +83,11 @@ def test_masks(shared):
 def test_some_of_the_classes(shared):
     cfg, data = load(BOXES[0]), shared('data/bccd')
     use_data_folder(cfg, data, classes=['Platelets', 'WBC'])
-    assert cfg.train_dataloader.dataset.metainfo.classes == (
-        'WBC',
-        'Platelets',
-    )
+    classes = cfg.train_dataloader.dataset.metainfo.classes
+    assert classes == ('WBC', 'Platelets')
     assert set(heads(cfg.model)) == {2}
     with pytest.raises(UserError, match="Did you mean 'Platelets'"):
         use_data_folder(load(BOXES[0]), data, classes=['Platelet'])
-
-
-def test_a_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(UserError, match='gone does not exist'):
-        use_data_folder(load(BOXES[0]), tmp_path / 'gone')
 
 
 @needs_mmseg
@@ -142,18 +132,10 @@ def test_class_maps_are_trained_on(own_maps, tmp_path):
     # There is no network.
     cfg.model.backbone.update(init_cfg=None, norm_eval=False)
     cfg.visualizer.name = str(tmp_path)
-    runner = mmext.train(
-        cfg,
-        work_dir=tmp_path / 'work',
-        cfg_options={
-            'train_cfg.max_iters': 1,
-            'train_cfg.val_interval': 1,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-        },
-    )
+    cfg.train_cfg.update(max_iters=1, val_interval=1)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    runner = mmext.train(cfg, work_dir=tmp_path / 'work')
     Visualizer.get_instance(str(tmp_path)).close()
     assert runner.iter == 1
     assert runner.model.decode_head.num_classes == 3

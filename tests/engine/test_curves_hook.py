@@ -8,8 +8,7 @@ import csv
 import cv2
 import pytest
 from drawn import figures, legend_labels, require_readable
-from mmengine.evaluator import BaseMetric
-from toy import Numbers, build_runner, loader
+from toy import Numbers, Scores, build_runner, loader
 from trained import records
 
 from mmext.engine.curves_hook import summary
@@ -27,12 +26,8 @@ def test_curves_are_drawn_for_every_run(with_val_loss):
     drawn = [float(r['value']) for r in rows if r['key'] == 'loss']
     assert drawn == [r['loss'] for r in logged] and len(drawn) == 4
     names = {p.name for p in curves.glob('*.png')}
-    assert names == {
-        'loss.png',
-        'lr.png',
-        'val_loss.png',
-        'coco_bbox_mAP.png',
-    }
+    keys = ('loss', 'lr', 'val_loss', 'coco_bbox_mAP')
+    assert names == {f'{key}.png' for key in keys}
     for name in names:
         assert cv2.imread(str(curves / name)).std() > 1
 
@@ -52,29 +47,19 @@ def test_the_log_ends_with_a_table_and_the_best_epoch(with_val_loss):
     assert 'save_best kept' in table and 'best_val_loss_epoch_' in table
 
 
-class Scripted(BaseMetric):
-    """Given metrics of a classifier and a segmentor for each epoch."""
-
-    default_prefix = 'script'
-    values = ((1.0, 40.0), (3.0, 70.0), (2.0, 60.5))
-
-    def process(self, data_batch, data_samples) -> None:
-        self.results.append(0)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        self.epoch = getattr(self, 'epoch', -1) + 1
-        accuracy, iou = self.values[self.epoch]
-        return {'aAcc': accuracy, 'mIoU': iou}
-
-
 def train(tmp_path, epochs):
+    given = [
+        {'aAcc': 1.0, 'mIoU': 40.0},
+        {'aAcc': 3.0, 'mIoU': 70.0},
+        {'aAcc': 2.0, 'mIoU': 60.5},
+    ]
     runner = build_runner(
         tmp_path / 'work',
         epochs=epochs,
         log_level='INFO',
         val_dataloader=loader(Numbers(2)),
         val_cfg={'type': 'ValLoop'},
-        val_evaluator=[Scripted()],
+        val_evaluator=[Scores(given, prefix='script')],
     )
     runner.train()
     return runner
@@ -99,10 +84,6 @@ def test_metrics_of_classification_and_segmentation(tmp_path):
     assert {'script_aAcc.png', 'script_mIoU.png'} <= names
     lines = summary(runner, read_run(tmp_path / 'work')).split('\n')
     assert lines[0] == 'Best: epoch 2'
-    assert [c.strip() for c in lines[1].split('|')] == [
-        'epoch',
-        'script/mIoU',
-        'script/aAcc',
-    ]
-    assert [c.strip() for c in lines[4].split('|')] == ['2 *', '70', '3']
-    assert [c.strip() for c in lines[5].split('|')] == ['3', '60.5', '2']
+    rows = [[cell.strip() for cell in line.split('|')] for line in lines]
+    assert rows[1] == ['epoch', 'script/mIoU', 'script/aAcc']
+    assert rows[4:6] == [['2 *', '70', '3'], ['3', '60.5', '2']]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT
 from ddp_worker import load_fixed
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from tiny_run import make_coco, write_config
+from tiny_run import write_config
 from trained import records, train
 
 from mmext.checkpoints.read import load
@@ -55,12 +56,10 @@ def test_options_of_docs_training(data, tmp_path):
 def test_configs_of_other_loggers(data, tmp_path, name, files, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.chdir(tmp_path)  # wandb saves the Python files of this folder
-    base = Path(__file__).resolve().parents[2] / 'configs' / '_base_'
-    runtime = base / 'runtime' / f'{name}.py'
-    leaf = tmp_path / 'leaf.py'
-    schedule = base / 'schedules' / 'adamw_cosine_12e.py'
-    leaf.write_text(f'_base_ = [{str(runtime)!r}, {str(schedule)!r}]\n')
-    cfg = Config.fromfile(leaf)
+    base = ROOT / 'configs/_base_'
+    bases = [f'{base}/runtime/{name}.py']
+    bases += [f'{base}/schedules/adamw_cosine_12e.py']
+    cfg = Config.fromstring(f'_base_ = {bases}', '.py')
     assert cfg.runner_type == 'ReliableRunner'
     assert cfg.default_hooks.checkpoint.type == 'CheckpointHook'
     train(tmp_path, data, epochs=1, visualizer=cfg.visualizer)
@@ -76,8 +75,8 @@ def test_configs_of_other_loggers(data, tmp_path, name, files, monkeypatch):
         (4, 1e-3 / 2, '1 process x 2 images x 4 accumulated = 8'),
     ],
 )
-def test_auto_scale_lr_scales_and_logs(tmp_path, accumulated, lr, says):
-    config = write_config(tmp_path / 'tiny.py', make_coco(tmp_path / 'coco'))
+def test_auto_scale_lr_scales_and_logs(data, tmp_path, accumulated, lr, says):
+    config = write_config(tmp_path / 'tiny.py', data)
     cfg = load_config(
         config, {'+optim_wrapper.accumulative_counts': accumulated}
     )
@@ -93,9 +92,9 @@ def test_auto_scale_lr_scales_and_logs(tmp_path, accumulated, lr, says):
 
 
 @pytest.fixture
-def runner(tmp_path: Path):
+def runner(data: Path, tmp_path: Path) -> ReliableRunner:
     """A detector that uses every anchor and proposal and draws none."""
-    config = write_config(tmp_path / 'tiny.py', make_coco(tmp_path / 'coco'))
+    config = write_config(tmp_path / 'tiny.py', data)
     cfg = load_fixed(
         str(config), Config({'launcher': 'none', 'work_dir': str(tmp_path)})
     )

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, TORCHRUN, environment
 from tiny_run import make_coco, write_config
 
-ROOT = Path(__file__).resolve().parents[2]
 FIRST, SECOND = '10.77.0.1', '10.77.0.2'
 
 
@@ -55,17 +54,12 @@ def run(machines: list[str], commands: list[list], cwd: Path) -> list[str]:
     """Runs a command on each machine and returns what they print."""
     started = []
     for name, command in zip(machines, commands, strict=True):
-        environ = {
-            **os.environ,
-            'PYTHONPATH': f'{ROOT}:{ROOT}/tests/helpers',
-            'PYTHON': sys.executable,
-            'CUDA_VISIBLE_DEVICES': '-1',
-            'OMP_NUM_THREADS': '1',
-            'GLOO_SOCKET_IFNAME': name,
+        environ = environment(
+            GLOO_SOCKET_IFNAME=name,
             # Otherwise a restarted process uses old addresses:
             # https://github.com/pytorch/pytorch/issues/135712
-            'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1',
-        }
+            TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1',
+        )
         started.append(
             subprocess.Popen(
                 ['ip', 'netns', 'exec', name, *map(str, command)],
@@ -105,16 +99,10 @@ def trained(machines, tmp_path_factory) -> Path:
     file = config(folder)
     commands = [
         [
-            'env',
-            'NNODES=2',
-            f'NODE_RANK={rank}',
-            f'MASTER_ADDR={FIRST}',
-            'PORT=29500',
-            ROOT / 'tools/dist_train.sh',
-            file,
-            1,
-            '--work-dir',
-            folder / 'work',
+            *('env', 'NNODES=2', f'NODE_RANK={rank}'),
+            *(f'MASTER_ADDR={FIRST}', 'PORT=29500'),
+            *(ROOT / 'tools/dist_train.sh', file, 1),
+            *('--work-dir', folder / 'work'),
         ]
         for rank in (0, 1)
     ]
@@ -147,7 +135,7 @@ def test_a_killed_worker_continues_from_the_last_checkpoint(
     )
     commands = [
         [
-            *(sys.executable, '-m', 'torch.distributed.run'),
+            *TORCHRUN,
             *('--nnodes=2', '--nproc-per-node=1', '--max-restarts=2'),
             *('--rdzv-backend=c10d', f'--rdzv-endpoint={FIRST}:29501'),
             # The name of this machine belongs to neither address.

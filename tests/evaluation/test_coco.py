@@ -9,16 +9,21 @@ import numpy as np
 import pytest
 from coco_cases import (
     NAMES,
-    json_writer,
+    Write,
+    assert_stats,
     pycoco,
     random_detections,
     random_truth,
+    read_pair,
 )
+from pycocotools import mask
 
+import mmext
 from mmext.errors import UserError
 from mmext.evaluation.coco import accumulate as resample
 from mmext.evaluation.coco.accumulate import (
     IOU_METRICS,
+    METRICS,
     Cube,
     _suffix_max,
     accumulate_weighted,
@@ -30,18 +35,17 @@ from mmext.evaluation.coco.matching import Matches, match, match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.statistics.comparison import ImageBootstrap
 
-Write = Callable[[str, object], Path]
 Shared = Callable[[str], Path]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
-    return json_writer(tmp_path)
+def matches(write: Write) -> Matches:
+    truth = random_truth(4)
+    return run(write, truth, random_detections(54, truth))
 
 
 def run(write: Write, truth: dict, detections: list[dict]) -> Matches:
-    gt = read_ground_truth(write('gt.json', truth))
-    return match(gt, read_predictions(write('dt.json', detections), gt))
+    return match(*read_pair(write, truth, detections))
 
 
 def once(matches: Matches) -> Cube:
@@ -70,7 +74,7 @@ def test_published_numbers(shared: Shared, iou_type: str) -> None:
 def test_match_pairs(write: Write) -> None:
     """Box 1 has the higher score, box 2 another class, box 3 IoU 0.4."""
 
-    def record(category: int, box: list[int], score: float) -> dict:
+    def record(category: int, box: list[int], score: float = 1) -> dict:
         return {
             'id': box[0] + 1,
             'image_id': 1,
@@ -80,11 +84,15 @@ def test_match_pairs(write: Write) -> None:
             'score': score,
         }
 
-    objects = [
-        record(1, [0, 0, 10, 10], 1),
-        record(1, [20, 0, 10, 10], 1),
-        record(1, [5, 5, 0, 0], 1),
-    ]
+    truth = {
+        'images': [{'id': 1}],
+        'annotations': [
+            record(1, [0, 0, 10, 10]),
+            record(1, [20, 0, 10, 10]),
+            record(1, [5, 5, 0, 0]),
+        ],
+        'categories': [{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'b'}],
+    }
     boxes = [
         record(1, [0, 0, 10, 9], 0.6),
         record(1, [0, 0, 10, 10], 0.9),
@@ -93,13 +101,7 @@ def test_match_pairs(write: Write) -> None:
         record(1, [20, 0, 10, 5], 0.5),
         record(1, [5, 5, 0, 0], 0.5),  # a point has IoU 0 with itself
     ]
-    truth = {
-        'images': [{'id': 1}],
-        'annotations': objects,
-        'categories': [{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'b'}],
-    }
-    gt = read_ground_truth(write('gt.json', truth))
-    preds = read_predictions(write('dt.json', boxes), gt)
+    gt, preds = read_pair(write, truth, boxes)
     assert sorted(match_pairs(gt, preds)) == [(1, 0), (4, 1)]
     none = preds.select(np.zeros(len(preds), bool))
     assert match_pairs(gt, none) == []
@@ -110,10 +112,13 @@ def test_equals_pycocotools(write: Write, seed: int) -> None:
     truth = random_truth(seed, classes=3 + seed % 3)
     detections = random_detections(seed + 100, truth, ties=seed % 2 == 1)
     expected = pycoco(truth, detections)
-    cube = once(run(write, truth, detections))
+    gt, preds = read_pair(write, truth, detections)
+    cube = once(match(gt, preds))
     found = summarize(cube, (*NAMES, *IOU_METRICS))
-    stats = np.where(expected.stats < 0, np.nan, expected.stats)
-    np.testing.assert_allclose([found[n][0] for n in NAMES], stats, atol=1e-12)
+    assert_stats(found, expected)
+    values = mmext.evaluate(preds.path, gt.path)
+    assert tuple(values) == METRICS
+    assert_stats({name: [v] for name, v in values.items()}, expected)
     precision = expected.eval['precision'][:, :, :, 0, 2]
     precision = np.where(precision < 0, np.nan, precision)
     np.testing.assert_allclose(
@@ -131,44 +136,44 @@ def duplicated(
     truth: dict, detections: list[dict], counts: np.ndarray
 ) -> tuple[dict, list[dict]]:
     """The data set that contains every image as often as it was drawn."""
-    new = {**truth, 'images': [], 'annotations': []}
-    found: list[dict] = []
+    images, anns, found = [], [], []
     for image, count in zip(truth['images'], counts, strict=True):
         for copy in range(count):
             key = 1000 * image['id'] + copy
-            new['images'].append({**image, 'id': key})
-            for ann in truth['annotations']:
-                if ann['image_id'] == image['id']:
-                    number = len(new['annotations']) + 1
-                    new['annotations'].append(
-                        {**ann, 'id': number, 'image_id': key}
-                    )
-            found += [
-                {**d, 'image_id': key}
-                for d in detections
-                if d['image_id'] == image['id']
-            ]
-    return new, found
+            images.append({**image, 'id': key})
+            for copies, records in (
+                (anns, truth['annotations']),
+                (found, detections),
+            ):
+                copies += [
+                    {**record, 'image_id': key}
+                    for record in records
+                    if record['image_id'] == image['id']
+                ]
+    anns = [{**ann, 'id': number} for number, ann in enumerate(anns, 1)]
+    return {**truth, 'images': images, 'annotations': anns}, found
+
+
+def check_resamples(
+    write: Write, truth: dict, detections: list[dict], weights: np.ndarray
+) -> Matches:
+    """Compares resamples with data sets of duplicated images."""
+    matches = run(write, truth, detections)
+    doubles = [duplicated(truth, detections, counts) for counts in weights]
+    expected = [pycoco(*double) for double in doubles]
+    for exact, tolerance in ((True, 1e-12), (False, 2e-6)):
+        found = summarize(accumulate_weighted(matches, weights, exact=exact))
+        for i, evaluator in enumerate(expected):
+            assert_stats(found, evaluator, i, tolerance)
+    return matches
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_an_image_drawn_twice_counts_twice(write: Write, seed: int) -> None:
     truth = random_truth(seed)
     detections = random_detections(seed + 50, truth)
-    rng = np.random.default_rng(seed)
-    n = len(truth['images'])
-    weights = rng.multinomial(n, np.full(n, 1 / n), 3)
-    matches = run(write, truth, detections)
-    for exact, tolerance in ((True, 1e-12), (False, 2e-6)):
-        cube = accumulate_weighted(matches, weights, 2, exact=exact)
-        found = summarize(cube)
-        for i, counts in enumerate(weights):
-            stats = pycoco(*duplicated(truth, detections, counts)).stats
-            np.testing.assert_allclose(
-                [found[name][i] for name in NAMES],
-                np.where(stats < 0, np.nan, stats),
-                atol=tolerance,
-            )
+    weights = np.random.default_rng(seed).multinomial(12, [1 / 12] * 12, 3)
+    check_resamples(write, truth, detections, weights)
 
 
 def test_many_hits_and_crowds(write: Write) -> None:
@@ -179,23 +184,13 @@ def test_many_hits_and_crowds(write: Write) -> None:
     detections = random_detections(5, truth)
     weights = np.random.default_rng(0).multinomial(60, [1 / 60] * 60, 5)
     weights[0] = 1
-    matches = run(write, truth, detections)
+    matches = check_resamples(write, truth, detections, weights)
     assert (matches.classes[0].hit[0] & 1).sum() > 100
-    for exact, tolerance in ((True, 1e-12), (False, 2e-6)):
-        found = summarize(accumulate_weighted(matches, weights, exact=exact))
-        for i in (0, 1):
-            double = duplicated(truth, detections, weights[i])
-            stats = pycoco(*double).stats
-            np.testing.assert_allclose(
-                [found[name][i] for name in NAMES], stats, atol=tolerance
-            )
 
 
 def test_wrong_resamples_raise(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    matches: Matches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = random_truth(1)
-    matches = run(write, truth, random_detections(51, truth))
     ImageBootstrap(matches.num_images, 20).evaluate(matches)
 
     def unwritten(x: np.ndarray) -> None:
@@ -209,11 +204,9 @@ def test_wrong_resamples_raise(
 
 
 def test_einsum_gets_no_empty_rows(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    matches: Matches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NumPy 2.2 returned nan for rows of width 0 in one of 600 runs."""
-    truth = random_truth(1)
-    matches = run(write, truth, random_detections(51, truth))
     real, widths = np.einsum, []
 
     def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
@@ -226,9 +219,7 @@ def test_einsum_gets_no_empty_rows(
     assert min(widths) == 1
 
 
-def test_laws_of_weights(write: Write) -> None:
-    truth = random_truth(4)
-    matches = run(write, truth, random_detections(54, truth))
+def test_laws_of_weights(matches: Matches) -> None:
     n = matches.num_images
     subset = np.arange(n) % 2
     cube = accumulate_weighted(
@@ -247,54 +238,34 @@ def test_more_than_a_hundred_detections_of_a_class(write: Write) -> None:
     detections = []
     for seed in range(60):
         detections += random_detections(seed, truth)
-    expected = pycoco(truth, detections).stats
     found = summarize(once(run(write, truth, detections)))
-    np.testing.assert_allclose(
-        [found[n][0] for n in NAMES],
-        np.where(expected < 0, np.nan, expected),
-        atol=1e-12,
-    )
+    assert_stats(found, pycoco(truth, detections))
 
 
 def test_masks_equal_pycocotools(write: Write, shared: Shared) -> None:
     path = shared('data/coco_mini/annotations')
     truth = json.loads(next(path.glob('*.json')).read_text())
+    sizes = {i['id']: (i['height'], i['width']) for i in truth['images']}
     rng = np.random.default_rng(0)
-    detections = []
+    polygons, encoded = [], []
     for ann in truth['annotations']:
         if ann['iscrowd']:
             continue
-        polygons = [
+        keys = ('image_id', 'category_id')
+        record = {key: ann[key] for key in keys}
+        polygon = [
             (np.array(p) + rng.normal(0, 3, len(p)).round(2)).tolist()
             for p in ann['segmentation']
         ]
-        x, y, w, h = ann['bbox']
-        detections.append(
-            {
-                'image_id': ann['image_id'],
-                'category_id': ann['category_id'],
-                'segmentation': polygons,
-                'score': float(rng.random()),
-            }
-        )
-    from pycocotools import mask
-
-    sizes = {i['id']: (i['height'], i['width']) for i in truth['images']}
-    encoded = []
-    for d in detections:
-        rle = mask.merge(
-            mask.frPyObjects(d['segmentation'], *sizes[d['image_id']])
-        )
+        record['score'] = float(rng.random())
+        size = sizes[ann['image_id']]
+        rle = mask.merge(mask.frPyObjects(polygon, *size))
         rle['counts'] = rle['counts'].decode()
-        encoded.append({**d, 'segmentation': rle})
-    expected = pycoco(truth, encoded, 'segm').stats
-    for form in (detections, encoded):
-        found = summarize(once(run(write, truth, form)))
-        np.testing.assert_allclose(
-            [found[n][0] for n in NAMES],
-            np.where(expected < 0, np.nan, expected),
-            atol=1e-12,
-        )
+        polygons.append({**record, 'segmentation': polygon})
+        encoded.append({**record, 'segmentation': rle})
+    expected = pycoco(truth, encoded, 'segm')
+    for form in (polygons, encoded):
+        assert_stats(summarize(once(run(write, truth, form))), expected)
 
 
 @pytest.mark.parametrize('order', ['C', 'F'])

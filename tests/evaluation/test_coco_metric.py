@@ -2,18 +2,11 @@
 """Tests that FastCocoMetric returns what mmdet's CocoMetric returns."""
 
 import pickle
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from coco_cases import (
-    json_writer,
-    pycoco,
-    random_detections,
-    random_truth,
-)
+from coco_cases import Write, pycoco, random_detections, random_truth
 from mmengine.registry import METRICS
 
 import mmext.evaluation.coco.metric as module
@@ -23,20 +16,23 @@ from mmext.evaluation.coco.metric import (
     HotcocoEval,
 )
 
-Write = Callable[[str, object], Path]
+TRUTH = random_truth(5)
+DETECTIONS = random_detections(6, TRUTH)
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
-    return json_writer(tmp_path)
+def path(write: Write) -> str:
+    """The annotation file."""
+    return str(write('gt.json', TRUTH))
 
 
-def samples(truth: dict, detections: list[dict]) -> list[dict]:
+def samples(detections: list[dict], truth: dict) -> list[dict]:
     """Outputs of a model as mmdet's metric gets them."""
     order = {c['id']: i for i, c in enumerate(truth['categories'])}
     found = []
     for image in truth['images']:
         mine = [d for d in detections if d['image_id'] == image['id']]
+        labels = [order[d['category_id']] for d in mine]
         xywh = np.array([d['bbox'] for d in mine]).reshape(-1, 4)
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
         found.append(
@@ -46,38 +42,32 @@ def samples(truth: dict, detections: list[dict]) -> list[dict]:
                 'pred_instances': {
                     'bboxes': torch.tensor(boxes, dtype=torch.float32),
                     'scores': torch.tensor([d['score'] for d in mine]),
-                    'labels': torch.tensor(
-                        [order[d['category_id']] for d in mine],
-                        dtype=torch.long,
-                    ),
+                    'labels': torch.tensor(labels, dtype=torch.long),
                 },
             }
         )
     return found
 
 
-def evaluate(metric: CocoMetric, truth: dict, detections: list) -> dict:
+def evaluate(
+    metric: CocoMetric, detections: list = DETECTIONS, truth: dict = TRUTH
+) -> dict:
     names = tuple(c['name'] for c in truth['categories'])
     metric.dataset_meta = {'classes': names}
-    data = samples(truth, detections)
+    data = samples(detections, truth)
     metric.process({}, data)
     return metric.evaluate(len(data))
 
 
 @pytest.mark.parametrize('classwise', [False, True])
-def test_equals_coco_metric(write: Write, classwise: bool) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    path = str(write('gt.json', truth))
-    reference = evaluate(
-        CocoMetric(ann_file=path, classwise=classwise), truth, detections
-    )
+def test_equals_coco_metric(path: str, classwise: bool) -> None:
+    reference = evaluate(CocoMetric(ann_file=path, classwise=classwise))
     metric = METRICS.build(
         {'type': 'FastCocoMetric', 'ann_file': path, 'classwise': classwise}
     )
-    first = evaluate(metric, truth, detections)
+    first = evaluate(metric)
     assert metric._trusted is True
-    second = evaluate(metric, truth, detections)
+    second = evaluate(metric)
     for found in (first, second):
         assert [*found] == [*reference]
         np.testing.assert_allclose([*found.values()], [*reference.values()])
@@ -85,12 +75,10 @@ def test_equals_coco_metric(write: Write, classwise: bool) -> None:
 
 
 def test_the_second_evaluation_is_hotcoco_alone(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
-    evaluate(metric, truth, detections)
+    metric = FastCocoMetric(ann_file=path)
+    evaluate(metric)
     used = []
     original = HotcocoEval.evaluate
 
@@ -102,31 +90,24 @@ def test_the_second_evaluation_is_hotcoco_alone(
     monkeypatch.setattr(
         module.coco_metric, 'COCOeval', lambda *args: pytest.fail('slow')
     )
-    assert evaluate(metric, truth, detections)['coco/bbox_mAP'] > 0
+    assert evaluate(metric)['coco/bbox_mAP'] > 0
     assert used == [1]
 
 
-def test_zeros_do_not_end_the_comparison(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zeros_do_not_end_the_comparison(path: str) -> None:
     """An untrained model finds nothing, and any engine gives 0."""
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    metric = FastCocoMetric(ann_file=str(write('gt.json', truth)))
-    evaluate(metric, truth, [])
-    far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in detections]
-    assert evaluate(metric, truth, far)['coco/bbox_mAP'] == 0
+    metric = FastCocoMetric(ann_file=path)
+    evaluate(metric, [])
+    far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in DETECTIONS]
+    assert evaluate(metric, far)['coco/bbox_mAP'] == 0
     assert metric._trusted is None
-    evaluate(metric, truth, detections)
+    evaluate(metric)
     assert metric._trusted is True
 
 
 def test_a_wrong_engine_is_not_used(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
-    path = str(write('gt.json', truth))
 
     def accumulate(self: HotcocoEval, p: object = None) -> None:
         original(self)
@@ -135,41 +116,32 @@ def test_a_wrong_engine_is_not_used(
     original = HotcocoEval.accumulate
     monkeypatch.setattr(HotcocoEval, 'accumulate', accumulate)
     metric = FastCocoMetric(ann_file=path)
-    found = evaluate(metric, truth, detections)
+    found = evaluate(metric)
     assert metric._trusted is False
-    assert found == evaluate(CocoMetric(ann_file=path), truth, detections)
-
-
-def unsorted(truth: dict) -> dict:
-    """The same ground truth with categories that are not sorted by id."""
-    order = (2, 0, 3, 1)
-    return {**truth, 'categories': [truth['categories'][i] for i in order]}
+    assert found == evaluate(CocoMetric(ann_file=path))
 
 
 @pytest.mark.parametrize('kind', ['mmdet.CocoMetric', 'FastCocoMetric'])
 def test_ap_of_classes_has_their_names(write: Write, kind: str) -> None:
     """Whatever the order of the categories in the file."""
-    truth = random_truth(5)
-    detections = random_detections(6, truth)
+    unsorted = [TRUTH['categories'][i] for i in (2, 0, 3, 1)]
     found = []
-    for i, content in enumerate((truth, unsorted(truth))):
-        path = str(write(f'{i}.json', content))
+    for truth in (TRUTH, {**TRUTH, 'categories': unsorted}):
+        path = str(write(f'{len(found)}.json', truth))
         metric = METRICS.build(
             {'type': kind, 'ann_file': path, 'classwise': True}
         )
-        found.append(evaluate(metric, content, detections))
-        again = evaluate(metric, content, detections)
+        found.append(evaluate(metric, truth=truth))
+        again = evaluate(metric, truth=truth)
         assert again == pytest.approx(found[-1], nan_ok=True)
     assert found[1] == pytest.approx(found[0], nan_ok=True)
     # By pycocotools, one class at a time.
-    for category in truth['categories'][:3]:
-        part = {**truth, 'categories': [category]}
-        part['annotations'] = [
-            a
-            for a in truth['annotations']
-            if a['category_id'] == category['id']
-        ]
-        mine = [d for d in detections if d['category_id'] == category['id']]
+    for category in TRUTH['categories'][:3]:
+        anns, mine = (
+            [r for r in records if r['category_id'] == category['id']]
+            for records in (TRUTH['annotations'], DETECTIONS)
+        )
+        part = {**TRUTH, 'categories': [category], 'annotations': anns}
         expected = pycoco(part, mine).stats[0]
         name = f'coco/{category["name"]}_precision'
         assert found[1][name] == pytest.approx(expected, abs=6e-4)
@@ -185,18 +157,11 @@ def test_a_pool_can_evaluate_in_the_order_of_labels() -> None:
 
 def test_an_annotation_of_id_0_counts(write: Write) -> None:
     """pycocotools counts its object as missed even if it is found."""
-    truth = random_truth(5)
-    keys = ('image_id', 'category_id', 'bbox')
-    perfect = [
-        {**{k: a[k] for k in keys}, 'score': 0.9}
-        for a in truth['annotations']
-        if not a['iscrowd']
-    ]
-    for annotation in truth['annotations']:
-        annotation['id'] -= 1
-    path = str(write('gt.json', truth))
+    anns = [{**a, 'id': a['id'] - 1} for a in TRUTH['annotations']]
+    perfect = [{**a, 'score': 0.9} for a in anns if not a['iscrowd']]
+    path = str(write('gt.json', {**TRUTH, 'annotations': anns}))
     fast = FastCocoMetric(ann_file=path)
-    assert evaluate(fast, truth, perfect)['coco/bbox_mAP'] == 1
+    assert evaluate(fast, perfect)['coco/bbox_mAP'] == 1
     assert fast._trusted is True
     slow = CocoMetric(ann_file=path)
-    assert evaluate(slow, truth, perfect)['coco/bbox_mAP'] < 1
+    assert evaluate(slow, perfect)['coco/bbox_mAP'] < 1

@@ -9,24 +9,37 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_cases import json_writer, random_detections, random_truth
+import torch
+from coco_cases import (
+    Write,
+    assert_stats,
+    json_writer,
+    pycoco,
+    random_detections,
+    random_truth,
+    read_pair,
+)
+from commands import run_command, run_tool
 from drawn import figures, legend_labels, require_readable
+from json_files import edit_json
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
+from torch import nn
+from trained import write_log
 
 from mmext.errors import UserError
-from mmext.evaluation.coco.accumulate import summarize_classes
+from mmext.evaluation.coco.accumulate import (
+    accumulate_weighted,
+    summarize_classes,
+)
 from mmext.evaluation.coco.diagnosis import (
     class_curve,
     error_types,
@@ -43,8 +56,12 @@ from mmext.evaluation.compare import compare
 from mmext.evaluation.cost.complexity import Complexity
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.groups import read_groups
-from mmext.evaluation.report.page import html_page
 from mmext.evaluation.report.pictures import place_labels
+from mmext.evaluation.report.plots import (
+    plot_confusion,
+    plot_curves,
+    plot_error_types,
+)
 from mmext.evaluation.report.published import (
     published_results,
     published_table,
@@ -60,7 +77,6 @@ from mmext.evaluation.statistics.comparison import (
 
 __all__ = ['figures']  # a fixture
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model = dict(type='FasterRCNN',
              backbone=dict(type='{kind}', depth=50))
@@ -83,33 +99,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(noise).resize((640, 480)).save(
             root / 'images' / image['file_name']
         )
-    ann = write('gt.json', truth)
-    gt = read_ground_truth(ann)
+    gt = read_ground_truth(write('gt.json', truth))
     for kind, noise in (('ResNet', 0.3), ('StepNetResNet', 0.1)):
         for seed in (1, 2):
-            folder = f'{kind}_s{seed}'
-            write(
-                f'{folder}/predictions/epoch_2.bbox.json',
-                random_detections(100 * seed + len(kind), truth, noise),
-            )
-            write(
-                f'{folder}/predictions/epoch_2.meta.json',
-                {
-                    'annotation_file': str(ann),
-                    'annotation_sha256': gt.sha256,
-                    'seed': seed,
-                },
-            )
-            lines = [
+            folder = root / f'{kind}_s{seed}'
+            found = random_detections(100 * seed + len(kind), truth, noise)
+            write(f'{folder}/predictions/epoch_2.bbox.json', found)
+            meta = {
+                'annotation_file': str(gt.path),
+                'annotation_sha256': gt.sha256,
+                'seed': seed,
+            }
+            write(f'{folder}/predictions/epoch_2.meta.json', meta)
+            losses = [
                 {'loss': 2 / s, 'time': 0.5, 'lr': 0.1, 'epoch': 1, 'step': s}
                 for s in range(1, 21)
-            ] + [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
-            log = root / folder / '20260101_000000/vis_data/scalars.json'
-            log.parent.mkdir(parents=True)
-            log.write_text('\n'.join(map(json.dumps, lines)))
-            (root / folder / 'cfg.py').write_text(
-                CONFIG.format(kind=kind, root=root)
-            )
+            ]
+            aps = [{'coco/bbox_mAP': 0.1 * e, 'step': e} for e in (1, 2)]
+            write_log(folder, losses + aps)
+            config = CONFIG.format(kind=kind, root=root)
+            (folder / 'cfg.py').write_text(config)
     return root
 
 
@@ -138,8 +147,7 @@ def test_tables(report: Report) -> None:
     classes = tables['AP by class: StepNetResNet-50']
     assert len(classes.rows) == 4
     assert classes.rows[-1][-1] == 'n/a'  # the class without objects
-    cost = tables['Cost']
-    assert cost.rows[0][-1] == '10 s'
+    assert tables['Cost'].rows[0][-1] == '10 s'
     published = tables['Published: Faster R-CNN, COCO val2017, bbox']
     assert any(
         row[0].startswith('StepNet') and row[1] == '+2.9'
@@ -235,7 +243,7 @@ def test_no_form_says_that_a_method_is_better_after_one_training(
     for text in (
         console.file.getvalue(),
         found.markdown(),
-        html.unescape(html_page(found)),
+        html.unescape(found.html()),
     ):
         text = ' '.join(text.split())
         assert 'These two checkpoints, on images like these: AP +' in text
@@ -255,7 +263,7 @@ def rewritten(
         shutil.copytree(runs / name, folder)
         folders.append(folder)
     file = folders[-1] / 'predictions/epoch_2.meta.json'
-    file.write_text(json.dumps(json.loads(file.read_text()) | meta))
+    edit_json(file, lambda content: content.update(meta))
     return folders
 
 
@@ -281,11 +289,8 @@ def test_a_side_is_one_config_with_several_seeds(
 ) -> None:
     baseline = rewritten(runs, tmp_path, names, meta)
     first = baseline[0] / 'predictions/epoch_2.meta.json'
-    first.write_text(
-        json.dumps(
-            json.loads(first.read_text()) | {'checkpoint': 'w/epoch_2.pth'}
-        )
-    )
+    checkpoint = {'checkpoint': 'w/epoch_2.pth'}
+    edit_json(first, lambda content: content.update(checkpoint))
     found = compared(runs, baseline, ['StepNetResNet_s1', 'StepNetResNet_s2'])
     assert any(says in w for w in found.warnings), found.warnings
     (comparison,) = found.comparisons
@@ -300,10 +305,8 @@ def test_configs_that_only_meta_files_name(runs: Path, tmp_path: Path) -> None:
     for name in ('ResNet_s1', 'ResNet_s2'):
         folder = tmp_path / name
         shutil.copytree(runs / name / 'predictions', folder)
-        meta = folder / 'epoch_2.meta.json'
-        meta.write_text(
-            json.dumps(json.loads(meta.read_text()) | {'config_name': name})
-        )
+        meta = {'config_name': name}
+        edit_json(folder / 'epoch_2.meta.json', lambda x, m=meta: x.update(m))
         files.append(folder / 'epoch_2.bbox.json')
     found = compared(runs, files, ['StepNetResNet_s1'])
     assert 'of different configs (ResNet_s1, ResNet_s2)' in found.warnings[0]
@@ -338,9 +341,7 @@ def test_the_best_checkpoint_was_chosen_on_the_test_images(
 def test_a_shuffled_copy_of_the_other_side(runs: Path, tmp_path: Path) -> None:
     (folder,) = rewritten(runs, tmp_path, ['ResNet_s1'], {'seed': 5})
     file = folder / 'predictions/epoch_2.bbox.json'
-    found = json.loads(file.read_text())
-    np.random.default_rng(0).shuffle(found)
-    file.write_text(json.dumps(found))
+    edit_json(file, np.random.default_rng(0).shuffle)
     (warning,) = compared(runs, ['ResNet_s1'], [folder]).warnings
     assert 'hold the same detections. Is one a copy of the other?' in warning
 
@@ -454,30 +455,20 @@ def test_swapped_sides_negate(report: Report) -> None:
 
 
 def test_point_values_are_the_metrics(report: Report) -> None:
-    from coco_cases import NAMES, pycoco
-
-    truth = report.truth.dataset
-    for side, values in zip(
-        report.sides,
-        (report.comparisons[0].baseline, report.comparisons[0].candidate),
-        strict=True,
-    ):
+    (comparison,) = report.comparisons
+    values = (comparison.baseline, comparison.candidate)
+    for side, found in zip(report.sides, values, strict=True):
         for i, preds in enumerate(side.predictions):
             detections = json.loads(preds.path.read_text())
-            stats = pycoco(truth, detections).stats
-            np.testing.assert_allclose(
-                [values[n][i] for n in NAMES], stats, atol=1e-12
-            )
+            expected = pycoco(report.truth.dataset, detections)
+            assert_stats(found, expected, i)
 
 
 def test_curves_average_to_ap(report: Report) -> None:
     matches = report.sides[1].matches[0]
     ones = np.ones((1, 40), int)
-    from mmext.evaluation.coco.accumulate import accumulate_weighted
-
-    ap50 = summarize_classes(
-        accumulate_weighted(matches, ones, exact=True), 'AP50'
-    )[0]
+    cube = accumulate_weighted(matches, ones, exact=True)
+    ap50 = summarize_classes(cube, 'AP50')[0]
     for k in range(3):
         assert class_curve(matches, k).mean() == pytest.approx(ap50[k])
     assert mean_curve(matches).mean() == pytest.approx(np.nanmean(ap50))
@@ -524,26 +515,23 @@ def test_no_table_overwrites_another(report: Report, tmp_path: Path) -> None:
         assert sum(name in text for text in found) == 1
 
 
-class _Page(HTMLParser):
-    """Tags that must balance, and addresses outside the page."""
+#: Tags that need no closing tag.
+VOID = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
 
-    void = {'meta', 'br', 'image', 'rect', 'line', 'circle', 'polyline'}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.add(tag)
-        self.links += [v for k, v in attrs if k in ('src', 'href')]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.void:
-            assert self.open.pop() == tag
+def check_tags(html: str) -> set[str]:
+    """Checks that the tags balance, and returns them."""
+    tags = re.findall(r'<(/?)(\w+)', html)
+    opened: list[str] = []
+    for closes, tag in tags:
+        if tag in VOID:
+            continue
+        if closes:
+            assert opened.pop() == tag
+        else:
+            opened.append(tag)
+    assert opened == []
+    return {tag for _, tag in tags}
 
 
 def test_files(report: Report, tmp_path: Path) -> None:
@@ -554,12 +542,11 @@ def test_files(report: Report, tmp_path: Path) -> None:
     text = (tmp_path / 'out/report.md').read_text()
     assert '## StepNetResNet-50 against ResNet-50' in text
     assert r'\bottomrule' in (tmp_path / 'out/ap.tex').read_text()
-    page = _Page()
     html = (tmp_path / 'out/report.html').read_text()
-    page.feed(html)
-    assert page.open == []
-    assert {'svg', 'table', 'figure', 'polyline', 'image'} <= page.tags
-    assert all(link.startswith('data:') for link in page.links)
+    wanted = {'svg', 'table', 'figure', 'polyline', 'image'}
+    assert wanted <= check_tags(html)
+    links = re.findall(r'\b(?:src|href)="([^"]*)"', html)
+    assert links and all(link.startswith('data:') for link in links)
     assert 'http' not in html.replace('https://doi', '')
     assert 'prefers-color-scheme: dark' in html
     for heading in ('Precision and recall', 'Error types', 'Training'):
@@ -569,7 +556,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
 def test_names_are_escaped(report: Report) -> None:
     name = '<b>"Net" & co</b>'
     sides = (report.sides[0], replace(report.sides[1], name=name))
-    page = html_page(replace(report, sides=sides))
+    page = replace(report, sides=sides).html()
     assert '&lt;b&gt;&#34;Net&#34; &amp; co&lt;/b&gt;' in page
     assert '<b>' not in page
 
@@ -581,7 +568,7 @@ def test_each_candidate_has_its_colour(report: Report) -> None:
         sides=(*report.sides, report.sides[1]),
         comparisons=report.comparisons * 2,
     )
-    page = html_page(twice)
+    page = twice.html()
     first, second = page.split('differs most</h2>')[1:]
     assert 'box s1' in first and 'box s2' not in first
     assert 'box s2' in second and 'box s1' not in second
@@ -628,14 +615,12 @@ def test_no_label_of_a_chart_covers_another(
         replace(s, runs=(replace(s.runs[0], train_log=tuple(big)),))
         for s in report.sides
     ]
-    page = html_page(
-        replace(
-            report,
-            sides=tuple(sides),
-            comparisons=(replace(comparison, classes=many),),
-        )
+    changed = replace(
+        report,
+        sides=tuple(sides),
+        comparisons=(replace(comparison, classes=many),),
     )
-    figures = drawing(page)
+    figures = drawing(changed.html())
     assert len(figures) >= 8
     for svg in figures:
         width = float(re.search(r'viewBox="0 0 (\S+)', svg)[1])
@@ -649,7 +634,7 @@ def test_no_label_of_a_chart_covers_another(
 
 
 def test_every_chart_has_a_legend_and_labels(report: Report) -> None:
-    for svg in drawing(html_page(report)):
+    for svg in drawing(report.html()):
         assert 'aria-label="' in svg and '<figcaption>' in svg
         if 'polyline' in svg or '<rect class="s1' in svg or 'box s1' in svg:
             for name in report.names:
@@ -664,7 +649,7 @@ def test_a_single_validation_is_a_point(report: Report) -> None:
         replace(s, runs=(replace(s.runs[0], val_log=s.runs[0].val_log[:1]),))
         for s in report.sides
     ]
-    page = html_page(replace(report, sides=tuple(sides)))
+    page = replace(report, sides=tuple(sides)).html()
     (svg,) = [s for s in drawing(page) if 'AP points over epoch' in s]
     points = re.findall(r'<circle class="s[01]" cx="(\S+)" cy="(\S+)"', svg)
     assert len(points) == 2
@@ -705,7 +690,7 @@ def test_pictures_beside_the_annotation_file(layout: Path) -> None:
     """As for the generated shapes, whose config names no folder."""
     found = of_layout(layout)
     assert found.image_folder().path == layout / 'val'
-    page = html_page(found)
+    page = found.html()
     assert '<image href="data:image/jpeg' in page
     assert 'No pictures' not in page
 
@@ -732,7 +717,7 @@ def test_a_page_says_that_there_are_no_pictures(
     else:
         shutil.rmtree(layout / 'val')
     found = of_layout(layout)
-    page = html.unescape(html_page(found, given))
+    page = html.unescape(found.html(given))
     assert '<image' not in page and 'box s1' in page
     assert 'No pictures of the test images' in page and says in page
     assert '--images FOLDER' in page
@@ -746,20 +731,20 @@ def test_pictures_are_as_opencv_decodes_them(layout: Path) -> None:
         exif = image.getexif()
         exif[0x0112] = 6
         image.save(file, exif=exif)
-    assert 'viewBox="0 0 48 64"' in html_page(of_layout(layout))
+    assert 'viewBox="0 0 48 64"' in of_layout(layout).html()
 
 
 def test_compare_says_that_there_are_no_pictures(
-    layout: Path, tmp_path: Path
+    layout: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = ('--ann', layout / 'annotations/instances_val.json', '--no-cost')
     files = [layout / f'{n}.bbox.json' for n in ('ResNet', 'StepNetResNet')]
-    done = tool(
-        'tools/compare.py', *files, *options, '--quick', '--resamples=100',
-        '--out', tmp_path / 'out', '--images', layout / 'annotations',
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 'Warning: No pictures of the test images' in done.stdout
+    folder = layout / 'annotations'
+    options = ['--ann', folder / 'instances_val.json', '--images', folder]
+    options += ['--no-cost', '--quick', '--resamples=100']
+    out = tmp_path / 'out'
+    assert run_tool('compare.py', *files, *options, '--out', out) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'Warning: No pictures of the test images' in printed
 
 
 def test_labels_have_places_of_their_own() -> None:
@@ -791,22 +776,11 @@ def test_screenshot(
         pytest.skip('no Chromium here')
     report.write(tmp_path)
     shot = tmp_path / 'shot.png'
-    subprocess.run(
-        [
-            browser,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--hide-scrollbars',
-            f'--blink-settings=preferredColorScheme={0 if dark else 1}',
-            f'--window-size={width},1500',
-            f'--screenshot={shot}',
-            f'file://{tmp_path}/report.html',
-        ],
-        check=True,
-        capture_output=True,
-        timeout=240,
-    )
+    scheme = f'--blink-settings=preferredColorScheme={0 if dark else 1}'
+    options = ('--no-sandbox', '--disable-gpu', '--hide-scrollbars', scheme)
+    size, file = f'--window-size={width},1500', f'--screenshot={shot}'
+    page = f'file://{tmp_path}/report.html'
+    run_command(browser, '--headless', *options, size, file, page, check=True)
     pixels = np.asarray(Image.open(shot).convert('RGB')).astype(int)
     assert pixels.shape[1] >= width
     assert (np.median(pixels) < 128) == dark
@@ -829,56 +803,36 @@ def test_published_rows_are_differences() -> None:
         assert all(row['source'] for row in group['rows'])
 
 
-def tool(*args: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+def test_compare_as_a_user(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sides = ['--baseline', runs / 'ResNet_s1', runs / 'ResNet_s2']
+    for seed in (1, 2):
+        sides += ['--candidate', runs / f'StepNetResNet_s{seed}']
+    options = ('--no-cost', '--resamples=100', '--verify=pycocotools')
+    out = tmp_path / 'out'
+    assert run_tool('compare.py', *sides, *options, '--out', out) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'Equal to pycocotools in every metric.' in printed
+    text = (out / 'report.md').read_text()
+    assert 'StepNetResNet-50 (StepNetResNet_s2)' in text
 
 
-def test_compare_as_a_user(runs: Path, tmp_path: Path) -> None:
-    done = tool(
-        'tools/compare.py',
-        '--no-cost',
-        '--resamples=100',
-        '--baseline',
-        runs / 'ResNet_s1',
-        runs / 'ResNet_s2',
-        '--candidate',
-        runs / 'StepNetResNet_s1',
-        '--candidate',
-        runs / 'StepNetResNet_s2',
-        '--verify=pycocotools',
-        '--out',
-        tmp_path / 'out',
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'Equal to pycocotools in every metric.' in done.stdout
-    assert 'StepNetResNet-50 (StepNetResNet_s2)' in (
-        (tmp_path / 'out/report.md').read_text()
-    )
-
-
-def test_a_tested_and_an_untested_run(runs: Path, tmp_path: Path) -> None:
+def test_a_tested_and_an_untested_run(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """A regression: an error, where the page promises the logged table."""
     untested = tmp_path / 'untested'
     shutil.copytree(runs / 'ResNet_s1', untested)
     shutil.rmtree(untested / 'predictions')
-    done = tool('tools/compare.py', runs / 'ResNet_s2', untested, '--no-cost')
-    assert done.returncode == 0, done.stderr
-    assert 'Logged metrics only' in done.stdout
-    assert 'No predictions:' in done.stdout and 'untested' in done.stdout
+    sides = (runs / 'ResNet_s2', untested)
+    assert run_tool('compare.py', *sides, '--no-cost') == 0
+    printed = capsys.readouterr().out
+    assert 'Logged metrics only' in printed
+    assert 'No predictions:' in printed and 'untested' in printed
 
 
 def test_plots(runs: Path, tmp_path: Path, figures: list[Figure]) -> None:
-    from mmext.evaluation.report.plots import (
-        plot_confusion,
-        plot_curves,
-        plot_error_types,
-    )
-
     both = [read_run(runs / n) for n in ('ResNet_s1', 'StepNetResNet_s1')]
     written = plot_curves(both, tmp_path / 'curves')
     ap, loss = figures[1], figures[0]
@@ -891,10 +845,8 @@ def test_plots(runs: Path, tmp_path: Path, figures: list[Figure]) -> None:
     path = runs / 'StepNetResNet_s1/predictions/epoch_2.bbox.json'
     preds = read_predictions(path, truth)
     table, image = plot_confusion(truth, preds, tmp_path / 'confusion')
-    matrix = np.array(
-        [row.split(',')[1:] for row in table.read_text().splitlines()[1:]],
-        float,
-    )
+    rows = table.read_text().splitlines()[1:]
+    matrix = np.array([row.split(',')[1:] for row in rows], float)
     objects = match(truth, preds).objects[..., 0].sum(0)
     np.testing.assert_array_equal(matrix[:4].sum(1), objects)
     assert Image.open(image).size[0] > 100
@@ -912,18 +864,14 @@ def test_plots(runs: Path, tmp_path: Path, figures: list[Figure]) -> None:
 def test_runs_of_equal_names_in_curves(
     runs: Path, tmp_path: Path, figures: list[Figure]
 ) -> None:
-    from mmext.evaluation.report.plots import plot_curves
-
     both = [read_run(runs / f'{n}_s1') for n in ('ResNet', 'StepNetResNet')]
     plot_curves([replace(r, name='work') for r in both], tmp_path)
     assert legend_labels(figures[0]) == [str(r.path) for r in both]
 
 
 def test_a_confusion_matrix_of_many_classes_says_what_it_shows(
-    tmp_path: Path, figures: list[Figure]
+    write: Write, tmp_path: Path, figures: list[Figure]
 ) -> None:
-    from mmext.evaluation.report.plots import plot_confusion
-
     data = random_truth(3, images=30)
     names = [f'name of class {i}' for i in range(40)]
     data['categories'] = [
@@ -931,36 +879,23 @@ def test_a_confusion_matrix_of_many_classes_says_what_it_shows(
     ]
     for i, annotation in enumerate(data['annotations']):
         annotation['category_id'] = 1 + i % 40
-    truth = read_ground_truth(json_writer(tmp_path)('gt.json', data))
-    found = json_writer(tmp_path)(
-        'dt.json',
-        [
-            {k: a[k] for k in ('image_id', 'category_id', 'bbox')}
-            | {'score': 0.9}
-            for a in data['annotations']
-        ],
-    )
-    plot_confusion(truth, read_predictions(found, truth), tmp_path / 'c')
+    found = [{**a, 'score': 0.9} for a in data['annotations']]
+    truth, preds = read_pair(write, data, found)
+    plot_confusion(truth, preds, tmp_path / 'c')
     assert '25 of 40 classes' in figures[0].axes[0].get_title()
     require_readable(figures[0], tight=True)
 
 
 def test_latency_counts_what_it_should() -> None:
-    import torch
-
-    class Toy(torch.nn.Module):
+    class Toy(nn.Conv2d):
         calls = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 4, 3)
 
         def predict(self, images: torch.Tensor, samples: list) -> torch.Tensor:
             Toy.calls += 1
             assert images.shape == (2, 3, 16, 20) and len(samples) == 2
-            return self.conv(images)
+            return self(images)
 
-    found = measure_latency(Toy(), (16, 20), 2, warm_up=3, repeats=4)
+    found = measure_latency(Toy(3, 4, 3), (16, 20), 2, warm_up=3, repeats=4)
     assert Toy.calls == 7
     assert found.images_per_second == pytest.approx(2 / found.seconds)
     assert found.peak_bytes is None

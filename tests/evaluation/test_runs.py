@@ -1,7 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Tests the reading of work folders, and the table of logged metrics."""
 
-import json
 import math
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from trained import write_log
 
 from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import Complexity, count_complexity
@@ -28,16 +28,12 @@ def val(step: int, ap: float) -> dict:
 
 
 def write_run(folder: Path, *sessions: list[dict], depth: int = 50) -> Path:
-    for i, records in enumerate(sessions):
-        data = folder / f'20260101_00000{i}' / 'vis_data'
-        data.mkdir(parents=True)
-        lines = [json.dumps(r) for r in records]
-        (data / 'scalars.json').write_text('\n'.join(lines) + '\n')
+    write_log(folder, *sessions)
     (folder / 'cfg.py').write_text(CONFIG.format(depth=depth))
     return folder
 
 
-def train(step: int, time: float) -> dict:
+def train(step: int, time: float = 1.0) -> dict:
     return {'lr': 0.1, 'loss': 1.0 / step, 'time': time, 'step': step}
 
 
@@ -54,35 +50,40 @@ def test_reads_metrics_time_seed_and_backbone(tmp_path: Path) -> None:
     assert (best.metrics['bbox']['AP'], best.step) == (0.3, 1)
 
 
-def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
-    first = [train(50, 1.0), train(100, 1.0), val(1, 0.1), train(150, 1.0)]
-    second = [train(150, 2.0), train(200, 2.0), val(2, 0.2)]
-    run = read_run(write_run(tmp_path / 'run', first, second))
-    assert [r['step'] for r in run.train_log] == [50, 100, 150, 200]
-    assert run.train_seconds == pytest.approx(100 * 1.0 + 100 * 2.0)
-    assert [r['step'] for r in run.val_log] == [1, 2]
-
-
-def test_a_new_run_in_the_folder_of_another(tmp_path: Path) -> None:
-    """It is shorter than the old run, of which nothing is kept."""
-    old = [train(50, 1.0), val(1, 0.3), train(100, 1.0), val(2, 0.5)]
-    new = [train(50, 1.0), val(1, 0.1)]
+@pytest.mark.parametrize(
+    'old, new, expected',
+    [
+        (
+            [train(50), train(100), val(1, 0.1), train(150)],
+            [train(150, 2.0), train(200, 2.0), val(2, 0.2)],
+            ([50, 100, 150, 200], [1, 2], 100 * 1.0 + 100 * 2.0, 0.2),
+        ),
+        (
+            [train(50), train(100), val(1, 0.3), train(150)],
+            [val(1, 0.3), train(150), train(200), val(2, 0.4)],
+            ([50, 100, 150, 200], [1, 2], 200 * 1.0, 0.4),
+        ),
+        (
+            [train(50), val(1, 0.3), train(100), val(2, 0.5)],
+            [train(50), val(1, 0.1)],
+            ([50], [1], 50 * 1.0, 0.1),
+        ),
+    ],
+    ids=['resumed', 'resumed, validates first', 'a shorter new run'],
+)
+def test_two_runs_in_a_folder(
+    tmp_path: Path, old: list, new: list, expected: tuple
+) -> None:
+    steps, epochs, seconds, ap = expected
     run = read_run(write_run(tmp_path / 'run', old, new))
-    assert [r['step'] for r in run.train_log] == [50]
-    assert [r['step'] for r in run.val_log] == [1]
-    assert run.metrics['bbox']['AP'] == 0.1 and run.step == 1
-
-
-def test_a_resumed_run_that_validates_first(tmp_path: Path) -> None:
-    old = [train(50, 1.0), train(100, 1.0), val(1, 0.3), train(150, 1.0)]
-    new = [val(1, 0.3), train(150, 1.0), train(200, 1.0), val(2, 0.4)]
-    run = read_run(write_run(tmp_path / 'run', old, new))
-    assert [r['step'] for r in run.train_log] == [50, 100, 150, 200]
-    assert [r['step'] for r in run.val_log] == [1, 2]
+    assert [r['step'] for r in run.train_log] == steps
+    assert [r['step'] for r in run.val_log] == epochs
+    assert run.train_seconds == pytest.approx(seconds)
+    assert (run.metrics['bbox']['AP'], run.step) == (ap, epochs[-1])
 
 
 def test_a_truncated_last_line_is_skipped(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / 'run', [train(50, 1.0), val(1, 0.1)])
+    folder = write_run(tmp_path / 'run', [train(50), val(1, 0.1)])
     log = next(folder.glob('*/vis_data/scalars.json'))
     log.write_text(log.read_text() + '{"coco/bbox_mAP": 0.')
     assert read_run(folder).metrics['bbox']['AP'] == 0.1
@@ -100,9 +101,8 @@ def test_no_run(tmp_path: Path) -> None:
 
 
 def test_describe_backbone() -> None:
-    assert describe_backbone({'type': 'mmdet.ResNet', 'depth': 18}) == (
-        'ResNet-18'
-    )
+    resnet = {'type': 'mmdet.ResNet', 'depth': 18}
+    assert describe_backbone(resnet) == 'ResNet-18'
     assert describe_backbone({'type': 'StarNet', 'arch': 's1'}) == 'StarNet-s1'
     plugin = {'cfg': {'type': 'SELayer'}, 'position': 'after_conv3'}
     cfg = {'type': 'ResNet', 'depth': 50, 'plugins': [plugin]}
@@ -127,9 +127,9 @@ def test_table_of_segmentation(tmp_path: Path) -> None:
 
 
 def test_table(tmp_path: Path) -> None:
-    a = read_run(write_run(tmp_path / 'a', [train(3600, 1.0), val(1, 0.374)]))
+    a = read_run(write_run(tmp_path / 'a', [train(3600), val(1, 0.374)]))
     b = read_run(
-        write_run(tmp_path / 'b', [train(10, 1.0), val(1, 0.394)], depth=101)
+        write_run(tmp_path / 'b', [train(10), val(1, 0.394)], depth=101)
     )
     cost = Complexity(41_750_000, 206_330_000_000, (800, 1280), {'relu': 3})
     table = logged_table([a, b], costs=[cost, None])
@@ -146,7 +146,7 @@ def test_table(tmp_path: Path) -> None:
 
 def test_runs_without_a_metric_in_common(tmp_path: Path) -> None:
     a = read_run(write_run(tmp_path / 'a', [val(1, 0.3)]))
-    b = read_run(write_run(tmp_path / 'b', [train(10, 1.0)]))
+    b = read_run(write_run(tmp_path / 'b', [train(10)]))
     with pytest.raises(UserError, match='no metrics of a common IoU type'):
         logged_table([a, b], costs=[None, None])
 
@@ -186,11 +186,5 @@ def test_complexity_by_hand() -> None:
 
 
 def test_complexity_of_a_model_that_fails() -> None:
-    class Broken(_Toy):
-        def forward(
-            self, image: torch.Tensor, samples: list, mode: str
-        ) -> torch.Tensor:
-            raise RuntimeError('no tensor mode')
-
-    cost = count_complexity(Broken(), (16, 20))
-    assert cost.flops is None and 'no tensor mode' in cost.note
+    cost = count_complexity(nn.Linear(2, 2), (16, 20))
+    assert cost.flops is None and 'Linear.forward()' in cost.note

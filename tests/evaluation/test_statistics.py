@@ -33,12 +33,15 @@ from mmext.evaluation.statistics.verdict import verdict
 from mmext.utils.text import points
 
 
-def mean_estimate(x: np.ndarray, seed: int = 0, count: int = 4000) -> Estimate:
+def left_one_out(x: np.ndarray) -> np.ndarray:
+    """The mean without each of the values."""
+    return (x.sum() - x) / (len(x) - 1)
+
+
+def mean_estimate(x: np.ndarray, count: int = 4000) -> Estimate:
     """An estimate of a mean, whose bootstrap is known in closed form."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(x, (count, len(x))).mean(1)
-    jack = (x.sum() - x) / (len(x) - 1)
-    return estimate(float(x.mean()), drawn, jack)
+    drawn = np.random.default_rng(0).choice(x, (count, len(x))).mean(1)
+    return estimate(float(x.mean()), drawn, left_one_out(x))
 
 
 def test_estimate_of_a_mean() -> None:
@@ -46,8 +49,7 @@ def test_estimate_of_a_mean() -> None:
     found = mean_estimate(x)
     se = x.std(ddof=1) / 20
     assert found.se == pytest.approx(se, rel=0.05)
-    jack = (x.sum() - x) / 399
-    assert jackknife_se(jack) == pytest.approx(se, rel=1e-9)
+    assert jackknife_se(left_one_out(x)) == pytest.approx(se, rel=1e-9)
     for low, high in found.intervals.values():
         assert low == pytest.approx(x.mean() - 1.96 * se, abs=0.3 * se)
         assert high == pytest.approx(x.mean() + 1.96 * se, abs=0.3 * se)
@@ -85,14 +87,14 @@ def test_p_values_finer_than_the_resamples() -> None:
     """With 80 classes and 1,000 resamples, 80 * 2 / 1001 is above 0.05."""
     x = np.random.default_rng(4).normal(1, 1, 40)
     drawn = np.random.default_rng(5).choice(x, (1000, 40)).mean(1)
-    jack = (x.sum() - x) / 39
-    plain = estimate(float(x.mean()), drawn, jack)
+    values = (float(x.mean()), drawn, left_one_out(x))
+    plain = estimate(*values)
     assert plain.p == pytest.approx(2 / 1001)
-    found = estimate(float(x.mean()), drawn, jack, images=40)
+    found = estimate(*values, images=40)
     expected = stats.ttest_1samp(x, 0).pvalue
     assert found.p == pytest.approx(expected, rel=0.7)
     assert holm(np.array([found.p] + [0.5] * 79))[0] < 0.05
-    few = estimate(float(x.mean()), drawn, jack, images=2)
+    few = estimate(*values, images=2)
     assert few.p == plain.p  # not larger than that of the resamples
 
 
@@ -104,9 +106,8 @@ def test_no_interval_without_values() -> None:
 
 def test_holm_by_hand() -> None:
     p = np.array([0.01, 0.04, math.nan, 0.03, 0.005])
-    np.testing.assert_allclose(
-        holm(p), [0.03, 0.06, math.nan, 0.06, 0.02], rtol=1e-12
-    )
+    expected = [0.03, 0.06, math.nan, 0.06, 0.02]
+    np.testing.assert_allclose(holm(p), expected, rtol=1e-12)
     assert holm(np.array([])).shape == (0,)
 
 
@@ -115,9 +116,8 @@ def test_seed_test_is_welch() -> None:
     found = seed_test(a, b)
     expected = stats.ttest_ind(b, a, equal_var=False)
     assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
-    assert found.interval == pytest.approx(
-        tuple(expected.confidence_interval()), rel=1e-6
-    )
+    ends = tuple(expected.confidence_interval())
+    assert found.interval == pytest.approx(ends, rel=1e-6)
 
 
 def test_student_is_scipy() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from golden import golden_fill
 from torch import Tensor, nn
 
 from mmext.models import GMLP, DemoNet, DWNet, StarNet
@@ -113,6 +114,26 @@ def made_up_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
+def reference_weights(
+    shared: Callable[[str], Path], name: str
+) -> dict[str, Tensor]:
+    """Returns the weights that the golden outputs of a network have."""
+    keys = shared(f'facts/state_dict_keys/{name}.json')
+    return golden_fill(made_up_weights(keys))
+
+
+def class_scores(last: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """Returns what a checkpoint's classifier makes of the last level."""
+    pooled = last.mean((2, 3))
+    return pooled @ weights['head.weight'].T + weights['head.bias']
+
+
+def count_with_classifier(model: nn.Module) -> int:
+    """Returns the number of parameters with the head of 1000 classes."""
+    head = 1000 * (model.out_channels[-1] + 1)
+    return sum(p.numel() for p in model.parameters()) + head
+
+
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Breaks every symmetry of the initial weights and norm statistics."""
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +144,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def check_gradients(model: nn.Module, x: Tensor) -> None:
+def check_gradients(model: nn.Module, x: Tensor | tuple[Tensor]) -> None:
     """Checks that every parameter gets a finite gradient that is not zero."""
     randomise(model).train()
     sum(out.square().mean() for out in model(x)).backward()

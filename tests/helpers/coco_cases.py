@@ -14,6 +14,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
+from mmext.evaluation.coco.predictions import Predictions, read_predictions
+
+Write = Callable[[str, object], Path]
 AP_NAMES = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 NAMES = (*AP_NAMES, 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 
@@ -55,6 +59,17 @@ def random_detections(
     rng = np.random.default_rng(seed)
     ids = [c['id'] for c in truth['categories']]
     found = []
+
+    def add(image: int, category: int, box: list, score: float) -> None:
+        found.append(
+            {
+                'image_id': image,
+                'category_id': category,
+                'bbox': [float(v) for v in box],
+                'score': round(float(score), 1) if ties else float(score),
+            }
+        )
+
     for ann in truth['annotations']:
         for _ in range(rng.integers(0, 3)):
             jitter = rng.normal(0, noise * rng.random(), 4)
@@ -62,32 +77,14 @@ def random_detections(
             box = [x + w * jitter[0], y + h * jitter[1]]
             box += [w * np.exp(jitter[2]), h * np.exp(jitter[3])]
             same = rng.random() < 0.85
-            found.append(
-                {
-                    'image_id': ann['image_id'],
-                    'category_id': ann['category_id']
-                    if same
-                    else int(rng.choice(ids)),
-                    'bbox': [float(v) for v in box],
-                    'score': float(rng.beta(4, 2)),
-                }
-            )
+            category = ann['category_id'] if same else int(rng.choice(ids))
+            add(ann['image_id'], category, box, rng.beta(4, 2))
     for image in truth['images']:
         for _ in range(rng.poisson(5)):
             size = np.exp(rng.normal(3.8, 1.0, 2))
-            found.append(
-                {
-                    'image_id': image['id'],
-                    'category_id': int(rng.choice(ids)),
-                    'bbox': [
-                        float(v) for v in (*rng.uniform(0, 300, 2), *size)
-                    ],
-                    'score': float(rng.beta(2, 4)),
-                }
-            )
-    if ties:
-        for record in found:
-            record['score'] = round(record['score'], 1)
+            category = int(rng.choice(ids))
+            box = [*rng.uniform(0, 300, 2), *size]
+            add(image['id'], category, box, rng.beta(2, 4))
     return found
 
 
@@ -107,7 +104,25 @@ def pycoco(
     return evaluator
 
 
-def json_writer(folder: Path) -> Callable[[str, object], Path]:
+def assert_stats(
+    found: dict, expected: COCOeval, run: int = 0, atol: float = 1e-12
+) -> None:
+    """Compares the metrics of a run or resample with pycocotools."""
+    stats = np.where(expected.stats < 0, np.nan, expected.stats)
+    np.testing.assert_allclose(
+        [found[name][run] for name in NAMES], stats, atol=atol
+    )
+
+
+def read_pair(
+    write: Write, truth: dict, detections: object
+) -> tuple[GroundTruth, Predictions]:
+    """Writes and reads an annotation file and a result file."""
+    gt = read_ground_truth(write('gt.json', truth))
+    return gt, read_predictions(write('dt.json', detections), gt)
+
+
+def json_writer(folder: Path) -> Write:
     """Returns a function that writes JSON and returns the path."""
 
     def write_json(name: str, data: object) -> Path:

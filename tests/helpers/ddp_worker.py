@@ -24,6 +24,7 @@ from torch import nn
 
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config
+from mmext.utils.modules import unwrap
 
 WORLD = int(os.environ.get('WORLD_SIZE', 1))
 RANK = int(os.environ.get('RANK', 0))
@@ -86,13 +87,8 @@ def sync_bn(cfg: Config, out: dict) -> None:
         changes = {'model': model, 'sync_bn': convert}
         runner = build(cfg, **changes, experiment_name=name)
         torch.manual_seed(0)
-        weights = {
-            k: torch.randn(v.shape) * 0.3
-            for k, v in runner.model.named_parameters()
-        }
-        with torch.no_grad():
-            for k, v in runner.model.named_parameters():
-                v.copy_(weights[k])
+        for value in runner.model.parameters():
+            value.data.copy_(torch.randn(value.shape) * 0.3)
         runner.model.train()
         with torch.autocast('cpu', enabled=name == 'bf16'):
             result = runner.model(mine)
@@ -108,10 +104,9 @@ def sync_bn(cfg: Config, out: dict) -> None:
 def whole_batch(cfg: Config, out: dict) -> None:
     """Gradients of a detector on four images, two in each process."""
     runner = build(cfg, experiment_name='gradients')
-    model = getattr(runner.model, 'module', runner.model)
-    for p, (name, _) in enumerate(model.named_parameters()):
+    model = unwrap(runner.model)
+    for p, value in enumerate(model.parameters()):
         generator = torch.Generator().manual_seed(p)
-        value = model.get_parameter(name)
         noise = torch.randn(value.shape, generator=generator)
         # In place: the buckets of DDP were made for this memory layout.
         value.data.copy_(noise * 0.5 / max(1, value[0].numel()) ** 0.5)
@@ -123,8 +118,7 @@ def whole_batch(cfg: Config, out: dict) -> None:
         for key in ('inputs', 'data_samples')
     }
     data = model.data_preprocessor(data, training=True)
-    losses = runner.model(**data, mode='loss')
-    loss, _ = model.parse_losses(losses)
+    loss, _ = model.parse_losses(runner.model(**data, mode='loss'))
     loss.backward()
     out['gradients'] = gradients(runner.model)
     out['loss'] = loss.item()

@@ -47,13 +47,8 @@ def golden_input(shape: list[int]) -> torch.Tensor:
 def assert_golden(out: torch.Tensor, ref: dict, tol: float = 1e-9) -> None:
     """Shape, moments and first values of ``out`` against a golden entry."""
     assert list(out.shape) == ref['shape']
-    got = [out.mean(), out.std(unbiased=False), out.abs().max()]
-    want = [ref['mean'], ref['std'], ref['absmax']]
-    got += out.flatten()[:8].tolist()
-    want += ref['first8']
-    torch.testing.assert_close(
-        torch.tensor([float(g) for g in got], dtype=torch.float64),
-        torch.tensor(want, dtype=torch.float64),
-        rtol=tol,
-        atol=tol,
-    )
+    moments = [out.mean(), out.std(unbiased=False), out.abs().max()]
+    got = torch.stack([*moments, *out.flatten()[:8]]).double()
+    want = [ref['mean'], ref['std'], ref['absmax'], *ref['first8']]
+    want = torch.tensor(want, dtype=torch.float64)
+    torch.testing.assert_close(got, want, rtol=tol, atol=tol)

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import re
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from commands import ROOT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
 import mmext  # noqa: F401
+from mmext.models.build import build_model
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 #: Config name -> path, of every config that is run directly.
 LEAVES = {
@@ -29,6 +29,12 @@ LEAVES = {
 }
 #: Leaves that describe a model; configs/theory holds experiments.
 MODELS = [n for n, p in LEAVES.items() if p.parent.name != 'theory']
+#: The models of all metafiles.
+ENTRIES = [
+    model
+    for path in sorted(CONFIGS.rglob('metafile.yml'))
+    for model in yaml.safe_load(path.read_text())['Models']
+]
 
 
 def needs(path: Path) -> set[str]:
@@ -55,16 +61,10 @@ def _load(name: str) -> Config:
 
 def build(cfg: Config) -> nn.Module:
     """Builds the model as the runner does."""
-    scope = cfg.default_scope
-    assert scope in ('mmdet', 'mmseg', 'mmpretrain')
-    importlib.import_module(f'{scope}.models')
-    init_default_scope(scope)
+    init_default_scope(cfg.default_scope)
     if 'data_preprocessor' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        registry = importlib.import_module(f'{scope}.registry')
-        return registry.MODELS.build(cfg.model)
+    return build_model(cfg.model)
 
 
 def build_cheaply(cfg: Config) -> nn.Module:

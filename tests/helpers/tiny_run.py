@@ -63,7 +63,8 @@ randomness = dict(seed=1)
 {more}
 """
 
-# `more` of write_config for a base of Mask R-CNN.
+# `base` and `more` of write_config for a tiny Mask R-CNN.
+MASK_RCNN = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 MASK_HEADS = """
 model.update(roi_head=dict(
     bbox_roi_extractor=dict(out_channels=16),
@@ -85,8 +86,9 @@ def make_coco(root: Path, train: int = 4, val: int = 5) -> Path:
     rng = np.random.default_rng(0)
     for split, count in (('train', train), ('val', val)):
         (root / split).mkdir(parents=True)
-        images, annotations = [], []
-        for i in range(1, count + 1):
+        names = {i: f'{i}.png' for i in range(1, count + 1)}
+        annotations = []
+        for i, name in names.items():
             picture = rng.integers(0, 60, (HEIGHT, WIDTH, 3), np.uint8)
             for _ in range(2):
                 kind = int(rng.integers(2))
@@ -109,17 +111,13 @@ def make_coco(root: Path, train: int = 4, val: int = 5) -> Path:
                         'iscrowd': 0,
                     }
                 )
-            cv2.imwrite(str(root / split / f'{i}.png'), picture)
-            images.append(
-                {
-                    'id': i,
-                    'file_name': f'{i}.png',
-                    'width': WIDTH,
-                    'height': HEIGHT,
-                }
-            )
+            cv2.imwrite(str(root / split / name), picture)
+        size = {'width': WIDTH, 'height': HEIGHT}
         content = {
-            'images': images,
+            'images': [
+                {'id': i, 'file_name': name, **size}
+                for i, name in names.items()
+            ],
             'annotations': annotations,
             'categories': [
                 {'id': k + 1, 'name': n} for k, n in enumerate(CLASSES)

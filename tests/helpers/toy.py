@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
+from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -62,13 +65,34 @@ class Toy(BaseModel):
         x = self.bn(self.conv(torch.stack(inputs))).relu().mean((2, 3))
         x = x + self.noise * torch.rand_like(x)
         out = self.head(x)
-        if mode == 'loss':
-            return {
-                'loss_cls': out.square().mean(),
-                'loss_box': [(out - 1).abs().mean(), out.abs().mean()],
-                'acc': out.detach().mean(),
-            }
-        return data_samples
+        if mode != 'loss':
+            return data_samples
+        losses = {
+            'loss_cls': out.square().mean(),
+            'loss_box': [(out - 1).abs().mean(), out.abs().mean()],
+            'acc': out.detach().mean(),
+        }
+        self.change(losses, [sample.img_id for sample in data_samples])
+        return losses
+
+    def change(self, losses: dict[str, Any], images: list[int]) -> None:
+        """A subclass may change the losses of these images."""
+
+
+@METRICS.register_module(force=True)
+class Scores(BaseMetric):
+    """Given metrics for each epoch."""
+
+    def __init__(self, given: list[dict[str, float]], **more: Any) -> None:
+        super().__init__(**more)
+        self.given = given
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        epoch = MessageHub.get_current_instance().get_info('epoch')
+        return self.given[epoch]
 
 
 def loader(

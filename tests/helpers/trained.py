@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Trains the tiny detector of ``tiny_run`` and reads its log."""
+"""Trains the tiny detector of ``tiny_run``; reads and writes logs."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def records(work: Path) -> list[dict]:
     """Returns what the only run of a work dir has logged."""
     (file,) = work.glob('*/vis_data/scalars.json')
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def write_log(work: Path, *runs: list[dict]) -> None:
+    """Writes the records of one or more runs into a work dir."""
+    for i, run in enumerate(runs):
+        file = work / f'20260101_00000{i}' / 'vis_data' / 'scalars.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(''.join(f'{json.dumps(record)}\n' for record in run))

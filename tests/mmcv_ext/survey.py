@@ -20,19 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
-from test_detectors import CONFIGS, narrow
+from test_detectors import CONFIGS, build, narrow, predict, train_step
 
 import mmext  # noqa: F401
 
 # isort: split
 import mmcv
-from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from torch.nn.utils import get_total_norm
 
@@ -108,19 +103,13 @@ def measure(path: Path, shrink: bool) -> dict[str, float]:
         path: The config.
         shrink: Whether to narrow the model.
     """
-    torch.manual_seed(0)
-    np.random.seed(0)
-    hub = MessageHub.get_current_instance()  # TOOD and YOLOX read it
-    hub.update_info_dict({'iter': 0, 'epoch': 0})
     cfg: ConfigDict = Config.fromfile(path).model
     if shrink:
         cfg = narrow(cfg)
     without_weights(cfg)
     name = f'{path.parent.name}/{path.stem}'
     with DefaultScope.overwrite_default_scope('mmdet'):
-        # SyncBN runs on GPUs only.
-        model = revert_sync_batchnorm(MODELS.build(cfg))
-        model.init_weights()
+        model = build(cfg)
         data = demo_mm_inputs(
             2,
             [(3, 128, 160)] * 2 if shrink else [(3, 320, 320)] * 2,
@@ -129,21 +118,11 @@ def measure(path: Path, shrink: bool) -> dict[str, float]:
             with_mask=True,
             with_semantic=any(word in name for word in SEMANTIC),
         )
-        model.train()
-        losses = model.forward(
-            **model.data_preprocessor(data, True), mode='loss'
-        )
-        loss, parts = model.parse_losses(losses)
-        loss.backward()
+        _, parts = train_step(model, data)
         found = {key: float(value) for key, value in parts.items()}
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         found['norm of the gradient'] = float(get_total_norm(grads))
-        model.eval()
-        one = {key: value[:1] for key, value in data.items()}
-        with torch.no_grad():
-            (result,) = model.forward(
-                **model.data_preprocessor(one, False), mode='predict'
-            )
+        result = predict(model, data)
     if 'pred_instances' in result:
         instances = result.pred_instances
         found['boxes'] = len(instances)
@@ -180,14 +159,13 @@ def difference(a: dict[str, float], b: dict[str, float]) -> float:
     """Returns the largest relative difference of two sets of numbers."""
     if a.keys() != b.keys():
         return float('inf')
-    pairs = [(a[key], b[key]) for key in a]
-    return max(
-        # Two NaN are equal here.
-        0.0
-        if x == y or (x != x and y != y)
-        else abs(x - y) / max(abs(x), abs(y), 1e-6)
-        for x, y in pairs
-    )
+    largest = 0.0
+    for x, y in ((a[key], b[key]) for key in a):
+        both_nan = x != x and y != y
+        if x != y and not both_nan:
+            scale = max(abs(x), abs(y), 1e-6)
+            largest = max(largest, abs(x - y) / scale)
+    return largest
 
 
 def compare(one: Path, other: Path) -> None:
@@ -199,12 +177,8 @@ def compare(one: Path, other: Path) -> None:
         if isinstance(x, dict) and isinstance(y, dict):
             rows.append((difference(x, y), family))
         else:
-            failed.append(
-                (
-                    family,
-                    *('runs' if isinstance(z, dict) else z for z in (x, y)),
-                )
-            )
+            ends = ['runs' if isinstance(z, dict) else z for z in (x, y)]
+            failed.append((family, *ends))
     print(f'{len(rows)} families run with both.\n')
     print('| family | largest relative difference |\n| --- | --- |')
     for value, family in sorted(rows, reverse=True):

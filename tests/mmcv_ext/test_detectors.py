@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
-from torch import Tensor
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
 
 import mmext  # noqa: F401  # before mmcv.ops: it provides mmcv._ext
 
@@ -26,6 +28,7 @@ import mmdet
 from mmcv.ops import multi_scale_deform_attn
 from mmdet.models.losses import focal_loss
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.registry import DefaultScope
 
@@ -131,6 +134,37 @@ def narrow(model: ConfigDict) -> ConfigDict:
     return model
 
 
+def build(model: ConfigDict) -> nn.Module:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    hub = MessageHub.get_current_instance()  # TOOD and YOLOX read it
+    hub.update_info_dict({'iter': 0, 'epoch': 0})
+    # SyncBN runs on GPUs only.
+    built = revert_sync_batchnorm(MODELS.build(model))
+    built.init_weights()
+    return built
+
+
+def train_step(model: nn.Module, data: dict) -> tuple[Tensor, dict]:
+    """Returns the loss and its parts; the gradients stay."""
+    model.train()
+    losses = model.forward(**model.data_preprocessor(data, True), mode='loss')
+    loss, parts = model.parse_losses(losses)
+    loss.backward()
+    return loss, parts
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: dict, image: int = 0) -> DetDataSample:
+    """Returns the prediction of one image, as guided anchoring needs."""
+    model.eval()
+    one = {key: value[image : image + 1] for key, value in data.items()}
+    (result,) = model.forward(
+        **model.data_preprocessor(one, False), mode='predict'
+    )
+    return result
+
+
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Records the names of the ops that run, including GPU-only ones."""
@@ -148,22 +182,12 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         monkeypatch.setattr(mmcv._ext, name, recorded(name, op))
 
     def focal(
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        gamma: float = 2.0,
-        alpha: float = 0.25,
-        reduction: str = 'mean',
-        avg_factor: float | None = None,
+        pred: Tensor, target: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         background = 1 - target.sum(1, keepdim=True)  # of one-hot rows
         index = torch.cat([target, background], 1).argmax(1)
-        got = focal_loss.sigmoid_focal_loss(
-            pred, index, weight, gamma, alpha, reduction, avg_factor
-        )
-        want = in_python(
-            pred, target, weight, gamma, alpha, reduction, avg_factor
-        )
+        got = focal_loss.sigmoid_focal_loss(pred, index, *args, **kwargs)
+        want = in_python(pred, target, *args, **kwargs)
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
         return got
 
@@ -193,38 +217,20 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     [*CI, *[pytest.param(n, marks=pytest.mark.slow) for n in SLOW]],
 )
 def test_detector_trains_and_predicts(name: str, called: set[str]) -> None:
-    torch.manual_seed(0)
-    np.random.seed(0)
-    hub = MessageHub.get_current_instance()  # TOOD and YOLOX ask it
-    hub.update_info_dict({'iter': 0, 'epoch': 0})
     cfg = narrow(Config.fromfile(CONFIGS / f'{name}.py').model)
+    masks = 'mask' in name or 'point' in name or '-ins' in name
+    shapes = [(3, 128, 160), (3, 160, 128)]
+    if '-ins' in name:  # RTMDet-Ins pads no masks
+        shapes[1] = shapes[0]
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg)
-        model.init_weights()
-        masks = 'mask' in name or 'point' in name or '-ins' in name
-        shapes = [(3, 128, 160), (3, 160, 128)]
-        if '-ins' in name:  # RTMDet-Ins pads no masks
-            shapes[1] = shapes[0]
+        model = build(cfg)
         data = demo_mm_inputs(2, shapes, [2, 3], 80, with_mask=masks)
-        model.train()
-        losses = model.forward(
-            **model.data_preprocessor(data, True), mode='loss'
-        )
-        loss, _ = model.parse_losses(losses)
+        loss, _ = train_step(model, data)
         assert loss.isfinite()
-        loss.backward()
         for key, weight in model.named_parameters():
             if weight.grad is not None:
                 assert weight.grad.isfinite().all(), key
-        model.eval()
-        with torch.no_grad():
-            results = []
-            for i in range(2):  # guided anchoring takes one image at a time
-                one = {key: value[i : i + 1] for key, value in data.items()}
-                results += model.forward(
-                    **model.data_preprocessor(one, False), mode='predict'
-                )
-    assert len(results) == 2
+        results = [predict(model, data, image) for image in (0, 1)]
     for result in results:
         boxes = result.pred_instances.bboxes
         assert boxes.shape[1:] == (4,)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,46 +16,54 @@ import mmext  # noqa: F401  # before mmcv.ops: it provides mmcv._ext
 
 # isort: split
 import mmcv.ops
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
 GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden' / 'ops'
 
 
-def cases(name: str, skip: tuple[str, ...] = ()) -> Iterator:
-    """Yields each case of a file as a parameter, its fields as tensors."""
-    path = GOLDEN / f'{name}.npz'
-    if not path.exists():
-        yield pytest.param(
-            {}, marks=pytest.mark.skip(f'{path.name} is missing')
-        )
-        return
-    groups: dict[str, dict] = {}
-    loose = {}
-    for key, value in np.load(path).items():
-        case, _, field = key.rpartition('__')
-        # A 0-d text stays an array.
-        entry = torch.from_numpy(value) if value.dtype.kind != 'U' else value
-        if case:
-            groups.setdefault(case, {})[field] = entry
-        else:
-            loose[field] = entry
-    for case, fields in (groups or {name: {}}).items():
-        if case not in skip:
-            yield pytest.param({**loose, **fields, 'case': case}, id=case)
+def cases(*names: str, skip: tuple[str, ...] = ()) -> Iterator:
+    """Yields each case of the files as a parameter, its fields as tensors."""
+    for name in names:
+        path = GOLDEN / f'{name}.npz'
+        if not path.exists():
+            yield pytest.param(
+                {}, marks=pytest.mark.skip(f'{path.name} is missing')
+            )
+            continue
+        groups: dict[str, dict] = {}
+        for key, value in np.load(path).items():
+            case, _, field = key.rpartition('__')
+            if value.dtype.kind != 'U':  # a 0-d text stays an array
+                value = torch.from_numpy(value)
+            groups.setdefault(case, {})[field] = value
+        loose = groups.pop('', {})
+        for case, fields in (groups or {name: {}}).items():
+            if case not in skip:
+                named = {'file': name, 'case': case}
+                yield pytest.param({**loose, **fields, **named}, id=case)
 
 
 def close(got: Tensor, want: Tensor, tol: float) -> None:
     torch.testing.assert_close(got, want, rtol=tol, atol=tol, equal_nan=True)
 
 
-def grads(out: Tensor, gout: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(out, inputs, gout, allow_unused=True)
-
-
-def close_grads(out: Tensor, c: dict, **inputs: Tensor) -> None:
-    """Compares the gradients of inputs with the fields of these names."""
-    got = grads(out, c['gout'], *inputs.values())
+def check(
+    out: Tensor, c: dict, tol: float, key: str = 'out', **inputs: Tensor
+) -> None:
+    """Compares an output, and the gradients of inputs with named fields."""
+    close(out, c[key], tol)
+    gout = c.get('gout', torch.ones_like(out))
+    got = torch.autograd.grad(out, tuple(inputs.values()), gout)
     for grad, name in zip(got, inputs, strict=True):
-        close(grad, c[name], 1e-5)
+        close(grad, c[name], tol)
+
+
+def conv_arguments(c: dict) -> tuple:
+    """Stride, padding, dilation, groups and groups of offsets."""
+    if 'par' not in c:
+        return 1, 1, 1, 1, 1
+    sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()
+    return (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,8 @@ def test_nms_match(c: dict) -> None:
     assert torch.cat(groups).tolist() == c['flat'].tolist()
 
 
-def roi_align_case(c: dict, tol: float) -> None:
+@pytest.mark.parametrize('c', cases('roi_align_avg', 'roi_align_max'))
+def test_roi_align(c: dict) -> None:
     mode, al, sr, kind, size = c['case'].split('_')
     feat = c['feat'].requires_grad_()
     out = mmcv.ops.roi_align(
@@ -119,18 +128,7 @@ def roi_align_case(c: dict, tol: float) -> None:
         mode,
         bool(int(al[2:])),
     )
-    close(out, c['out'], tol)
-    close(grads(out, c['gout'], feat)[0], c['gin'], tol)
-
-
-@pytest.mark.parametrize('c', cases('roi_align_avg'))
-def test_roi_align_avg(c: dict) -> None:
-    roi_align_case(c, 1e-6)
-
-
-@pytest.mark.parametrize('c', cases('roi_align_max'))
-def test_roi_align_max(c: dict) -> None:
-    roi_align_case(c, 1e-5)
+    check(out, c, 1e-6 if mode == 'avg' else 1e-5, gin=feat)
 
 
 @pytest.mark.parametrize('c', cases('roi_align_max_argmax'))
@@ -167,8 +165,7 @@ def test_roi_pool(c: dict) -> None:
     height, width, scale = c['par'].tolist()
     x = c['x'].requires_grad_()
     out = mmcv.ops.roi_pool(x, c['rois'], (int(height), int(width)), scale)
-    close(out, c['out'], 1e-4)
-    close(grads(out, torch.ones_like(out), x)[0], c['gin'], 1e-4)
+    check(out, c, 1e-4, gin=x)
 
 
 @pytest.mark.parametrize('c', cases('kernelref_roi_pool'))
@@ -177,7 +174,7 @@ def test_roi_pool_of_unrounded_boxes(c: dict) -> None:
     scale = 1 / 8
     out = mmcv.ops.roi_pool(x, c['rois'], 7, scale)
     assert torch.equal(out, c['out'])
-    close(grads(out, c['gout'], x)[0], c['gin'], 1e-6)
+    check(out, c, 1e-6, gin=x)
     argmax = torch.zeros_like(c['argmax'], dtype=torch.int32)
     mmcv._ext.roi_pool_forward(
         x.detach(), c['rois'], torch.zeros_like(out), argmax, 7, 7, scale
@@ -187,42 +184,22 @@ def test_roi_pool_of_unrounded_boxes(c: dict) -> None:
 
 @pytest.mark.parametrize('c', cases('deform_conv2d'))
 def test_deform_conv2d(c: dict) -> None:
-    sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()
     x, offset, w = (c[k].requires_grad_() for k in ('x', 'offset', 'w'))
-    out = mmcv.ops.deform_conv2d(
-        x, offset, w, (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
-    )
-    close(out, c['out'], 1e-5)
-    close_grads(out, c, gx=x, goffset=offset, gw=w)
+    out = mmcv.ops.deform_conv2d(x, offset, w, *conv_arguments(c))
+    check(out, c, 1e-5, gx=x, goffset=offset, gw=w)
 
 
-@pytest.mark.parametrize('c', cases('modulated_deform_conv2d'))
+@pytest.mark.parametrize(
+    'c', cases('modulated_deform_conv2d', 'modulated_deform_conv2d_flat')
+)
 def test_modulated_deform_conv2d(c: dict) -> None:
-    sh, sw, ph, pw, dh, dw, groups, deform_groups = c['par'].tolist()
     names = [n for n in ('x', 'offset', 'mask', 'w', 'b') if n in c]
-    inputs = [c[n].requires_grad_() for n in names]
+    inputs = {n: c[n].requires_grad_() for n in names}
     out = mmcv.ops.modulated_deform_conv2d(
-        *inputs[:4],
-        inputs[4] if len(inputs) > 4 else None,
-        (sh, sw),
-        (ph, pw),
-        (dh, dw),
-        groups,
-        deform_groups,
+        *(inputs.get(n) for n in ('x', 'offset', 'mask', 'w', 'b')),
+        *conv_arguments(c),
     )
-    close(out, c['out'], 1e-5)
-    named = {f'g{n}': t for n, t in zip(names, inputs, strict=True)}
-    close_grads(out, c, **named)
-
-
-@pytest.mark.parametrize('c', cases('modulated_deform_conv2d_flat'))
-def test_modulated_deform_conv2d_of_larger_offsets(c: dict) -> None:
-    names = ('x', 'offset', 'mask', 'w')
-    inputs = [c[n].requires_grad_() for n in names]
-    out = mmcv.ops.modulated_deform_conv2d(*inputs, None, 1, 1, 1, 1, 1)
-    close(out, c['out'], 1e-5)
-    named = {f'g{n}': t for n, t in zip(names, inputs, strict=True)}
-    close_grads(out, c, **named)
+    check(out, c, 1e-5, **{f'g{name}': x for name, x in inputs.items()})
 
 
 @pytest.mark.parametrize('c', cases('deform_conv_grid_offsets'))
@@ -231,21 +208,16 @@ def test_deform_conv_on_the_grid(c: dict) -> None:
     names = ('x', 'offset', 'mask', 'w')
     x, offset, mask, w = (c[n].requires_grad_() for n in names)
     out = mmcv.ops.deform_conv2d(x, offset, w, 1, 1, 1, 1, 1)
-    close(out, c['v1out'], 1e-5)
-    close_grads(out, c, v1gx=x, v1goffset=offset, v1gw=w)
+    check(out, c, 1e-5, 'v1out', v1gx=x, v1goffset=offset, v1gw=w)
     out = mmcv.ops.modulated_deform_conv2d(
         x, offset, mask, w, None, 1, 1, 1, 1, 1
     )
-    close(out, c['v2out'], 1e-5)
-    close_grads(out, c, v2gx=x, v2goffset=offset, v2gmask=mask, v2gw=w)
+    inputs = {'v2gx': x, 'v2goffset': offset, 'v2gmask': mask, 'v2gw': w}
+    check(out, c, 1e-5, 'v2out', **inputs)
 
 
 @pytest.mark.parametrize('c', cases('ms_deform_attn'))
 def test_ms_deform_attn(c: dict) -> None:
-    from mmcv.ops.multi_scale_deform_attn import (
-        MultiScaleDeformableAttnFunction,
-    )
-
     shapes = c['spatial_shapes']
     start = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
     names = ('value', 'loc', 'attn')
@@ -253,25 +225,17 @@ def test_ms_deform_attn(c: dict) -> None:
     out = MultiScaleDeformableAttnFunction.apply(
         value, shapes, start, loc, attn, 64
     )
-    close(out, c['out'], 1e-5)
-    close_grads(out, c, gvalue=value, gloc=loc, gattn=attn)
+    check(out, c, 1e-5, gvalue=value, gloc=loc, gattn=attn)
 
 
-def focal_case(c: dict, loss: Callable) -> None:
+@pytest.mark.parametrize(
+    'c',
+    cases('mmcvtests_sigmoid_focal_loss', 'mmcvtests_softmax_focal_loss'),
+)
+def test_focal_loss(c: dict) -> None:
+    loss = getattr(mmcv.ops, c['file'].removeprefix('mmcvtests_'))
     x = c['x'].requires_grad_()
-    out = loss(x, c['target'], 2.0, 0.25, None, 'mean')
-    close(out, c['out'], 1e-4)
-    close(grads(out, torch.ones_like(out), x)[0], c['gin'], 1e-4)
-
-
-@pytest.mark.parametrize('c', cases('mmcvtests_sigmoid_focal_loss'))
-def test_sigmoid_focal_loss(c: dict) -> None:
-    focal_case(c, mmcv.ops.sigmoid_focal_loss)
-
-
-@pytest.mark.parametrize('c', cases('mmcvtests_softmax_focal_loss'))
-def test_softmax_focal_loss(c: dict) -> None:
-    focal_case(c, mmcv.ops.softmax_focal_loss)
+    check(loss(x, c['target'], 2.0, 0.25, None, 'mean'), c, 1e-4, gin=x)
 
 
 @pytest.mark.parametrize('c', cases('mmcvtests_masked_conv2d'))
@@ -290,9 +254,7 @@ def test_carafe(c: dict, op: str) -> None:
     out = getattr(mmcv.ops, op)(feat, mask, 5, 4, 2)
     close(out, c['out'], 1e-3)
     if op == 'carafe':  # mmcv's naive backward asserts CUDA
-        got = grads(out, torch.ones_like(out), feat, mask)
-        close(got[0], c['gfeat'], 1e-3)
-        close(got[1], c['gmask'], 1e-3)
+        check(out, c, 1e-3, gfeat=feat, gmask=mask)
 
 
 @pytest.mark.parametrize('aligned', [False, True])
@@ -311,8 +273,7 @@ def test_bbox_overlaps(c: dict, mode: str, offset: int, aligned: bool) -> None:
 def test_border_align(c: dict, pool: int) -> None:
     x = c['x'].requires_grad_()
     out = mmcv.ops.border_align(x, c['boxes'], pool)
-    close(out, c[f'out{pool}'], 1e-4)
-    close(grads(out, torch.ones_like(out), x)[0], c[f'gin{pool}'], 1e-4)
+    check(out, c, 1e-4, f'out{pool}', **{f'gin{pool}': x})
 
 
 @pytest.mark.parametrize('aligned', [False, True])

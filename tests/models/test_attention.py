@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,12 +43,13 @@ def plugins(kind: str) -> list[dict]:
     return [{'cfg': cfg, 'position': 'after_conv3'}]
 
 
-@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 3)])
-def test_channels_of_the_outputs(out_indices: tuple[int, ...]) -> None:
-    model = PluginResNet(**TINY, plugins=plugins('SEAttention'))
-    model.out_indices = out_indices
-    levels = model(torch.randn(1, 3, 64, 64))
-    assert tuple(x.shape[1] for x in levels) == model.out_channels
+def resnet(kind: str, host: str = 'mmdet.ResNet', **more: Any) -> nn.Module:
+    """Returns a small ResNet in training mode."""
+    model = MODELS.build(
+        {'type': host, **TINY, 'plugins': plugins(kind), **more}
+    )
+    model.train()  # returns None
+    return model
 
 
 @pytest.mark.parametrize(
@@ -75,29 +77,17 @@ def test_eca_kernels_of_both_rules() -> None:
     assert sizes == [3, 5, 5, 5, 5, 7]
     assert ECAAttention(2048).conv.kernel_size == (7,)
     assert ECAAttention(2048, kernel_size=3).conv.kernel_size == (3,)
-    for wrong, near in ((4, 5), (0, 1), (-3, 1)):
-        message = rf'kernel_size={wrong} .*\n.*Use {near},'
-        with pytest.raises(UserError, match=message):
-            ECAAttention(64, kernel_size=wrong)
 
 
 def test_eca_fixed_kernels_by_stage_in_the_stock_resnet() -> None:
     """ECA-Net50's released 3557, in mmdet's own terms."""
-    masks = [tuple(i == j for j in range(4)) for i in range(4)]
-    model = MODELS.build(
-        {
-            'type': 'mmdet.ResNet',
-            **TINY,
-            'plugins': [
-                {
-                    'cfg': {'type': 'ECAAttention', 'kernel_size': k},
-                    'position': 'after_conv3',
-                    'stages': mask,
-                }
-                for k, mask in zip((3, 5, 5, 7), masks, strict=True)
-            ],
-        }
-    )
+    by_stage = []
+    for stage, size in enumerate((3, 5, 5, 7)):
+        (plugin,) = plugins('ECAAttention')
+        plugin['cfg']['kernel_size'] = size
+        plugin['stages'] = tuple(i == stage for i in range(4))
+        by_stage.append(plugin)
+    model = resnet('ECAAttention', plugins=by_stage)
     found = [getattr(model, f'layer{i}')[0].eca.conv for i in (1, 2, 3, 4)]
     assert [c.kernel_size for c in found] == [(3,), (5,), (5,), (7,)]
 
@@ -108,23 +98,11 @@ def test_fca_bases_are_orthonormal_and_start_at_the_average() -> None:
     torch.testing.assert_close(bases[0], torch.full((14,), 14**-0.5).double())
 
 
-def test_fca_pools_other_sizes_and_checks_its_arguments() -> None:
+def test_fca_pools_other_sizes() -> None:
     module = FCAAttention(32, dct_size=7)
     x = torch.rand(2, 32, 14, 21)
     pooled = nn.functional.adaptive_avg_pool2d(x, 7)
     torch.testing.assert_close(module.gate(x), module.gate(pooled))
-    with pytest.raises(UserError, match='24 is not a multiple of 16'):
-        FCAAttention(24)
-    with pytest.raises(UserError, match='dct_size=None for in_channels=64'):
-        FCAAttention(64)
-    with pytest.raises(UserError, match='dct_size=0 for in_channels=256'):
-        FCAAttention(256, dct_size=0)
-
-
-@pytest.mark.parametrize('kind', [SEAttention, FCAAttention])
-def test_a_ratio_below_one(kind: type) -> None:
-    with pytest.raises(UserError, match='ratio=0'):
-        kind(256, ratio=0)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +149,7 @@ def test_global_average_is_the_mean_and_cannot_overflow() -> None:
 @pytest.mark.parametrize('host', ['mmdet.ResNet', 'PluginResNet'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_trains_in_resnets(host: str, kind: str) -> None:
-    model = MODELS.build({'type': host, **TINY, 'plugins': plugins(kind)})
-    model.train()
+    model = resnet(kind, host)
     outs = model(torch.rand(2, 3, 64, 96))
     assert [o.shape[1] for o in outs] == [64, 128, 256, 512]
     sum(o.square().mean() for o in outs).backward()
@@ -182,10 +159,7 @@ def test_trains_in_resnets(host: str, kind: str) -> None:
 
 
 def test_plugin_resnet_freezes_the_resnet_alone() -> None:
-    model = PluginResNet(
-        **TINY, frozen_stages=1, plugins=plugins('SRMAttention')
-    )
-    model.train()
+    model = resnet('SRMAttention', 'PluginResNet', frozen_stages=1)
     trainable = {
         n for n, p in model.layer1.named_parameters() if p.requires_grad
     }
@@ -201,18 +175,12 @@ def test_plugin_resnet_freezes_the_resnet_alone() -> None:
     nn.init.normal_(model.layer1[0].srm.cfc)
     model(torch.rand(2, 3, 64, 64))
     assert not torch.equal(model.layer1[0].srm.bn.running_var, before)
-    assert not any(m.training for m in _eval(model).modules())
-
-
-def _eval(model: nn.Module) -> nn.Module:
     model.eval()
-    return model
+    assert not any(m.training for m in model.modules())
 
 
 def test_layers_that_the_user_froze_stay_frozen() -> None:
-    model = PluginResNet(
-        **TINY, frozen_stages=1, plugins=plugins('SEAttention')
-    )
+    model = resnet('SEAttention', 'PluginResNet', frozen_stages=1)
     model.requires_grad_(False)
     model.train()
     assert not any(p.requires_grad for p in model.parameters())
@@ -220,16 +188,8 @@ def test_layers_that_the_user_froze_stay_frozen() -> None:
 
 def test_srm_keeps_its_statistics_in_the_stock_resnet() -> None:
     """norm_eval does not keep it at its initial statistics."""
-    model = MODELS.build(
-        {
-            'type': 'mmdet.ResNet',
-            **TINY,
-            'norm_eval': True,
-            'plugins': plugins('SRMAttention'),
-        }
-    )
+    model = resnet('SRMAttention', norm_eval=True)
     nn.init.normal_(model.layer2[0].srm.cfc)
-    model.train()
     model(torch.rand(2, 3, 64, 64))
     assert model.layer2[0].srm.bn.running_var.ne(1).any()
     assert model.layer2[0].bn3.running_var.eq(1).all()
@@ -243,23 +203,15 @@ def test_the_stock_resnet_warns_of_attention_frozen_at_random(
         'mmext.models.layers.channel_attention.print_log',
         lambda line, **kwargs: logged.append(line),
     )
-    cfg = {
-        'type': 'mmdet.ResNet',
-        **TINY,
-        'frozen_stages': 1,
-        'plugins': plugins('SEAttention'),
-    }
     x = torch.rand(1, 3, 32, 32)
-    model = MODELS.build(cfg)
-    model.train()
+    model = resnet('SEAttention', frozen_stages=1)
     model(x)
     model(x)
     assert len(logged) == 3  # each block of layer1, once
     assert 'SEAttention is frozen' in logged[0]
     assert 'PluginResNet' in logged[0]
-    loaded = MODELS.build(cfg)
+    loaded = resnet('SEAttention', frozen_stages=1)
     loaded.load_state_dict(model.state_dict())
-    loaded.train()
     loaded(x)
     assert len(logged) == 3
 

@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 import torch
 from backbone_checks import CASES, Case, check_gradients, randomise
+from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -151,6 +152,16 @@ def test_channels_last(case: Case, x: Tensor) -> None:
     model.to(memory_format=torch.channels_last)
     outs = model(x.double().contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(outs, plain)
+
+
+@pytest.mark.parametrize('name', [n for n in CASES if CASES[n].has_batch_norm])
+def test_fused_norms_change_nothing(name: str, x: Tensor) -> None:
+    model = randomise(CASES[name].build()).double().eval()
+    plain = model(x.double())
+    fused = fuse_conv_bn(model)
+    if name == 'StarNet':
+        assert not any(isinstance(m, _BatchNorm) for m in fused.modules())
+    torch.testing.assert_close(fused(x.double()), plain)
 
 
 @pytest.mark.parametrize('name', [n for n in CASES if CASES[n].traces])

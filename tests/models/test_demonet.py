@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
-from mmext.errors import UserError
 from mmext.models import DemoNet
 
 build = checks.CASES['DemoNet'].build
@@ -92,16 +91,3 @@ def test_initial_weights() -> None:
     assert abs(block.f.weight.std() - 0.02) < 1e-3
     assert (block.f.bias == 0).all()
     assert (block.gamma == 1e-6).all()
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'message'),
-    [
-        ({'operation': 'mul'}, r"\['star', 'sum'\]"),
-        ({'operation': 'sums'}, "Did you mean 'sum'"),
-        ({'out_indices': (12,)}, '0 to 11'),
-    ],
-)
-def test_wrong_arguments(wrong: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        DemoNet(**wrong)

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 from memory import peak_memory
 from torch import Tensor, nn
 from torch.nn import functional
+from triton_interpreter import run_interpreted
 
 from mmext.errors import UserError
 from mmext.models.layers import inhomogeneous_conv
@@ -153,24 +150,8 @@ def test_bad_arguments() -> None:
 
 @pytest.mark.skipif(find_spec('triton') is None, reason='needs Triton')
 def test_triton_equals_pytorch() -> None:
-    """The kernels, in Triton's interpreter: here and in every dtype.
-
-    In a process of its own, because the interpreter is chosen when Triton is
-    imported.
-    """
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={
-            **os.environ,
-            'TRITON_INTERPRET': '1',
-            'PYTHONPATH': str(Path(__file__).parents[1] / 'helpers'),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert 'kernels agree' in run.stdout
+    """The kernels, in Triton's interpreter: here and in every dtype."""
+    assert 'kernels agree' in run_interpreted(__file__)
 
 
 def compare_triton() -> None:
@@ -247,10 +228,7 @@ def test_inhomogeneous_weights_come_from_their_position(share: int) -> None:
 
 @pytest.mark.parametrize(
     'conv',
-    [
-        HomogeneousDynamicConv(3, 3, BN),
-        InhomogeneousDynamicConv(3, 3, 1, BN),
-    ],
+    [HomogeneousDynamicConv(3, 3, BN), InhomogeneousDynamicConv(3, 3, 1, BN)],
 )
 def test_few_channels_still_choose_the_kernels(conv: nn.Module) -> None:
     """Squeezed by 4, three channels would leave none to see the input."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 import backbone_checks as checks
 import pytest
 import torch
-from golden import assert_golden, golden_fill, golden_input
+from golden import assert_golden, golden_input
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmext.checkpoints.released import load_released_weights
-from mmext.errors import UserError
 from mmext.models import GMLP
 from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 
@@ -21,8 +20,7 @@ build = checks.CASES['GMLP'].build
 
 
 def test_equals_the_reference(golden: dict, shared) -> None:
-    keys = shared('facts/state_dict_keys/timm_gmlp_s16_224.json')
-    weights = golden_fill(checks.made_up_weights(keys))
+    weights = checks.reference_weights(shared, 'timm_gmlp_s16_224')
     reference = golden['timm_gmlp_s16_224']
     model = GMLP('small').double().eval()
     load_released_weights(model, weights)
@@ -30,17 +28,14 @@ def test_equals_the_reference(golden: dict, shared) -> None:
         (out,) = model(golden_input(reference['input']))
     tokens = out.flatten(2).transpose(1, 2)
     assert_golden(tokens, reference['forward_features'])
-    scores = out.mean((2, 3)) @ weights['head.weight'].T + weights['head.bias']
-    assert_golden(scores, reference['logits'])
+    assert_golden(checks.class_scores(out, weights), reference['logits'])
 
 
 @pytest.mark.parametrize('arch', PARAMETERS)
 def test_parameter_counts_equal_timms(arch: str) -> None:
     with torch.device('meta'):
         model = GMLP(arch)
-    head = 1000 * (model.out_channels[-1] + 1)
-    count = sum(p.numel() for p in model.parameters())
-    assert count + head == PARAMETERS[arch]
+    assert checks.count_with_classifier(model) == PARAMETERS[arch]
 
 
 @pytest.mark.parametrize('arch', TIMM)
@@ -153,17 +148,3 @@ def test_initial_weights() -> None:
     assert (mlp.gate.proj.bias == 1).all()
     bound = (6 / (128 + 768)) ** 0.5  # Xavier
     assert bound * 0.99 < mlp.fc1.weight.abs().max() <= bound
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'message'),
-    [
-        ({'arch': 'smal'}, "Did you mean 'small'"),
-        ({'arch': {'embed_dims': 8}}, 'drop_path_rate'),
-        ({'out_indices': 30}, '0 to 29'),
-        ({'out_indices': 3, 'frozen_stages': 5}, '4 everything'),
-    ],
-)
-def test_wrong_arguments(wrong: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        GMLP(**{'arch': 'tiny', **wrong})

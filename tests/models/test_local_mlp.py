@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmext.errors import UserError
 from mmext.models.layers.local_mlp import LocalMLP
 
 
@@ -51,8 +50,3 @@ def test_windows_share_weights_and_nothing_else() -> None:
     rolled = mlp(x.roll(3, 2)).roll(-3, 2)
     torch.testing.assert_close(rolled, mlp(x))
     assert not torch.allclose(mlp(x.roll(1, 2)).roll(-1, 2), mlp(x))
-
-
-def test_group_size_must_divide() -> None:
-    with pytest.raises(UserError, match='channels_per_group=3'):
-        LocalMLP(8, 7, 3)

@@ -6,12 +6,9 @@ from __future__ import annotations
 import backbone_checks as checks
 import pytest
 import torch
-from golden import assert_golden, golden_fill, golden_input
-from mmengine.registry import MODELS
-from torch import nn
+from golden import assert_golden, golden_input
 
 from mmext.checkpoints.released import load_released_weights
-from mmext.errors import UserError
 from mmext.models import StarNet
 
 # With the 1000-class head of the released networks.
@@ -29,8 +26,7 @@ build = checks.CASES['StarNet'].build
 
 @pytest.mark.parametrize('arch', ['s1', 's050'])
 def test_equals_the_reference(arch: str, golden: dict, shared) -> None:
-    keys = shared(f'facts/state_dict_keys/starnet_{arch}.json')
-    weights = golden_fill(checks.made_up_weights(keys))
+    weights = checks.reference_weights(shared, f'starnet_{arch}')
     reference = golden[f'starnet_{arch}']
     image = golden_input(reference['input'])
     model = StarNet(arch).double().eval()
@@ -40,17 +36,14 @@ def test_equals_the_reference(arch: str, golden: dict, shared) -> None:
     # With the final norm, a pool and a linear layer: the classifier.
     model = StarNet(arch, final_norm=True, out_indices=-1).double().eval()
     load_released_weights(model, weights)
-    pooled = model(image)[0].mean((2, 3))
-    scores = pooled @ weights['head.weight'].T + weights['head.bias']
+    scores = checks.class_scores(model(image)[0], weights)
     assert_golden(scores, reference['logits'])
 
 
 @pytest.mark.parametrize('arch', PARAMETERS)
 def test_parameter_counts_equal_the_papers(arch: str) -> None:
     model = StarNet(arch, final_norm=True)
-    head = 1000 * (model.out_channels[-1] + 1)
-    count = sum(p.numel() for p in model.parameters())
-    assert count + head == PARAMETERS[arch]
+    assert checks.count_with_classifier(model) == PARAMETERS[arch]
 
 
 @pytest.mark.parametrize('arch', PARAMETERS)
@@ -64,16 +57,6 @@ def test_equals_timm(arch: str, x: torch.Tensor) -> None:
     for out, ref in zip(ours(x.double()), levels, strict=True):
         torch.testing.assert_close(out, ref)
     torch.testing.assert_close(last, levels[-1])
-
-
-def test_fused_norms_change_nothing(x: torch.Tensor) -> None:
-    from mmcv.cnn import fuse_conv_bn
-
-    model = checks.randomise(build()).double().eval()
-    plain = model(x.double())
-    fused = fuse_conv_bn(model)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
-    torch.testing.assert_close(fused(x.double()), plain)
 
 
 def test_operation_of_each_stage(x: torch.Tensor) -> None:
@@ -110,29 +93,29 @@ def test_block_is_the_formula(operation: str, position: str) -> None:
     torch.testing.assert_close(block.star(a.clone(), b.clone()), expected)
 
 
-@pytest.mark.parametrize('act', ['ReLU', 'GELU', 'LeakyReLU', 'HSwish'])
-def test_activations(act: str, x: torch.Tensor) -> None:
-    model = build(act_cfg={'type': act})
+@pytest.mark.parametrize(
+    'layers',
+    [
+        {'act_cfg': {'type': 'ReLU'}},
+        {'act_cfg': {'type': 'GELU'}},
+        {'act_cfg': {'type': 'LeakyReLU'}},
+        {'act_cfg': {'type': 'HSwish'}},
+        {'act_cfg': None},
+        {'norm_cfg': {'type': 'GN', 'num_groups': 2}},
+    ],
+    ids=str,
+)
+def test_other_activations_and_norms(layers: dict, x: torch.Tensor) -> None:
+    model = build(**layers)
     checks.check_gradients(model, x)
-
-
-def test_without_any_activation(x: torch.Tensor) -> None:
-    model = build(act_cfg=None)
-    checks.check_gradients(model, x)
-    kinds = {type(m).__name__ for m in model.modules()}
-    assert not kinds & {'ReLU6', 'GELU', 'ReLU'}
-
-
-def test_group_norm_takes_the_place_of_batch_norm(x: torch.Tensor) -> None:
-    model = build(norm_cfg={'type': 'GN', 'num_groups': 2})
-    checks.check_gradients(model, x)
+    if layers == {'act_cfg': None}:
+        kinds = {type(m).__name__ for m in model.modules()}
+        assert not kinds & {'ReLU6', 'GELU', 'ReLU'}
 
 
 def test_truncated_normal_start() -> None:
-    default, truncated = (
-        StarNet('s1'),
-        StarNet('s1', weight_init='trunc_normal'),
-    )
+    default = StarNet('s1')
+    truncated = StarNet('s1', weight_init='trunc_normal')
     for model in (default, truncated):
         bias = model.stages[3][1].f1.conv.bias.clone()
         model.init_weights()
@@ -153,81 +136,26 @@ def test_drop_path_rises_to_the_rate_asked_for() -> None:
     assert rates == pytest.approx([0, 0.1, 0.2])  # of 5, two are not built
 
 
-@pytest.mark.parametrize(
-    ('wrong', 'message'),
-    [
-        ({'arch': 'S1'}, "Did you mean 's1'"),
-        ({'arch': {'embed_dims': 8, 'depth': 3}}, 'depths'),
-        ({'arch': None}, 'arch=None is not known'),
-        ({'arch': ['s1']}, "it is one of .*'s1'"),
-        ({'out_indices': (0, 4)}, '0 to 3'),
-        ({'out_indices': (2, 1)}, r'Write \(1, 2\)'),
-        ({'operation': 'sun'}, "Did you mean 'sum'"),
-        ({'operation': ('sum', 'star')}, '4 stages'),
-        ({'act_position': 'afer'}, "Did you mean 'after'"),
-        ({'weight_init': 'truncnormal'}, "Did you mean 'trunc_normal'"),
-        ({'frozen_stages': 5}, '4 everything that is built'),
-        ({'drop_path_rate': 1}, 'drop_path_rate=1 .* below 1'),
-        ({'drop_path_rate': -0.1}, 'drop_path_rate=-0.1'),
-    ],
-)
-def test_wrong_arguments(wrong: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        StarNet(**wrong)
-
-
-def test_unknown_argument_is_an_error() -> None:
-    with pytest.raises(TypeError, match='dephts'):
-        StarNet(dephts=(1, 1, 1, 1))
-
-
-@pytest.mark.parametrize(
-    'host',
-    [
-        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
-        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
-        'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
-        'retinanet/retinanet_r50_fpn_1x_coco',
-    ],
-)
-def test_serves_mmdets_detectors(host: str, x: torch.Tensor) -> None:
-    import mmdet.models  # noqa: F401
-    from mmengine.hub import get_config
-    from mmengine.registry import DefaultScope
-
-    cfg = get_config(f'mmdet::{host}.py').model
-    cfg.backbone = {'type': 'StarNet', 'arch': checks.STARNET}
-    cfg.neck.in_channels = [4, 8, 16, 32]
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        detector = MODELS.build(cfg).eval()
-    sizes = [tuple(o.shape[2:]) for o in detector.extract_feat(x)]
-    expected = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
-    assert sizes == (expected[1:] if 'retina' in host else expected[:5])
-
-
 def test_classifies_under_mmpretrain(golden: dict, shared) -> None:
     """Released weights give the released class scores, head included."""
     registry = pytest.importorskip('mmpretrain.registry')
     pytest.importorskip('mmpretrain.models')
+    backbone = {
+        'type': 'StarNet',
+        'arch': 's050',
+        'final_norm': True,
+        'out_indices': (3,),
+    }
+    head = {'type': 'LinearClsHead', 'num_classes': 1000, 'in_channels': 128}
     classifier = registry.MODELS.build(
         {
             'type': 'ImageClassifier',
-            'backbone': {
-                'type': 'StarNet',
-                'arch': 's050',
-                'final_norm': True,
-                'out_indices': (3,),
-            },
+            'backbone': backbone,
             'neck': {'type': 'GlobalAveragePooling'},
-            'head': {
-                'type': 'LinearClsHead',
-                'num_classes': 1000,
-                'in_channels': 128,
-            },
+            'head': head,
         }
     )
-    keys = shared('facts/state_dict_keys/starnet_s050.json')
-    weights = golden_fill(checks.made_up_weights(keys))
+    weights = checks.reference_weights(shared, 'starnet_s050')
     model = classifier.double().eval()
     assert not load_released_weights(model, weights).unused
     reference = golden['starnet_s050']

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmext.errors import UserError
 from mmext.models import SEAttention, StepAdaptor
 
 INPUTS = ('both', 'current', 'next', 'difference')
@@ -104,21 +103,3 @@ def test_norm_and_ratio() -> None:
     )
     z = hidden.relu() @ adaptor.branches[0].fc2.weight.T
     torch.testing.assert_close(adaptor(x, f), 2 * z.sigmoid())
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'near'),
-    [
-        ({'inputs': 'curent'}, 'current'),
-        ({'fusion': 'concatenate'}, 'concat'),
-        ({'start': 'Paper'}, 'paper'),
-    ],
-)
-def test_a_wrong_choice_names_the_nearest(wrong: dict, near: str) -> None:
-    with pytest.raises(UserError, match=f"Did you mean '{near}'"):
-        StepAdaptor(64, **wrong)
-
-
-def test_a_ratio_below_one() -> None:
-    with pytest.raises(UserError, match='ratio=0'):
-        StepAdaptor(64, ratio=0)

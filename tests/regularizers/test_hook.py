@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import in_two_processes
 from mmengine.hooks import EMAHook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from toy import build_runner
+from trained import records
 
 from mmext.errors import UserError
 from mmext.regularizers import OrthogonalityHook, SelfOrthogonality
@@ -68,13 +69,13 @@ def net(**kwargs) -> Net:
     return Net(**kwargs)
 
 
-def step(hook, model, data, wrap=None, epoch=0, iter=0) -> dict:
+def step(hook, model, data, epoch=0, iter=0) -> dict:
     """One training step without update: losses; gradients stay."""
     runner = fake_runner(model, epoch, iter)
     hook.before_train(runner)
     hook.before_train_iter(runner, 0)
-    losses = (wrap or model)(data, mode='loss')
-    total = sum(v for k, v in losses.items() if 'loss' in k)
+    losses = model(data, mode='loss')
+    total, _ = BaseModel.parse_losses(model, losses)
     total.backward()
     hook.after_train_iter(runner, 0)
     return losses
@@ -234,72 +235,38 @@ def test_computed_in_float32_under_autocast():
     assert torch.isfinite(value['loss_orth'])
 
 
-class Ten(torch.utils.data.Dataset):
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, i):
-        return {'inputs': batch(i, 1)[0]}
-
-
-def train(tmp_path, hooks, accumulate=1, model=None, epochs=1) -> Runner:
-    torch.manual_seed(0)
-    runner = Runner(
-        model=model or net(),
-        work_dir=str(tmp_path),
-        train_dataloader={
-            'dataset': Ten(),
-            'batch_size': 2,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-            'collate_fn': {'type': 'default_collate'},
-        },
-        train_cfg={'by_epoch': True, 'max_epochs': epochs},
-        optim_wrapper={
-            'optimizer': {'type': 'SGD', 'lr': 0.01},
-            'accumulative_counts': accumulate,
-        },
-        custom_hooks=hooks,
-        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
-        # Same name and second: MMEngine would share one visualizer.
-        experiment_name=f'orthogonality-{tmp_path.name}',
-        log_level='ERROR',
-    )
-    runner.train()
-    return runner
-
-
-HOOK = {
-    'type': 'OrthogonalityHook',
-    'regularizer': SOM,
-    'layers': ['conv', 'fc'],
-    'weight': 0.1,
-}
-
-
 def test_from_a_config_with_ema_logged_and_absent_from_the_checkpoint(
     tmp_path,
 ):
-    runner = train(tmp_path / 'with', [HOOK, {'type': 'EMAHook'}])
-    plain = train(tmp_path / 'without', [])
-    assert any(isinstance(h, EMAHook) for h in runner.hooks)
-    log = next((tmp_path / 'with').glob('*/vis_data/scalars.json'))
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    hook = {
+        'type': 'OrthogonalityHook',
+        'regularizer': SOM,
+        'layers': ['conv', 'head'],
+        'weight': 0.1,
+    }
+    hooks = {'with': [hook, {'type': 'EMAHook'}], 'without': []}
+    runners = {}
+    for name in hooks:
+        runners[name] = build_runner(
+            tmp_path / name,
+            images=10,
+            custom_hooks=hooks[name],
+            default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+        )
+        runners[name].train()
+    model, plain = (runner.model for runner in runners.values())
+    assert any(isinstance(h, EMAHook) for h in runners['with'].hooks)
+    lines = records(tmp_path / 'with')
     assert len(lines) == 5
     for line in lines:
         assert line['loss'] == pytest.approx(
-            line['loss_cls'] + line['loss_orth'], rel=1e-5
+            line['loss_cls'] + line['loss_box'] + line['loss_orth'], rel=1e-5
         )
-    saved = torch.load(tmp_path / 'with' / 'epoch_1.pth', weights_only=False)[
-        'state_dict'
-    ]
-    assert saved.keys() == plain.model.state_dict().keys()
-    assert hooks_of(runner.model) == 0
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(
-            runner.model.parameters(), plain.model.parameters(), strict=True
-        )
-    )
+    saved = torch.load(tmp_path / 'with' / 'epoch_1.pth', weights_only=False)
+    assert saved['state_dict'].keys() == plain.state_dict().keys()
+    assert hooks_of(model) == 0
+    pairs = zip(model.parameters(), plain.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_gradient_accumulation_divides_the_term_too():
@@ -325,79 +292,58 @@ def test_gradient_accumulation_divides_the_term_too():
     assert_same_grads(accumulated(1), accumulated(3))
 
 
-def _worker(rank: int, path: str) -> None:
-    from mmengine.model import MMDistributedDataParallel
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{path}/store', rank=rank, world_size=2
-    )
-    for name, regularizer in [('som', SOM), ('soft', SOFT)]:
-        model = net()
-        model.unused = nn.Identity()
-        wrap = MMDistributedDataParallel(model)
-        hook = OrthogonalityHook(regularizer, 'conv|fc', weight=0.5)
-        runner = fake_runner(wrap)
-        hook.before_train(runner)
-        hook.before_train_iter(runner, 0)
-        losses = wrap(batch(rank), mode='loss')
-        (losses['loss_cls'] + losses['loss_orth']).backward()
-        hook.after_train_iter(runner, 0)
-        torch.save(grads(model), os.path.join(path, f'{name}{rank}.pt'))
-    torch.distributed.destroy_process_group()
-
-
 def test_two_processes_average_and_do_not_double_count(tmp_path):
-    torch.multiprocessing.spawn(_worker, (str(tmp_path),), nprocs=2)
-    for name, regularizer in [('som', SOM), ('soft', SOFT)]:
+    hooks = {
+        'som': OrthogonalityHook(SOM, 'conv|fc', weight=0.5),
+        'soft': OrthogonalityHook(SOFT, 'conv|fc', weight=0.5),
+    }
+
+    def work(rank: int) -> dict[str, dict[str, torch.Tensor]]:
+        torch.distributed.init_process_group('gloo')
+        found = {}
+        for name, hook in hooks.items():
+            model = net()
+            model.unused = nn.Identity()
+            step(hook, MMDistributedDataParallel(model), batch(rank))
+            found[name] = grads(model)
+        torch.distributed.destroy_process_group()
+        return found
+
+    both = in_two_processes(tmp_path, work)
+    for name, hook in hooks.items():
         parts = []
         for rank in range(2):
             model = net()
-            hook = OrthogonalityHook(regularizer, 'conv|fc', weight=0.5)
             step(hook, model, batch(rank))
             parts.append(grads(model))
         mean = {n: (parts[0][n] + parts[1][n]) / 2 for n in parts[0]}
-        for rank in range(2):
-            both = torch.load(tmp_path / f'{name}{rank}.pt')
-            assert_same_grads(both, mean, rtol=1e-4, atol=1e-6)
+        for found in both:
+            assert_same_grads(found[name], mean, rtol=1e-4, atol=1e-6)
 
 
 def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
     """mmdet's with_cp, whichever form of checkpoint it takes."""
-    from mmengine.registry import MODELS, init_default_scope
 
     class Detector(BaseModel):
         def __init__(self, with_cp):
             super().__init__()
-            init_default_scope('mmdet')
-            torch.manual_seed(0)
-            self.backbone = MODELS.build(
-                {
-                    'type': 'ResNet',
-                    'depth': 18,
-                    'base_channels': 8,
-                    'with_cp': with_cp,
-                }
-            )
+            resnet = {'type': 'mmdet.ResNet', 'depth': 18, 'base_channels': 8}
+            self.backbone = MODELS.build({**resnet, 'with_cp': with_cp})
 
         def forward(self, inputs, data_samples=None, mode='tensor'):
             levels = self.backbone(inputs)
             return {'loss_list': [x.square().mean() for x in levels]}
 
     found = []
-    data = torch.nn.functional.interpolate(batch(), (64, 96))
+    data = nn.functional.interpolate(batch(), (64, 96))
     for with_cp in (False, True):
+        torch.manual_seed(0)
         model = Detector(with_cp).train()
         hook = OrthogonalityHook(SOM, 'backbone.layer[34].*conv[12]')
-        runner = fake_runner(model)
-        hook.before_train(runner)
-        hook.before_train_iter(runner, 0)
-        losses = model(data, mode='loss')
+        losses = step(hook, model, data)
         assert losses['loss_orth'] > 0
-        total, logged = model.parse_losses(losses)
+        _, logged = model.parse_losses(losses)
         assert {'loss', 'loss_list', 'loss_orth'} <= logged.keys()
-        total.backward()
-        hook.after_train_iter(runner, 0)
         found.append(grads(model))
     assert len(hook.layers) == 8
     assert_same_grads(*found)

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
-from tiny_run import HEIGHT, WIDTH, make_coco, write_config
+from commands import run_tool
+from tiny_run import HEIGHT, WIDTH, write_config
 
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/browse_dataset.py'
+TOOL = 'analysis_tools/browse_dataset.py'
 WRAPPED = """
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='RepeatDataset', times=2,
@@ -19,17 +17,12 @@ train_dataloader = dict(dataset=dict(
 """
 
 
-@pytest.fixture(scope='module')
-def browse():
-    return runpy.run_path(str(TOOL))['main']
-
-
 @pytest.mark.parametrize('more', ['', WRAPPED])
-def test_boxes_are_drawn_on_the_stored_image(browse, tmp_path, more):
-    data = make_coco(tmp_path / 'coco', 2, 1)
+def test_boxes_are_drawn_on_the_stored_image(data, tmp_path, more):
     config = write_config(tmp_path / 'tiny.py', data, more=more)
     out = tmp_path / 'browse'
-    browse([str(config), '--original', '--count', '2', '--out', str(out)])
+    options = ('--original', '--count', 2, '--out', out)
+    assert run_tool(TOOL, config, *options) == 0
     files = sorted(out.iterdir())
     assert [f.name for f in files] == ['00000_1.jpg', '00001_2.jpg']
     drawn = cv2.imread(str(files[0])).astype(int)
@@ -39,11 +32,10 @@ def test_boxes_are_drawn_on_the_stored_image(browse, tmp_path, more):
     assert 0.005 < changed.mean() < 0.5
 
 
-def test_a_split_that_the_config_does_not_have(browse, tmp_path, capfd):
+def test_a_split_that_the_config_does_not_have(tmp_path, capfd):
     config = tmp_path / 'a.py'
     config.write_text("default_scope = 'mmdet'\nval_dataloader = None\n")
-    with pytest.raises(SystemExit) as end:
-        browse([str(config), '--split', 'val', '--out', str(tmp_path / 'b')])
-    assert end.value.code == 2
+    options = ('--split', 'val', '--out', tmp_path / 'b')
+    assert run_tool(TOOL, config, *options) == 2
     assert 'a.py has no val_dataloader' in capfd.readouterr().err
     assert not (tmp_path / 'b').exists()

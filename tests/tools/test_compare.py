@@ -1,18 +1,18 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Tests tools/compare.py as a user runs it, and `mmext.compare`."""
 
+from __future__ import annotations
+
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from coco_cases import json_writer, random_detections, random_truth
+from commands import ROOT, run_python
 
 from mmext.errors import UserError
 from mmext.evaluation.compare import compare
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ('torch', 'mmdet', 'mmengine', 'mmcv', 'matplotlib', 'scipy.stats')
 #: Runs a tool with its arguments and prints the heavy modules it imported.
 RUN = f"""
@@ -35,63 +35,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def run_tool(*args: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, '-c', RUN, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def imported(done: subprocess.CompletedProcess) -> list[str]:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_result_files_need_no_torch(files: list[Path], tmp_path: Path) -> None:
     a, b, ann = files
     options = ('--ann', ann, '--resamples', 100, '--out', tmp_path / 'out')
-    done = run_tool('tools/compare.py', a, b, *options)
-    assert imported(done) == []
+    done = run_python('-c', RUN, ROOT / 'tools/compare.py', a, b, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
     printed = ' '.join(done.stdout.split())
     assert "the candidate's checkpoint is better" in printed
     assert 'The methods: not tested (one training each).' in printed
     assert (tmp_path / 'out/report.html').is_file()
-
-
-@pytest.mark.parametrize('name', ['error_types', 'confusion_matrix'])
-def test_plots_of_result_files_need_no_torch(
-    files: list[Path], tmp_path: Path, name: str
-) -> None:
-    a, _, ann = files
-    done = run_tool(
-        f'tools/analysis_tools/{name}.py', a, '--ann', ann, '--out', tmp_path
-    )
-    assert imported(done) == ['matplotlib']
-
-
-def test_training_curves_need_no_torch(tmp_path: Path) -> None:
-    log = tmp_path / 'run/20260101_000000/vis_data/scalars.json'
-    log.parent.mkdir(parents=True)
-    log.write_text('{"loss": 2.0, "step": 1}\n{"loss": 1.0, "step": 2}\n')
-    (tmp_path / 'run/config.py').write_text('model = dict()')
-    done = run_tool(
-        'tools/analysis_tools/plot_curves.py',
-        tmp_path / 'run',
-        '--keys=loss',
-        '--out',
-        tmp_path / 'curves',
-    )
-    assert imported(done) == ['matplotlib']
-    assert (tmp_path / 'curves/loss.png').is_file()
-
-
-def test_missing_folder_is_one_message(tmp_path: Path) -> None:
-    done = run_tool('tools/compare.py', tmp_path / 'nowhere', tmp_path)
-    assert done.returncode == 2
-    assert 'does not exist' in done.stderr
-    assert 'Traceback' not in done.stderr
 
 
 def test_sides_of_several_seeds(files: list[Path]) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from coco_cases import json_writer, pycoco
+from commands import run_tool
 from drawn import figures, legend_labels, require_readable
 from mmengine.config import Config
 from mmengine.runner import Runner
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
@@ -28,8 +26,6 @@ from mmext.evaluation.compare import compare
 from mmext.evaluation.runs import read_run
 
 __all__ = ['figures']  # a fixture
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -133,16 +129,11 @@ def test_the_picture_has_a_column_a_run(demo):
 def test_predictions_give_the_logged_ap(demo, cache):
     work_dir, _, runs = demo
     (root,) = cache.glob('shapes-v*4+1*')
-    truth = COCO(root / 'annotations/instances_val.json')
+    truth = json.loads((root / 'annotations/instances_val.json').read_text())
     for one in runs:
-        found = truth.loadRes(str(one.path / 'predictions/val.bbox.json'))
-        evaluation = COCOeval(truth, found, 'bbox')
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        assert one.metrics['bbox']['AP'] == pytest.approx(
-            evaluation.stats[0], abs=1e-3
-        )
+        found = (one.path / 'predictions/val.bbox.json').read_text()
+        expected = pycoco(truth, json.loads(found)).stats[0]
+        assert one.metrics['bbox']['AP'] == pytest.approx(expected, abs=1e-3)
 
 
 def test_other_settings_start_from_the_beginning(cache, tmp_path):
@@ -211,17 +202,12 @@ def test_a_wrong_number(tmp_path, wrong):
         plan.make_plan(tmp_path, **wrong)
 
 
-def test_a_wrong_folder_ends_with_the_message(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools/demo.py', '--data', 'nowhere']
-        + ['--work-dir', tmp_path / 'w'],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    assert 'nowhere does not exist' in done.stderr
-    assert 'Traceback' not in done.stderr
+def test_a_wrong_folder_ends_with_the_message(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert run_tool('demo.py', '--data', 'nowhere', '--work-dir', 'w') == 2
+    error = capfd.readouterr().err
+    assert 'nowhere does not exist' in error
+    assert 'Traceback' not in error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,27 +242,21 @@ def test_time_left_follows_from_the_speed(terminal):
     assert '50 s left' in text
 
 
-def write_json(path: Path, content: object) -> Path:
-    path.write_text(json.dumps(content))
-    return path
-
-
 def test_a_drawn_box_lies_on_its_object(tmp_path):
     """The colour of the class is where the box is and nowhere else."""
     root = write_shapes(tmp_path / 'data', 1, 1)
-    ann_file = root / 'annotations/instances_val.json'
-    truth = json.loads(ann_file.read_text())
+    write_json = json_writer(root)
+    name = 'annotations/instances_val.json'
+    truth = json.loads((root / name).read_text())
     grey = np.full((192, 256, 3), 128, np.uint8)
     cv2.imwrite(str(root / 'val/000000.png'), grey)
     truth['annotations'] = truth['annotations'][:1]
     truth['annotations'][0].update(bbox=[64, 48, 128, 96], category_id=1)
-    write_json(ann_file, truth)
-    nothing = write_json(tmp_path / 'none.json', [])
     picture.draw_picture(
         tmp_path / 'p.png',
-        read_ground_truth(ann_file),
+        read_ground_truth(write_json(name, truth)),
         root / 'val',
-        {'none': nothing},
+        {'none': write_json('none.json', [])},
     )
     pixels = cv2.imread(str(tmp_path / 'p.png'))[..., ::-1].astype(int)
     red = np.array([0xE6, 0x19, 0x4B])
@@ -293,28 +273,28 @@ def test_a_drawn_box_lies_on_its_object(tmp_path):
 @pytest.mark.parametrize('classes', [5, 30])
 def test_labels_and_legend_of_the_picture(tmp_path, figures, classes):
     root = write_shapes(tmp_path / 'data', 1, 4)
-    ann_file = root / 'annotations/instances_val.json'
-    truth = json.loads(ann_file.read_text())
+    write_json = json_writer(root)
+    name = 'annotations/instances_val.json'
+    truth = json.loads((root / name).read_text())
     names = [f'class number {i}' for i in range(classes)]
     truth['categories'] = [
         {'id': i, 'name': name} for i, name in enumerate(names, 1)
     ]
     for i, annotation in enumerate(truth['annotations']):
         annotation['category_id'] = 1 + i % classes
-    write_json(ann_file, truth)
+    keys = ('image_id', 'category_id', 'bbox')
     found = [
-        {k: a[k] for k in ('image_id', 'category_id', 'bbox')} | {'score': 0.9}
+        {key: a[key] for key in keys} | {'score': 0.9}
         for a in truth['annotations']
     ]
-    runs = {f'run {i}   AP 30.0': found for i in range(2)}
+    runs = {
+        f'run {i}   AP 30.0': write_json(f'{i}.json', found) for i in range(2)
+    }
     picture.draw_picture(
         tmp_path / 'p.png',
-        read_ground_truth(ann_file),
+        read_ground_truth(write_json(name, truth)),
         root / 'val',
-        {
-            title: write_json(tmp_path / f'{i}.json', detections)
-            for i, (title, detections) in enumerate(runs.items())
-        },
+        runs,
     )
     (figure,) = figures
     require_readable(figure)

@@ -4,20 +4,27 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from commands import run_tool
+from json_files import edit_json
 from mmdet.apis import inference_detector, init_detector
+from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from tiny_run import CLASSES, MASK_HEADS, make_coco, write_config
+from tiny_run import (
+    CLASSES,
+    MASK_HEADS,
+    MASK_RCNN,
+    make_coco,
+    write_config,
+)
 
 from mmext.checkpoints.publish import publish
 from mmext.engine.memory_format import set_memory_format
@@ -27,7 +34,6 @@ from mmext.models.build import build_model
 from mmext.utils.config import load_config
 from mmext.utils.images import find_images, picture_names
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'image_demo.py'
 MASKS = f"""{MASK_HEADS}model['test_cfg']['rcnn'].update(max_per_img=5)
 """
 
@@ -37,22 +43,15 @@ def world(tmp_path_factory) -> Path:
     """A mask detector with random, published weights, and images."""
     root = tmp_path_factory.mktemp('demo')
     data = make_coco(root / 'coco', train=1, val=3)
-    base = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-    config = write_config(root / 'mask.py', data, base=base, more=MASKS)
+    config = write_config(root / 'mask.py', data, base=MASK_RCNN, more=MASKS)
     cfg = load_config(config)
     torch.manual_seed(0)
-    from mmengine.registry import init_default_scope
-
     init_default_scope('mmdet')
     model = build_model(cfg.model)
     model.init_weights()
-    torch.save(
-        {
-            'state_dict': model.state_dict(),
-            'meta': {'dataset_meta': {'classes': CLASSES}},
-        },
-        root / 'random.pth',
-    )
+    meta = {'dataset_meta': {'classes': CLASSES}}
+    content = {'state_dict': model.state_dict(), 'meta': meta}
+    torch.save(content, root / 'random.pth')
     publish(root / 'random.pth', root / 'net')
     (data / 'val' / 'deep').mkdir()
     shutil.move(data / 'val' / '3.png', data / 'val' / 'deep' / '3.png')
@@ -62,14 +61,8 @@ def world(tmp_path_factory) -> Path:
 def run(world: Path, out: Path, *options: str | Path) -> int:
     """Runs the tool in this process and returns its exit status."""
     weights = next(world.glob('net-*.safetensors'))
-    argv = [TOOL, world / 'mask.py', weights, *options, '--out', out]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(a) for a in argv])
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            return int(end.code)
-    return 0
+    command = ('image_demo.py', world / 'mask.py', weights, *options)
+    return run_tool(*command, '--out', out)
 
 
 def test_results_equal_those_of_the_detector(world, tmp_path, capsys):
@@ -122,13 +115,13 @@ def test_results_equal_those_of_the_detector(world, tmp_path, capsys):
 
 
 def test_ids_of_an_annotation_file(world, tmp_path):
-    ann = world / 'coco' / 'val.json'
-    content = json.loads(ann.read_text())
-    content['images'][1]['id'] = 77
-    for category in content['categories']:
-        category['id'] += 10
-    ann = tmp_path / 'val.json'
-    ann.write_text(json.dumps(content))
+    def change(content: dict) -> None:
+        content['images'][1]['id'] = 77
+        for category in content['categories']:
+            category['id'] += 10
+
+    ann = shutil.copy(world / 'coco' / 'val.json', tmp_path)
+    edit_json(Path(ann), change)
     image = world / 'coco' / 'val' / '2.png'
     assert run(world, tmp_path / 'out', image, '--ann', ann) == 0
     entries = json.loads((tmp_path / 'out' / 'bbox.json').read_text())
@@ -176,9 +169,8 @@ def test_ids_that_are_not_clear(world, tmp_path, capsys):
     shutil.copytree(root / 'a', other)
     assert run(world, tmp_path / 'out', other, '--ann', ann) == 2
     assert 'Its images are a/1.png, b/1.png' in capsys.readouterr().err
-    content = json.loads(ann.read_text())
-    content['images'] = [{**content['images'][0], 'file_name': '1.png'}]
-    ann.write_text(json.dumps(content))
+    one = {'id': 11, 'file_name': '1.png', 'width': 128, 'height': 96}
+    edit_json(ann, lambda content: content.update(images=[one]))
     assert run(world, tmp_path / 'out', root, '--ann', ann) == 2
     assert 'would both be its image 1.png' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
@@ -243,11 +235,8 @@ def test_bad_inputs_write_nothing(world, tmp_path, capsys):
     val = world / 'coco' / 'val'
     (tmp_path / 'file').touch()
     (tmp_path / 'empty').mkdir()
-    content = json.loads((world / 'coco' / 'val.json').read_text())
-    del content['images'][0]
-    content['annotations'] = []
-    ann = tmp_path / 'ann.json'
-    ann.write_text(json.dumps(content))
+    ann = Path(shutil.copy(world / 'coco' / 'val.json', tmp_path))
+    edit_json(ann, lambda content: content['images'].pop(0))
     for options, says in (
         ([val / '11.png'], "Did you mean '1.png'?"),
         ([tmp_path / 'empty'], 'holds no image; it has nothing'),

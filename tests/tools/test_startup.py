@@ -4,21 +4,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, run_python
 
 from mmext.cli import COMMANDS
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-# dist_run.py is a launcher, and tools/dev is for developers.
-SCRIPTS = sorted(
-    path
-    for path in TOOLS.rglob('*.py')
-    if path.parent.name != 'dev' and path.stem != 'dist_run'
-)
+TOOLS = ROOT / 'tools'
+SCRIPTS = sorted(TOOLS.rglob('*.py'))
 HELP = {
     **{str(path): f'usage: {path.name} ' for path in SCRIPTS},
     **{f'mmext {name}': f'usage: mmext {name} ' for name in COMMANDS},
@@ -54,13 +48,7 @@ print(json.dumps(found))
 @pytest.fixture(scope='module')
 def printed() -> dict[str, tuple[str, str, list[str]]]:
     """Tool -> what it prints to stdout and stderr, and what it imports."""
-    done = subprocess.run(
-        [sys.executable, '-c', RUN],
-        input=json.dumps(list(HELP)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python('-c', RUN, input=json.dumps(list(HELP)))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -74,5 +62,7 @@ def test_help(tool, printed):
 
 
 def test_each_tool_is_a_command():
-    commands = sorted(TOOLS / script for script in COMMANDS.values())
-    assert commands == SCRIPTS
+    commands = {TOOLS / script for script in COMMANDS.values()}
+    # A launcher, and scripts for developers.
+    others = {TOOLS / 'dist_run.py', *(TOOLS / 'dev').glob('*.py')}
+    assert sorted(commands | others) == SCRIPTS

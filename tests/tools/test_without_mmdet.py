@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from coco_cases import random_detections, random_truth
+from coco_cases import random_detections
+from commands import ROOT, run_python
 from PIL import Image
+from tiny_run import make_coco
+from trained import write_log
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Tool -> arguments with which it needs MMDetection.
 NEED = {
     'analysis_tools/attention_ticket.py': 'a.py b --images c --out d.py',
@@ -41,23 +42,20 @@ NEED = {
 #: Tool -> arguments with which it does not.
 DO_NOT_NEED = {
     'analysis_tools/confusion_matrix.py': (
-        'a.bbox.json --ann coco/annotations/val.json --out matrix'
+        'a.bbox.json --ann coco/val.json --out matrix'
     ),
     'analysis_tools/error_types.py': (
-        'a.bbox.json --ann coco/annotations/val.json --out errors'
+        'a.bbox.json --ann coco/val.json --out errors'
     ),
-    'analysis_tools/plot_curves.py': 'run --out curves',
+    'analysis_tools/plot_curves.py': 'run --keys=loss --out curves',
     'compare.py': (
-        'a.bbox.json b.bbox.json --ann coco/annotations/val.json '
-        '--resamples 100 --out report'
+        'a.bbox.json b.bbox.json --ann coco/val.json --resamples 100 --out out'
     ),
-    'dataset_converters/coco2imagefolder.py': (
-        'coco/annotations/val.json coco/val crops'
-    ),
+    'dataset_converters/coco2imagefolder.py': 'coco/val.json coco/val crops',
     'dataset_converters/convert.py': 'yolo',
     'dataset_converters/voc2coco.py': 'voc',
     'dataset_converters/yolo2coco.py': 'yolo',
-    'misc/check_data.py': 'coco',
+    'misc/check_data.py': 'coco --fix fixed',
 }
 # Packages that cannot be imported. An attempt to import torch is an error.
 MISSING = """
@@ -94,7 +92,8 @@ for tool, arguments in json.load(sys.stdin).items():
         except BaseException:
             status = 1
             traceback.print_exc()
-    found[tool] = [status, out.getvalue(), err.getvalue()]
+    heavy = sorted({'mmcv', 'scipy.stats', 'torch'} & set(sys.modules))
+    found[tool] = [status, out.getvalue(), err.getvalue(), heavy]
 print(json.dumps(found))
 """
 VOC = """
@@ -107,7 +106,7 @@ VOC = """
 
 def run_without(
     folder: Path,
-    *command: str | Path,
+    *command: object,
     debug: str = '0',
     torch: bool = True,
     stdin: str = '',
@@ -117,21 +116,14 @@ def run_without(
         MISSING if torch else MISSING + NO_TORCH
     )
     path = f'{folder}{os.pathsep}{ROOT}'
-    return subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, 'PYTHONPATH': path, 'MMEXT_DEBUG': debug},
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environ = {'PYTHONPATH': path, 'MMEXT_DEBUG': debug}
+    return run_python(*command, environ=environ, cwd=folder, input=stdin)
 
 
 def run_tools(
     folder: Path, tools: dict[str, str], torch: bool = True
-) -> dict[str, tuple[int, str, str]]:
-    """Returns the exit status, stdout and stderr of each tool."""
+) -> dict[str, tuple[int, str, str, list[str]]]:
+    """Tool -> exit status, stdout, stderr and heavy modules."""
     commands = {
         str(ROOT / 'tools' / tool): arguments.split()
         for tool, arguments in tools.items()
@@ -155,7 +147,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 @pytest.mark.parametrize('tool', NEED)
 def test_a_tool_names_what_to_install(refused, tool):
-    status, _, err = refused[tool]
+    status, _, err, _ = refused[tool]
     assert err.splitlines()[:2] == [
         '',
         'error: mmext needs mmengine, mmdet, not found in this environment',
@@ -170,48 +162,39 @@ def save_image(path: Path) -> None:
     Image.new('RGB', (64, 48), 'gray').save(path)
 
 
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 @pytest.fixture(scope='module')
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The tools that need no MMDetection, run on small data of each kind."""
-    tmp_path = tmp_path_factory.mktemp('data')
-    truth = random_truth(0)
-    for split in ('train', 'val'):
-        for i, image in enumerate(truth['images']):
-            image.update(file_name=f'{split}{i}.jpg', width=64, height=48)
-            save_image(tmp_path / 'coco' / split / image['file_name'])
-        for ann in truth['annotations']:
-            ann['bbox'] = [4.0, 4.0, 40.0, 30.0]
-            ann['area'] = 1200.0
-            ann['iscrowd'] = 0
-        file = tmp_path / 'coco' / 'annotations' / f'{split}.json'
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(truth))
+    folder = tmp_path_factory.mktemp('data')
+    coco, voc, yolo = (folder / name for name in ('coco', 'voc', 'yolo'))
+    truth = json.loads((make_coco(coco) / 'val.json').read_text())
     for seed, name in enumerate('ab'):
         found = random_detections(seed, truth)
-        (tmp_path / f'{name}.bbox.json').write_text(json.dumps(found))
+        write(folder / f'{name}.bbox.json', json.dumps(found))
     for name in ('one', 'two', 'three', 'four', 'five', 'six'):
-        save_image(tmp_path / 'voc' / 'JPEGImages' / f'{name}.jpg')
-        file = tmp_path / 'voc' / 'Annotations' / f'{name}.xml'
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(VOC.format(name=name))
+        save_image(voc / 'JPEGImages' / f'{name}.jpg')
+        write(voc / 'Annotations' / f'{name}.xml', VOC.format(name=name))
     for split in ('train', 'val'):
-        save_image(tmp_path / 'yolo' / 'images' / split / 'a.jpg')
-        file = tmp_path / 'yolo' / 'labels' / split / 'a.txt'
-        file.parent.mkdir(parents=True)
-        file.write_text('0 0.5 0.5 0.25 0.25\n')
-    (tmp_path / 'yolo' / 'data.yaml').write_text('names: [cat]\n')
-    log = tmp_path / 'run' / '20260101_000000' / 'vis_data' / 'scalars.json'
-    log.parent.mkdir(parents=True)
+        save_image(yolo / 'images' / split / 'a.jpg')
+        write(yolo / 'labels' / split / 'a.txt', '0 0.5 0.5 0.25 0.25\n')
+    write(yolo / 'data.yaml', 'names: [cat]\n')
     lines = [{'loss': 1 / i, 'lr': 0.1, 'iter': i, 'step': i} for i in (1, 2)]
-    lines.append({'coco/bbox_mAP': 0.3, 'step': 1})
-    log.write_text('\n'.join(map(json.dumps, lines)))
-    return run_tools(tmp_path, DO_NOT_NEED, torch=False)
+    write_log(folder / 'run', [*lines, {'coco/bbox_mAP': 0.3, 'step': 1}])
+    found = run_tools(folder, DO_NOT_NEED, torch=False)
+    assert (folder / 'curves/loss.png').is_file()
+    return found
 
 
 @pytest.mark.parametrize('tool', DO_NOT_NEED)
 def test_a_tool_works_without(results, tool):
-    status, out, err = results[tool]
+    status, out, err, heavy = results[tool]
     assert status == 0, out + err
+    assert heavy == []
     assert 'Traceback' not in err
 
 

@@ -29,7 +29,8 @@ from mmext.evaluation.report.charts import (
     tick_text,
 )
 from mmext.evaluation.report.pictures import ImageFolder, picture
-from mmext.evaluation.report.report import EvaluatedSide, Report
+from mmext.evaluation.report.results import EvaluatedSide, Results
+from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import (
     logged_curves,
     parse_metrics,
@@ -43,13 +44,17 @@ Figure = tuple[str, Chart, str, list[tuple[str, str]]]
 _LONGEST_FOREST = 80  # classes
 
 
-def html_page(report: Report, images: Path | None = None) -> str:
+def html_page(
+    results: Results,
+    verdicts: Sequence[tuple[str, Sequence[str]]],
+    tables: Sequence[Table],
+    images: ImageFolder,
+) -> str:
     """Returns the page.
 
-    ``images`` is as for `Report.write`. Boxes are drawn on empty frames, and
-    a sentence says so, if no image was found.
+    Boxes are drawn on empty frames, and a sentence says so, if no image was
+    found.
     """
-    folder = report.image_folder(images)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -64,35 +69,34 @@ def html_page(report: Report, images: Path | None = None) -> str:
             for heading, figures in sections
             if (drawn := [f for f in figures if f[1] is not None])
         ]
-        for sections in (_charts(report), _galleries(report, folder))
+        for sections in (_charts(results), _galleries(results, images))
     )
-    tables = [*report.tables(), *report.details()]
     return environment.get_template('page.html').render(
-        title=' / '.join(report.names),
-        verdicts=report.verdicts(),
-        warnings=[f'Warning: {w}' for w in report.warnings],
+        title=' / '.join(results.names),
+        verdicts=verdicts,
+        warnings=[f'Warning: {w}' for w in results.warnings],
         # AP, what was tested, the differences.
         top=tables[:3],
         tables=tables[3:],
         chart_sections=charts,
         picture_sections=pictures,
-        problem=folder.problem if pictures else '',
+        problem=images.problem if pictures else '',
     )
 
 
-def _charts(report: Report) -> Iterator[tuple[str, list[Figure]]]:
-    for i, (side, comparison) in enumerate(report.candidates(), 1):
+def _charts(results: Results) -> Iterator[tuple[str, list[Figure]]]:
+    for i, (side, comparison) in enumerate(results.candidates(), 1):
         yield f'Differences: {side.name}', _forests(i, comparison)
-    yield 'Precision and recall', _curves(report.sides)
-    yield 'Error types (TIDE, AP50 lost)', [_errors(report)]
-    yield 'Training', _training(report)
+    yield 'Precision and recall', _curves(results.sides)
+    yield 'Error types (TIDE, AP50 lost)', [_errors(results)]
+    yield 'Training', _training(results)
 
 
 def _galleries(
-    report: Report, folder: ImageFolder
+    results: Results, images: ImageFolder
 ) -> Iterator[tuple[str, list[Figure]]]:
-    for i, side in enumerate(report.sides[1:], 1):
-        figures = _pictures(report, side, f's{i % 6}', folder)
+    for i, side in enumerate(results.sides[1:], 1):
+        figures = _pictures(results, side, f's{i % 6}', images)
         yield f'Where {side.name} differs most', figures
 
 
@@ -151,25 +155,25 @@ def _curves(sides: tuple[EvaluatedSide, ...]) -> list[Figure]:
     return figures
 
 
-def _errors(report: Report) -> Figure:
+def _errors(results: Results) -> Figure:
     sides = []
-    for side in report.sides:
-        lost = [error_types(report.truth, p) for p in side.predictions]
+    for side in results.sides:
+        lost = [error_types(results.truth, p) for p in side.predictions]
         means = [100 * float(np.mean([x[k] for x in lost])) for k in lost[0]]
         sides.append((side.name, means))
     chart = bars(list(KINDS.values()), sides, 'AP50 points lost')
     caption = 'Mean over seeds; lower is better.'
-    return 'bars', chart, caption, _key(report.sides)
+    return 'bars', chart, caption, _key(results.sides)
 
 
-def _training(report: Report) -> list[Figure]:
+def _training(results: Results) -> list[Figure]:
     losses, values, units = [], [], set()
-    for side in report.sides:
+    for side in results.sides:
         run = side.runs[0]
         loss = logged_curves(run).get('loss', [])
         losses.append((side.name, loss[:: max(1, len(loss) // 300)]))
         found = [
-            (record['step'], parse_metrics(record).get(report.iou_type, {}))
+            (record['step'], parse_metrics(record).get(results.iou_type, {}))
             for record in run.val_log
         ]
         ap = [(step, 100 * m['AP']) for step, m in found if 'AP' in m]
@@ -178,7 +182,7 @@ def _training(report: Report) -> list[Figure]:
     loss = line_chart(losses, 'iteration', 'loss')
     unit = units.pop() if len(units) == 1 else 'step'
     validation = line_chart(values, unit, 'AP points')
-    key = _key(report.sides)
+    key = _key(results.sides)
     return [
         ('line_chart', loss, 'Training loss, first seed.', key),
         ('line_chart', validation, 'Validation AP, first seed.', key),
@@ -186,21 +190,21 @@ def _training(report: Report) -> list[Figure]:
 
 
 def _pictures(
-    report: Report, side: EvaluatedSide, style: str, folder: ImageFolder
+    results: Results, side: EvaluatedSide, style: str, images: ImageFolder
 ) -> list[Figure]:
-    base = report.sides[0]
+    base = results.sides[0]
     key = [('s0', base.name), (style, side.name), ('truth', 'ground truth')]
     preds = {'s0': base.predictions[0], style: side.predictions[0]}
     figures = []
     for i, gap in most_different(base.matches[0], side.matches[0]):
-        image_id = int(report.truth.image_ids[i])
-        chart = picture(report.truth, image_id, preds, folder.path)
+        image_id = int(results.truth.image_ids[i])
+        chart = picture(results.truth, image_id, preds, images.path)
         better = side.name if gap > 0 else base.name
         caption = (
             f'{chart["name"]}: {better} is ahead by {abs(gap)} (objects '
             'found minus false positives, with scores of 0.3 or more).'
         )
-        if folder.path and not chart['image']:
-            caption += f' {folder.path} has no such image.'
+        if images.path and not chart['image']:
+            caption += f' {images.path} has no such image.'
         figures.append(('picture', chart, caption, key))
     return figures

@@ -1,81 +1,33 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The result of a comparison: sentences, tables, files."""
+"""The report of a comparison: sentences, tables, files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
-from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.matching import Matches
-from mmext.evaluation.coco.predictions import Predictions
 from mmext.evaluation.report import tables
 from mmext.evaluation.report.published import detector_name, published_table
+from mmext.evaluation.report.results import Results
 from mmext.evaluation.report.table import Table
-from mmext.evaluation.runs import Run
-from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.verdict import verdict
 from mmext.utils.files import replacing
 
 if TYPE_CHECKING:
-    from mmext.evaluation.cost.complexity import Complexity
-    from mmext.evaluation.cost.latency import Latency
     from mmext.evaluation.report.pictures import ImageFolder
 
 
-@dataclass(frozen=True)
-class EvaluatedSide:
-    """A `Side` with its results, one entry a seed."""
-
-    name: str
-    runs: tuple[Run, ...]
-    predictions: tuple[Predictions, ...]
-    matches: tuple[Matches, ...]
-    cost: Complexity | None = None
-    latencies: Sequence[Latency] = ()
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of :func:`mmext.compare`.
-
-    All values are shares from 0 to 1; only text has AP points (0 to 100).
-
-    Args:
-        truth: Ground truth.
-        iou_type: ``'bbox'`` or ``'segm'``.
-        sides: The baseline, then the candidates.
-        comparisons: One a candidate.
-        warnings: About the inputs.
-        margin: A loss of AP, from 0 to 1, that would not matter. Default:
-            None.
+class Report(Results):
+    """The result of :func:`mmext.compare`: numbers, sentences and tables.
 
     Example:
         >>> report.comparisons[0].differences['AP'].interval
         (0.0042, 0.0198)
     """
-
-    truth: GroundTruth
-    iou_type: str
-    sides: tuple[EvaluatedSide, ...]
-    comparisons: tuple[Comparison, ...]
-    warnings: Sequence[str] = ()
-    margin: float | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the sides, the baseline first."""
-        return [side.name for side in self.sides]
-
-    def candidates(self) -> Iterator[tuple[EvaluatedSide, Comparison]]:
-        """Yields each candidate with its comparison."""
-        yield from zip(self.sides[1:], self.comparisons, strict=True)
 
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Returns (heading, sentences) of each candidate."""
@@ -147,12 +99,10 @@ class Report:
         relative to, by default the one that the configs name, or one beside
         the annotation file. Returns the files.
         """
-        from mmext.evaluation.report.page import html_page
-
         folder = Path(folder)
         files = {
             'report.md': self.markdown(),
-            'report.html': html_page(self, images and Path(images)),
+            'report.html': self.html(images),
         }
         for i, table in enumerate((*self.tables(), *self.details()), 1):
             name = re.sub(r'\W+', '-', table.title.lower()).strip('-')
@@ -175,6 +125,17 @@ class Report:
         parts += [f'- Warning: {w}\n' for w in self.warnings]
         parts += [t.markdown() for t in (*self.tables(), *self.details())]
         return '\n'.join(parts)
+
+    def html(self, images: str | Path | None = None) -> str:
+        """Returns the report as one page; ``images`` as in :meth:`write`."""
+        from mmext.evaluation.report.page import html_page
+
+        return html_page(
+            self,
+            self.verdicts(),
+            [*self.tables(), *self.details()],
+            self.image_folder(images),
+        )
 
     def verify(self) -> None:
         """Compares every metric of every run with pycocotools.

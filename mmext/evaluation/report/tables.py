@@ -12,6 +12,7 @@ import numpy as np
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
 from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import (
     METRIC_NAMES,
@@ -26,24 +27,23 @@ from mmext.utils.text import duration, p_value, points, points_range
 
 if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
-    from mmext.evaluation.report.report import EvaluatedSide, Report
 
 
-def summary_table(report: Report) -> Table:
+def summary_table(results: Results) -> Table:
     """Returns one row a side: AP in all its forms."""
-    first = report.comparisons[0]
+    first = results.comparisons[0]
     metrics = [m for m in AP_METRICS if m in first.baseline]
-    values = [first.baseline, *(c.candidate for c in report.comparisons)]
+    values = [first.baseline, *(c.candidate for c in results.comparisons)]
     rows = [
         [
             name,
             str(len(found[PRIMARY])),
             *(_mean_sd(found[m]) for m in metrics),
         ]
-        for name, found in zip(report.names, values, strict=True)
+        for name, found in zip(results.names, values, strict=True)
     ]
     note = (
-        f'{first.images} images, IoU type {report.iou_type}. Several seeds: '
+        f'{first.images} images, IoU type {results.iou_type}. Several seeds: '
         'mean ± standard deviation.'
     )
     return Table(['model', 'seeds', *metrics], rows, 'AP', [note])
@@ -71,14 +71,14 @@ def tested_table(sides: Sequence[EvaluatedSide]) -> Table:
     return Table(header, rows, 'What was tested')
 
 
-def claims_table(report: Report) -> Table:
+def claims_table(results: Results) -> Table:
     """Returns one row a candidate: what was shown of checkpoints, methods."""
-    first = report.comparisons[0]
+    first = results.comparisons[0]
     level = f'{100 * first.differences[PRIMARY].level:g} %'
     header = ['model', 'delta AP', f'checkpoints {level}', 'p']
     header += [f'methods {level}', 'p']
     rows = []
-    for side, comparison in report.candidates():
+    for side, comparison in results.candidates():
         found = comparison.differences[PRIMARY]
         row = [side.name, points(found.value), *_interval_and_p(found)]
         if comparison.both:
@@ -95,7 +95,7 @@ def claims_table(report: Report) -> Table:
         notes.append(
             f"p: after Holm's correction for {first.candidates} candidates."
         )
-    title = f'Difference to {report.names[0]}'
+    title = f'Difference to {results.names[0]}'
     return Table(header, rows, title, notes)
 
 

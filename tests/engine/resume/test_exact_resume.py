@@ -7,92 +7,137 @@ import copy
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import EarlyStoppingHook, Hook
-from mmengine.registry import METRICS
 from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner, loader
 
 from mmext.checkpoints.files import defect, newest_complete
 from mmext.checkpoints.read import load
 from mmext.engine.resume.interrupt import Interrupted, InterruptHook
+from mmext.engine.runner import ReliableRunner
 
 ADAM = {'optimizer': {'type': 'AdamW', 'lr': 0.01}}
 DECAY = [
     {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 7},
     {'type': 'MultiStepLR', 'milestones': [1, 2]},
 ]
-
-
-class Kill(Hook):
-    """Sends a signal in the middle of a step."""
-
-    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
-        self.step, self.number = step, number
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter + 1 == self.step:
-            os.kill(os.getpid(), self.number)
-
-
-class KillInValidation(Kill):
-    """Sends a signal while epoch ``step`` is validated."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        pass
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.epoch == self.step:
-            os.kill(os.getpid(), self.number)
-
-
-@METRICS.register_module(force=True)
-class Scores(BaseMetric):
-    """Given scores for the epochs."""
-
-    given = (0.1, 0.5, 0.3, 0.2, 0.1, 0.6)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hook = None
-
-    def process(self, data_batch, data_samples) -> None:
-        self.results.append(0)
-
-    def compute_metrics(self, results) -> dict[str, float]:
-        from mmengine.logging import MessageHub
-
-        epoch = MessageHub.get_current_instance().get_info('epoch')
-        return {'mAP': self.given[epoch]}
-
-
-def validated() -> dict:
-    return {
-        'val_dataloader': loader(Numbers(2)),
-        'val_evaluator': {'type': 'Scores'},
-        'val_cfg': {'type': 'ValLoop'},
-    }
-
-
+SCORES = [{'mAP': score} for score in (0.1, 0.5, 0.3, 0.2, 0.1, 0.6)]
+VALIDATED = {
+    'val_dataloader': loader(Numbers(2)),
+    'val_evaluator': {'type': 'Scores', 'given': SCORES},
+    'val_cfg': {'type': 'ValLoop'},
+}
+EARLY = {
+    'type': 'EarlyStoppingHook',
+    'monitor': 'mAP',
+    'patience': 2,
+    'min_delta': 0.01,
+}
 START = Toy(noise=0.5)
 
 
-def run(folder: Path, *hooks: Hook, **more) -> object:
+def saving(**options: Any) -> dict[str, Any]:
+    """Returns the settings of a run with options of its CheckpointHook."""
+    hook = {'type': 'CheckpointHook', **options}
+    return {'default_hooks': {'checkpoint': hook}}
+
+
+def accumulated(batches: int) -> dict[str, Any]:
+    return {'optim_wrapper': {**ADAM, 'accumulative_counts': batches}}
+
+
+class Kill(Hook):
+    """Sends a signal in a step, or in the validation of an epoch."""
+
+    def __init__(
+        self,
+        step: int | None = None,
+        number: int = signal.SIGINT,
+        epoch: int | None = None,
+        batch: int = 0,
+    ) -> None:
+        self.step, self.number = step, number
+        self.validation = (epoch, batch)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.step:
+            self.stop()
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if (runner.epoch, batch_idx) == self.validation:
+            self.stop()
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+class KilledError(Exception):
+    """Ends a training like SIGKILL."""
+
+
+class Break(Kill):
+    """Ends the training like a process that is killed."""
+
+    def stop(self) -> None:
+        raise KilledError
+
+
+def run(folder: Path, *hooks: Hook | dict, **more: Any) -> ReliableRunner:
     settings = {
+        'model': START,
         'optim_wrapper': ADAM,
-        'param_scheduler': copy.deepcopy(DECAY),
+        'param_scheduler': DECAY,
         'images': 12,
         'epochs': 3,
         'shuffle': True,
-        'custom_hooks': [{'type': 'EMAHook'}, *hooks],
+        **more,
     }
-    runner = build_runner(folder, copy.deepcopy(START), **{**settings, **more})
+    runner = build_runner(
+        folder,
+        custom_hooks=[{'type': 'EMAHook'}, *hooks],
+        **copy.deepcopy(settings),  # MMEngine changes them
+    )
     runner.train()
     return runner
+
+
+def check_resume(
+    folder: Path,
+    stop: Kill,
+    saved: str,
+    *hooks: dict,
+    end: str = 'epoch_3.pth',
+    **more: Any,
+) -> tuple[ReliableRunner, ReliableRunner]:
+    """Compares a run that is stopped and resumed with one that is not.
+
+    ``saved`` is the newest checkpoint when the run has stopped, and ``end``
+    the one that must be equal. Returns the runners of both runs.
+    """
+    cut = folder / 'cut'
+    whole = run(folder / 'whole', *hooks, **more)
+    with pytest.raises((Interrupted, KilledError)):
+        run(cut, *hooks, stop, **more)
+    assert newest_complete(cut)[0].name == saved
+    resumed = run(cut, *hooks, resume=True, **more)
+    assert_same_end(folder / 'whole' / end, cut / end)
+    return whole, resumed
+
+
+def aps(runner: ReliableRunner) -> list[float]:
+    """Returns the scores of all validations, also those before resuming."""
+    return [*runner.message_hub.get_scalar('val/mAP').data[0]]
+
+
+def early_stopping(runner: ReliableRunner) -> tuple[int, float]:
+    """Returns the epochs without a better score, and the best score."""
+    (hook,) = [h for h in runner.hooks if isinstance(h, EarlyStoppingHook)]
+    return hook.wait_count, hook.best_score
 
 
 @pytest.fixture(scope='module')
@@ -121,21 +166,6 @@ def test_an_interrupted_run_ends_with_the_same_state(
     assert_same_end(whole, tmp_path / 'epoch_3.pth')
 
 
-def test_with_a_worker(tmp_path):
-    """The random numbers of a worker depend on its earlier batches."""
-
-    def more() -> dict:
-        noisy = loader(Noisy(12), num_workers=1, shuffle=True)
-        return {'train_dataloader': noisy, 'epochs': 2}
-
-    run(tmp_path / 'whole', **more())
-    with pytest.raises(Interrupted):
-        run(tmp_path / 'cut', Kill(4), **more())
-    run(tmp_path / 'cut', resume=True, **more())
-    name = 'epoch_2.pth'
-    assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
-
-
 class Noisy(Numbers):
     """Images with random augmentation."""
 
@@ -144,31 +174,30 @@ class Noisy(Numbers):
         return {**item, 'inputs': item['inputs'] + torch.rand(())}
 
 
-def test_a_step_of_the_optimizer_is_finished_first(tmp_path):
-    optim = {**ADAM, 'accumulative_counts': 3}
-    run(tmp_path / 'whole', optim_wrapper=optim)
-    with pytest.raises(Interrupted, match=r'iter_9\.pth'):
-        run(tmp_path / 'cut', Kill(7), optim_wrapper=optim)
-    run(tmp_path / 'cut', optim_wrapper=optim, resume=True)
-    name = 'epoch_3.pth'
-    assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)
-
-
-def test_interrupted_while_it_validates(tmp_path):
-    run(tmp_path / 'whole', **validated())
-    cut = tmp_path / 'cut'
-    with pytest.raises(Interrupted, match=r'epoch_2\.pth'):
-        run(cut, KillInValidation(2), **validated())
-    run(cut, resume=True, **validated())
-    name = 'epoch_3.pth'
-    assert_same_end(tmp_path / 'whole' / name, cut / name)
-    # If the epoch has no checkpoint, its validation is finished first.
-    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
-    sparse = tmp_path / 'sparse'
-    with pytest.raises(Interrupted, match=r'iter_12\.pth'):
-        run(sparse, KillInValidation(2), default_hooks=rare, **validated())
-    run(sparse, resume=True, default_hooks=rare, **validated())
-    assert_same_end(tmp_path / 'whole' / name, sparse / name)
+@pytest.mark.parametrize(
+    'stop, saved, more',
+    [
+        # The random numbers of a worker depend on its earlier batches.
+        (
+            Kill(4),
+            'iter_4.pth',
+            {'train_dataloader': loader(Noisy(12), 2, 1, shuffle=True)},
+        ),
+        # A step of the optimizer is finished first.
+        (Kill(7), 'iter_9.pth', accumulated(3)),
+        # An epoch has six batches, so it ends within a step of four.
+        (Break(7), 'epoch_1.pth', accumulated(4)),
+        (Kill(epoch=2), 'epoch_2.pth', VALIDATED),
+        # The epoch has no checkpoint, so its validation is finished first.
+        (Kill(epoch=2), 'iter_12.pth', {**VALIDATED, **saving(interval=3)}),
+    ],
+    ids=['worker', 'step', 'gradients', 'validation', 'rare'],
+)
+def test_a_resumed_run_ends_with_the_same_state(tmp_path, stop, saved, more):
+    check_resume(tmp_path, stop, saved, **more)
+    if more == accumulated(4):
+        content = load(tmp_path / 'cut' / saved)['mmext_resume']
+        assert len(content['gradients']) == len([*START.parameters()])
 
 
 def test_a_second_signal_stops_at_once(monkeypatch):
@@ -181,46 +210,18 @@ def test_a_second_signal_stops_at_once(monkeypatch):
         hook._ask(signal.SIGINT, None)
 
 
-def test_a_checkpoint_every_few_iterations(tmp_path):
+@pytest.mark.parametrize('step', [9, 12])
+def test_a_checkpoint_every_few_iterations(tmp_path, step):
     """A checkpoint after the last batch of an epoch belongs to that epoch."""
-    often = {'type': 'CheckpointHook', 'by_epoch': False, 'interval': 3}
-    more = {'default_hooks': {'checkpoint': often}, **validated()}
-    whole = run(tmp_path / 'whole', **more)
-    for step in (9, 12):
-        cut = tmp_path / f'{step}'
-        with pytest.raises(KilledError):
-            run(cut, Break(step + 1), **more)
-        assert newest_complete(cut)[0].name == f'iter_{step}.pth'
-        resumed = run(cut, resume=True, **more)
-        assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
-        name = 'iter_18.pth'
-        assert_same_end(tmp_path / 'whole' / name, cut / name)
-
-
-def test_gradients_of_a_step_that_is_not_due_are_kept(tmp_path):
-    """An epoch has six batches, a step four: the epoch ends within a step."""
-    optim = {**ADAM, 'accumulative_counts': 4}
-    run(tmp_path / 'whole', optim_wrapper=optim)
-    cut = tmp_path / 'cut'
-    with pytest.raises(KilledError):
-        run(cut, Break(7), optim_wrapper=optim)
-    kept = load(cut / 'epoch_1.pth')['mmext_resume']['gradients']
-    assert len(kept) == len([*START.parameters()])
-    run(cut, optim_wrapper=optim, resume=True)
-    name = 'epoch_3.pth'
-    assert_same_end(tmp_path / 'whole' / name, cut / name)
-
-
-class KilledError(Exception):
-    """Ends a training like SIGKILL."""
-
-
-class Break(Kill):
-    """Ends the training like a process that is killed."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter + 1 == self.step:
-            raise KilledError
+    ends = check_resume(
+        tmp_path,
+        Break(step + 1),
+        f'iter_{step}.pth',
+        end='iter_18.pth',
+        **saving(by_epoch=False, interval=3),
+        **VALIDATED,
+    )
+    assert [aps(runner) for runner in ends] == [[0.1, 0.5, 0.3]] * 2
 
 
 def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
@@ -233,15 +234,15 @@ def test_a_run_without_a_seed_sees_each_image_once(tmp_path):
             self.seen.append(index)
             return super().__getitem__(index)
 
-    def more() -> dict:
-        noted = loader(Noted(12), shuffle=True)
-        seed = {'seed': None}
-        return {'train_dataloader': noted, 'randomness': seed, 'epochs': 1}
-
+    more = {
+        'train_dataloader': loader(Noted(12), shuffle=True),
+        'randomness': {'seed': None},
+        'epochs': 1,
+    }
     with pytest.raises(Interrupted, match='iter_4'):
-        run(tmp_path, Kill(4), **more())
+        run(tmp_path, Kill(4), **more)
     begun, Noted.seen = Noted.seen, []
-    run(tmp_path, resume=True, **more())
+    run(tmp_path, resume=True, **more)
     assert Noted.seen[:8] == begun
     assert sorted(Noted.seen) == [*range(12)]
 
@@ -277,79 +278,55 @@ def test_another_batch_size_starts_the_epoch_again(tmp_path):
     assert runner.iter == 9 and runner.epoch == 3
 
 
-def early(patience: int = 2) -> EarlyStoppingHook:
-    return EarlyStoppingHook('mAP', patience=patience, min_delta=0.01)
-
-
 def test_early_stopping_keeps_its_count(tmp_path):
     """Scores 0.1, 0.5, 0.3, 0.2: two epochs without a better one."""
-    whole = run(tmp_path / 'whole', early(), epochs=6, **validated())
-    assert whole.epoch == 4
-    cut = tmp_path / 'cut'
-    with pytest.raises(Interrupted, match='iter_20'):
-        run(cut, early(), Kill(20), epochs=6, **validated())
-    resumed = early()
-    assert run(cut, resumed, epochs=6, resume=True, **validated()).epoch == 4
-    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
+    more = {'epochs': 6, **VALIDATED}
     name = 'epoch_4.pth'
-    assert_same_end(tmp_path / 'whole' / name, cut / name)
+    ends = check_resume(
+        tmp_path, Kill(20), 'iter_20.pth', EARLY, end=name, **more
+    )
+    assert [runner.epoch for runner in ends] == [4, 4]
+    assert early_stopping(ends[1]) == (2, 0.5)
     # From the epoch before, the validation is repeated once.
+    cut = tmp_path / 'cut'
     for file in (*cut.glob('iter_*.pth'), cut / name):
         file.unlink()
-    resumed = early()
-    assert run(cut, resumed, epochs=6, resume=True, **validated()).epoch == 4
-    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
+    resumed = run(cut, EARLY, resume=True, **more)
+    assert resumed.epoch == 4
+    assert early_stopping(resumed) == (2, 0.5)
 
 
 def test_an_epoch_is_validated_and_counted_once(tmp_path):
     """The run is stopped in the validation of an epoch without checkpoint."""
-    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
-    cut = tmp_path / 'cut'
-    with pytest.raises(Interrupted, match='iter_12'):
-        run(
-            cut,
-            early(),
-            KillInValidation(2),
-            epochs=6,
-            default_hooks=rare,
-            **validated(),
-        )
-    resumed = early()
-    end = run(
-        cut, resumed, epochs=6, resume=True, default_hooks=rare, **validated()
+    _, resumed = check_resume(
+        tmp_path,
+        Kill(epoch=2),
+        'iter_12.pth',
+        EARLY,
+        epochs=6,
+        **saving(interval=3),
+        **VALIDATED,
     )
-    assert end.epoch == 4
-    assert (resumed.wait_count, resumed.best_score) == (2, 0.5)
-    assert aps(end) == [0.1, 0.5, 0.3, 0.2]
-
-
-def aps(runner) -> list[float]:
-    """Returns the scores of all validations, also those before resuming."""
-    return [*runner.message_hub.get_scalar('val/mAP').data[0]]
+    assert resumed.epoch == 4
+    assert early_stopping(resumed) == (2, 0.5)
+    assert aps(resumed) == [0.1, 0.5, 0.3, 0.2]
 
 
 def test_a_best_checkpoint_is_not_validated_again(tmp_path):
     """CheckpointHook writes it again after the validation."""
-    best = {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'mAP'}}
-    plateau = [
-        {
-            'type': 'ReduceOnPlateauLR',
-            'monitor': 'mAP',
-            'rule': 'greater',
-            'patience': 0,
-            'threshold': 0.0,
-            'end': 3,
-        }
-    ]
-    more = {'default_hooks': best, 'param_scheduler': plateau}
-
-    def train(folder: Path, **also) -> object:
-        settings = {**copy.deepcopy(more), **validated(), **also}
-        return run(folder, early(9), **settings)
-
-    whole = train(tmp_path / 'whole')
-    train(tmp_path / 'cut', epochs=2)
-    resumed = train(tmp_path / 'cut', resume=True)
+    plateau = {
+        'type': 'ReduceOnPlateauLR',
+        'monitor': 'mAP',
+        'rule': 'greater',
+        'patience': 0,
+        'threshold': 0.0,
+        'end': 3,
+    }
+    never = {**EARLY, 'patience': 9}
+    more = {'param_scheduler': [plateau], **saving(save_best='mAP')}
+    whole = run(tmp_path / 'whole', never, **more, **VALIDATED)
+    run(tmp_path / 'cut', never, epochs=2, **more, **VALIDATED)
+    resumed = run(tmp_path / 'cut', never, resume=True, **more, **VALIDATED)
     assert aps(resumed) == aps(whole) == [0.1, 0.5, 0.3]
     name = 'epoch_3.pth'
     assert_same_end(tmp_path / 'whole' / name, tmp_path / 'cut' / name)

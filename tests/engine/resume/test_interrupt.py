@@ -8,19 +8,20 @@ import os
 import re
 import signal
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from commands import ROOT, run_command
 from forked import in_two_processes
 from mmengine.hooks import Hook
 from same_end import assert_same, assert_same_end
-from test_exact_resume import Noisy, run, validated
+from test_exact_resume import VALIDATED, Kill, Noisy, run, saving
 from tiny_run import make_coco, write_config
 from torch.utils.data import DataLoader
-from toy import Numbers
+from toy import Numbers, loader
 
 from mmext.checkpoints.files import defect
 from mmext.checkpoints.read import load
@@ -30,33 +31,18 @@ from mmext.engine.resume.interrupt import (
     shield_workers,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
 ranks = pytest.mark.skipif(
     torch.cuda.is_available(), reason='forked processes are for CPUs'
 )
+Stop = partial(Kill, number=signal.SIGTERM)
 
 
-class Signals(Hook):
-    """Sends this process a signal before a step or a validation batch."""
-
-    def __init__(self, step: int | None, batch: int | None = None) -> None:
-        self.step, self.batch = step, batch
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if self.batch is None and runner.iter + 1 == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter == self.step and batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def train(folder: Path, *steps: tuple, **more) -> list[tuple[str, int]]:
+def train(folder: Path, *stops: Kill, **more) -> list[tuple[str, int]]:
     """Returns the saved checkpoint and the last iteration of each rank.
 
     Args:
         folder: The work dir.
-        steps: Arguments of :class:`Signals` for each rank. Default: none.
+        stops: A hook for each rank. Default: none.
         more: Arguments of the runner.
     """
     folder.mkdir(exist_ok=True)
@@ -67,10 +53,16 @@ def train(folder: Path, *steps: tuple, **more) -> list[tuple[str, int]]:
             seen.append(runner.iter + 1)
 
     def work(rank: int) -> tuple[str, int]:
-        hooks = [Count(), *([Signals(*steps[rank])] if steps else [])]
         saved = ''
         try:
-            run(folder, *hooks, launcher='pytorch', images=24, **more)
+            run(
+                folder,
+                Count(),
+                *stops[rank : rank + 1],
+                launcher='pytorch',
+                images=24,
+                **more,
+            )
         except Interrupted as stop:
             saved = Path(str(stop)).name
         return saved, seen[-1] if seen else 0
@@ -105,116 +97,84 @@ def test_agreement_of_one_process():
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('ranks') / 'whole'
-    assert train(folder, **validated()) == [('', 18)] * 2
+    assert train(folder, **VALIDATED) == [('', 18)] * 2
     return folder / 'epoch_3.pth'
-
-
-NEVER = (None,)
 
 
 @ranks
 @pytest.mark.parametrize(
-    ('steps', 'name'),
+    'first, second, name',
     [
         # After a signal in a step, all stop after the next step.
-        (((8,), NEVER), 'iter_9.pth'),
-        ((NEVER, (8,)), 'iter_9.pth'),
-        (((8,), (9,)), 'iter_9.pth'),
-        (((10,), (8,)), 'iter_9.pth'),
+        (8, None, 'iter_9.pth'),
+        (None, 8, 'iter_9.pth'),
+        (8, 9, 'iter_9.pth'),
+        (10, 8, 'iter_9.pth'),
         # The next step would be the last of the epoch.
-        ((NEVER, (11,)), 'epoch_2.pth'),
-        ((NEVER, (12,)), 'epoch_2.pth'),
+        (None, 11, 'epoch_2.pth'),
+        (None, 12, 'epoch_2.pth'),
     ],
 )
-def test_all_stop_at_one_step(whole, tmp_path, steps, name):
+def test_all_stop_at_one_step(whole, tmp_path, first, second, name):
     cut = tmp_path / 'cut'
     steps_done = 9 if 'iter' in name else 12
-    assert train(cut, *steps, **validated()) == [(name, steps_done)] * 2
+    ends = train(cut, Stop(first), Stop(second), **VALIDATED)
+    assert ends == [(name, steps_done)] * 2
     assert defect(cut / name) is None
     assert not list(cut.glob('*.tmp'))
-    train(cut, resume=True, **validated())
+    train(cut, resume=True, **VALIDATED)
     assert_same_end(whole, cut / 'epoch_3.pth')
 
 
 @ranks
 def test_a_checkpoint_within_an_epoch_knows_all_processes(tmp_path):
-    often = {
-        'checkpoint': {
-            'type': 'CheckpointHook',
-            'by_epoch': False,
-            'interval': 1,
-        }
-    }
+    often = saving(by_epoch=False, interval=1)
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-    train(whole, default_hooks=often)
-    ends = train(cut, NEVER, (8,), default_hooks=often)
-    assert ends == [('iter_9.pth', 9)] * 2
-    train(cut, resume=True, default_hooks=often)
+    train(whole, **often)
+    assert train(cut, Stop(), Stop(8), **often) == [('iter_9.pth', 9)] * 2
+    train(cut, resume=True, **often)
     name = 'iter_18.pth'
     assert_same_end(whole / name, cut / name)
     # A checkpoint that was written without a signal.
     killed = tmp_path / 'killed'
     killed.mkdir()
     (whole / 'iter_8.pth').rename(killed / 'iter_8.pth')
-    train(killed, resume=True, default_hooks=often)
+    train(killed, resume=True, **often)
     assert_same_end(whole / name, killed / name)
 
 
-def group_signal(number: int) -> None:
+class GroupSignal(Kill):
     """Sends a signal to this process and its children, as a cluster does."""
-    ids = [child.pid for child in multiprocessing.active_children()]
-    command = ['kill', f'-{number}', *map(str, (*ids, os.getpid()))]
-    subprocess.run(['sh', '-c', ' '.join(command)], check=True)
 
-
-class GroupSignal(Hook):
-    """Sends the signal in a step or in the validation of epoch 2."""
-
-    def __init__(self, number: int, place: str) -> None:
-        self.number, self.place = number, place
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if self.place == 'training' and runner.iter == 6:
-            self.send()
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if (self.place, runner.epoch, batch_idx) == ('validation', 2, 0):
-            self.send()
-
-    def send(self) -> None:
+    def stop(self) -> None:
         workers = multiprocessing.active_children()
         assert workers
-        group_signal(self.number)
+        ids = [str(process.pid) for process in workers]
+        command = ['kill', f'-{self.number}', *ids, str(os.getpid())]
+        subprocess.run(['sh', '-c', ' '.join(command)], check=True)
         workers[0].join(0.3)  # enough time for the worker to die
         assert workers[0].is_alive()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('place', ['training', 'validation'])
-def test_workers_ignore_a_signal_to_all_processes(tmp_path, number, place):
-    settings = validated()
+@pytest.mark.parametrize(
+    'place, name',
+    [({'step': 7}, 'iter_7.pth'), ({'epoch': 2}, 'iter_12.pth')],
+    ids=['training', 'validation'],
+)
+def test_workers_ignore_a_signal_to_all_processes(
+    tmp_path, number, place, name
+):
     # The workers still have batches to load when the signal comes.
-    rare = {'checkpoint': {'type': 'CheckpointHook', 'interval': 3}}
-    settings['val_dataloader'] |= {
-        'batch_size': 1,
-        'num_workers': 1,
-        'prefetch_factor': 1,
-        'dataset': Numbers(8),
+    slow = {'num_workers': 1, 'prefetch_factor': 1}
+    settings = {
+        **VALIDATED,
+        **saving(interval=3),
+        'val_dataloader': {**loader(Numbers(8), batch_size=1), **slow},
+        'train_dataloader': {**loader(Noisy(12), shuffle=True), **slow},
     }
-    settings['train_dataloader'] = {
-        **settings['val_dataloader'],
-        'batch_size': 2,
-        'dataset': Noisy(12),
-        'sampler': {'type': 'DefaultSampler', 'shuffle': True},
-    }
-    name = 'iter_7.pth' if place == 'training' else 'iter_12.pth'
     with pytest.raises(Interrupted, match=name):
-        run(
-            tmp_path,
-            GroupSignal(number, place),
-            default_hooks=rare,
-            **settings,
-        )
+        run(tmp_path, GroupSignal(number=number, **place), **settings)
     assert defect(tmp_path / name) is None
 
 
@@ -237,21 +197,14 @@ def test_the_loader_still_ends_its_workers():
 @pytest.mark.parametrize('batch', [0, 2])
 def test_unequal_numbers_of_validation_images(whole, tmp_path, batch):
     """Rank 0 validates three images, rank 1 two."""
-    unequal = validated()
-    unequal['val_dataloader'] |= {
-        'batch_size': 1,
-        'dataset': Numbers(5),
-        'sampler': {
-            'type': 'DefaultSampler',
-            'shuffle': False,
-            'round_up': False,
-        },
-    }
+    images = loader(Numbers(5), batch_size=1)
+    images['sampler']['round_up'] = False
+    unequal = {**VALIDATED, 'val_dataloader': images}
     cut = tmp_path / 'cut'
-    steps, name = (NEVER, (12, 0)), 'epoch_2.pth'
+    stops, name = (Stop(), Stop(epoch=2)), 'epoch_2.pth'
     if batch:  # no agreement after a batch that only one process has
-        steps, name = ((12, 2), NEVER), 'iter_12.pth'
-    assert train(cut, *steps, **unequal) == [(name, 12)] * 2
+        stops, name = (Stop(epoch=2, batch=2), Stop()), 'iter_12.pth'
+    assert train(cut, *stops, **unequal) == [(name, 12)] * 2
     train(cut, resume=True, **unequal)
     assert_same_end(whole, cut / 'epoch_3.pth')
 
@@ -268,20 +221,13 @@ def launch(folder: Path, *options: str, **stops: int) -> tuple[int, str]:
         'train_dataloader.update(batch_size=1, num_workers=1)\n'
         'val_dataloader.update(num_workers=1)',
     )
-    done = subprocess.run(
-        [ROOT / 'tools/dist_train.sh', config, '2', *options],
-        env={
-            **os.environ,
-            'PYTHONPATH': f'{ROOT}:{ROOT}/tests/helpers',
-            'PYTHON': sys.executable,
-            'CUDA_VISIBLE_DEVICES': '-1',
-            'OMP_NUM_THREADS': '1',
-        },
+    done = run_command(
+        ROOT / 'tools/dist_train.sh',
+        config,
+        2,
+        *options,
         cwd=folder,
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
         start_new_session=True,
     )
     return done.returncode, done.stdout

@@ -4,26 +4,17 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_tool
 from mmengine.runner import ValLoop
 from same_end import assert_same_end
-from tiny_run import make_coco, write_config
-
-TRAIN = Path(__file__).parents[3] / 'tools' / 'train.py'
-MORE = """
-default_hooks.update(checkpoint=dict(save_best='auto'))
-"""
+from tiny_run import write_config
 
 
 def run(config: Path, work: Path, *options: str) -> None:
-    argv = [str(TRAIN), str(config), '--work-dir', str(work), *options]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', argv)
-        runpy.run_path(str(TRAIN), run_name='__main__')
+    assert run_tool('train.py', config, '--work-dir', work, *options) == 0
 
 
 def validations(work: Path) -> dict[int, float]:
@@ -42,11 +33,11 @@ class KilledError(BaseException):
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, data) -> Path:
     """Two epochs with different AP."""
     folder = tmp_path_factory.mktemp('resume')
-    data = make_coco(folder / 'coco')
-    config = write_config(folder / 'tiny.py', data, epochs=2, more=MORE)
+    more = "default_hooks.update(checkpoint=dict(save_best='auto'))"
+    config = write_config(folder / 'tiny.py', data, epochs=2, more=more)
     run(config, folder / 'whole')
     return folder
 
