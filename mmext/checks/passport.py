@@ -26,6 +26,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessRaisedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from mmext.checks import backbone as measure
@@ -46,6 +47,8 @@ from mmext.version import __version__
 SIZE = (128, 192)
 #: Height and width at which the cost is measured without a config.
 COST_SIZE = (800, 1280)
+#: Seconds for each of two processes.
+TIMEOUT = 120
 
 
 @dataclass(frozen=True)
@@ -369,10 +372,10 @@ def _attempt(
 
 
 def _short(error: Exception) -> str:
-    text = f'{type(error).__name__}: {error}'.strip()
-    return next((x.strip() for x in text.splitlines() if x.strip()), text)[
-        :200
-    ]
+    lines = str(error).strip().splitlines() or ['']
+    if isinstance(error, ProcessRaisedException):
+        return lines[-1][:200]  # the others are the traceback
+    return f'{type(error).__name__}: {lines[0]}'[:200]
 
 
 class _AsDetector(nn.Module):
@@ -436,9 +439,7 @@ def check_two_processes(where: Source, size: tuple[int, int]) -> Property:
     names = [n for n, p in model.named_parameters() if p.grad is not None]
     alone = [model.get_parameter(n).grad for n in names]
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(
-            _work, (where, size, folder, bool(unused)), nprocs=2
-        )
+        _in_two_processes(_work, (where, size, folder, bool(unused)))
         both = torch.load(Path(folder, 'grads.pth'))
     error = measure.error_of(
         [torch.cat([both[n].flatten() for n in names])],
@@ -451,6 +452,20 @@ def check_two_processes(where: Source, size: tuple[int, int]) -> Property:
             f'{some(unused, 2)}'
         )
     return Property(name, measure.equal(error) and not unused, text)
+
+
+def _in_two_processes(work: Callable[..., None], args: tuple) -> None:
+    """Runs ``work(rank, *args)``; raises what one of them raises."""
+    # A forked process need not import everything again, which takes most of
+    # the time; one that has used CUDA cannot be forked.
+    forks = sys.platform == 'linux' and not torch.cuda.is_initialized()
+    processes = start_processes(
+        work, args, 2, join=False, start_method='fork' if forks else 'spawn'
+    )
+    if not processes.join(TIMEOUT) and not processes.join(TIMEOUT):
+        for process in processes.processes:
+            process.kill()
+        raise TimeoutError(f'no end within {2 * TIMEOUT} seconds')
 
 
 def _work(

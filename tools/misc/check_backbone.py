@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Measures what a backbone does, and saves it as a passport.
+"""Measures a backbone and saves a passport of it.
 
     python tools/misc/check_backbone.py CONFIG              # model.backbone
     python tools/misc/check_backbone.py tinynet.py          # a class of yours
