@@ -137,7 +137,14 @@ def test_the_fused_step_is_the_plain_formula(
         return [*outs, *grads, *(b.clone() for b in model.buffers())]
 
     monkeypatch.setattr(scaled_batch_norm, 'WORTHWHILE', 0)
+    can_scale, scaled = stepnet_resnet.can_scale, []
+    monkeypatch.setattr(
+        stepnet_resnet,
+        'can_scale',
+        lambda *args: scaled.append(can_scale(*args)) or scaled[-1],
+    )
     fused = run()
+    assert scaled and all(scaled)
     monkeypatch.setattr(stepnet_resnet, 'can_scale', lambda norm, x: False)
     for a, b in zip(fused, run(), strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()

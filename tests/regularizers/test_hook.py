@@ -388,6 +388,10 @@ def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
     data = torch.nn.functional.interpolate(batch(), (64, 96))
     for with_cp in (False, True):
         model = Detector(with_cp).train()
+        calls = []
+        model.backbone.layer4[0].conv1.register_forward_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
         hook = OrthogonalityHook(SOM, 'backbone.layer[34].*conv[12]')
         runner = fake_runner(model)
         hook.before_train(runner)
@@ -399,6 +403,7 @@ def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
         total.backward()
         hook.after_train_iter(runner, 0)
         found.append(grads(model))
+        assert len(calls) == 1 + with_cp  # again in the backward pass
     assert len(hook.layers) == 8
     assert_same_grads(*found)
 
