@@ -27,6 +27,7 @@ GROUPS = {
     },
     'Check': {
         'check-data': 'misc/check_data.py',
+        'check-backbone': 'misc/check_backbone.py',
         'doctor': 'misc/doctor.py',
         'replay-step': 'misc/replay_step.py',
         'browse-dataset': 'analysis_tools/browse_dataset.py',

@@ -3,27 +3,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
-from torch import nn
+from torch import Tensor, nn
 
+from mmext.checks.backbone import gradients, maps_of, stride_of
 from mmext.errors import UserError
 from mmext.utils.config import evaluates_masks
+from mmext.utils.text import some
 
 SIDE = 128  # pixels: every stage of a backbone gets a feature map
 
 
 def check_model(
-    cfg: Config, model: nn.Module, stages: tuple[str, ...]
+    cfg: Config,
+    model: nn.Module,
+    stages: tuple[str, ...],
+    log: Callable[[str], object] = print,
 ) -> None:
-    """Checks a model, which is left in evaluation mode."""
+    """Checks a model, which is left in evaluation mode.
+
+    ``log`` gets each warning, and prints because there is no log yet.
+
+    Raises:
+        UserError: The parts of the model, its hooks and its evaluators do not
+            fit each other, or several processes could not train it.
+    """
     for stage in stages:
         _check_masks(cfg, model, stage)
-    _check_channels(model)
+    maps = _check_channels(model)
+    if warning := stride_warning(cfg, model, maps):
+        log(f'warning: {warning}')
     if 'train' in stages:
         _check_hooks(cfg, model)
+        if cfg.get('launcher', 'none') != 'none':
+            _check_unused(cfg, model)
 
 
 def _check_masks(cfg: Config, model: nn.Module, stage: str) -> None:
@@ -52,13 +72,15 @@ def _check_hooks(cfg: Config, model: nn.Module) -> None:
             HOOKS.build(options).check_model(model)
 
 
-def _check_channels(model: nn.Module) -> None:
+def _check_channels(model: nn.Module) -> list[Tensor]:
     """Runs one small empty image through the model.
 
-    Errors that are not about channels come from the image, not the config.
+    Returns the maps that the heads get; none if they are not known. Errors
+    that are not about channels come from the image, not the config.
     """
     wrong: list[str] = []
-    levels: list[int] = []
+    outs: list[Any] = []
+    maps: list[Tensor] = []
 
     def compare(layer: nn.Module, args: tuple) -> None:
         conv = isinstance(layer, nn.Conv2d)
@@ -69,9 +91,6 @@ def _check_channels(model: nn.Module) -> None:
                 f'model.{names[layer]} takes {takes} channels and gets {gets}'
             )
 
-    def record(neck: nn.Module, args: tuple) -> None:
-        levels.extend(level.shape[1] for level in args[0])
-
     names = {layer: name for name, layer in model.named_modules()}
     hooks = [
         layer.register_forward_pre_hook(compare)
@@ -79,12 +98,28 @@ def _check_channels(model: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear)
     ]
     neck = getattr(model, 'neck', None)
-    if neck is not None:
-        hooks.append(neck.register_forward_pre_hook(record))
+    backbone = getattr(model, 'backbone', None)
+    if backbone is not None:
+        hooks.append(
+            backbone.register_forward_hook(lambda *io: outs.append(io[2]))
+        )
+    place = f'model.backbone: {type(backbone).__name__}'
     try:
+        model.eval()
         with torch.no_grad():
-            _run(model.eval())
+            features = model.extract_feat(torch.zeros(1, 3, SIDE, SIDE))
+            if isinstance(features, list | tuple):
+                maps.extend(features)
+            # A head would take the images of a batch for the levels.
+            if neck is None and outs and isinstance(outs[0], Tensor):
+                maps_of(outs[0], place)
+            _run_heads(model, features)
+    except UserError:
+        raise
     except Exception as error:  # of any model
+        if outs and not isinstance(outs[0], list | tuple):
+            maps_of(outs[0], place)
+        levels = [level.shape[1] for level in outs[0]] if outs else []
         takes = getattr(neck, 'in_channels', None)
         several = isinstance(takes, list | tuple) and bool(levels)
         # Sorted, because YOLOv3's neck counts from the smallest map.
@@ -104,18 +139,104 @@ def _check_channels(model: nn.Module) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+    return maps
 
 
-def _run(model: nn.Module) -> None:
-    """Runs the parts of an OpenMMLab model, one after the other."""
-    image = torch.zeros(1, 3, SIDE, SIDE)
-    features = model.extract_feat(image)
+def _run_heads(model: nn.Module, features: Any) -> None:
+    """Runs the heads of an OpenMMLab model, one after the other."""
     for name in ('rpn_head', 'bbox_head', 'decode_head'):
         if (head := getattr(model, name, None)) is not None:
             head(features)
     if (head := getattr(model, 'roi_head', None)) is not None:
         from mmdet.structures import DetDataSample
 
-        box = InstanceData(bboxes=image.new_tensor([[0, 0, SIDE, SIDE]]))
+        box = InstanceData(bboxes=torch.tensor([[0.0, 0, SIDE, SIDE]]))
         sample = DetDataSample(metainfo={'img_shape': (SIDE, SIDE)})
         head(features, [box], [sample])
+
+
+def stride_warning(
+    cfg: Config, model: nn.Module, maps: Sequence[Tensor]
+) -> str:
+    """Returns a warning if parts assume other strides than the maps have.
+
+    Boxes and anchors are then in the wrong places, and AP stays close to 0.
+    ``maps`` are those that the heads get for an image of ``SIDE`` pixels.
+    """
+    if not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+        return ''
+    sides = [m.shape[2] for m in maps]
+    wrong: dict[str, list[int]] = {}
+    for name, module in model.named_modules():
+        place, strides = _assumed_strides(name, module)
+        if any(
+            abs(side - SIDE / stride) > 1
+            for side, stride in zip(sides, strides, strict=False)
+        ):
+            wrong[_stride_key(cfg, place)] = strides
+    if not wrong:
+        return ''
+    actual = [stride_of(SIDE, side) for side in sides]
+    assumed = [f'model.{key} is {value}' for key, value in wrong.items()]
+    options = [
+        f'model.{key}={",".join(map(str, actual[: len(value)]))}'
+        for key, value in wrong.items()
+    ]
+    return (
+        f'{", ".join(assumed)}, and the maps have strides {actual}: objects '
+        'are looked for in the wrong places, and AP will be close to 0. '
+        f'Use --cfg-options {" ".join(options)}, or a backbone with other '
+        'strides'
+    )
+
+
+def _assumed_strides(name: str, module: nn.Module) -> tuple[str, list[int]]:
+    """Returns the place in the config and the strides, [] if there are none.
+
+    RoI extractors have strides, and heads whose anchors or points have some.
+    """
+    place = re.sub(r'\.\d+', '', name)
+    if place in ('roi_head.bbox_roi_extractor', 'roi_head.mask_roi_extractor'):
+        return place, [*getattr(module, 'featmap_strides', ())]
+    if place in ('rpn_head', 'bbox_head', 'rpn_head.stages'):
+        generator = getattr(module, 'prior_generator', None)
+        strides = getattr(generator, 'strides', ())
+        return place, [s[0] if isinstance(s, tuple) else s for s in strides]
+    return place, []
+
+
+def _stride_key(cfg: Config, place: str) -> str:
+    """Returns the key of a part that sets its strides."""
+    if 'extractor' in place:
+        return f'{place}.featmap_strides'
+    part = cfg.model.get(place) or {}
+    for key in ('anchor_generator', 'prior_generator', 'point_generator'):
+        if key in part:
+            return f'{place}.{key}.strides'
+    return f'{place}.strides'
+
+
+def _check_unused(cfg: Config, model: nn.Module) -> None:
+    """Finds parameters without a gradient, which stop several processes."""
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    kind = wrapper.get('type', 'MMDistributedDataParallel')
+    if (
+        kind != 'MMDistributedDataParallel'
+        or wrapper.get('find_unused_parameters')
+        or cfg.get('find_unused_parameters')
+    ):
+        return
+    try:
+        outs = model.extract_feat(torch.rand(1, 3, SIDE, SIDE))
+        found = gradients(model, outs)
+    except Exception:  # of any model, which may need another image
+        return
+    unused = [n for n in found.unused if n.startswith(('backbone.', 'neck.'))]
+    if unused:
+        raise UserError(
+            f'{len(unused)} parameters get no gradient (model.'
+            f'{some(unused, 3)}), and several processes would stop in the '
+            'second step: "Expected to have finished reduction"',
+            'Remove them from the model, or --cfg-options '
+            'find_unused_parameters=True, which is slower.',
+        )

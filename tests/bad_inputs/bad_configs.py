@@ -114,6 +114,71 @@ def _(world: World) -> None:
     world.set('model.backbone.frozen_stages=1', kept)
 
 
+BACKBONE = """
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module(force=True)
+class Odd(BaseModule):
+    def __init__(self):
+        super().__init__()
+        widths = (3, 16, 32, 64, 128)
+        self.steps = nn.ModuleList(
+            nn.Conv2d(a, b, 3, 4 if a == 3 else 2, 1)
+            for a, b in zip(widths, widths[1:])
+        )
+        self.classifier = nn.Linear(128, 10)
+
+    def forward(self, x):
+        outs = []
+        for step in self.steps:
+            outs.append(x := step(x))
+        return {}
+"""
+
+
+def write_backbone(world: World, returns: str) -> None:
+    """Writes a backbone of the user's, and a config with it."""
+    name = f'odd_{abs(hash(returns))}'
+    Path(f'{name}.py').write_text(BACKBONE.format(returns))
+    world.patch.syspath_prepend(world.root)
+    more = (
+        "model['backbone'] = dict(_delete_=True, type='Odd')\n"
+        f"custom_imports = dict(imports=['mmext', {name!r}])"
+    )
+    write_config(world.config, world.data, more=more)
+
+
+@bad('a backbone that returns one map')
+def _(world: World) -> None:
+    write_backbone(world, 'x')
+    world.train()
+
+
+@bad('a backbone that returns a dict')
+def _(world: World) -> None:
+    write_backbone(world, "dict(zip('abcd', outs))")
+    world.train()
+
+
+@bad('parameters without a gradient in several processes')
+def _(world: World) -> None:
+    from mmext.checks.preflight import preflight
+    from mmext.utils.config import load_config
+
+    write_backbone(world, 'tuple(outs)')
+    cfg = load_config(world.config)
+    cfg.launcher = 'pytorch'
+    preflight(cfg, ('train',))
+
+
+@bad('a backbone that does not exist')
+def _(world: World) -> None:
+    world.tool('misc/check_backbone', 'StarNett')
+
+
 option(
     'a head with another number of classes than the data',
     'model.roi_head.bbox_head.num_classes=3',

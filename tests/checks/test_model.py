@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
-from tiny_run import make_coco, write_config
-from torch import nn
+from tiny_run import MASK_HEADS, MASK_RCNN, make_coco, write_config
+from torch import Tensor, nn
 
 from mmext.checks.model import check_model
 from mmext.checks.preflight import preflight
@@ -96,6 +97,152 @@ def test_other_errors_are_ignored(tmp_path):
 
     cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
     check_model(cfg, Picky(), ('train',))
+
+
+class Pyramid(BaseModule):
+    """Four stages; a subclass makes one mistake."""
+
+    def __init__(self, first: int = 4) -> None:
+        super().__init__()
+        widths = [3, 16, 32, 64, 128]
+        self.steps = nn.ModuleList(
+            nn.Conv2d(a, b, 3, first if a == 3 else 2, 1)
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> object:
+        outs = []
+        for step in self.steps:
+            x = step(x).relu()
+            outs.append(x)
+        return self.end(outs)
+
+    def end(self, outs: list[Tensor]) -> object:
+        return tuple(outs)
+
+
+class OneTensor(Pyramid):
+    def end(self, outs: list[Tensor]) -> Tensor:
+        return outs[-1]
+
+
+class ADict(Pyramid):
+    def end(self, outs: list[Tensor]) -> dict[str, Tensor]:
+        return {f'c{i}': out for i, out in enumerate(outs)}
+
+
+class Unused(Pyramid):
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(128, 10)
+
+
+def check_with(
+    folder: Path, backbone: nn.Module, base: str = '', **cfg: object
+) -> list[str]:
+    """Checks a tiny detector with a backbone; returns the warnings."""
+    more = {'base': base, 'more': MASK_HEADS} if base else {}
+    config = load_config(write_config(folder / 'tiny.py', folder, **more))
+    config.merge_from_dict(cfg)
+    init_default_scope('mmdet')
+    model = build_model(config.model)
+    model.backbone = backbone
+    warnings: list[str] = []
+    check_model(config, model, ('train', 'val'), warnings.append)
+    return warnings
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'says', 'fix'),
+    [
+        (OneTensor, r'OneTensor returns a Tensor of shape \(1, 128, 4, 4\), '
+         'not a tuple of feature maps', 'Return (x,)'),
+        (ADict, 'ADict returns a dict with the keys c0, c1, c2, c3, not a '
+         'tuple', 'Return tuple(maps.values())'),
+    ],
+)  # fmt: skip
+def test_a_backbone_without_a_tuple_of_maps(tmp_path, backbone, says, fix):
+    with pytest.raises(UserError, match=rf'model\.backbone: {says}') as error:
+        check_with(tmp_path, backbone())
+    assert fix in error.value.fix
+
+
+def test_one_tensor_without_a_neck():
+    """A head would take the images of a batch for levels."""
+    model = nn.Module()
+    model.backbone = OneTensor()
+    model.bbox_head = nn.Module()
+    model.bbox_head.forward = lambda maps: [one + 1 for one in maps]
+    model.extract_feat = lambda x: model.backbone(x)
+    with pytest.raises(UserError, match='OneTensor returns a Tensor'):
+        check_model(Config({'model': {}}), model, ('train',))
+
+
+def test_strides_that_do_not_fit(tmp_path):
+    assert check_with(tmp_path, Pyramid(), MASK_RCNN) == []
+    (line,) = check_with(tmp_path, Pyramid(first=2), MASK_RCNN)
+    for text in (
+        'model.rpn_head.anchor_generator.strides is [4, 8, 16, 32, 64]',
+        'model.roi_head.bbox_roi_extractor.featmap_strides is [4, 8, 16, 32]',
+        'the maps have strides [2, 4, 8, 16, 32]',
+        'AP will be close to 0',
+    ):
+        assert text in line
+    options = line.partition('--cfg-options ')[2].partition(', or')[0]
+    for option in options.split():
+        assert option in (
+            'model.rpn_head.anchor_generator.strides=2,4,8,16,32',
+            'model.roi_head.bbox_roi_extractor.featmap_strides=2,4,8,16',
+            'model.roi_head.mask_roi_extractor.featmap_strides=2,4,8,16',
+        )
+    config = load_config(
+        tmp_path / 'tiny.py', [*options.split(), 'model.backbone.depth=18']
+    )
+    model = build_model(config.model)
+    model.backbone = Pyramid(first=2)
+    warnings: list[str] = []
+    check_model(config, model, ('train',), warnings.append)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'retinanet/retinanet_r18_fpn_1x_coco.py',
+        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        'yolox/yolox_tiny_8xb8-300e_coco.py',
+        'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py',
+        'cascade_rcnn/cascade-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py',
+    ],
+)
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_no_warning_for_detectors_of_mmdet(tmp_path, base, launcher):
+    file = tmp_path / 'config.py'
+    file.write_text(f"_base_ = 'mmdet::{base}'")
+    cfg = load_config(file)
+    cfg.launcher = launcher
+    init_default_scope('mmdet')
+    warnings: list[str] = []
+    check_model(cfg, build_model(cfg.model), ('train',), warnings.append)
+    assert warnings == []
+
+
+def test_parameters_without_a_gradient_in_several_processes(tmp_path):
+    many = {'launcher': 'pytorch'}
+    says = (
+        r'2 parameters get no gradient \(model\.backbone\.classifier\.weight, '
+    )
+    with pytest.raises(UserError, match=says) as error:
+        check_with(tmp_path, Unused(), **many)
+    assert '--cfg-options find_unused_parameters=True' in error.value.fix
+    check_with(tmp_path, Unused())
+    check_with(tmp_path, Unused(), find_unused_parameters=True, **many)
+    wrapper = {'find_unused_parameters': True}
+    check_with(tmp_path, Unused(), model_wrapper_cfg=wrapper, **many)
+    backbone = Unused()
+    backbone.classifier.requires_grad_(False)
+    check_with(tmp_path, backbone, **many)
+    assert all(p.grad is None for p in backbone.parameters())
 
 
 def orthogonality(**options: object) -> dict:

@@ -59,7 +59,7 @@ def test_both_formats_give_the_same_losses_and_gradients(name: str) -> None:
         loss.backward()
         grads = [p.grad for p in model.parameters() if p.requires_grad]
         results.append([loss, *grads])
-    assert all(
+    assert seen and all(
         x.is_contiguous(memory_format=torch.channels_last) for x in seen
     )
     for a, b in zip(*results, strict=True):

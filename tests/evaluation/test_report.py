@@ -549,6 +549,9 @@ def test_files(report: Report, tmp_path: Path) -> None:
     assert links and all(link.startswith('data:') for link in links)
     assert 'http' not in html.replace('https://doi', '')
     assert 'prefers-color-scheme: dark' in html
+    # A regression: wide tables were cut on a phone without a hint.
+    assert html.count('<table>') == html.count('<div class="scroll" tabindex')
+    assert 'class="note hint">Tables scroll sideways' in html
     for heading in ('Precision and recall', 'Error types', 'Training'):
         assert heading in html
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmext.checks import backbone as measure
 from mmext.errors import UserError
 
 
@@ -81,16 +83,28 @@ def test_no_images(case: Case) -> None:
 
 
 def test_checkpointing(case: Case, x: Tensor) -> None:
-    """``with_cp`` changes neither outputs nor gradients."""
-    plain = randomise(case.build()).double()
-    lean = case.build(with_cp=True).double()
-    lean.load_state_dict(plain.state_dict())
-    grads = []
-    for model in (plain, lean):
-        image = x.double().requires_grad_()
-        sum(out.square().sum() for out in model(image)).backward()
-        grads.append([image.grad, *(p.grad for p in model.parameters())])
-    torch.testing.assert_close(grads[0], grads[1])
+    """``with_cp`` changes neither outputs nor gradients, and saves memory."""
+    plain, lean = (case.build(with_cp=cp).double() for cp in (False, True))
+    found = measure.check_checkpointing(plain, lean, x.double())
+    assert found.ok, found
+
+
+@pytest.mark.parametrize(
+    'check',
+    [
+        measure.check_modes,
+        measure.check_batch,
+        measure.check_channels_last,
+        measure.check_determinism,
+        partial(measure.check_precision, dtype=torch.bfloat16),
+        partial(measure.check_precision, dtype=torch.float16),
+    ],
+    ids=['modes', 'batch', 'channels_last', 'determinism', 'bf16', 'fp16'],
+)
+def test_property(case: Case, check: Callable, x: Tensor) -> None:
+    for arguments in case.trained:
+        found = check(case.build(**arguments), x)
+        assert found.ok, found
 
 
 def test_freezing(case: Case) -> None:
@@ -124,43 +138,16 @@ def test_freezing_random_weights_warns(case: Case, logged: list[str]) -> None:
     assert len(logged) == 1
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(case: Case, dtype: torch.dtype, x: Tensor) -> None:
-    """Outputs are those of float32 to the accuracy of the dtype.
-
-    DWNet's are compared in evaluation mode: its batch norms of a handful of
-    values amplify rounding too much in training mode.
-    """
-    in_training = 'DWNet' not in type(case.build()).__name__
-    model = randomise(case.build()).train(in_training)
-    reference = copy.deepcopy(model)(x)
-    with torch.autocast('cpu', dtype):
-        outs = model(x)
-        loss = sum(o.float().square().mean() for o in model.train()(x))
-    for out, ref in zip(outs, reference, strict=True):
-        error = (out.float() - ref).norm() / ref.norm()
-        assert error < (0.1 if in_training else 0.03)
-    loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-
-
-def test_channels_last(case: Case, x: Tensor) -> None:
-    """The memory format does not change the outputs."""
-    model = randomise(case.build()).double().eval()
-    plain = model(x.double())
-    model.to(memory_format=torch.channels_last)
-    outs = model(x.double().contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(outs, plain)
-
-
 @pytest.mark.parametrize('name', [n for n in CASES if CASES[n].has_batch_norm])
 def test_fused_norms_change_nothing(name: str, x: Tensor) -> None:
     model = randomise(CASES[name].build()).double().eval()
     plain = model(x.double())
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     fused = fuse_conv_bn(model)
+    left = [m for m in fused.modules() if isinstance(m, _BatchNorm)]
+    assert len(left) < len(norms)
     if name == 'StarNet':
-        assert not any(isinstance(m, _BatchNorm) for m in fused.modules())
+        assert not left
     torch.testing.assert_close(fused(x.double()), plain)
 
 

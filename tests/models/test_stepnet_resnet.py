@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmext.checks.backbone import check_checkpointing
 from mmext.errors import UserError
 from mmext.models import PluginResNet, StepNetResNet
 from mmext.models.backbones import stepnet_resnet
@@ -127,7 +128,14 @@ def test_the_fused_step_is_the_plain_formula(
         return [*outs, *grads, *(b.clone() for b in model.buffers())]
 
     monkeypatch.setattr(scaled_batch_norm, 'WORTHWHILE', 0)
+    can_scale, scaled = stepnet_resnet.can_scale, []
+    monkeypatch.setattr(
+        stepnet_resnet,
+        'can_scale',
+        lambda *args: scaled.append(can_scale(*args)) or scaled[-1],
+    )
     fused = run()
+    assert scaled and all(scaled)
     monkeypatch.setattr(stepnet_resnet, 'can_scale', lambda norm, x: False)
     for a, b in zip(fused, run(), strict=True):
         assert (a - b).abs().max() <= 1e-11 * b.abs().max()
@@ -174,14 +182,12 @@ def test_added_parameters(depth: int, added: float) -> None:
 
 
 def test_checkpointed_equals_plain(x: Tensor) -> None:
-    model = shake(StepNetResNet(**TINY, norm_eval=True))
-    again = StepNetResNet(**TINY, norm_eval=True, with_cp=True)
-    again.load_state_dict(model.state_dict())
-    for net in (model, again):
-        net.train()
-        sum(o.square().mean() for o in net(x)).backward()
-    for a, b in zip(model.parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
+    plain, lean = (
+        StepNetResNet(**TINY, norm_eval=True, with_cp=with_cp)
+        for with_cp in (False, True)
+    )
+    found = check_checkpointing(plain, lean, x)
+    assert found.ok, found
 
 
 @pytest.mark.parametrize('out_indices', [(0,), (0, 2), (3,)])

@@ -339,12 +339,17 @@ def test_a_detectors_backbone_checkpointed_as_mmdet_does_it():
     for with_cp in (False, True):
         torch.manual_seed(0)
         model = Detector(with_cp).train()
+        calls = []
+        model.backbone.layer4[0].conv1.register_forward_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
         hook = OrthogonalityHook(SOM, 'backbone.layer[34].*conv[12]')
         losses = step(hook, model, data)
         assert losses['loss_orth'] > 0
         _, logged = model.parse_losses(losses)
         assert {'loss', 'loss_list', 'loss_orth'} <= logged.keys()
         found.append(grads(model))
+        assert len(calls) == 1 + with_cp  # again in the backward pass
     assert len(hook.layers) == 8
     assert_same_grads(*found)
 

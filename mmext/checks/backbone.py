@@ -1,0 +1,522 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Measures what a backbone does: levels, gradients, precision, formats.
+
+The pre-flight check of a run uses :func:`maps_of` and :func:`gradients`,
+``mmext check-backbone`` and the tests of backbones use all of it. Every
+function takes a backbone as it is, and leaves its weights, its buffers and its
+mode as they were; those that cannot work on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmext.errors import UserError
+from mmext.models.backbones.base_backbone import BaseBackbone
+from mmext.utils.random_state import random_state_kept, seed_everything
+from mmext.utils.text import count, some
+
+#: Relative error of outputs that count as equal, in roundings of their type:
+#: 1.2e-4 in float32.
+EXACT = 1000
+#: How much more than rounding image and weights once mixed precision may
+#: change the outputs.
+ROUNDINGS = 5
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property of a backbone.
+
+    Args:
+        name: The property, in a few words.
+        ok: Whether the backbone has it; None if it was not measured.
+        text: What was measured.
+    """
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Names of the trainable parameters whose gradient is not usual.
+
+    Args:
+        unused: There is no gradient: the outputs do not depend on them.
+        infinite: The gradient is not finite.
+        zero: Every number of the gradient is 0.
+        total: Number of the trainable parameters.
+    """
+
+    unused: list[str]
+    infinite: list[str]
+    zero: list[str]
+    total: int
+
+
+def maps_of(outs: Any, place: str) -> tuple[Tensor, ...]:
+    """Returns the maps in the output of a backbone.
+
+    Raises `UserError` if it is not a tuple or list of (B, C, H, W) tensors;
+    ``place`` names the backbone in the message.
+    """
+    if (
+        isinstance(outs, list | tuple)
+        and outs
+        and all(isinstance(x, Tensor) and x.dim() == 4 for x in outs)
+    ):
+        return tuple(outs)
+    fix = 'Return a tuple of (images, channels, height, width) tensors.'
+    if isinstance(outs, Tensor):
+        fix = 'Return (x,) for one map, and one map for each level of a neck.'
+    elif isinstance(outs, Mapping):
+        fix = 'Return tuple(maps.values()), with the finest map first.'
+    raise UserError(
+        f'{place} returns {_describe(outs)}, not a tuple of feature maps', fix
+    )
+
+
+def _describe(outs: Any) -> str:
+    if isinstance(outs, Tensor):
+        return f'a Tensor of shape {tuple(outs.shape)}'
+    if isinstance(outs, Mapping):
+        return f'a {type(outs).__name__} with the keys {some(outs)}'
+    if isinstance(outs, list | tuple):
+        inside = [
+            f'Tensor {tuple(x.shape)}'
+            if isinstance(x, Tensor)
+            else type(x).__name__
+            for x in outs
+        ]
+        return f'a {type(outs).__name__} of ({some(inside)})'
+    return f'a {type(outs).__name__}'
+
+
+def stride_of(size: int, side: int) -> int:
+    """Returns the stride of a map with ``side`` of an image's ``size``."""
+    return max(round(size / max(side, 1)), 1)
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Breaks every symmetry of the initial weights and norm statistics.
+
+    A residual branch or a gate that starts at 0 would have no gradient. The
+    noise of a weight is small enough to keep the scale of what it computes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            inputs = value[0].numel() if value.dim() > 1 else 1
+            noise = torch.randn(value.shape, generator=generator)
+            noise = noise.to(value.device) * min(0.1, 0.5 / inputs**0.5)
+            value.add_(noise.abs() if name.endswith('var') else noise)
+    return model
+
+
+def set_statistics(model: nn.Module, x: Tensor) -> None:
+    """Sets the statistics of batch norms to those of ``x``.
+
+    In a deep network with those of its start, numbers grow from layer to
+    layer, and rounding decides the outputs.
+    """
+    model.train()
+    norms = {
+        module: module.momentum
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
+    if norms:
+        for module in norms:
+            module.train()
+            module.reset_running_stats()
+            module.momentum = None  # the average of all batches
+        with torch.no_grad():
+            model(x)
+        for module, momentum in norms.items():
+            module.momentum = momentum
+
+
+def loss_of(outs: Any) -> Tensor:
+    """Returns a number that depends on every tensor in nested containers."""
+    if isinstance(outs, Tensor):
+        return outs.float().square().mean()
+    if isinstance(outs, Mapping):
+        outs = outs.values()
+    return sum(loss_of(out) for out in outs)
+
+
+def gradients(model: nn.Module, outs: Any) -> Gradients:
+    """Returns which trainable parameters outputs depend on, and how.
+
+    The gradients of the model are removed before and after.
+    """
+    model.zero_grad(set_to_none=True)
+    loss = loss_of(outs)
+    if loss.requires_grad:
+        loss.backward()
+    found = Gradients([], [], [], 0)
+    total = 0
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        total += 1
+        grad = parameter.grad
+        if grad is None:
+            found.unused.append(name)
+        elif not grad.isfinite().all():
+            found.infinite.append(name)
+        elif not grad.any():
+            found.zero.append(name)
+    model.zero_grad(set_to_none=True)
+    return Gradients(found.unused, found.infinite, found.zero, total)
+
+
+def kept_bytes(model: nn.Module, x: Tensor) -> int:
+    """Returns the size of what a forward pass saves for the backward pass.
+
+    Parameters and buffers are not counted, nor is what is computed again in
+    the backward pass.
+    """
+    own = {
+        value.untyped_storage().data_ptr()
+        for value in (*model.parameters(), *model.buffers())
+    }
+    sizes: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with saved_tensors_hooks(pack, lambda value: value):
+        outs = model(x)
+    del outs
+    return sum(sizes.values())
+
+
+def error_of(outs: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Returns the largest relative error of the maps, by their norms."""
+    errors = []
+    for out, ref in zip(outs, reference, strict=True):
+        out, ref = out.detach().double(), ref.detach().double()
+        errors.append(float((out - ref).norm() / ref.norm().clamp(min=1e-30)))
+    return max(errors, default=0.0)
+
+
+def equal(error: float, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether an error of :func:`error_of` is rounding; nan is not."""
+    return error < EXACT * torch.finfo(dtype).eps
+
+
+@contextmanager
+def copied(
+    model: nn.Module, x: Tensor, training: bool = False
+) -> Iterator[nn.Module]:
+    """Gives a copy that is fit for measurements; random numbers are kept.
+
+    Its symmetries are broken, and its batch norms have the statistics of
+    ``x``.
+    """
+    with random_state_kept():
+        net = randomise(copy.deepcopy(model))
+        set_statistics(net, x)
+        net.train(training)  # mmdet's ResNet returns None
+        yield net
+
+
+def measure_levels(model: nn.Module, x: Tensor) -> list[dict[str, int]]:
+    """Returns ``channels`` and ``stride`` of each level, as measured.
+
+    Raises:
+        UserError: The output is not a tuple of maps, or the strides differ in
+            height and width.
+    """
+    name = type(model).__name__
+    with copied(model, x) as net, torch.no_grad():
+        maps = maps_of(net(x), name)
+    height, width = x.shape[2:]
+    levels = []
+    for one in maps:
+        stride = stride_of(height, one.shape[2])
+        if stride != (across := stride_of(width, one.shape[3])):
+            raise UserError(
+                f'{name}: a map of {one.shape[2]}x{one.shape[3]} for an image '
+                f'of {height}x{width} has stride {stride} in height and '
+                f'{across} in width',
+                'Detectors need one stride for each map.',
+            )
+        levels.append({'channels': one.shape[1], 'stride': stride})
+    return levels
+
+
+def check_promises(
+    model: nn.Module, levels: Sequence[Mapping[str, int]]
+) -> Property:
+    """Whether ``out_channels`` and ``strides`` are what was measured.
+
+    Other backbones than mmext's may use ``strides`` for another purpose, such
+    as the strides of stages.
+    """
+    keys = {'out_channels': 'channels'}
+    if isinstance(model, BaseBackbone):
+        keys['strides'] = 'stride'
+    found, wrong = [], []
+    for attribute, key in keys.items():
+        measured = tuple(level[key] for level in levels)
+        promised = getattr(model, attribute, None)
+        if not isinstance(promised, list | tuple):
+            continue
+        found.append(attribute)
+        if tuple(promised) != measured:
+            wrong.append(f'{attribute} is {promised}, measured {measured}')
+    if wrong:
+        return Property('attributes', False, '; '.join(wrong))
+    text = f'{" and ".join(found)} equal what was measured'
+    return Property(
+        'attributes', True if found else None, text if found else 'none'
+    )
+
+
+def check_gradients(model: nn.Module, x: Tensor) -> list[Property]:
+    """Whether every trainable parameter has a finite gradient in training."""
+    with copied(model, x, True) as net:
+        found = gradients(net, net(x))
+    names = {
+        'infinite': 'not finite',
+        'zero': '0 everywhere',
+    }
+    wrong = [
+        f'{len(getattr(found, key))} are {text} '
+        f'({some(getattr(found, key), 3)})'
+        for key, text in names.items()
+        if getattr(found, key)
+    ]
+    unused = 'none'
+    if found.unused:
+        unused = (
+            f'{len(found.unused)} of {found.total} ({some(found.unused, 3)}): '
+            'several processes stop in the second step. Remove them, or set '
+            'find_unused_parameters=True'
+        )
+    reached = found.total - len(found.unused)
+    text = f'{reached} of {found.total} trainable tensors have one'
+    return [
+        Property('gradients', not wrong, '; '.join([text, *wrong])),
+        Property('unused parameters', not found.unused, unused),
+    ]
+
+
+def check_modes(model: nn.Module, x: Tensor) -> Property:
+    """Whether ``eval`` and ``train`` switch the mode and eval keeps state."""
+    problems = []
+    with copied(model, x, True) as net, torch.no_grad():
+        idle = [n for n, m in net.named_modules() if n and not m.training]
+        net.eval()
+        before = copy.deepcopy(net.state_dict())
+        training = [n for n, m in net.named_modules() if m.training]
+        net(x)
+        after = net.state_dict()
+    if training:
+        problems.append(
+            f'{count(len(training), "module")} still in training mode after '
+            f'eval() ({some(training, 3)})'
+        )
+    changed = [n for n in before if not torch.equal(before[n], after[n])]
+    if changed:
+        problems.append(
+            f'a forward pass in evaluation mode changes {some(changed, 3)}'
+        )
+    text = 'evaluation mode changes no state'
+    if idle:
+        text += f'; train() leaves {count(len(idle), "module")} in eval'
+    return Property(
+        'train and eval', not problems, '; '.join(problems) or text
+    )
+
+
+def check_batch(model: nn.Module, x: Tensor) -> Property:
+    """Whether an image in a batch gives what it gives alone."""
+    with copied(model, x) as net, torch.no_grad():
+        whole = net(x)
+        error = max(
+            error_of(net(x[i : i + 1]), [out[i : i + 1] for out in whole])
+            for i in range(len(x))
+        )
+    text = f'an image alone differs by {error:.1e} from the same in a batch'
+    return Property('batch invariance', equal(error, x.dtype), text)
+
+
+def check_determinism(model: nn.Module, x: Tensor) -> Property:
+    """Whether the same seed gives the same bits."""
+    problems = []
+    with copied(model, x) as net, torch.no_grad():
+        if not _same_bits(net(x), net(x)):
+            problems.append('two passes in evaluation mode differ')
+    runs = []
+    for _ in range(2):
+        with copied(model, x, True) as net:
+            seed_everything(0)
+            outs = net(x)
+            loss_of(outs).backward()
+            grads = [p.grad for p in net.parameters() if p.grad is not None]
+            runs.append([*outs, *grads])
+    if not _same_bits(*runs):
+        problems.append('two training steps with the same seed differ')
+    return Property(
+        'determinism',
+        not problems,
+        '; '.join(problems) or 'the same seed gives the same bits',
+    )
+
+
+def _same_bits(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return all(map(torch.equal, first, second))
+
+
+def check_precision(
+    model: nn.Module, x: Tensor, dtype: torch.dtype
+) -> Property:
+    """Whether mixed precision gives finite gradients and similar outputs.
+
+    A network with random weights amplifies every rounding. The outputs may
+    therefore differ by a few times as much as they do if only the image and
+    the weights are rounded. They are those of evaluation mode, the gradients
+    those of training mode.
+    """
+    eps = torch.finfo(dtype).eps
+    with copied(model, x) as net:
+        with torch.no_grad():
+            reference = net(x)
+            coarse = copy.deepcopy(net)
+            for value in coarse.parameters():
+                value.copy_(value.to(dtype))
+            usual = error_of(coarse(x.to(dtype).to(x.dtype)), reference)
+        with torch.autocast(x.device.type, dtype):
+            with torch.no_grad():
+                error = error_of(net(x), reference)
+            net.train()
+            outs = net(x)
+        infinite = gradients(net, outs).infinite
+    text = (
+        f'outputs differ by {error:.1%} from float32; rounding image and '
+        f'weights alone changes them by {usual:.1%}'
+    )
+    if infinite:
+        text += f'; gradients not finite: {some(infinite, 3)}'
+    return Property(
+        f'AMP {str(dtype).removeprefix("torch.")}',
+        not infinite and error <= ROUNDINGS * usual + 10 * eps,
+        text,
+    )
+
+
+def check_channels_last(model: nn.Module, x: Tensor) -> Property:
+    """Whether the memory format ``channels_last`` gives the same outputs."""
+    form = torch.channels_last
+    with copied(model, x) as net, torch.no_grad():
+        plain = net(x)
+        net.to(memory_format=form)
+        error = error_of(net(x.contiguous(memory_format=form)), plain)
+    return Property(
+        'channels-last',
+        equal(error, x.dtype),
+        f'outputs differ by {error:.1e}',
+    )
+
+
+def check_sizes(
+    model: nn.Module,
+    x: Tensor,
+    levels: Sequence[Mapping[str, int]],
+    sizes: Sequence[tuple[int, int]] = ((65, 97), (127, 161)),
+) -> Property:
+    """Whether sizes that are no multiples of the strides give rounded maps."""
+    texts, ok = [], True
+    with copied(model, x) as net, torch.no_grad():
+        for size in sizes:
+            image = torch.rand(1, x.shape[1], *size, device=x.device)
+            found = [tuple(m.shape[2:]) for m in net(image)]
+            up, down = (
+                [
+                    tuple(way(side, level['stride']) for side in size)
+                    for level in levels
+                ]
+                for way in (_ceil, _floor)
+            )
+            how = 'sizes rounded up' if found == up else f'maps {found}'
+            if found != up and found == down:
+                how = 'sizes rounded down, the last pixels are lost'
+            ok = ok and found in (up, down)
+            texts.append(f'{size[0]}x{size[1]}: {how}')
+    return Property('odd sizes', ok, '; '.join(texts))
+
+
+def _ceil(side: int, stride: int) -> int:
+    return -(-side // stride)
+
+
+def _floor(side: int, stride: int) -> int:
+    return side // stride
+
+
+def check_checkpointing(
+    plain: nn.Module, lean: nn.Module, x: Tensor
+) -> Property:
+    """Whether ``with_cp`` changes nothing but saves memory.
+
+    Args:
+        plain: A backbone.
+        lean: The same one, built with ``with_cp=True``; it gets the weights
+            of ``plain``.
+        x: Images.
+    """
+    runs, kept = [], []
+    with random_state_kept():
+        plain, lean = (copy.deepcopy(m) for m in (plain, lean))
+        lean.load_state_dict(randomise(plain).state_dict())
+        for model in (plain, lean):
+            model.train()
+            seed_everything(0)
+            kept.append(kept_bytes(copy.deepcopy(model), x))
+            seed_everything(0)
+            image = x.clone().requires_grad_()
+            outs = model(image)
+            loss_of(outs).backward()
+            grads = [
+                torch.zeros_like(p) if p.grad is None else p.grad
+                for p in (image, *model.parameters())
+            ]
+            runs.append([*outs, *grads])
+    error = error_of(runs[1], runs[0])
+    saved = 1 - kept[1] / max(kept[0], 1)
+    text = f'saves {saved:.0%} of what is kept for the backward pass'
+    if saved <= 0:
+        text = 'with_cp=True is ignored: as much is kept for the backward pass'
+    same = equal(error, x.dtype)
+    if not same:
+        text += f'; outputs or gradients differ by {error:.1e}'
+    return Property('checkpointing', saved > 0 and same, text)
+
+
+def check_export(model: nn.Module, x: Tensor) -> Property:
+    """Whether ``torch.export`` gives a program with the same outputs."""
+    with copied(model, x) as net, torch.no_grad():
+        program = torch.export.export(net, (x,), strict=False)
+        error = error_of(program.module()(x), net(x))
+    return Property(
+        'torch.export',
+        equal(error, x.dtype),
+        f'outputs differ by {error:.1e}',
+    )
