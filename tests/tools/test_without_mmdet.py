@@ -33,6 +33,7 @@ NEED = {
     'analysis_tools/token_mixers.py': '',
     'demo.py': '',
     'image_demo.py': 'a.py b.pth c.jpg',
+    'misc/check_backbone.py': 'a.py',
     'misc/replay_step.py': 'a.py b.pth',
     'model_converters/publish_model.py': 'a.pth b.pth',
     'model_converters/released_to_mmext.py': 'StarNet a.pth b.pth',
