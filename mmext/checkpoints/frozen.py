@@ -26,73 +26,63 @@ from mmext.utils.text import count, some
 def require_trainable(model: nn.Module, cfg: Mapping[str, Any]) -> None:
     """Raises an error if the backbone freezes values that nothing has trained.
 
-    Call it for a run that neither loads nor resumes a checkpoint.
-
-    Args:
-        model: A model with a ``backbone``; any other passes.
-        cfg: The config that it was built from.
-
-    Raises:
-        UserError: Parameters that are frozen, or statistics of batch norms in
-            evaluation mode, have random or initial values.
+    These are parameters, and statistics of batch norms in evaluation mode.
+    Call it for a run that neither loads nor resumes a checkpoint. ``cfg`` is
+    that of the model; a model without a ``backbone`` passes.
     """
-    place = 'model'
+    place = 'model.backbone'
     if isinstance(getattr(model, 'student', None), nn.Module):
         # The semi-supervised detectors of mmdet.
         model, cfg = model.student, cfg.get('detector', {})
-        place += '.detector'
+        place = 'model.detector.backbone'
     backbone = getattr(model, 'backbone', None)
-    if not isinstance(backbone, nn.Module) or _is_pretrained(model):
+    if not isinstance(backbone, nn.Module) or any(
+        pretrained_configs(getattr(module, 'init_cfg', None))
+        for module in (model, *backbone.modules())
+    ):
         return
     before = backbone.training
     backbone.train()  # where some backbones freeze
-    held = {n for n, p in backbone.named_parameters() if not p.requires_grad}
+    held = [n for n, p in backbone.named_parameters() if not p.requires_grad]
     norms = _idle_norms(backbone)
     backbone.train(before)
     if held:
-        held &= _random_names(backbone, cfg.get('backbone'))
-    if not held and not norms:
-        return
+        random = _random_names(backbone, cfg.get('backbone'))
+        held = [name for name in held if name in random]
     what = []
     if held:
-        names = [n for n, _ in backbone.named_parameters() if n in held]
-        what.append(f'{count(len(held), "tensor")} ({some(names, 2)})')
+        what.append(f'{count(len(held), "tensor")} ({some(held, 2)})')
     if norms:
         what.append(
             f'the statistics of {count(len(norms), "batch norm")} '
             f'({some(norms, 2)})'
         )
-    settings = {'frozen_stages': (0, -1), 'norm_eval': (1, False)}
-    options = [
-        f'{place}.backbone.{name}={off}'
-        for name, (least, off) in settings.items()
-        if getattr(backbone, name, -1) >= least
-    ]
+    if not what:
+        return
+    options = []
+    if getattr(backbone, 'frozen_stages', -1) >= 0:
+        options.append(f'{place}.frozen_stages=-1')
+    if getattr(backbone, 'norm_eval', False):
+        options.append(f'{place}.norm_eval=False')
+    fix = 'freeze no parameter (requires_grad) and no batch norm'
+    if options:
+        fix = f'--cfg-options {" ".join(options)}'
     raise UserError(
-        f'{place}.backbone: {type(backbone).__name__} freezes '
-        f'{" and ".join(what)} at random or initial values, because the run '
-        'loads no weights (init_cfg, load_from, --resume)',
-        'To train from random weights: '
-        + (
-            f'--cfg-options {" ".join(options)}'
-            if options
-            else 'freeze no parameter (requires_grad) and no batch norm'
-        )
-        + '. Otherwise name weights: --cfg-options load_from=FILE, or '
-        f"{place}.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE).",
+        f'{place}: {type(backbone).__name__} freezes {" and ".join(what)} at '
+        'random or initial values, because the run loads no weights '
+        '(init_cfg, load_from, --resume)',
+        f'To train from random weights: {fix}. Otherwise name weights: '
+        f'--cfg-options load_from=FILE, or {place}.init_cfg='
+        "dict(type='Pretrained', checkpoint=FILE).",
     )
 
 
 def require_filled(
     module: nn.Module, missing: Iterable[str], name: str, source: str
 ) -> None:
-    """Raises an error if tensors that a checkpoint does not have are frozen.
+    """Raises an error if a module freezes tensors that are ``missing``.
 
-    Args:
-        module: The module that the checkpoint is loaded into.
-        missing: Its tensors that are not in the checkpoint.
-        name: Of the module, for the message.
-        source: Of the checkpoint, for the message.
+    ``name`` is that of the module, ``source`` that of the checkpoint.
     """
     held = {n for n, p in module.named_parameters() if not p.requires_grad}
     stuck = [n for n in missing if n in held]
@@ -105,12 +95,6 @@ def require_filled(
             "or for a ResNet with new layers type='PluginResNet', which "
             'freezes only what a checkpoint filled.',
         )
-
-
-def _is_pretrained(model: nn.Module) -> bool:
-    """Returns whether the model or its backbone loads a checkpoint."""
-    parts = [model, *model.backbone.modules()]
-    return any(pretrained_configs(getattr(m, 'init_cfg', None)) for m in parts)
 
 
 def _idle_norms(backbone: nn.Module) -> list[str]:
@@ -145,9 +129,9 @@ def _random_names(
 def _values(cfg: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
     seed_everything(seed)
     backbone = MODELS.build(copy.deepcopy(cfg))
+    # StrictInit loads from init_cfg only, and would warn.
     if hasattr(backbone, 'init_weights') and not isinstance(
-        backbone,
-        StrictInit,  # it would warn, and loads from init_cfg only
+        backbone, StrictInit
     ):
         backbone.init_weights()
     return dict(backbone.named_parameters())

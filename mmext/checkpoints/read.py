@@ -24,12 +24,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import checkpoint as host
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -49,17 +51,25 @@ _scalar = np.float64(0).__reduce__()[0]
 _reconstruct = np.zeros(0).__reduce__()[0]
 
 
-def _history_method(owner: type, name: str) -> Callable:
-    """Replaces ``getattr``: gives only the statistics of the log."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+#: Classes in MMEngine's checkpoints -> their functions that pickles hold.
+FUNCTIONS = {
+    HistoryBuffer: ('min', 'max', 'mean', 'current'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
+
+
+def _function_of(owner: Any, name: str) -> Callable:
+    """Replaces ``getattr``: gives only what :data:`FUNCTIONS` lists."""
+    if isinstance(owner, type) and name in FUNCTIONS.get(owner, ()):
         return getattr(owner, name)
     raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r}')
 
 
-#: What an MMEngine checkpoint has beside tensors: the history of the log.
+#: What an MMEngine checkpoint has beside tensors: the history of the log, and
+#: the state of schedules.
 SAFE_GLOBALS = [
-    (_history_method, 'builtins.getattr'),
-    HistoryBuffer,
+    (_function_of, 'builtins.getattr'),
+    *FUNCTIONS,
     np.dtype,
     np.ndarray,
     _scalar,

@@ -35,13 +35,7 @@ ROUNDINGS = 5
 
 @dataclass(frozen=True)
 class Property:
-    """One property of a backbone.
-
-    Args:
-        name: The property, in a few words.
-        ok: Whether the backbone has it; None if it was not measured.
-        text: What was measured.
-    """
+    """A property, and whether a backbone has it (None: not measured)."""
 
     name: str
     ok: bool | None
@@ -50,19 +44,12 @@ class Property:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Names of the trainable parameters whose gradient is not usual.
+    """Names of the trainable parameters whose gradient is not usual."""
 
-    Args:
-        unused: There is no gradient: the outputs do not depend on them.
-        infinite: The gradient is not finite.
-        zero: Every number of the gradient is 0.
-        total: Number of the trainable parameters.
-    """
-
-    unused: list[str]
+    unused: list[str]  # no gradient: the outputs do not depend on them
     infinite: list[str]
-    zero: list[str]
-    total: int
+    zero: list[str]  # every number is 0
+    total: int  # of the trainable parameters
 
 
 def maps_of(outs: Any, place: str) -> tuple[Tensor, ...]:
@@ -77,30 +64,25 @@ def maps_of(outs: Any, place: str) -> tuple[Tensor, ...]:
         and all(isinstance(x, Tensor) and x.dim() == 4 for x in outs)
     ):
         return tuple(outs)
+    found = f'a {type(outs).__name__}'
     fix = 'Return a tuple of (images, channels, height, width) tensors.'
     if isinstance(outs, Tensor):
+        found += f' of shape {tuple(outs.shape)}'
         fix = 'Return (x,) for one map, and one map for each level of a neck.'
     elif isinstance(outs, Mapping):
+        found += f' with the keys {some(outs)}'
         fix = 'Return tuple(maps.values()), with the finest map first.'
-    raise UserError(
-        f'{place} returns {_describe(outs)}, not a tuple of feature maps', fix
-    )
-
-
-def _describe(outs: Any) -> str:
-    if isinstance(outs, Tensor):
-        return f'a Tensor of shape {tuple(outs.shape)}'
-    if isinstance(outs, Mapping):
-        return f'a {type(outs).__name__} with the keys {some(outs)}'
-    if isinstance(outs, list | tuple):
+    elif isinstance(outs, list | tuple):
         inside = [
             f'Tensor {tuple(x.shape)}'
             if isinstance(x, Tensor)
             else type(x).__name__
             for x in outs
         ]
-        return f'a {type(outs).__name__} of ({some(inside)})'
-    return f'a {type(outs).__name__}'
+        found += f' of ({some(inside)})'
+    raise UserError(
+        f'{place} returns {found}, not a tuple of feature maps', fix
+    )
 
 
 def stride_of(size: int, side: int) -> int:
@@ -130,21 +112,22 @@ def set_statistics(model: nn.Module, x: Tensor) -> None:
     In a deep network with those of its start, numbers grow from layer to
     layer, and rounding decides the outputs.
     """
-    model.train()
     norms = {
         module: module.momentum
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
     }
-    if norms:
-        for module in norms:
-            module.train()
-            module.reset_running_stats()
-            module.momentum = None  # the average of all batches
-        with torch.no_grad():
-            model(x)
-        for module, momentum in norms.items():
-            module.momentum = momentum
+    if not norms:
+        return
+    model.train()
+    for module in norms:
+        module.train()
+        module.reset_running_stats()
+        module.momentum = None  # the average of all batches
+    with torch.no_grad():
+        model(x)
+    for module, momentum in norms.items():
+        module.momentum = momentum
 
 
 def loss_of(outs: Any) -> Tensor:
@@ -165,21 +148,16 @@ def gradients(model: nn.Module, outs: Any) -> Gradients:
     loss = loss_of(outs)
     if loss.requires_grad:
         loss.backward()
-    found = Gradients([], [], [], 0)
-    total = 0
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        total += 1
-        grad = parameter.grad
-        if grad is None:
-            found.unused.append(name)
-        elif not grad.isfinite().all():
-            found.infinite.append(name)
-        elif not grad.any():
-            found.zero.append(name)
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    grads = {n: p.grad for n, p in trainable.items() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    return Gradients(found.unused, found.infinite, found.zero, total)
+    finite = {n: bool(grad.isfinite().all()) for n, grad in grads.items()}
+    return Gradients(
+        [n for n in trainable if n not in grads],
+        [n for n in grads if not finite[n]],
+        [n for n, grad in grads.items() if finite[n] and not grad.any()],
+        len(trainable),
+    )
 
 
 def kept_bytes(model: nn.Module, x: Tensor) -> int:
@@ -246,15 +224,14 @@ def measure_levels(model: nn.Module, x: Tensor) -> list[dict[str, int]]:
     name = type(model).__name__
     with copied(model, x) as net, torch.no_grad():
         maps = maps_of(net(x), name)
-    height, width = x.shape[2:]
     levels = []
     for one in maps:
-        stride = stride_of(height, one.shape[2])
-        if stride != (across := stride_of(width, one.shape[3])):
+        stride, across = (stride_of(x.shape[i], one.shape[i]) for i in (2, 3))
+        if stride != across:
             raise UserError(
                 f'{name}: a map of {one.shape[2]}x{one.shape[3]} for an image '
-                f'of {height}x{width} has stride {stride} in height and '
-                f'{across} in width',
+                f'of {x.shape[2]}x{x.shape[3]} has stride {stride} in height '
+                f'and {across} in width',
                 'Detectors need one stride for each map.',
             )
         levels.append({'channels': one.shape[1], 'stride': stride})
@@ -281,28 +258,26 @@ def check_promises(
         found.append(attribute)
         if tuple(promised) != measured:
             wrong.append(f'{attribute} is {promised}, measured {measured}')
-    if wrong:
-        return Property('attributes', False, '; '.join(wrong))
-    text = f'{" and ".join(found)} equal what was measured'
-    return Property(
-        'attributes', True if found else None, text if found else 'none'
-    )
+    if not found:
+        return Property('attributes', None, 'none')
+    right = f'{" and ".join(found)} equal what was measured'
+    return Property('attributes', not wrong, '; '.join(wrong) or right)
 
 
 def check_gradients(model: nn.Module, x: Tensor) -> list[Property]:
     """Whether every trainable parameter has a finite gradient in training."""
     with copied(model, x, True) as net:
         found = gradients(net, net(x))
-    names = {
-        'infinite': 'not finite',
-        'zero': '0 everywhere',
-    }
-    wrong = [
-        f'{len(getattr(found, key))} are {text} '
-        f'({some(getattr(found, key), 3)})'
-        for key, text in names.items()
-        if getattr(found, key)
+    texts = [
+        f'{found.total - len(found.unused)} of {found.total} trainable '
+        'tensors have one'
     ]
+    for names, what in (
+        (found.infinite, 'not finite'),
+        (found.zero, '0 everywhere'),
+    ):
+        if names:
+            texts.append(f'{len(names)} are {what} ({some(names, 3)})')
     unused = 'none'
     if found.unused:
         unused = (
@@ -310,10 +285,8 @@ def check_gradients(model: nn.Module, x: Tensor) -> list[Property]:
             'several processes stop in the second step. Remove them, or set '
             'find_unused_parameters=True'
         )
-    reached = found.total - len(found.unused)
-    text = f'{reached} of {found.total} trainable tensors have one'
     return [
-        Property('gradients', not wrong, '; '.join([text, *wrong])),
+        Property('gradients', len(texts) == 1, '; '.join(texts)),
         Property('unused parameters', not found.unused, unused),
     ]
 
@@ -362,7 +335,7 @@ def check_determinism(model: nn.Module, x: Tensor) -> Property:
     """Whether the same seed gives the same bits."""
     problems = []
     with copied(model, x) as net, torch.no_grad():
-        if not _same_bits(net(x), net(x)):
+        if not all(map(torch.equal, net(x), net(x))):
             problems.append('two passes in evaluation mode differ')
     runs = []
     for _ in range(2):
@@ -372,17 +345,10 @@ def check_determinism(model: nn.Module, x: Tensor) -> Property:
             loss_of(outs).backward()
             grads = [p.grad for p in net.parameters() if p.grad is not None]
             runs.append([*outs, *grads])
-    if not _same_bits(*runs):
+    if not all(map(torch.equal, *runs)):
         problems.append('two training steps with the same seed differ')
-    return Property(
-        'determinism',
-        not problems,
-        '; '.join(problems) or 'the same seed gives the same bits',
-    )
-
-
-def _same_bits(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    return all(map(torch.equal, first, second))
+    text = '; '.join(problems) or 'the same seed gives the same bits'
+    return Property('determinism', not problems, text)
 
 
 def check_precision(
@@ -395,7 +361,6 @@ def check_precision(
     the weights are rounded. They are those of evaluation mode, the gradients
     those of training mode.
     """
-    eps = torch.finfo(dtype).eps
     with copied(model, x) as net:
         with torch.no_grad():
             reference = net(x)
@@ -415,9 +380,10 @@ def check_precision(
     )
     if infinite:
         text += f'; gradients not finite: {some(infinite, 3)}'
+    limit = ROUNDINGS * usual + 10 * torch.finfo(dtype).eps
     return Property(
         f'AMP {str(dtype).removeprefix("torch.")}',
-        not infinite and error <= ROUNDINGS * usual + 10 * eps,
+        not infinite and error <= limit,
         text,
     )
 
@@ -429,11 +395,17 @@ def check_channels_last(model: nn.Module, x: Tensor) -> Property:
         plain = net(x)
         net.to(memory_format=form)
         error = error_of(net(x.contiguous(memory_format=form)), plain)
-    return Property(
-        'channels-last',
-        equal(error, x.dtype),
-        f'outputs differ by {error:.1e}',
-    )
+    text = f'outputs differ by {error:.1e}'
+    return Property('channels-last', equal(error, x.dtype), text)
+
+
+def check_export(model: nn.Module, x: Tensor) -> Property:
+    """Whether ``torch.export`` gives a program with the same outputs."""
+    with copied(model, x) as net, torch.no_grad():
+        program = torch.export.export(net, (x,), strict=False)
+        error = error_of(program.module()(x), net(x))
+    text = f'outputs differ by {error:.1e}'
+    return Property('torch.export', equal(error, x.dtype), text)
 
 
 def check_sizes(
@@ -445,30 +417,18 @@ def check_sizes(
     """Whether sizes that are no multiples of the strides give rounded maps."""
     texts, ok = [], True
     with copied(model, x) as net, torch.no_grad():
-        for size in sizes:
-            image = torch.rand(1, x.shape[1], *size, device=x.device)
+        for height, width in sizes:
+            image = torch.rand(1, x.shape[1], height, width, device=x.device)
             found = [tuple(m.shape[2:]) for m in net(image)]
-            up, down = (
-                [
-                    tuple(way(side, level['stride']) for side in size)
-                    for level in levels
-                ]
-                for way in (_ceil, _floor)
-            )
-            how = 'sizes rounded up' if found == up else f'maps {found}'
-            if found != up and found == down:
+            strides = [level['stride'] for level in levels]
+            if found == [(-(-height // s), -(-width // s)) for s in strides]:
+                how = 'sizes rounded up'
+            elif found == [(height // s, width // s) for s in strides]:
                 how = 'sizes rounded down, the last pixels are lost'
-            ok = ok and found in (up, down)
-            texts.append(f'{size[0]}x{size[1]}: {how}')
+            else:
+                how, ok = f'maps {found}', False
+            texts.append(f'{height}x{width}: {how}')
     return Property('odd sizes', ok, '; '.join(texts))
-
-
-def _ceil(side: int, stride: int) -> int:
-    return -(-side // stride)
-
-
-def _floor(side: int, stride: int) -> int:
-    return side // stride
 
 
 def check_checkpointing(
@@ -508,15 +468,3 @@ def check_checkpointing(
     if not same:
         text += f'; outputs or gradients differ by {error:.1e}'
     return Property('checkpointing', saved > 0 and same, text)
-
-
-def check_export(model: nn.Module, x: Tensor) -> Property:
-    """Whether ``torch.export`` gives a program with the same outputs."""
-    with copied(model, x) as net, torch.no_grad():
-        program = torch.export.export(net, (x,), strict=False)
-        error = error_of(program.module()(x), net(x))
-    return Property(
-        'torch.export',
-        equal(error, x.dtype),
-        f'outputs differ by {error:.1e}',
-    )

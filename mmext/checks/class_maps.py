@@ -43,26 +43,25 @@ def find_class_maps(cfg: Config, stages: tuple[str, ...]) -> dict[str, Any]:
         for where, part in datasets(loader.get('dataset'), place):
             if 'dataset' in part or 'datasets' in part:
                 continue  # a wrapper such as RepeatDataset
-            cls = find_class(
-                part.get('type'), DATASETS, 'mmseg', f'{where}.type'
-            )
-            # Those of mmext make their own files.
-            if not cls.__module__.startswith('mmseg.') or not issubclass(
-                cls, BaseSegDataset
-            ):
-                continue
+            kind = part.get('type')
+            cls = find_class(kind, DATASETS, 'mmseg', f'{where}.type')
             steps = part.get('pipeline') or ()
             steps = [s for s in steps if s.get('type') == 'LoadAnnotations']
-            if not steps or part.get('backend_args'):
-                continue
-            found[where] = _build({**part, 'pipeline': steps}, where)
+            if (
+                steps
+                and not part.get('backend_args')
+                and issubclass(cls, BaseSegDataset)
+                # Those of mmext make their own files.
+                and cls.__module__.startswith('mmseg.')
+            ):
+                found[where] = _build({**part, 'pipeline': steps}, where)
     return found
 
 
-def _build(part: Mapping[str, Any], where: str) -> Any:
+def _build(part: dict[str, Any], where: str) -> Any:
     with DATASETS.switch_scope_and_registry('mmseg') as registry:
         try:
-            dataset = registry.build(dict(part))
+            dataset = registry.build(part)
         except (OSError, AssertionError, ValueError, KeyError) as error:
             raise UserError(
                 f'{where} cannot be read: {error}',
@@ -112,13 +111,13 @@ def _check(
     ignored: set[int],
     limit: int | None,
 ) -> Iterator[Finding]:
-    at = range(len(dataset))
-    if limit is not None:
-        at = np.linspace(0, len(dataset) - 1, min(limit, len(dataset)))
+    last = len(dataset) - 1
+    at = np.linspace(0, last, min(limit or last + 1, last + 1)).round()
+    total = count(len(at), 'class map')
     wrong: dict[str, list[int]] = {}
     problems = []
     for i in at:
-        info = dataset.get_data_info(round(float(i)))
+        info = dataset.get_data_info(int(i))
         path = info['seg_map_path']
         try:
             with Image.open(path) as image:
@@ -137,30 +136,27 @@ def _check(
                 'taken modulo 256'
             )
         else:
-            labels = np.unique(dataset.pipeline(info)['gt_seg_map'])
-            bad = [int(v) for v in labels if v >= number and v not in ignored]
-            if bad:
+            labels = np.unique(dataset.pipeline(info)['gt_seg_map']).tolist()
+            if bad := [v for v in labels if v >= number and v not in ignored]:
                 wrong[path] = bad
     if problems:
         yield Finding(
             ERROR,
             'class maps',
             where,
-            f'{count(len(problems), "class map")} of {len(at)} cannot be '
-            f'used: {some(problems, 3)}',
+            f'{len(problems)} of {total} cannot be used: {some(problems, 3)}',
             'Write PNG files of one channel with 8 bits.',
             count=len(problems),
         )
     if wrong:
-        path, labels = next(iter(wrong.items()))
         every = sorted({v for bad in wrong.values() for v in bad})
         yield Finding(
             ERROR,
             'class maps',
             where,
-            f'{len(wrong)} of {count(len(at), "class map")} have labels that '
-            f'are no classes: {some(every, 10)} (the first: {path}); the '
-            f'model has {number} classes, 0 to {number - 1}, and ignores '
+            f'{len(wrong)} of {total} have labels that are no classes: '
+            f'{some(every, 10)} (the first: {next(iter(wrong))}); the model '
+            f'has {number} classes, 0 to {number - 1}, and ignores '
             f'{some(sorted(ignored))}',
             'Correct classes and num_classes, or write '
             f'{min(ignored, default=255)} for pixels that do not count. If '

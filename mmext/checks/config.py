@@ -220,23 +220,21 @@ def check_tta(cfg: Config) -> None:
     merges = (cfg.get('tta_model') or {}).get('type', 'DetTTAModel')
     if str(merges).rpartition('.')[2] != 'DetTTAModel':
         return
-    found = evaluators(cfg, 'test')
-    if evaluates_masks(cfg, 'test'):
-        kind, place = 'masks', 'test_evaluator'
+    metrics = evaluators(cfg, 'test')
+    of_masks = [
+        i for i, e in enumerate(metrics) if 'segm' in e.get('metric', ())
+    ]
+    if of_masks:
+        place = 'test_evaluator'
         if not isinstance(cfg.test_evaluator, Mapping):
-            at = next(
-                i for i, e in enumerate(found) if 'segm' in e.get('metric', ())
-            )
-            place = f'test_evaluator.{at}'
-        fix = (
+            place += f'.{of_masks[0]}'
+        raise UserError(
+            '--tta merges boxes, and the run evaluates masks, too',
             f'--cfg-options {place}.metric=bbox tests the boxes alone. '
-            'Without --tta, both are tested.'
+            'Without --tta, both are tested.',
         )
-    elif any('Panoptic' in str(e.get('type')) for e in found):
-        kind = 'panoptic results'
-        fix = 'Test without --tta.'
-    else:
-        return
-    raise UserError(
-        f'--tta merges boxes, and the run evaluates {kind}, too', fix
-    )
+    if any('Panoptic' in str(e.get('type')) for e in metrics):
+        raise UserError(
+            '--tta merges boxes, and the run evaluates panoptic results, too',
+            'Test without --tta.',
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +84,20 @@ def _check_several(
         'Test one data set at a time, or give each a metric: type='
         "'MultiDatasetsEvaluator', metrics=[...], dataset_prefixes=[...]."
     )
-    for j, split in enumerate(splits):
-        for i in range(j):
-            shared = ids[i] & ids[j]
-            if shared:
-                yield split.error(
-                    'evaluator',
-                    f'{count(len(shared), "image id")} of {split.ann_file} '
-                    f'({some(sorted(shared), 3)}) occur in '
-                    f'{splits[i].ann_file} too. A metric tells images by '
-                    'their ids: the detections of both would count on the '
-                    'same image',
-                    alone,
-                    count=len(shared),
-                )
-                return
+    for (one, mine), (other, theirs) in combinations(
+        zip(splits, ids, strict=True), 2
+    ):
+        if shared := mine & theirs:
+            yield other.error(
+                'evaluator',
+                f'{count(len(shared), "image id")} of {other.ann_file} '
+                f'({some(sorted(shared), 3)}) occur in {one.ann_file} too. A '
+                'metric tells images by their ids: the detections of both '
+                'would count on the same image',
+                alone,
+                count=len(shared),
+            )
+            return
     for file in files:
         theirs = read_coco(file)
         missing = set().union(*ids) ^ {i['id'] for i in theirs['images']}
@@ -112,8 +112,7 @@ def _check_several(
                 count=len(missing),
             )
         for split, content in zip(splits, contents, strict=True):
-            own = used_names(content, split)
-            if own != names:
+            if (own := used_names(content, split)) != names:
                 yield split.error(
                     'evaluator',
                     f'{place} ({file}) has categories {some(names)}, and the '
@@ -139,24 +138,8 @@ def _check_tested(
                 'Their detections would count several times, too',
                 'Use the data set that it wraps.',
             )
-        if where not in by_name or not has_file:
-            continue
-        split = by_name[where]
-        indices = dataset.get('indices')
-        chosen = {} if dataset.get('test_mode') else dataset.get('filter_cfg')
-        if indices is None and not chosen:
-            continue
-        images = read_coco(split.ann_file)['images']
-        kept = _kept_by_filter(split, chosen or {})
-        yield from _few(
-            split,
-            len(images),
-            len(kept),
-            'filter_cfg without test_mode',
-        )
-        if indices is not None:
-            part = _part(kept, indices)
-            yield from _few(split, len(kept), len(part), f'indices={indices}')
+        if where in by_name and has_file:
+            yield from _check_part(by_name[where], dataset)
     drops, number = loader.get('drop_last'), loader.get('num_batch_per_epoch')
     if not has_file or not (drops or number):
         return
@@ -170,23 +153,27 @@ def _check_tested(
         yield from _few(splits[0], total, left, 'num_batch_per_epoch')
 
 
-def _kept_by_filter(split: Split, chosen: Mapping[str, Any]) -> list[int]:
-    """Ids of the images that mmdet's ``filter_cfg`` leaves."""
+def _check_part(split: Split, dataset: Mapping[str, Any]) -> Iterator[Finding]:
+    """Checks what ``filter_cfg`` and ``indices`` leave of a data set."""
+    indices, chosen = dataset.get('indices'), dataset.get('filter_cfg') or {}
+    if dataset.get('test_mode'):
+        chosen = {}
+    if indices is None and not chosen:
+        return
     content = read_coco(split.ann_file)
     used = {a['image_id'] for a in of_classes(content, split)}
-    least = chosen.get('min_size', 0)
-    return [
-        i['id']
+    total = len(content['images'])
+    kept = sum(
+        (i['id'] in used or not chosen.get('filter_empty_gt'))
+        and min(i['width'], i['height']) >= chosen.get('min_size', 0)
         for i in content['images']
-        if (not chosen.get('filter_empty_gt') or i['id'] in used)
-        and min(i['width'], i['height']) >= least
-    ]
-
-
-def _part(ids: list[int], indices: Any) -> list[int]:
+    )
+    yield from _few(split, total, kept, 'filter_cfg without test_mode')
     if isinstance(indices, int):
-        return ids[:indices] if indices >= 0 else ids[indices:]
-    return [ids[i] for i in set(indices) if -len(ids) <= i < len(ids)]
+        yield from _few(split, kept, abs(indices), f'indices={indices}')
+    elif indices is not None:
+        part = {i % kept for i in indices if -kept <= i < kept}
+        yield from _few(split, kept, len(part), f'indices={indices}')
 
 
 def _few(split: Split, total: int, tested: int, why: str) -> Iterator[Finding]:
@@ -230,15 +217,19 @@ def require_metric_options(
         find_class(kind, METRICS, scope, f'{place}.type'), CocoMetric
     ):
         return
-    for key, known in (('metric', _METRICS), ('metric_items', _METRIC_ITEMS)):
-        value = evaluator.get(key)
-        values = value if isinstance(value, list | tuple) else [value]
-        if key == 'metric_items' and isinstance(value, str):
-            raise UserError(
-                f'{place}.{key} is the string {value!r}, not a list',
-                f"--cfg-options {place}.{key}='[{value}]'",
-            )
-        for word in values if value is not None else ():
+    items = evaluator.get('metric_items') or ()
+    if isinstance(items, str):
+        raise UserError(
+            f'{place}.metric_items is the string {items!r}, not a list',
+            f"--cfg-options {place}.metric_items='[{items}]'",
+        )
+    kinds = evaluator.get('metric', 'bbox')
+    kinds = kinds if isinstance(kinds, list | tuple) else [kinds]
+    for key, words, known in (
+        ('metric', kinds, _METRICS),
+        ('metric_items', items, _METRIC_ITEMS),
+    ):
+        for word in words:
             if word not in known:
                 raise UserError(
                     f'{place}.{key}: {word!r} is not known',
@@ -247,9 +238,7 @@ def require_metric_options(
                         f'CocoMetric has: {some(known, 12)}.',
                     ),
                 )
-    kinds = evaluator.get('metric', 'bbox')
-    kinds = set(kinds if isinstance(kinds, list | tuple) else [kinds])
-    if kinds <= {'proposal_fast'}:
+    if {*kinds} <= {'proposal_fast'}:
         return
     if isinstance(evaluator.get('iou_thrs'), int | float | list | tuple):
         raise UserError(
@@ -266,17 +255,20 @@ def require_metric_options(
         and all(type(n) is int and n > 0 for n in numbers)
         and 100 in numbers
     )
-    items = evaluator.get('metric_items') or ()
     fixed = 'proposal' in kinds or any('@' in item for item in items)
-    if not good or (fixed and list(numbers) != [100, 300, 1000]):
+    problem = ''
+    if not good:
+        problem = (
+            'mmdet needs three numbers of detections, one of them 100; AP '
+            'would be -1, or the test fail after the last image'
+        )
+    elif fixed and list(numbers) != [100, 300, 1000]:
+        problem = (
+            'mmdet writes the second number as AR@300 and the third as '
+            'AR@1000, whatever they are'
+        )
+    if problem:
         raise UserError(
-            f'{place}.proposal_nums is {numbers}: '
-            + (
-                'mmdet writes the second number as AR@300 and the third as '
-                'AR@1000, whatever they are'
-                if good
-                else 'mmdet needs three numbers of detections, one of them '
-                '100; AP would be -1, or the test fail after the last image'
-            ),
+            f'{place}.proposal_nums is {numbers}: {problem}',
             f"--cfg-options {place}.proposal_nums='[100,300,1000]'",
         )

@@ -26,12 +26,16 @@ KINDS = {
     'letters': 'differ from the files only in how accented letters are '
     'encoded: as one character (NFC) or as letter and accent (NFD)',
     'case': 'differ from the files only in upper and lower case',
-    'folders': 'begin with folders that the image folder does not have',
+    'folders': 'begin with {dropped}/, and the images are in {folder} itself',
 }
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize('NFC', name)
+
+
 def _alike(name: str) -> str:
-    return unicodedata.normalize('NFC', name).casefold()
+    return _composed(name).casefold()
 
 
 class FileNames:
@@ -51,15 +55,15 @@ class FileNames:
             found = self._resolve(parts[start:])
             if found is None:
                 continue
+            listed = '/'.join(parts)
+            kind = 'case'
             if start:
-                dropped = '/'.join(parts[:start])
-                return Spelling(found, 'folders', dropped)
-            if found == '/'.join(parts):
-                return Spelling(found, 'backslashes')
-            same = unicodedata.normalize('NFC', found) == (
-                unicodedata.normalize('NFC', '/'.join(parts))
-            )
-            return Spelling(found, 'letters' if same else 'case')
+                return Spelling(found, 'folders', '/'.join(parts[:start]))
+            if found == listed:
+                kind = 'backslashes'
+            elif _composed(found) == _composed(listed):
+                kind = 'letters'
+            return Spelling(found, kind)
         return None
 
     def _resolve(self, parts: list[str]) -> str | None:

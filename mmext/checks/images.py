@@ -78,16 +78,14 @@ def read_image(path: Path) -> ImageFacts:
         return ImageFacts(problem=str(error.strerror), stamp=found)
     if not data.size:
         return ImageFacts(problem='is empty', stamp=found)
-    fact = _decode(data)
-    return replace(fact, stamp=found)
+    return replace(_decode(data), stamp=found)
 
 
 def _decode(data: np.ndarray) -> ImageFacts:
-    pixels = decode(data, _STORED)
-    deep = _deep_values(data)
-    if pixels is None and deep is None:
-        return ImageFacts(problem=_why_unreadable(data))
+    pixels, deep = decode(data, _STORED), _deep_values(data)
     raw = pixels if deep is None else deep
+    if raw is None:
+        return ImageFacts(problem=_why_unreadable(data))
     height, width = raw.shape[:2]
     turn, damage = 1, ''
     # Pillow refuses images with very many pixels.
@@ -100,11 +98,9 @@ def _decode(data: np.ndarray) -> ImageFacts:
             turn = 1  # there is no tag, or OpenCV does not apply it
         elif not asked:
             turn = 6 if len(shown) == width else 3  # or one that looks alike
-    problem, dtype, values = '', '', (0, 255)
-    if deep is not None:
-        dtype = str(deep.dtype)
+    problem, values = '', (0, 255)
     if pixels is None:
-        problem = f'OpenCV cannot convert its {dtype} values to 8 bits'
+        problem = f'OpenCV cannot convert its {deep.dtype} values to 8 bits'
     elif deep is not None:
         values = (int(pixels.min()), int(pixels.max()))
     if damage and (missing := _missing_rows(raw)) > MISSING:
@@ -118,7 +114,7 @@ def _decode(data: np.ndarray) -> ImageFacts:
         digest=digest.hexdigest(),
         problem=problem,
         damage=damage,
-        dtype=dtype,
+        dtype='' if deep is None else str(deep.dtype),
         values=values,
     )
 
@@ -201,10 +197,8 @@ def image_paths(content: dict, split: Split) -> dict[Path, dict]:
 
 def usable(fact: ImageFacts, split: Split) -> bool:
     """Returns whether the split's pipeline can read an image."""
-    convertible = fact.dtype and not fact.damage
-    return not fact.problem or bool(
-        convertible and split.color_type == 'unchanged'
-    )
+    keeps_values = split.color_type == 'unchanged' and bool(fact.dtype)
+    return not fact.problem or (keeps_values and not fact.damage)
 
 
 def respelled(
@@ -284,10 +278,7 @@ def _check_spelling(
         listed = paths[path]['file_name']
         remedy = 'Write the names as they are on disk.'
         if kind == 'folders':
-            text = (
-                f'begin with {dropped}/, and the images are in '
-                f'{split.img_dir} itself'
-            )
+            text = text.format(dropped=dropped, folder=split.img_dir)
             remedy = f'Remove {dropped}/ from the names.'
             if split.img_dir.as_posix().endswith(f'/{dropped}'):
                 base = split.img_dir.as_posix().removesuffix(f'/{dropped}')

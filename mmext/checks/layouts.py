@@ -27,11 +27,7 @@ from mmext.checks.images import check_presence, image_paths
 from mmext.checks.splits import check_order
 from mmext.datasets.coco import read_coco
 from mmext.datasets.converters.coco import find_coco, find_images
-from mmext.datasets.converters.common import (
-    Converted,
-    files_in,
-    is_converted,
-)
+from mmext.datasets.converters.common import Converted, files_in, is_converted
 from mmext.datasets.converters.folder import SPLITS, format_of, read_folder
 from mmext.errors import UserError
 from mmext.utils.files import write_json
@@ -111,17 +107,14 @@ def find_folder_splits(
     kind = format_of(root)
     files = find_coco(root) if kind == 'coco' else {}
     if {*SPLITS} <= files.keys():
-        contents = {
-            name: read_coco(files[name], repeated_names=True)
-            for name in SPLITS
-        }
-        img_dirs = {
-            name: _find_images(root, files[name], name, content)
-            for name, content in contents.items()
-        }
+        base = root
+        contents, img_dirs = {}, {}
+        for name in SPLITS:
+            content = read_coco(files[name], repeated_names=True)
+            img_dirs[name] = find_images(root, files[name], name, content)
+            contents[name] = content
         if is_converted(contents['train']):
             _warn_if_old(root, files['train'])
-        base = root
     else:
         converted = read_folder(root, kind)
         base, contents = converted.base, converted.contents
@@ -130,7 +123,9 @@ def find_folder_splits(
         _print(f'{root}: {kind.upper()} annotations, read as COCO')
         for note in converted.notes:
             _print(f'note: {note}')
-    names = _class_names(contents)
+    train = contents['train']
+    added = unused_root(train, *contents.values())  # by Roboflow
+    names = [c['name'] for c in train['categories'] if c is not added]
     if classes is None:
         classes = names
     # In the order of their labels; unknown ones are reported later.
@@ -152,18 +147,6 @@ def find_folder_splits(
     return splits, contents
 
 
-def _find_images(
-    root: Path, ann_file: Path, split: str, content: dict[str, Any]
-) -> Path:
-    try:
-        return find_images(root, ann_file, split, content)
-    except UserError:
-        names = [c['name'] for c in content['categories']]
-        if len({*names}) == len(names):
-            raise
-        return root / split  # check_classes reports the names, too
-
-
 def _print(text: str) -> None:
     """Prints in the first of several processes."""
     if os.environ.get('RANK', '0') == '0':
@@ -171,7 +154,7 @@ def _print(text: str) -> None:
 
 
 def _write_to_cache(converted: Converted, root: Path) -> dict[str, Path]:
-    """Writes annotation files; other contents have other files.
+    """Writes annotation files, whose folder depends on what they hold.
 
     So a run keeps its annotations after the folder has changed.
     """
@@ -195,25 +178,15 @@ def _write_to_cache(converted: Converted, root: Path) -> dict[str, Path]:
 def _warn_if_old(root: Path, ann_file: Path) -> None:
     """Warns if labels were changed after mmext had converted them."""
     written = ann_file.stat().st_mtime
-    newer = [
-        path
-        for path in files_in(root)
-        if path.suffix.lower() in ('.txt', '.xml', '.yaml')
-        and path.stat().st_mtime > written
-    ]
-    if newer:
-        _print(
-            f'warning: {newer[0]} is newer than {ann_file}, which was '
-            f'converted from it and is used.\n  -> mmext convert {root} '
-            'converts again.'
-        )
-
-
-def _class_names(contents: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Returns the classes without the category that Roboflow adds."""
-    train = contents['train']
-    root = unused_root(train, *contents.values())
-    return [c['name'] for c in train['categories'] if c is not root]
+    for path in files_in(root):
+        is_label = path.suffix.lower() in ('.txt', '.xml', '.yaml')
+        if is_label and path.stat().st_mtime > written:
+            _print(
+                f'warning: {path} is newer than {ann_file}, which was '
+                f'converted from it and is used.\n  -> mmext convert {root} '
+                'converts again.'
+            )
+            return
 
 
 def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:

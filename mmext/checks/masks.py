@@ -47,32 +47,27 @@ def check_masks(
         elif mask and not np.isnan(frames[i, 0]):
             drawn.append((annotation, frames[i]))
     if broken:
-        annotation, problem = broken[0]
+        first, problem = broken[0]
         more = some(a['id'] for a, _ in broken[1:])
         yield split.error(
             'masks',
             f'{len(broken)} of {total} masks cannot be read: that of '
-            f'annotation {annotation["id"]} {problem}'
+            f'annotation {first["id"]} {problem}'
             + (f'. The others: {more}' if more else ''),
             'Export the masks again, or remove these annotations.',
             count=len(broken),
         )
     if unusable:
-        ids = some(a['id'] for a in unusable)
-        problem = (
-            f'{len(unusable)} of {total} masks have a polygon of fewer than 3 '
-            f'points (annotations {ids}); '
-        )
+        level, effect = ERROR, 'the evaluation of masks would stop at them'
         if split.training:
             level = WARNING
-            problem += 'mmdet drops such polygons, and an object without other'
-        else:
-            level = ERROR
-            problem += 'the evaluation of masks would stop at them'
+            effect = 'mmdet drops such polygons, and an object without other'
         yield split.finding(
             level,
             'masks',
-            problem,
+            f'{len(unusable)} of {total} masks have a polygon of fewer than 3 '
+            f'points (annotations {some(a["id"] for a in unusable)}); '
+            f'{effect}',
             'Draw them again.',
             count=len(unusable),
             fixable=True,

@@ -166,54 +166,49 @@ def stride_warning(
     if not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
         return ''
     sides = [m.shape[2] for m in maps]
-    wrong: dict[str, list[int]] = {}
+    actual = [stride_of(SIDE, side) for side in sides]
+    assumed, options = {}, {}
     for name, module in model.named_modules():
-        place, strides = _assumed_strides(name, module)
+        key, strides = _assumed_strides(cfg, name, module)
         if any(
             abs(side - SIDE / stride) > 1
             for side, stride in zip(sides, strides, strict=False)
         ):
-            wrong[_stride_key(cfg, place)] = strides
-    if not wrong:
+            right = ','.join(map(str, actual[: len(strides)]))
+            assumed[key] = f'{key} is {strides}'
+            options[key] = f'{key}={right}'
+    if not assumed:
         return ''
-    actual = [stride_of(SIDE, side) for side in sides]
-    assumed = [f'model.{key} is {value}' for key, value in wrong.items()]
-    options = [
-        f'model.{key}={",".join(map(str, actual[: len(value)]))}'
-        for key, value in wrong.items()
-    ]
     return (
-        f'{", ".join(assumed)}, and the maps have strides {actual}: objects '
-        'are looked for in the wrong places, and AP will be close to 0. '
-        f'Use --cfg-options {" ".join(options)}, or a backbone with other '
-        'strides'
+        f'{", ".join(assumed.values())}, and the maps have strides {actual}: '
+        'objects are looked for in the wrong places, and AP will be close to '
+        f'0. Use --cfg-options {" ".join(options.values())}, or a backbone '
+        'with other strides'
     )
 
 
-def _assumed_strides(name: str, module: nn.Module) -> tuple[str, list[int]]:
-    """Returns the place in the config and the strides, [] if there are none.
+def _assumed_strides(
+    cfg: Config, name: str, module: nn.Module
+) -> tuple[str, list[int]]:
+    """Returns the key in the config and the strides, [] if there are none.
 
     RoI extractors have strides, and heads whose anchors or points have some.
     """
     place = re.sub(r'\.\d+', '', name)
     if place in ('roi_head.bbox_roi_extractor', 'roi_head.mask_roi_extractor'):
-        return place, [*getattr(module, 'featmap_strides', ())]
-    if place in ('rpn_head', 'bbox_head', 'rpn_head.stages'):
-        generator = getattr(module, 'prior_generator', None)
-        strides = getattr(generator, 'strides', ())
-        return place, [s[0] if isinstance(s, tuple) else s for s in strides]
-    return place, []
-
-
-def _stride_key(cfg: Config, place: str) -> str:
-    """Returns the key of a part that sets its strides."""
-    if 'extractor' in place:
-        return f'{place}.featmap_strides'
+        strides = getattr(module, 'featmap_strides', ())
+        return f'model.{place}.featmap_strides', [*strides]
+    if place not in ('rpn_head', 'bbox_head', 'rpn_head.stages'):
+        return '', []
     part = cfg.model.get(place) or {}
-    for key in ('anchor_generator', 'prior_generator', 'point_generator'):
-        if key in part:
-            return f'{place}.{key}.strides'
-    return f'{place}.strides'
+    kinds = ('anchor_generator', 'prior_generator', 'point_generator')
+    kind = next((f'{kind}.' for kind in kinds if kind in part), '')
+    generator = getattr(module, 'prior_generator', None)
+    strides = getattr(generator, 'strides', ())
+    return (
+        f'model.{place}.{kind}strides',
+        [s[0] if isinstance(s, tuple) else s for s in strides],
+    )
 
 
 def _check_unused(cfg: Config, model: nn.Module) -> None:

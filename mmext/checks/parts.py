@@ -101,24 +101,25 @@ def _check_trackers(cfg: Config) -> None:
         scope = cfg.get('default_scope', 'mmdet')
         cls = find_class(kind, registry, scope, f'{place}.type')
         where = f'{place} ({cls.__name__})'
-        for base in inspect.getmro(cls):
-            needed = TRACKERS.get(base.__name__, ())
-            if absent := [name for name in needed if not _installed(name)]:
-                missing[where] = absent
-            elif base.__name__ == 'WandbVisBackend':
-                _check_login(where, part)
-    if not missing:
-        return
-    packages = ' '.join(dict.fromkeys(n for m in missing.values() for n in m))
-    raise UserError(
-        '; '.join(
-            f'{place} needs {" and ".join(names)}, not found in this '
-            'environment'
-            for place, names in missing.items()
-        ),
-        f'pip install {packages}, or remove the backend from vis_backends of '
-        'the config.',
-    )
+        bases = [base.__name__ for base in inspect.getmro(cls)]
+        needed = [name for base in bases for name in TRACKERS.get(base, ())]
+        if absent := [name for name in needed if not _installed(name)]:
+            missing[where] = absent
+        elif 'WandbVisBackend' in bases:
+            _check_login(where, part)
+    if missing:
+        packages = dict.fromkeys(
+            n for names in missing.values() for n in names
+        )
+        raise UserError(
+            '; '.join(
+                f'{where} needs {" and ".join(names)}, not found in this '
+                'environment'
+                for where, names in missing.items()
+            ),
+            f'pip install {" ".join(packages)}, or remove the backend from '
+            'vis_backends of the config.',
+        )
 
 
 def _installed(name: str) -> bool:

@@ -14,11 +14,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, indent
 from typing import Any
 
 import torch
@@ -40,7 +39,7 @@ from mmext.utils.config import load_config, merge_options, parse_options
 from mmext.utils.files import replacing, write_json
 from mmext.utils.modules import require_device
 from mmext.utils.random_state import random_state_kept, seed_everything
-from mmext.utils.text import some
+from mmext.utils.text import sentences, some
 from mmext.version import __version__
 
 #: Height and width of the images for all checks except the cost, in pixels.
@@ -53,25 +52,15 @@ TIMEOUT = 120
 
 @dataclass(frozen=True)
 class Passport:
-    """What was measured of a backbone.
+    """What was measured of a backbone."""
 
-    Args:
-        name: Its class.
-        source: The config or module.
-        settings: What it was built from.
-        levels: ``channels`` and ``stride`` of each level.
-        properties: In the order of measurement.
-        cost: Parameters, FLOPs and so on, by name; see :func:`cost_of`.
-        versions: Of mmext and PyTorch, and the device.
-    """
-
-    name: str
-    source: str
-    settings: dict[str, Any]
-    levels: list[dict[str, int]]
-    properties: list[Property]
-    cost: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    name: str  # of its class
+    source: str  # the config or module
+    settings: dict[str, Any]  # what it was built from
+    levels: list[dict[str, int]]  # ``channels`` and ``stride`` of each
+    properties: list[Property]  # in the order of measurement
+    cost: dict[str, Any]  # by name; see :func:`cost_of`
+    versions: dict[str, str]  # of mmext and PyTorch, and the device
 
     @property
     def problems(self) -> list[Property]:
@@ -86,36 +75,28 @@ class Passport:
         ]
         words = {True: 'yes', False: 'NO', None: '-'}
         rows = [[p.name, words[p.ok], p.text] for p in self.properties]
+        cost = [[k, _readable(k, v)] for k, v in self.cost.items()]
         tables = [
             Table(('level', 'channels', 'stride'), levels),
             Table(('property', 'has it', 'measured'), rows),
+            Table(('cost', 'value'), cost),
         ]
-        if self.cost:
-            cost = [[k, _readable(k, v)] for k, v in self.cost.items()]
-            tables.append(Table(('cost', 'value'), cost))
-        return tables
+        return [table for table in tables if table.rows]
 
     def text(self) -> str:
         """Returns the passport for a terminal."""
-        levels = self.tables()[0].text().replace('\n', '\n  ')
-        blocks = [f'{self.name} ({self.source})', f'  {levels}']
-        marks = {True: 'ok', False: 'NO', None: '-'}
-        width = max(len(p.name) for p in self.properties)
-        blocks.append(
-            '\n'.join(
-                _wrapped(f'  {marks[p.ok]:3} {p.name:{width}}  ', p.text)
-                for p in self.properties
-            )
-        )
-        if self.cost:
-            width = max(map(len, self.cost))
-            blocks.append(
-                '\n'.join(
-                    _wrapped(f'  {key:{width}}  ', _readable(key, value))
-                    for key, value in self.cost.items()
-                )
-            )
-        return '\n\n'.join(blocks)
+        marks = {True: 'ok ', False: 'NO ', None: '-  '}
+        properties = [
+            (f'{marks[p.ok]} {p.name}', p.text) for p in self.properties
+        ]
+        cost = [(k, _readable(k, v)) for k, v in self.cost.items()]
+        blocks = [
+            f'{self.name} ({self.source})',
+            indent(self.tables()[0].text(), '  '),
+            _two_columns(properties),
+            _two_columns(cost),
+        ]
+        return '\n\n'.join(filter(None, blocks))
 
     def markdown(self) -> str:
         """Returns the passport as a Markdown page."""
@@ -138,15 +119,21 @@ class Passport:
         return paths
 
 
-def _wrapped(start: str, text: str) -> str:
-    return fill(
-        text,
-        79,
-        initial_indent=start,
-        subsequent_indent=' ' * len(start),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _two_columns(rows: list[tuple[str, str]]) -> str:
+    """Aligns texts after their names, and wraps them."""
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [
+        fill(
+            text,
+            79,
+            initial_indent=f'  {name:{width}}  ',
+            subsequent_indent=' ' * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, text in rows
+    ]
+    return '\n'.join(lines)
 
 
 def _readable(name: str, value: Any) -> str:
@@ -169,11 +156,9 @@ def _readable(name: str, value: Any) -> str:
 class Source:
     """Where a backbone comes from; processes can build it from this.
 
-    Args:
-        source: A config file, a Python file or module with a class
-            (``tinynet.py``, ``package.module:Class``), or a registered name.
-        options: ``KEY=VALUE``: changes of the config, or arguments of the
-            class.
+    ``source`` is a config file, a Python file or module with a class
+    (``tinynet.py``, ``package.module:Class``), or a registered name.
+    ``options`` are ``KEY=VALUE``, for the config or for the class.
     """
 
     source: str
@@ -196,11 +181,13 @@ class Source:
                 )
             return dict(backbone), cfg
         init_default_scope('mmdet')
-        settings = Config({'type': self._find_class(path, name, wanted)})
+        settings = Config({'type': self._find_class(name, wanted)})
         merge_options(settings, parse_options(self.options))
         return dict(settings._cfg_dict), None
 
-    def _find_class(self, path: Path, name: str, wanted: str) -> Any:
+    def _find_class(self, name: str, wanted: str) -> Any:
+        """Returns a class, or the registered name of one."""
+        path = Path(name)
         if path.suffix == '.py':
             sys.path.insert(0, str(path.resolve().parent))
             name = path.stem
@@ -209,12 +196,14 @@ class Source:
         try:
             module = import_module(name)
         except ImportError as error:
-            near = did_you_mean(name, MODELS.module_dict)
             raise UserError(
                 f'{self.source} is no config, no registered backbone and no '
                 f'module that can be imported: {error}',
-                f'{near} A module is given as FILE.py, or by its name if its '
-                'folder is in PYTHONPATH.'.strip(),
+                sentences(
+                    did_you_mean(name, MODELS.module_dict),
+                    'A module is given as FILE.py, or by its name if its '
+                    'folder is in PYTHONPATH.',
+                ),
             ) from error
         classes = {
             key: value
@@ -223,21 +212,21 @@ class Source:
             and issubclass(value, nn.Module)
             and value.__module__ == module.__name__
         }
-        registered = [key for key in classes if key in MODELS.module_dict]
-        if not wanted:
-            names = registered or list(classes)
-            if len(names) == 1:
-                (wanted,) = names
-        if wanted not in classes:
-            problem = f'no class {wanted!r}' if wanted else 'several backbones'
-            if not classes:
-                problem = 'no torch.nn.Module'
+        if not classes:
             raise UserError(
-                f'{name} has {problem}',
-                f'Name one of: {some(registered or classes, 20)}, as '
-                f'{self.source.partition(":")[0]}:CLASS.'
-                if classes
-                else 'Give the module that defines the backbone.',
+                f'{name} has no torch.nn.Module',
+                'Give the module that defines the backbone.',
+            )
+        names = [key for key in classes if key in MODELS.module_dict]
+        names = names or list(classes)
+        if not wanted and len(names) == 1:
+            return classes[names[0]]
+        if wanted not in classes:
+            found = f'no class {wanted!r}' if wanted else 'several backbones'
+            raise UserError(
+                f'{name} has {found}',
+                f'Name one of: {some(names, 20)}, as '
+                f'{self.source.partition(":")[0]}:CLASS.',
             )
         return classes[wanted]
 
@@ -274,9 +263,8 @@ def make_passport(
     """Measures a backbone.
 
     Args:
-        source: See :class:`Source`.
-        options: ``KEY=VALUE``: changes of the config, or arguments of the
-            class.
+        source: See :class:`Source`, as for ``options``.
+        options: ``KEY=VALUE``. Default: none.
         size: Height and width of the images, in pixels. Default: (128, 192).
         shape: Height and width for the cost. Default: those of the config's
             test pipeline, or (800, 1280).
@@ -295,35 +283,50 @@ def make_passport(
     settings, cfg = where.read()
     model = where.build().to(device)
     channels = settings.get('in_channels', 3)
-    x = images(channels, size).to(device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, channels, *size, generator=generator)
+    x = images.to(device)
     log('levels')
-    levels = _levels(model, x)
-    found = [measure.check_promises(model, levels)]
+    try:
+        levels = measure.measure_levels(model, x)
+    except UserError:
+        raise
+    except Exception as error:  # of any backbone
+        raise UserError(
+            f'{type(model).__name__} fails for two images of '
+            f'{size[0]}x{size[1]} pixels: {_short(error)}',
+            '--size HEIGHT WIDTH gives images of another size. '
+            'MMEXT_DEBUG=1 shows the traceback.',
+        ) from error
     steps: dict[str, Callable[[], Property | list[Property]]] = {
-        'gradients': partial(measure.check_gradients, model, x),
-        'train and eval': partial(measure.check_modes, model, x),
-        'batch invariance': partial(measure.check_batch, model, x),
-        'determinism': partial(measure.check_determinism, model, x),
-        'odd sizes': partial(measure.check_sizes, model, x, levels),
-        'channels-last': partial(measure.check_channels_last, model, x),
-        'AMP bfloat16': partial(
-            measure.check_precision, model, x, torch.bfloat16
+        'gradients': lambda: measure.check_gradients(model, x),
+        'train and eval': lambda: measure.check_modes(model, x),
+        'batch invariance': lambda: measure.check_batch(model, x),
+        'determinism': lambda: measure.check_determinism(model, x),
+        'odd sizes': lambda: measure.check_sizes(model, x, levels),
+        'channels-last': lambda: measure.check_channels_last(model, x),
+        'AMP bfloat16': lambda: measure.check_precision(
+            model, x, torch.bfloat16
         ),
-        'AMP float16': partial(
-            measure.check_precision, model, x, torch.float16
+        'AMP float16': lambda: measure.check_precision(
+            model, x, torch.float16
         ),
     }
     if 'with_cp' in inspect.signature(type(model).__init__).parameters:
         lean = where.build(with_cp=True).to(device)
-        steps['checkpointing'] = partial(
-            measure.check_checkpointing, model, lean, x
+        steps['checkpointing'] = lambda: measure.check_checkpointing(
+            model, lean, x
         )
     if not quick:
-        steps['torch.export'] = partial(measure.check_export, model, x)
-        steps['two processes'] = partial(check_two_processes, where, size)
+        steps['torch.export'] = lambda: measure.check_export(model, x)
+        steps['two processes'] = lambda: check_two_processes(where, images)
+    found = [measure.check_promises(model, levels)]
     for name, step in steps.items():
         log(name)
-        result = _attempt(name, step)
+        try:
+            result = step()
+        except Exception as error:  # of any backbone
+            result = Property(name, False, f'fails: {_short(error)}')
         found += result if isinstance(result, list) else [result]
     cost = {}
     if not quick:
@@ -340,35 +343,6 @@ def make_passport(
         cost,
         {'mmext': __version__, 'PyTorch': torch.__version__, 'device': device},
     )
-
-
-def images(channels: int, size: tuple[int, int]) -> Tensor:
-    """Returns two random images, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(2, channels, *size, generator=generator)
-
-
-def _levels(model: nn.Module, x: Tensor) -> list[dict[str, int]]:
-    try:
-        return measure.measure_levels(model, x)
-    except UserError:
-        raise
-    except Exception as error:  # of any backbone
-        raise UserError(
-            f'{type(model).__name__} fails for two images of '
-            f'{x.shape[2]}x{x.shape[3]} pixels: {_short(error)}',
-            '--size HEIGHT WIDTH gives images of another size. '
-            'MMEXT_DEBUG=1 shows the traceback.',
-        ) from error
-
-
-def _attempt(
-    name: str, step: Callable[[], Property | list[Property]]
-) -> Property | list[Property]:
-    try:
-        return step()
-    except Exception as error:  # of any backbone
-        return Property(name, False, f'fails: {_short(error)}')
 
 
 def _short(error: Exception) -> str:
@@ -425,25 +399,37 @@ def cost_of(
     return cost
 
 
-def check_two_processes(where: Source, size: tuple[int, int]) -> Property:
+def check_two_processes(where: Source, x: Tensor) -> Property:
     """Whether two processes with one image each get the gradients of one.
 
     Two steps on the CPU over gloo: parameters without a gradient stop the
-    second one.
+    second one. ``x`` has two images.
     """
-    name = 'two processes'
-    x = images(where.read()[0].get('in_channels', 3), size)
     with measure.copied(where.build(), x) as model:
         unused = measure.gradients(model, model(x)).unused
     (sum(measure.loss_of(model(x[i : i + 1])) for i in (0, 1)) / 2).backward()
-    names = [n for n, p in model.named_parameters() if p.grad is not None]
-    alone = [model.get_parameter(n).grad for n in names]
+    alone = _gradients(model)
+    # A forked process need not import everything again, which takes most of
+    # the time; one that has used CUDA cannot be forked.
+    forks = sys.platform == 'linux' and not torch.cuda.is_initialized()
     with tempfile.TemporaryDirectory() as folder:
-        _in_two_processes(_work, (where, size, folder, bool(unused)))
+        processes = start_processes(
+            _train_two_steps,
+            (where, x, folder, bool(unused)),
+            2,
+            join=False,
+            start_method='fork' if forks else 'spawn',
+        )
+        if not processes.join(TIMEOUT) and not processes.join(TIMEOUT):
+            for process in processes.processes:
+                process.kill()
+            raise TimeoutError(f'no end within {2 * TIMEOUT} seconds')
         both = torch.load(Path(folder, 'grads.pth'))
     error = measure.error_of(
-        [torch.cat([both[n].flatten() for n in names])],
-        [torch.cat([g.flatten() for g in alone])],
+        *(
+            [torch.cat([grads[name].flatten() for name in alone])]
+            for grads in (both, alone)
+        )
     )
     text = f'gradients differ by {error:.1e} from those of one process'
     if unused:
@@ -451,36 +437,22 @@ def check_two_processes(where: Source, size: tuple[int, int]) -> Property:
             '; only with find_unused_parameters=True, because of '
             f'{some(unused, 2)}'
         )
-    return Property(name, measure.equal(error) and not unused, text)
+    return Property('two processes', measure.equal(error) and not unused, text)
 
 
-def _in_two_processes(work: Callable[..., None], args: tuple) -> None:
-    """Runs ``work(rank, *args)``; raises what one of them raises."""
-    # A forked process need not import everything again, which takes most of
-    # the time; one that has used CUDA cannot be forked.
-    forks = sys.platform == 'linux' and not torch.cuda.is_initialized()
-    processes = start_processes(
-        work, args, 2, join=False, start_method='fork' if forks else 'spawn'
-    )
-    if not processes.join(TIMEOUT) and not processes.join(TIMEOUT):
-        for process in processes.processes:
-            process.kill()
-        raise TimeoutError(f'no end within {2 * TIMEOUT} seconds')
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    named = model.named_parameters()
+    return {n: p.grad for n, p in named if p.grad is not None}
 
 
-def _work(
-    rank: int,
-    where: Source,
-    size: tuple[int, int],
-    folder: str,
-    find_unused: bool,
+def _train_two_steps(
+    rank: int, where: Source, x: Tensor, folder: str, find_unused: bool
 ) -> None:
-    """Trains two steps in one of two processes; the first saves gradients."""
+    """Runs in one of two processes; the first saves the gradients."""
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', f'file://{folder}/meet', rank=rank, world_size=2
     )
-    x = images(where.read()[0].get('in_channels', 3), size)
     with measure.copied(where.build(), x) as model:
         wrapped = DistributedDataParallel(
             model, find_unused_parameters=find_unused
@@ -489,11 +461,6 @@ def _work(
         model.zero_grad()
         measure.loss_of(wrapped(x[rank : rank + 1])).backward()
     if rank == 0:
-        grads = {
-            n: p.grad
-            for n, p in model.named_parameters()
-            if p.grad is not None
-        }
-        torch.save(grads, Path(folder, 'grads.pth'))
+        torch.save(_gradients(model), Path(folder, 'grads.pth'))
     dist.barrier()
     dist.destroy_process_group()

@@ -123,19 +123,10 @@ def keep(report: DataReport) -> None:
         for path in image_paths(report.contents[split.name], split):
             fact = report.facts.get(path)
             known[path] = fact.stamp if fact else None
-    folders: dict[str, list[str]] = defaultdict(list)
-    found = []
-    for path, stamp in known.items():
-        folder, name = os.path.split(os.path.abspath(path))
-        folders[folder].append(name)
-        found.append((folder, stamp))
-    # In the order in which recall() looks at them.
-    place = {folder: i for i, folder in enumerate(folders)}
-    found.sort(key=lambda entry: place[entry[0]])
     content = {
         'findings': [asdict(f) for f in report.findings],
-        'files': folders,
-        'digest': _digest([stamp for _, stamp in found]),
+        'files': [os.path.abspath(path) for path in known],
+        'digest': _digest([*known.values()]),
     }
     # Without a cache the next run checks the data again.
     with contextlib.suppress(OSError):
@@ -149,15 +140,10 @@ def recall(splits: Sequence[Split]) -> list[Finding] | None:
     try:
         content = json.loads(_cache_file(splits).read_text(encoding='utf-8'))
         findings = [Finding(**entry) for entry in content['findings']]
-        files = [
-            os.path.join(folder, name)
-            for folder, names in content['files'].items()
-            for name in names
-        ]
-        digest = content['digest']
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        unchanged = _digest(stamps(content['files'])) == content['digest']
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return findings if _digest(stamps(files)) == digest else None
+    return findings if unchanged else None
 
 
 def _digest(content: object) -> str:

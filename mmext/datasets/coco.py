@@ -13,7 +13,6 @@ from mmext.errors import UserError
 from mmext.utils.text import short, some
 
 SECTIONS = ('images', 'categories', 'annotations')
-CONVERT = 'mmext convert writes one from VOC or YOLO files.'
 #: Field of an annotation -> the section that it refers to.
 REFERENCES = {'image_id': 'images', 'category_id': 'categories'}
 
@@ -127,14 +126,14 @@ def parse_coco(
     With ``strict`` the file must be usable as ground truth: annotations,
     unique ids, references to images and categories that exist, and an area
     for every object. Otherwise it must have what a training needs, gets empty
-    ``annotations`` if it has none, and errors in the values are found by
-    :func:`~mmext.checks.annotations.check_annotations`; ``repeated_names``
-    leaves categories of the same name to it, too. Raises `UserError` if the
-    file is not JSON in UTF-8, is of another format, or has an entry without a
-    needed field or with a value of another kind.
+    ``annotations`` if it has none, and errors in the values (with
+    ``repeated_names`` also categories of the same name) are left to
+    :func:`~mmext.checks.annotations.check_annotations`. Raises `UserError` if
+    the file is not JSON in UTF-8, is of another format, or has an entry
+    without a needed field or with a value of another kind.
 
-    A byte order mark is skipped, and ids may be numbers such as 1.0. They are
-    integers in the result if ``strict``.
+    A byte order mark is skipped. Ids such as 1.0 become integers if
+    ``strict``.
     """
     try:
         content = json.loads(data.decode('utf-8-sig'))
@@ -191,13 +190,15 @@ def require_references(content: dict[str, Any], path: str | Path) -> None:
 
 def _raise_first(problems: Iterator[str], path: str | Path) -> None:
     for problem in problems:
-        # That of an entry is no reason to convert the file again.
-        entry = problem.startswith(SECTIONS)
-        raise UserError(
-            f'{path} is not a COCO annotation file: {problem}',
+        fix = (
             'It must hold images (id, file_name, width, height), annotations '
             '(id, image_id, category_id, bbox, area) and categories (id, '
-            'name).' + ('' if entry else f' {CONVERT}'),
+            'name).'
+        )
+        if not problem.startswith(SECTIONS):  # it is not one in an entry
+            fix += ' mmext convert writes one from VOC or YOLO files.'
+        raise UserError(
+            f'{path} is not a COCO annotation file: {problem}', fix
         )
 
 
@@ -245,17 +246,13 @@ def _field_problems(
     ]
     if not bad:
         return
-    i = bad[0]
-    if name in entries[i]:
-        value = short(entries[i][name])
-        problem = f'{section}[{i}] has {name} {value}, not {field.kind}'
+    i, entry = bad[0], entries[bad[0]]
+    if name in entry:
+        problem = f'has {name} {short(entry[name])}, not {field.kind}'
     else:
-        problem = (
-            f'{section}[{i}] has no {name!r}; it holds {some(entries[i])}'
-        )
-    if len(bad) > 1:
-        problem += f', and so {len(bad) - 1} more of {section}'
-    yield problem
+        problem = f'has no {name!r}; it holds {some(entry)}'
+    more = f', and so {len(bad) - 1} more of {section}' if bad[1:] else ''
+    yield f'{section}[{i}] {problem}{more}'
 
 
 def _reference_problems(content: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.report.pictures import place_labels
+from mmext.utils.figures import fitting_legend
 
 COLOURS = (
     '#e6194b',
@@ -64,7 +65,7 @@ def draw_picture(
     class at IoU 0.5 is dashed. An object that a run missed is dotted white.
     ``detections`` are COCO result files by the title of their column.
     """
-    names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
+    names = truth.all_names
     objects = _objects(truth, names)
     columns = {'Ground truth': objects} | {
         title: _detections(truth, names, file)
@@ -132,13 +133,11 @@ def _detections(
     found = defaultdict(list)
     for row, category in enumerate(preds.category_id.tolist()):
         confidence = f'{preds.score[row]:.2f}'.replace('0.', '.')
-        style = '-' if row in right else '--'
-        text = f'{names[category]} {confidence}'
         box = _Box(
             preds.box[row].tolist(),
             category,
-            text,
-            style,
+            f'{names[category]} {confidence}',
+            '-' if row in right else '--',
             float(preds.score[row]),
         )
         found[int(preds.image_id[row])].append(box)
@@ -225,27 +224,19 @@ def _legend(figure: Figure, shown: Mapping[str, Colour]) -> float:
     """Draws the legend and returns its height in inches."""
     first = dict(list(shown.items())[:10])
     lines = [Line2D([], [], color=c, lw=2) for c in first.values()]
-    lines += [
-        Line2D([], [], color='#444444', lw=2, ls='--'),
-        Line2D([], [], color='#aaaaaa', lw=2, ls=':'),
-    ]
+    lines.append(Line2D([], [], color='#444444', lw=2, ls='--'))
+    lines.append(Line2D([], [], color='#aaaaaa', lw=2, ls=':'))
     names = [*first, 'wrong (no such object)', 'missed']
     if len(shown) > len(first):
         lines.append(Line2D([], [], color='none'))
         names.append(f'{len(shown) - len(first)} more classes')
-    for columns in range(len(lines), 0, -1):
-        legend = figure.legend(
-            lines,
-            names,
-            loc='lower center',
-            ncols=columns,
-            frameon=False,
-            fontsize=8.5,
-            handlelength=1.8,
-            columnspacing=1.4,
-        )
-        box = legend.get_window_extent()
-        if columns == 1 or box.width <= figure.bbox.width:
-            break
-        legend.remove()
-    return box.height / figure.dpi + 0.1
+    legend = fitting_legend(
+        figure,
+        lines,
+        names,
+        loc='lower center',
+        fontsize=8.5,
+        handlelength=1.8,
+        columnspacing=1.4,
+    )
+    return legend.get_window_extent().height / figure.dpi + 0.1

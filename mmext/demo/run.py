@@ -90,8 +90,8 @@ def run_demo(
         report = compare([r.path for r in runs], quick=True, cost=False)
     ((title, lines),) = report.verdicts()
     lines += [f'Warning: {line}' for line in report.warnings]
-    text = '\n'.join([table.markdown(), f'## {title}\n'])
-    text += ''.join(f'\n- {line}' for line in lines) + '\n'
+    points = '\n'.join(f'- {line}' for line in lines)
+    text = f'{table.markdown()}\n## {title}\n\n{points}\n'
     (work_dir / 'table.md').write_text(text, encoding='utf-8')
     said = '\n'.join(f'  {line}' for line in lines)
     folders = ' '.join(str(run.path) for run in runs)

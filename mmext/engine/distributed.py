@@ -14,10 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.device import get_device
+from mmengine.dist import broadcast, init_dist, is_distributed
 from mmengine.model import convert_sync_batchnorm
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
 from mmext.errors import UserError
@@ -112,6 +116,24 @@ def reported_once(launcher: str) -> Iterator[None]:
         if local_rank(launcher) > 0:
             raise SystemExit(0) from None
         raise
+
+
+def join_processes(launcher: str, env_cfg: Mapping[str, Any]) -> None:
+    """Waits for the other processes, if there are any.
+
+    Call it before a runner is built, which makes the work dir first of all.
+    The first process comes when its checks have passed.
+    """
+    if launcher == 'none' or is_distributed():
+        return
+    # MMEngine's init_dist would set another start method otherwise.
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    dist_cfg = env_cfg.get('dist_cfg', {})
+    if get_device() == 'cpu':
+        init_gloo(launcher, dist_cfg.get('timeout'))
+    else:
+        init_dist(launcher, **dist_cfg)
+    broadcast(torch.zeros(1))  # NCCL waits only when it sends something
 
 
 def init_gloo(launcher: str, timeout: float | None = None) -> None:

@@ -29,6 +29,7 @@ from mmext.engine.distributed import (
     SharedError,
     check_launcher,
     is_first_process,
+    join_processes,
     reported_once,
 )
 from mmext.engine.guards.start_checks import CheckDataHook
@@ -112,9 +113,7 @@ def train(
             # The weights to start from if there is nothing to resume yet.
             cfg.start_from = cfg.get('load_from')
             cfg.load_from = None if resume is True else str(resume)
-        checked = None
-        if is_first_process(launcher):
-            checked = preflight(cfg, ('train', 'val'), check_data)
+        checked = _preflight(cfg, ('train', 'val'), check_data)
         runner = build_runner(cfg, checked)
         del checked  # the runner frees the checkpoint once it is loaded
         try:
@@ -209,9 +208,7 @@ def test(
             if show or show_dir:
                 _set_show(cfg, show, show_dir, wait_time)
         cfg.launcher = launcher
-        checked = None
-        if is_first_process(launcher):
-            checked = preflight(cfg, ('test',), check_data)
+        checked = _preflight(cfg, ('test',), check_data)
         plain = copy.deepcopy(cfg)
         if tta:
             set_tta(cfg)
@@ -272,6 +269,17 @@ def _read_config(
     if data is not None:
         use_data_folder(cfg, data, classes)
     return cfg
+
+
+def _preflight(
+    cfg: Config, stages: tuple[str, ...], data: bool
+) -> Preflight | None:
+    """Checks in the first process; the others wait before they write."""
+    checked = None
+    if is_first_process(cfg.launcher):
+        checked = preflight(cfg, stages, data)
+    join_processes(cfg.launcher, cfg.get('env_cfg') or {})
+    return checked
 
 
 def build_runner(cfg: Config, checked: Preflight | None = None) -> Runner:

@@ -34,15 +34,13 @@ class PicturesHook(DetVisualizationHook):
 
     def before_test(self, runner: Runner) -> None:
         datasets = list(_flat(runner.test_loop.dataloader.dataset))
+        prefixes = [getattr(d, 'data_prefix', None) or {} for d in datasets]
         folders = {
-            os.path.abspath(prefix)
-            for dataset in datasets
-            for key, prefix in (
-                getattr(dataset, 'data_prefix', None) or {}
-            ).items()
-            # Not those of class maps.
-            if key.startswith('img')
-            if isinstance(prefix, str) and '://' not in prefix
+            os.path.abspath(folder)
+            for prefix in prefixes
+            for key, folder in prefix.items()
+            if key.startswith('img')  # not those of class maps
+            if isinstance(folder, str) and '://' not in folder
         }
         self.base = os.path.commonpath(folders) if folders else None
         steps = getattr(datasets[0], 'pipeline', None)
@@ -92,10 +90,10 @@ class PicturesHook(DetVisualizationHook):
 
 def _flat(dataset: Any) -> Iterator[Any]:
     """Yields the data sets inside of wrappers."""
-    inner = getattr(dataset, 'datasets', None)
-    if inner is None and hasattr(dataset, 'dataset'):
-        inner = [dataset.dataset]
-    if inner is None:
+    if hasattr(dataset, 'datasets'):
+        for one in dataset.datasets:
+            yield from _flat(one)
+    elif hasattr(dataset, 'dataset'):
+        yield from _flat(dataset.dataset)
+    else:
         yield dataset
-    for one in inner or ():
-        yield from _flat(one)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, is_distributed, master_only
+from mmengine.dist import broadcast_object_list, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import (
     CheckpointHook,
@@ -45,7 +45,7 @@ from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
     allow_bfloat16_sync_bn,
     check_launcher,
-    init_gloo,
+    join_processes,
     replace_torch_sync_bn,
 )
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
@@ -113,10 +113,8 @@ class ReliableRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Joins the other processes, with or without GPUs."""
         check_launcher(self.launcher)
+        join_processes(self.launcher, env_cfg)
         if get_device() == 'cpu':
-            if self.distributed and not is_distributed():
-                timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-                init_gloo(self.launcher, timeout)
             torch.set_num_threads(min(torch.get_num_threads(), cores()))
         super().setup_env(env_cfg)
 

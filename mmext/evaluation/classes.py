@@ -18,25 +18,16 @@ from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions, read_meta
 from mmext.utils.text import sentences, some
 
-#: The name of a run and its result file.
-Named = tuple[str, Path]
-
 
 def choose_classes(
     truth: GroundTruth,
-    runs: Sequence[Named],
+    runs: Sequence[tuple[str, Path]],
     classes: Sequence[str] | None = None,
 ) -> tuple[GroundTruth, list[str]]:
-    """Leaves the classes that all runs know, and says which were left out.
+    """Leaves the classes that all runs know, and warns if some are left out.
 
-    Args:
-        truth: Ground truth of the runs.
-        runs: Name and result file of each run.
-        classes: Names of the classes to evaluate. Default: all that every
-            run knows, according to what testing wrote beside its file.
-
-    Returns:
-        The ground truth of these classes, and warnings.
+    ``runs`` are names and result files. ``classes`` are the classes to
+    evaluate, by default all.
 
     Raises:
         UserError: A class is not a category, or the runs have no class in
@@ -49,23 +40,20 @@ def choose_classes(
                     f'class {name!r} is not a category of {truth.path}',
                     sentences(
                         did_you_mean(name, truth.names),
-                        f'It has: {some(truth.names, 20)}',
+                        f'It has: {some(truth.names, 20)}.',
                     ),
                 )
-        truth = _of_names(truth, set(classes))
-    known = {path: _known(truth, path) for _, path in runs}
-    tested = [(n, p, known[p]) for n, p in runs if known[p] is not None]
-    if not tested:
-        return truth, []
+        truth = truth.of_classes(classes)
+    tested = [(n, p, x) for n, p in runs if (x := _known(truth, p))]
     common = [n for n in truth.names if all(n in x for *_, x in tested)]
+    if len(common) == len(truth.names):
+        return truth, []
     each = '; '.join(f'{n}: {some(sorted(x))} ({p})' for n, p, x in tested)
     if not common:
         raise UserError(
             f'the runs know no class in common: {each}',
             'Compare runs that were tested on the same classes.',
         )
-    if len(common) == len(truth.names):
-        return truth, []
     left = [name for name in truth.names if name not in common]
     text = f'AP is that of {some(common, 20)}, the classes of the runs.'
     if len({names for *_, names in tested}) > 1:
@@ -74,40 +62,31 @@ def choose_classes(
             f'the common ones: {some(common, 20)}.'
         )
     text += f' Left out of {truth.path}: {some(left, 20)}.'
-    return _of_names(truth, set(common)), [text]
+    return truth.of_classes(common), [text]
 
 
 def check_undetected(truth: GroundTruth, preds: Predictions) -> list[str]:
     """Returns a warning about classes of which a run has no detection.
 
-    If it is not known which classes the run knows, they may be others.
+    It is for runs of which it is not known which classes they know.
     """
-    if _known(truth, preds.path) is not None or not len(preds):
+    if _known(truth, preds.path) or not len(preds):
         return []
     objects = {a['category_id'] for a in truth.dataset['annotations']}
-    found = set(np.unique(preds.category_id).tolist())
-    missed = [
-        name
-        for i, name in truth.all_names.items()
-        if i in objects and i not in found
-    ]
+    missed = objects.difference(np.unique(preds.category_id).tolist())
     if not missed:
         return []
+    names = [truth.all_names[i] for i in sorted(missed)]
     return [
-        f'{preds.path} has no detection of {some(missed)}, of which there are '
+        f'{preds.path} has no detection of {some(names)}, of which there are '
         'objects: AP 0 counts in the mean. If the detector does not know '
         f'{"it" if len(missed) == 1 else "them"}, name the others: --classes.'
     ]
 
 
-def _known(truth: GroundTruth, path: Path) -> frozenset[str] | None:
-    """Names of the classes that a run knows; None if no file has them."""
+def _known(truth: GroundTruth, path: Path) -> frozenset[str]:
+    """The classes that a run knows; none if no file names them."""
     names = read_meta(path).get('categories')
     if not isinstance(names, dict):
-        return None
-    return frozenset(map(str, names.values())) & set(truth.names) or None
-
-
-def _of_names(truth: GroundTruth, names: set[str]) -> GroundTruth:
-    pairs = zip(truth.category_ids.tolist(), truth.names, strict=True)
-    return truth.of_classes(i for i, name in pairs if name in names)
+        return frozenset()
+    return frozenset(map(str, names.values())) & {*truth.all_names.values()}

@@ -18,13 +18,7 @@ from mmext.evaluation.groups import read_groups
 from mmext.evaluation.report.report import Report
 from mmext.evaluation.report.results import EvaluatedSide
 from mmext.evaluation.runs import Run
-from mmext.evaluation.side_checks import (
-    check_images,
-    check_seeds,
-    check_selection,
-    check_tests,
-    check_thresholds,
-)
+from mmext.evaluation.side_checks import check_seeds, check_sides
 from mmext.evaluation.sides import (
     Side,
     Source,
@@ -130,26 +124,17 @@ def compare(
 
     # Before the long part: a model that cannot be built raises an error.
     costs = [_cost(side, cost, latency) for side in sides]
-    evaluated: list[EvaluatedSide] = []
-    resampled: list[Sequence[Resampled]] = []
-    warnings = [
-        *truth.warnings,
-        *about_classes,
-        *check_tests(sides, iou_type),
-        *check_selection(sides, iou_type),
-    ]
-    dependent: list[str] = []
     total = sum(len(side.runs) for side in sides)
     runs_before = itertools.count()
 
     def evaluate(
-        side: Side, run: Run, path: Path
+        name: str, run: Run, path: Path
     ) -> tuple[Predictions, Matches, Resampled]:
         before = next(runs_before)
 
         def report(step: str, share: float) -> None:
             if progress is not None:
-                what = f'{side.name} ({before + 1} of {total}): {step}'
+                what = f'{name} ({before + 1} of {total}): {step}'
                 progress(what, (before + share) / total)
 
         report('reading', 0.0)
@@ -161,45 +146,47 @@ def compare(
         )
         return preds, matches, results
 
-    for side, side_cost in zip(sides, costs, strict=True):
+    evaluated: list[EvaluatedSide] = []
+    resampled: list[Sequence[Resampled]] = []
+    for side, measured in zip(sides, costs, strict=True):
+        files = side.predictions(iou_type)
         found = [
-            evaluate(side, run, path)
-            for run, path in zip(
-                side.runs, side.predictions(iou_type), strict=True
-            )
+            evaluate(side.name, run, file)
+            for run, file in zip(side.runs, files, strict=True)
         ]
-        all_preds, all_matches, all_results = zip(*found, strict=True)
-        for preds in all_preds:
-            warnings += [*preds.warnings, *check_undetected(truth, preds)]
-        dependent_runs = check_seeds(side, all_preds)
-        warnings += dependent_runs
-        dependent.append(
+        preds, matches, results = zip(*found, strict=True)
+        evaluated.append(
+            EvaluatedSide(side.name, side.runs, preds, matches, *measured)
+        )
+        resampled.append(results)
+
+    warnings = [*truth.warnings, *about_classes]
+    untested = []
+    predictions = [side.predictions for side in evaluated]
+    for side, preds in zip(sides, predictions, strict=True):
+        for found in preds:
+            warnings += [*found.warnings, *check_undetected(truth, found)]
+        dependent = check_seeds(side, preds)
+        warnings += dependent
+        untested.append(
             f'the runs of {side.name} are not trainings of one config with '
             'several seeds, see the warnings'
-            if dependent_runs
+            if dependent
             else ''
         )
-        evaluated.append(
-            EvaluatedSide(
-                side.name, side.runs, all_preds, all_matches, *side_cost
-            )
-        )
-        resampled.append(all_results)
     matches = evaluated[0].matches[0]
     with_objects = truth.image_ids[matches.objects[:, :, 0].any(1)]
-    predictions = [side.predictions for side in evaluated]
-    warnings += check_images(sides, predictions, with_objects)
-    warnings += check_thresholds(sides, predictions)
+    warnings += check_sides(sides, predictions, with_objects)
     comparisons = [
         compare_resampled(
             matches,
             resampled[0],
             results,
             level,
-            untested=dependent[0] or reason,
+            untested=untested[0] or reason,
             groups=group,
         )
-        for results, reason in zip(resampled[1:], dependent[1:], strict=True)
+        for results, reason in zip(resampled[1:], untested[1:], strict=True)
     ]
     return Report(
         truth=truth,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -44,30 +43,29 @@ def read_groups(spec: str | Path, truth: GroundTruth) -> np.ndarray:
         names = _from_field(str(spec), records, truth)
     else:
         names = _from_pattern(str(spec), records)
-    for record, name in zip(records, names, strict=True):
-        if name is None:
-            raise UserError(
-                f'groups {spec}: image {record["id"]} '
-                f'({record.get("file_name", "no file name")}) has no group',
-                'Every image needs one. A group may have a single image.',
-            )
-    places = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if not 1 < len(places) < len(names):
+    if None in names:
+        record = records[names.index(None)]
         raise UserError(
-            f'groups {spec}: {count(len(places), "group")} of '
+            f'groups {spec}: image {record["id"]} '
+            f'({record.get("file_name", "no file name")}) has no group',
+            'Every image needs one. A group may have a single image.',
+        )
+    found, group = np.unique(names, return_inverse=True)
+    if not 1 < len(found) < len(names):
+        raise UserError(
+            f'groups {spec}: {count(len(found), "group")} of '
             f'{count(len(names), "image")}',
             'Give at least two groups, of which one has several images.',
         )
-    return np.array([places[name] for name in names])
+    return group
 
 
 def _from_field(
     key: str, records: list[dict], truth: GroundTruth
-) -> list[Hashable]:
+) -> list[str | None]:
     names = [record.get(key) for record in records]
     if any(name is not None for name in names):
-        # A list is no key of a dict; its text is.
-        return [n if n is None else str(n) for n in names]
+        return [name if name is None else str(name) for name in names]
     have = sorted({k for record in records for k in record} - {'id'})
     raise UserError(
         f'groups {key}: no image of {truth.path} has this field',
@@ -76,7 +74,7 @@ def _from_field(
     )
 
 
-def _from_pattern(pattern: str, records: list[dict]) -> list[Hashable]:
+def _from_pattern(pattern: str, records: list[dict]) -> list[str | None]:
     try:
         search = re.compile(pattern).search
     except re.error as error:
@@ -88,7 +86,7 @@ def _from_pattern(pattern: str, records: list[dict]) -> list[Hashable]:
     return [m and m[min(1, len(m.groups()))] for m in found]
 
 
-def _from_csv(path: Path, records: list[dict]) -> list[Hashable]:
+def _from_csv(path: Path, records: list[dict]) -> list[str | None]:
     try:
         with path.open(encoding='utf-8-sig', newline='') as stream:
             rows = [row for row in csv.reader(stream) if row]

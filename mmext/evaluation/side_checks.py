@@ -8,9 +8,11 @@ runs must be tested on the same images.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from mmext.evaluation.coco.predictions import Predictions, read_meta
 from mmext.evaluation.runs import Run
 from mmext.evaluation.sides import Side
-from mmext.evaluation.tested import checkpoint_name, differing_settings
+from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings
 from mmext.utils.text import count, short, some
 
 #: Share of the images on which one run has detections and another has none,
@@ -29,26 +31,43 @@ MOST_UNDETECTED = 0.01
 #: threshold that costs AP.
 FEWEST_SCORES, HIGH_THRESHOLD = 100, 0.1
 #: Parts of a config that define a training.
-_TRAINING = (
-    'model',
-    'train_dataloader',
-    'optim_wrapper',
-    'param_scheduler',
-    'train_cfg',
-    'custom_hooks',
-)
+_TRAINING = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
+_TRAINING += ('train_cfg', 'custom_hooks')
 #: Keys that do not, such as folders, which differ between machines.
-_NO_TRAINING = (
-    'data_root',
-    'ann_file',
-    'data_prefix',
-    'checkpoint',
-    'num_workers',
-    'persistent_workers',
-    'seed',
-    'val_interval',
-    'val_begin',
-)
+_NO_TRAINING = {'data_root', 'ann_file', 'data_prefix', 'checkpoint', 'seed'}
+_NO_TRAINING |= {'num_workers', 'persistent_workers'}
+_NO_TRAINING |= {'val_interval', 'val_begin'}
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A run of a side, its detections, and the meta file beside them."""
+
+    side: str
+    run: Run
+    preds: Predictions
+    meta: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.meta.get('seed')
+        return self.run.seed if seed is None else seed
+
+    @property
+    def length(self) -> str | None:
+        """``'epoch_12'`` of the checkpoint, None if it has another name."""
+        stem = Path(str(self.meta.get('checkpoint') or '')).stem
+        return stem if re.fullmatch(r'(epoch|iter)_\d+', stem) else None
+
+    def __str__(self) -> str:
+        return f'{self.preds.path} ({self.side})'
+
+
+def _tests(side: Side, preds: Sequence[Predictions]) -> list[_Test]:
+    return [
+        _Test(side.name, run, found, read_meta(found.path))
+        for run, found in zip(side.runs, preds, strict=True)
+    ]
 
 
 def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
@@ -58,65 +77,112 @@ def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
     independent of each other.
     """
     found = []
-    metas = [read_meta(run.path) for run in preds]
-    seeds = [
-        run.seed if meta.get('seed') is None else meta['seed']
-        for run, meta in zip(side.runs, metas, strict=True)
-    ]
-    for j in range(1, len(preds)):
-        pairs = [f'{side.name}: {preds[j].path} and {p.path}' for p in preds]
-        same = [i for i in range(j) if _same_detections(preds[i], preds[j])]
-        equal = [i for i in range(j) if seeds[i] == seeds[j] is not None]
-        if same:
+    tests = _tests(side, preds)
+    rule = 'A side is one training procedure with several seeds.'
+    for a, b in itertools.combinations(tests, 2):
+        pair = f'{side.name}: {b.preds.path} and {a.preds.path}'
+        if _same_detections(a.preds, b.preds):
             found.append(
-                f'{pairs[same[0]]} hold the same detections: one seed '
-                'counts as two. Give each seed once.'
+                f'{pair} hold the same detections: one seed counts as two. '
+                'Give each seed once.'
             )
-        elif equal:
+        elif a.seed == b.seed is not None:
             found.append(
-                f'{pairs[equal[0]]} have the same seed, {seeds[j]}, and '
-                'may be one training. Give each seed once.'
+                f'{pair} have the same seed, {a.seed}, and may be one '
+                'training. Give each seed once.'
             )
-        differing = _config_differences(side.runs, metas, 0, j)
-        if differing:
+        if a is not tests[0]:
+            continue
+        if differing := _config_differences(a, b):
             found.append(
-                f'{pairs[0]} are of different configs ({some(differing, 3)}). '
-                'A side is one training procedure with several seeds. Give '
-                'other configs as candidates.'
+                f'{pair} are of different configs ({some(differing, 3)}). '
+                f'{rule} Give other configs as candidates.'
             )
-        lengths = [_length(metas[i]) for i in (0, j)]
-        if None not in lengths and lengths[0] != lengths[1]:
+        if a.length and b.length and a.length != b.length:
             found.append(
-                f'{pairs[0]} are checkpoints of {" and ".join(lengths)}. A '
-                'side is one training procedure with several seeds. Test the '
-                'same epoch of each.'
+                f'{pair} are checkpoints of {a.length} and {b.length}. '
+                f'{rule} Test the same epoch of each.'
             )
     return found
 
 
-def check_selection(sides: Sequence[Side], iou_type: str) -> list[str]:
-    """Returns a warning if checkpoints were chosen on the test images.
+def check_sides(
+    sides: Sequence[Side],
+    preds: Sequence[Sequence[Predictions]],
+    image_ids: np.ndarray,
+) -> list[str]:
+    """Returns warnings about the tests of all sides.
+
+    ``image_ids`` are the images with objects.
+    """
+    pairs = zip(sides, preds, strict=True)
+    tests = [test for pair in pairs for test in _tests(*pair)]
+    return [
+        *_check_settings(tests),
+        *_check_selection(tests),
+        *_check_images(tests, image_ids),
+        *_check_thresholds(tests),
+    ]
+
+
+def _check_settings(tests: Sequence[_Test]) -> list[str]:
+    """Warns of tests of other checkpoints, or with other settings.
+
+    A work folder may hold several tests, of which one is compared, and the
+    runs may be tested at other scales, with other score thresholds, ...
+    """
+    found = []
+    for test in tests:
+        file, ending = test.preds.path, f'.{test.preds.iou_type}.json'
+        others = [
+            other
+            for other in test.run.other_tests
+            if other.name.endswith(ending) and other != file
+        ]
+        if others:
+            found.append(
+                f'{test.run.path} has predictions of several tests. Compared '
+                f'is {file.name} ({test.side}), and not '
+                f'{some([p.name for p in others], 3)}. To compare another, '
+                f'give its file: {others[-1]}.'
+            )
+    known = [(test.side, settings(test.meta)) for test in tests]
+    for setting in SETTINGS.values():
+        names: dict[str, dict[str, None]] = {}  # of sides, by their value
+        for side, values in known:
+            if setting in values:
+                names.setdefault(values[setting], {})[side] = None
+        each = [f'{value} ({some(sides)})' for value, sides in names.items()]
+        if len(each) > 1:
+            found.append(
+                f'The runs were tested differently: {setting} is '
+                f'{"; ".join(each)}. The difference in AP may come from that. '
+                'Test them in the same way.'
+            )
+    return found
+
+
+def _check_selection(tests: Sequence[_Test]) -> list[str]:
+    """Warns if checkpoints were chosen on the test images.
 
     ``save_best`` keeps the checkpoint with the highest metric of the
     validation. If the test has the same images, its AP is too high.
     """
-    chosen: list[tuple[str, Path]] = []
-    for side in sides:
-        for run, file in zip(
-            side.runs, side.predictions(iou_type), strict=True
-        ):
-            name = checkpoint_name(read_meta(file)) or file.name
-            if name.startswith('best_') and not _has_own_validation(run):
-                chosen.append((side.name, file))
+    chosen = [
+        x
+        for x in tests
+        if (checkpoint_name(x.meta) or x.preds.path.name).startswith('best_')
+        and not _has_own_validation(x.run)
+    ]
     if not chosen:
         return []
-    names = list(dict.fromkeys(name for name, _ in chosen))
     text = (
-        f'{some([file for _, file in chosen], 3)}: the best checkpoint was '
+        f'{some([x.preds.path for x in chosen], 3)}: the best checkpoint was '
         'chosen by its AP in validation. If these are the test images, its '
         'AP is too high, and intervals do not include that.'
     )
-    if len(names) < len(sides):
+    names = list(dict.fromkeys(x.side for x in chosen))
+    if len(names) < len({x.side for x in tests}):
         text += f' Only {some(names)} gains from it, so the sides are unequal.'
     return [
         f'{text} Test the last checkpoint of every run, or use other images '
@@ -124,93 +190,51 @@ def check_selection(sides: Sequence[Side], iou_type: str) -> list[str]:
     ]
 
 
-def check_tests(sides: Sequence[Side], iou_type: str) -> list[str]:
-    """Returns warnings about tests of other checkpoints or settings.
-
-    A work folder may hold several tests, of which one is compared, and the
-    runs may be tested at other scales, with other score thresholds, ...
-    """
-    found = []
-    metas = []
-    for side in sides:
-        files = side.predictions(iou_type)
-        for run, file in zip(side.runs, files, strict=True):
-            metas.append((side.name, read_meta(file)))
-            ending = f'.{iou_type}.json'
-            others = [p for p in run.other_tests if p.name.endswith(ending)]
-            if others:
-                found.append(
-                    f'{run.path} has predictions of several tests. Compared '
-                    f'is {file.name} ({side.name}), and not '
-                    f'{some([p.name for p in others], 3)}. To compare '
-                    f'another, give its file: {others[-1]}.'
-                )
-    for setting, values in differing_settings(metas).items():
-        each = '; '.join(f'{v} ({some(names)})' for v, names in values.items())
-        found.append(
-            f'The runs were tested differently: {setting} is {each}. The '
-            'difference in AP may come from that. Test them in the same way.'
-        )
-    return found
-
-
-def check_thresholds(
-    sides: Sequence[Side], preds: Sequence[Sequence[Predictions]]
-) -> list[str]:
-    """Returns a warning about score thresholds that seem to differ.
+def _check_thresholds(tests: Sequence[_Test]) -> list[str]:
+    """Warns of score thresholds that seem to differ.
 
     It looks at the scores if not all tests say which threshold they had.
     """
-    lowest, known = [], True
-    for side, runs in zip(sides, preds, strict=True):
-        for run in runs:
-            test = read_meta(run.path).get('test') or {}
-            known &= test.get('score_thr') is not None
-            if len(run) >= FEWEST_SCORES:
-                lowest.append((float(run.score.min()), side.name, run.path))
-    if known or len(lowest) < 2:
+    known = [(x.meta.get('test') or {}).get('score_thr') for x in tests]
+    lowest = [
+        (float(x.preds.score.min()), str(x))
+        for x in tests
+        if len(x.preds) >= FEWEST_SCORES
+    ]
+    if None not in known or len(lowest) < 2:
         return []
-    (low, name, path), (high, other, far) = min(lowest), max(lowest)
+    (low, first), (high, second) = min(lowest), max(lowest)
     if high < HIGH_THRESHOLD or high < 2 * low:
         return []
     return [
-        f'The lowest score of {far} ({other}) is {high:.3g}, that of {path} '
-        f'({name}) {low:.3g}. If score thresholds differed, the lower one '
-        'has the advantage. Test with a low threshold, such as 0.001.'
+        f'The lowest score of {second} is {high:.3g}, that of {first} '
+        f'{low:.3g}. If score thresholds differed, the lower one has the '
+        'advantage. Test with a low threshold, such as 0.001.'
     ]
 
 
-def check_images(
-    sides: Sequence[Side],
-    preds: Sequence[Sequence[Predictions]],
-    image_ids: np.ndarray,
-) -> list[str]:
-    """Returns warnings about detections that are missing or the same.
+def _check_images(tests: Sequence[_Test], image_ids: np.ndarray) -> list[str]:
+    """Warns of detections that are missing, or the same on two sides.
 
-    A test that was cut off has no detections on some of ``image_ids``, the
-    images with objects.
+    A test that was cut off has no detections on some of the images.
     """
-    runs = [
-        (side.name, run)
-        for side, found in zip(sides, preds, strict=True)
-        for run in found
-    ]
     found = []
-    detected = [np.isin(image_ids, run.image_id) for _, run in runs]
-    for i, (name, run) in enumerate(runs):
-        for other_name, other in runs[:i]:
-            if name != other_name and _same_detections(run, other):
-                found.append(
-                    f'{run.path} ({name}) and {other.path} ({other_name}) '
-                    'hold the same detections. Is one a copy of the other?'
-                )
+    detected = [np.isin(image_ids, x.preds.image_id) for x in tests]
+    for i, test in enumerate(tests):
+        found += [
+            f'{test} and {other} hold the same detections. Is one a copy of '
+            'the other?'
+            for other in tests[:i]
+            if test.side != other.side
+            and _same_detections(test.preds, other.preds)
+        ]
         missed = [int((there & ~detected[i]).sum()) for there in detected]
         most = int(np.argmax(missed))
         if missed[most] > MOST_UNDETECTED * len(image_ids):
             found.append(
-                f'{run.path} ({name}) has no detection on {missed[most]} of '
+                f'{test} has no detection on {missed[most]} of '
                 f'{count(len(image_ids), "image")} with objects on which '
-                f'{runs[most][1].path} has some; these objects count as '
+                f'{tests[most].preds.path} has some; these objects count as '
                 'missed. Was its test cut off, or its score threshold higher? '
                 'Test both in the same way.'
             )
@@ -221,9 +245,8 @@ def check_logged(runs: Sequence[Run]) -> list[str]:
     """Returns a warning if runs were validated on different data."""
     found = {}
     for run in runs:
-        loader = (run.config or {}).get('val_dataloader') or {}
-        dataset = loader.get('dataset') or {}
-        while 'dataset' in dataset:
+        dataset = _dataset(run, 'val')
+        while 'dataset' in dataset:  # a wrapper
             dataset = dataset['dataset']
         classes = (dataset.get('metainfo') or {}).get('classes') or ()
         classes = classes if isinstance(classes, str) else some(classes, 20)
@@ -242,6 +265,11 @@ def check_logged(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _dataset(run: Run, split: str) -> Mapping[str, Any]:
+    loader = (run.config or {}).get(f'{split}_dataloader') or {}
+    return loader.get('dataset') or {}
+
+
 def _same_detections(a: Predictions, b: Predictions) -> bool:
     """Whether two files hold the same detections, in any order."""
     if not len(a) or len(a) != len(b):
@@ -256,33 +284,20 @@ def _same_detections(a: Predictions, b: Predictions) -> bool:
     return np.array_equal(*tables)
 
 
-def _length(meta: Mapping[str, Any]) -> str | None:
-    """``'epoch_12'`` of the checkpoint, None if it has another name."""
-    stem = Path(str(meta.get('checkpoint') or '')).stem
-    return stem if re.fullmatch(r'(epoch|iter)_\d+', stem) else None
-
-
 def _has_own_validation(run: Run) -> bool:
     """Whether a run was validated on other annotations than it was tested."""
-    data = []
-    for split in ('val', 'test'):
-        loader = (run.config or {}).get(f'{split}_dataloader') or {}
-        data.append(loader.get('dataset'))
-    if None in data:
-        return False
+    val, test = _dataset(run, 'val'), _dataset(run, 'test')
     keys = ('data_root', 'ann_file')
-    return any(data[0].get(key) != data[1].get(key) for key in keys)
+    return bool(val and test) and any(val.get(k) != test.get(k) for k in keys)
 
 
-def _config_differences(
-    runs: Sequence[Run], metas: Sequence[Mapping[str, Any]], i: int, j: int
-) -> list[str]:
+def _config_differences(a: _Test, b: _Test) -> list[str]:
     """What differs between the configs of two trainings."""
-    configs = [runs[k].config for k in (i, j)]
+    configs = [a.run.config, b.run.config]
     if None not in configs:
         parts = [{k: c.get(k) for k in _TRAINING} for c in configs]
         return list(_differences(*parts))
-    names = [str(metas[k].get('config_name') or '') for k in (i, j)]
+    names = [str(x.meta.get('config_name') or '') for x in (a, b)]
     return names if all(names) and names[0] != names[1] else []
 
 

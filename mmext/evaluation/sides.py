@@ -161,12 +161,11 @@ def find_ground_truth(
     if ann is not None:
         return read_ground_truth(ann)
     files: dict[str, Path] = {}
-    for side in sides:
-        for file in side.predictions(iou_type):
-            meta = read_meta(file)
-            if meta.get('annotation_file'):
-                tested = meta.get('annotation_sha256') or ''
-                files.setdefault(tested, Path(meta['annotation_file']))
+    for _, file in named_files(sides, iou_type):
+        meta = read_meta(file)
+        if meta.get('annotation_file'):
+            tested = meta.get('annotation_sha256') or ''
+            files.setdefault(tested, Path(meta['annotation_file']))
     if len(files) > 1:
         raise UserError(
             'the runs were tested on different ground truths: '

@@ -6,7 +6,7 @@ A key that is missing means that it is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +48,6 @@ def checkpoint_name(meta: Meta) -> str | None:
     """Returns the name of the tested checkpoint without its folders."""
     name = meta.get('checkpoint')
     return Path(str(name)).name if name else None
-
-
-def differing_settings(
-    runs: Sequence[tuple[str, Meta]],
-) -> dict[str, dict[str, list[str]]]:
-    """Returns setting -> value -> names of runs, of those that differ.
-
-    ``runs`` are names and meta files. Runs whose setting is not known are
-    left out.
-    """
-    found: dict[str, dict[str, list[str]]] = {}
-    for name, meta in runs:
-        for heading, value in settings(meta).items():
-            names = found.setdefault(heading, {}).setdefault(value, [])
-            if name not in names:
-                names.append(name)
-    return {k: values for k, values in found.items() if len(values) > 1}
 
 
 def in_words(value: object) -> str:

@@ -67,11 +67,7 @@ class Regularizer(nn.Module, metaclass=ABCMeta):
     reads_output = False
 
     def start_step(self, step: int) -> None:
-        """Takes the number of a training step, before its terms.
-
-        A term with random numbers draws those of this step, so that a resumed
-        or repeated step has the same ones. The default does nothing.
-        """
+        """Seeds the random numbers of a step, equal in a resumed run."""
 
     @abstractmethod
     def forward(

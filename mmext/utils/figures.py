@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from mmext.utils.text import fold
 
 # Okabe and Ito: distinct with any colour vision.
 COLORS = (
@@ -40,17 +43,8 @@ def marker(number: int) -> str:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """Breaks a title of a font size into lines of at most a width.
-
-    A line ends after a space or one of ``._-/``, as names have them.
-    """
-    limit = int(inches * 72 / (0.65 * size))
-    lines = ['']
-    for part in re.findall(r'[^ ._/-]*[ ._/-]?', text):
-        if lines[-1] and len(lines[-1] + part) > limit:
-            lines.append('')
-        lines[-1] += part
-    return '\n'.join(line.rstrip() for line in lines)
+    """Breaks a title of a font size into lines of at most a width."""
+    return fold(text, int(inches * 72 / (0.65 * size)))
 
 
 def tidy(ax: Axes) -> None:
@@ -61,27 +55,31 @@ def tidy(ax: Axes) -> None:
 
 
 def shared_legend(figure: Figure, axes: Iterable[Axes], place: str) -> None:
-    """Draws one legend ('upper' or 'lower') with each label of the axes.
-
-    It has as many columns as fit into the width of the figure.
-    """
+    """Draws one legend ('upper' or 'lower') with each label of the axes."""
     entries = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         entries.update(zip(labels, handles, strict=True))
-    for columns in range(len(entries), 0, -1):
+    place = f'outside {place} center'
+    fitting_legend(figure, entries.values(), entries.keys(), loc=place)
+
+
+def fitting_legend(
+    figure: Figure,
+    handles: Collection[object],
+    labels: Collection[str],
+    **options: Any,
+) -> Legend:
+    """Draws a legend with as many columns as fit into the figure."""
+    for columns in range(max(1, len(labels)), 0, -1):
         legend = figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc=f'outside {place} center',
-            ncols=columns,
-            frameon=False,
+            handles, labels, ncols=columns, frameon=False, **options
         )
-        if columns == 1 or (
-            legend.get_window_extent().width <= figure.bbox.width
-        ):
+        if legend.get_window_extent().width <= figure.bbox.width:
             break
-        legend.remove()
+        if columns > 1:
+            legend.remove()
+    return legend
 
 
 def save(figure: Figure, path: str | Path) -> Path:

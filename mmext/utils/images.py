@@ -137,29 +137,21 @@ def picture_names(
     there are several. Names that would be equal get more of their folders.
     """
     bases = [Path(os.path.abspath(path)) for path in given]
-    several = len(bases) > 1
     homes = []
     for image in images:
         base = next(b for b in bases if image == b or b in image.parents)
-        homes.append(image.parent if image == base else base)
-    skipped = [len(home.parts) - (several and home in bases) for home in homes]
+        alone = image == base or len(bases) > 1
+        homes.append(base.parent if alone else base)
     while True:
-        names = [
-            Path(*image.parts[max(n, 1) :]).as_posix()
-            for image, n in zip(images, skipped, strict=True)
-        ]
-        equal = {n for n, count in Counter(names).items() if count > 1}
-        if not equal:
-            return names
+        pairs = [*zip(images, homes, strict=True)]
+        names = [image.relative_to(home).as_posix() for image, home in pairs]
+        uses = Counter(names)
         clashing = {
-            home
-            for home, name in zip(homes, names, strict=True)
-            if name in equal
+            h for h, n in zip(homes, names, strict=True) if uses[n] > 1
         }
-        skipped = [
-            n - (home in clashing)
-            for n, home in zip(skipped, homes, strict=True)
-        ]
+        if not clashing:
+            return names
+        homes = [home.parent if home in clashing else home for home in homes]
 
 
 def turned_size(width: int, height: int, orientation: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 
@@ -14,9 +15,26 @@ def short(value: object, limit: int = 60) -> str:
 
 
 def some(names: Iterable[object], limit: int = 5) -> str:
-    """Joins the first names with commas; ``...`` stands for the others."""
+    """Joins the first names with commas, and counts the others."""
     names = [str(name) for name in names]
-    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
+    text = ', '.join(names[:limit])
+    left = len(names) - limit
+    return f'{text} and {left} more' if left > 0 else text
+
+
+def pieces(name: str) -> list[str]:
+    """Splits a name after spaces (but ``95 %`` is one) and ``._/+-``."""
+    return re.findall(r'.+?(?:[._/+-]+| (?!%)|$)', name)
+
+
+def fold(name: str, width: int) -> str:
+    """Breaks a name into lines of at most ``width`` letters, if possible."""
+    lines = ['']
+    for piece in pieces(name):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append('')
+        lines[-1] += piece
+    return '\n'.join(line.rstrip() for line in lines)
 
 
 def sentences(*texts: str) -> str:

@@ -119,7 +119,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
-
 @MODELS.register_module(force=True)
 class Odd(BaseModule):
     def __init__(self):
@@ -139,7 +138,7 @@ class Odd(BaseModule):
 """
 
 
-def write_backbone(world: World, returns: str) -> None:
+def write_backbone(world: World, returns: str = 'tuple(outs)') -> None:
     """Writes a backbone of the user's, and a config with it."""
     name = f'odd_{abs(hash(returns))}'
     Path(f'{name}.py').write_text(BACKBONE.format(returns))
@@ -151,16 +150,15 @@ def write_backbone(world: World, returns: str) -> None:
     write_config(world.config, world.data, more=more)
 
 
-@bad('a backbone that returns one map')
-def _(world: World) -> None:
-    write_backbone(world, 'x')
-    world.train()
+def backbone(title: str, returns: str) -> None:
+    @bad(title)
+    def _(world: World) -> None:
+        write_backbone(world, returns)
+        world.train()
 
 
-@bad('a backbone that returns a dict')
-def _(world: World) -> None:
-    write_backbone(world, "dict(zip('abcd', outs))")
-    world.train()
+backbone('a backbone that returns one map', 'x')
+backbone('a backbone that returns a dict', "dict(zip('abcd', outs))")
 
 
 @bad('parameters without a gradient in several processes')
@@ -168,7 +166,7 @@ def _(world: World) -> None:
     from mmext.checks.preflight import preflight
     from mmext.utils.config import load_config
 
-    write_backbone(world, 'tuple(outs)')
+    write_backbone(world)
     cfg = load_config(world.config)
     cfg.launcher = 'pytorch'
     preflight(cfg, ('train',))

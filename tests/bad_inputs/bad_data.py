@@ -69,6 +69,21 @@ def content(
     return register
 
 
+def each(
+    title: str,
+    change: Callable[[dict], object],
+    key: str = 'annotations',
+    mask: bool = False,
+) -> None:
+    """Registers a change of every entry of a list of ``train.json``."""
+    content(title, mask=mask)(lambda c: [change(entry) for entry in c[key]])
+
+
+def boxes(title: str, change: Callable[..., list[float]]) -> None:
+    """Registers a change of all boxes."""
+    each(title, lambda a: a.update(bbox=change(*a['bbox'])))
+
+
 def entry(title: str, key: str, index: int = 0, **values: object) -> None:
     """Registers values of one entry of a list of ``train.json``."""
     mask = 'segmentation' in values
@@ -117,16 +132,12 @@ content('an empty list of images')(lambda c: c['images'].clear())
 content('an empty list of categories')(lambda c: c['categories'].clear())
 
 
-@content('annotations without boxes')
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        annotation.pop('bbox')
-
-
-@content('class names in upper case')
-def _(content: dict) -> None:
-    for category in content['categories']:
-        category['name'] = category['name'].upper()
+each('annotations without boxes', lambda a: a.pop('bbox'))
+each(
+    'class names in upper case',
+    lambda c: c.update(name=c['name'].upper()),
+    'categories',
+)
 
 
 @bad('a misspelt class name')
@@ -147,12 +158,11 @@ def _(content: dict) -> None:
         annotation['category_id'] = 3
 
 
-@content('a mask detector on data with boxes only', mask=True)
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        annotation.pop('segmentation')
-
-
+each(
+    'a mask detector on data with boxes only',
+    lambda a: a.pop('segmentation'),
+    mask=True,
+)
 annotation(
     'a mask that cannot be decoded',
     segmentation={'size': [96, 128], 'counts': '~~damaged'},
@@ -169,26 +179,12 @@ annotation('a box of strings', bbox=['1', '2', '3', '4'])
 annotation('a box with NaN', bbox=[1, 2, float('nan'), 4])
 
 
-@content('boxes of negative size')
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        annotation['bbox'][2] *= -1
-
-
-@content('boxes as corners, x1 y1 x2 y2')
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        x, y, w, h = annotation['bbox']
-        annotation['bbox'] = [x, y, x + w, y + h]
-
-
-@content('boxes as fractions of the image')
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        x, y, w, h = annotation['bbox']
-        annotation['bbox'] = [x / 128, y / 96, w / 128, h / 96]
-
-
+boxes('boxes of negative size', lambda x, y, w, h: [x, y, -w, h])
+boxes('boxes as corners, x1 y1 x2 y2', lambda x, y, w, h: [x, y, x + w, y + h])
+boxes(
+    'boxes as fractions of the image',
+    lambda x, y, w, h: [x / 128, y / 96, w / 128, h / 96],
+)
 image('an image size of zero', width=0)
 image('a file name that leaves the image folder', file_name='../../etc/passwd')
 truncated('a truncated image', 'train/1.png', 500, 'cannot be read', '1.png')
@@ -215,10 +211,7 @@ changed(
 )
 
 
-@content('ids that are strings')
-def _(content: dict) -> None:
-    for annotation in content['annotations']:
-        annotation['id'] = str(annotation['id'])
+each('ids that are strings', lambda a: a.update(id=str(a['id'])))
 
 
 def rename(world: World, change: Callable[[str], str]) -> None:
@@ -262,13 +255,12 @@ def _(content: dict) -> None:
 def corners(title: str, change: Callable[[float, float], tuple]) -> None:
     """Registers a change of the corners of all masks."""
 
-    @content(title, mask=True)
-    def _(content: dict) -> None:
-        for annotation in content['annotations']:
-            (polygon,) = annotation['segmentation']
-            places = zip(polygon[::2], polygon[1::2], strict=True)
-            moved = [v for place in places for v in change(*place)]
-            annotation['segmentation'] = [moved]
+    def move(annotation: dict) -> None:
+        (polygon,) = annotation['segmentation']
+        places = zip(polygon[::2], polygon[1::2], strict=True)
+        polygon[:] = [v for place in places for v in change(*place)]
+
+    each(title, move, mask=True)
 
 
 corners('masks with x and y exchanged', lambda x, y: (y, x))
@@ -315,7 +307,7 @@ def yolo_folder(world: World, root: Path) -> None:
 
 
 def yolo(title: str, files: dict[str, str], tool: str = YOLO) -> None:
-    """Registers files that are written into a good YOLO folder."""
+    """Registers files of a good YOLO folder; an empty one is removed."""
 
     @bad(title)
     def _(world: World) -> None:
@@ -324,6 +316,8 @@ def yolo(title: str, files: dict[str, str], tool: str = YOLO) -> None:
         for name, text in files.items():
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_text(text)
+            if not text:
+                (root / name).unlink()
         world.tool(tool, root)
 
 
@@ -372,14 +366,10 @@ yolo(
 )
 
 
-@bad('a blank line among the class names')
-def _(world: World) -> None:
-    yolo_folder(world, Path('yolo'))
-    Path('yolo/data.yaml').unlink()
-    Path('yolo/classes.txt').write_text('square\n\ndisc\n')
-    world.tool(YOLO, 'yolo')
-
-
+yolo(
+    'a blank line among the class names',
+    {'data.yaml': '', 'classes.txt': 'square\n\ndisc\n'},
+)
 yolo(
     'annotations that a conversion would replace',
     {'annotations/instances_val.json': '{}'},

@@ -19,13 +19,9 @@ def predictions(
     *options: str,
     **meta: object,
 ) -> None:
-    """Registers a change of good predictions.
+    """Registers a change of good predictions, or the text that it returns.
 
-    Args:
-        title: The mistake.
-        change: Changes the detections; a text replaces them.
-        options: Options of the tool. Default: none.
-        meta: Content of the file beside the predictions. Default: none.
+    ``options`` are those of the tool, ``meta`` is the file beside them.
     """
 
     @bad(title)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleLR, OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
 from torch import nn
@@ -89,9 +90,21 @@ def test_only_an_explicit_option_trusts_a_checkpoint(tmp_path, monkeypatch):
     assert load(path)['meta']['args'].lr == 1
 
 
-def test_getattr_reaches_only_the_log(tmp_path):
+@pytest.mark.parametrize('anneal', ['cos', 'linear'])
+def test_the_state_of_a_one_cycle_schedule_is_read(tmp_path, anneal):
+    optimizer = torch.optim.SGD(nn.Linear(2, 3).parameters(), 0.1)
+    schedule = OneCycleLR(
+        optimizer, eta_max=1, total_steps=9, anneal_strategy=anneal
+    )
+    state = schedule.state_dict()
+    got = load(save(tmp_path / 'a.pth', param_schedulers=[state]))
+    assert got['param_schedulers'] == [state]
+
+
+def test_getattr_reaches_only_the_log_and_schedules(tmp_path):
     for attribute in (
         (HistoryBuffer, '__init__'),
+        (OneCycleParamScheduler, 'build_iter_from_epoch'),
         (HistoryBuffer, 'register_statistics'),
         (np.ndarray, 'tofile'),
     ):

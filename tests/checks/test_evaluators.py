@@ -72,16 +72,15 @@ def test_two_test_sets_with_the_same_ids(config, tmp_path: Path) -> None:
     cfg = concatenate(config(), {'data_root': str(other)})
     [error] = found(cfg)
     assert error.level == ERROR and error.split.endswith('datasets.1')
-    assert '5 image ids' in error.problem and '1, 2, 3, ...' in error.problem
+    assert '5 image ids' in error.problem and '(1, 2, 3' in error.problem
     # Without a file, the metric collects the objects, by the same ids.
     cfg.test_evaluator.ann_file = None
     assert len(found(cfg)) == 1
-    several = {
+    cfg.test_evaluator = {
         'type': 'MultiDatasetsEvaluator',
         'metrics': [cfg.test_evaluator] * 2,
         'dataset_prefixes': ['a', 'b'],
     }
-    cfg.test_evaluator = several
     assert found(cfg) == []
     cfg.test_evaluator.metrics[0].iou_thrs = [0.5]
     with pytest.raises(UserError, match='metrics.0.iou_thrs'):
@@ -106,11 +105,9 @@ def test_an_evaluator_of_one_of_two_test_sets(config, tmp_path: Path) -> None:
         json.loads(file.read_text())
         for file in (Path(cfg.test_evaluator.ann_file), other / 'val.json')
     ]
-    both = {
-        **contents[0],
-        'images': [i for c in contents for i in c['images']],
-        'annotations': [a for c in contents for a in c['annotations']],
-    }
+    for key in ('images', 'annotations'):
+        contents[0][key] += contents[1][key]
+    both = contents[0]
     for i, annotation in enumerate(both['annotations'], 1):
         annotation['id'] = i
     (tmp_path / 'both.json').write_text(json.dumps(both))
@@ -125,19 +122,17 @@ def test_an_evaluator_of_one_of_two_test_sets(config, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'indices, tested', [(2, 2), (-3, 3), ([0, 0, 4], 2), (9, 5), (None, 5)]
+    'indices, tested', [(2, 2), (-3, 3), ([0, 4, -1], 2), (9, 5), (None, 5)]
 )
 @pytest.mark.parametrize('stage', STAGES)
 def test_indices(config, stage: str, indices: Any, tested: int) -> None:
     cfg = config()
     cfg[f'{stage}_dataloader'].dataset.indices = indices
-    seen = found(cfg)
-    if tested == 5:
-        assert seen == []
-        return
-    [warning] = seen
-    assert warning.level == WARNING and warning.count == 5 - tested
-    assert f'{tested} of 5 images are tested' in warning.problem
+    warnings = found(cfg)
+    assert bool(warnings) == (tested < 5)
+    for warning in warnings:
+        assert warning.level == WARNING and warning.count == 5 - tested
+        assert f'{tested} of 5 images are tested' in warning.problem
     cfg[f'{stage}_evaluator'].ann_file = None  # evaluates what is tested
     assert found(cfg) == []
 

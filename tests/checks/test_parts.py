@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,9 +27,7 @@ from mmext.utils.registries import find_class
 def config(*backends: str | type, **options: object) -> Config:
     init_default_scope('mmdet')
     found = [{'type': kind, **options} for kind in backends]
-    return Config(
-        {'visualizer': {'type': 'Visualizer', 'vis_backends': found}}
-    )
+    return Config({'visualizer': {'vis_backends': found}})
 
 
 @pytest.fixture
@@ -42,9 +39,8 @@ def test_every_tracker_of_mmengine_is_known():
     assert {*TRACKERS} == {*VISBACKENDS.module_dict} - {'LocalVisBackend'}
 
 
-@pytest.mark.parametrize('kind', TRACKERS)
-def test_a_tracker_that_is_not_installed(kind, none_installed):
-    needed = TRACKERS[kind]
+@pytest.mark.parametrize(('kind', 'needed'), TRACKERS.items())
+def test_a_tracker_that_is_not_installed(kind, needed, none_installed):
     with pytest.raises(UserError) as error:
         check_parts(config('LocalVisBackend', kind), ('train',))
     assert str(error.value) == (
@@ -91,23 +87,15 @@ def test_wandb_without_a_key(monkeypatch, logged_in):
         return
     with pytest.raises(UserError, match='not logged in\n  -> wandb login, or'):
         check_parts(cfg, ('train',))
-    check_parts(
-        config('WandbVisBackend', init_kwargs={'mode': 'offline'}), ('train',)
-    )
+    offline = {'init_kwargs': {'mode': 'offline'}}
+    check_parts(config('WandbVisBackend', **offline), ('train',))
     monkeypatch.setenv('WANDB_MODE', 'offline')
     check_parts(cfg, ('train',))
 
 
-@pytest.mark.parametrize(
-    ('kind', 'message'),
-    [
-        ('WandVisBackend', "'WandVisBackend' .*\n.*'WandbVisBackend'"),
-        (None, 'vis_backends.0: .* takes no argument'),
-    ],
-)
-def test_misspelt_backends(kind, message):
-    cfg = config(kind or 'LocalVisBackend', **({} if kind else {'dir': 'a'}))
-    with pytest.raises(UserError, match=message):
+def test_an_unknown_argument_of_a_backend():
+    cfg = config('LocalVisBackend', dir='a')
+    with pytest.raises(UserError, match='vis_backends.0: .* no argument'):
         check_parts(cfg, ('train',))
 
 
@@ -132,14 +120,8 @@ def test_names_of_other_packages_have_their_scope(kind, registry, message):
 @pytest.mark.parametrize(
     ('evaluator', 'message'),
     [
-        (
-            {'type': 'CocoMetric', 'metric': ['bbox', 'segm']},
-            'evaluates masks',
-        ),
-        (
-            [{'type': 'A'}, {'type': 'CocoMetric', 'metric': 'segm'}],
-            r'--cfg-options test_evaluator.1.metric=bbox',
-        ),
+        ({'metric': ['bbox', 'segm']}, 'evaluates masks'),
+        ([{}, {'metric': 'segm'}], ' test_evaluator.1.metric=bbox'),
         ([{'type': 'CocoPanopticMetric'}], 'evaluates panoptic'),
     ],
 )
@@ -150,17 +132,3 @@ def test_tta_of_masks(evaluator, message):
     cfg.tta_model = {'type': 'OwnTTAModel'}
     check_tta(cfg)
     check_tta(Config({'test_evaluator': {'metric': 'bbox'}}))
-
-
-def test_no_work_dir_is_left(tmp_path: Path, monkeypatch, none_installed):
-    from tiny_run import make_coco, write_config
-
-    from mmext.engine.launch import train
-
-    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
-    data = make_coco(tmp_path / 'data', 2, 2)
-    more = "visualizer = dict(vis_backends=[dict(type='AimVisBackend')])"
-    file = write_config(tmp_path / 'tiny.py', data, more=more)
-    with pytest.raises(UserError, match='needs aim'):
-        train(file, work_dir=tmp_path / 'work')
-    assert not (tmp_path / 'work').exists()

@@ -20,11 +20,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmext.checks.layouts import find_coco_folder
-from mmext.datasets.converters.common import (
-    LabelledObject,
-    image_size,
-    write_coco_folder,
-)
+from mmext.datasets.converters.common import LabelledObject, image_size
+from mmext.datasets.converters.folder import convert_folder, read_folder
 from mmext.datasets.converters.voc import read_voc
 from mmext.datasets.converters.yolo import read_yolo
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
@@ -132,16 +129,11 @@ def test_zero_based_corners_are_not_shifted_by_a_pixel(voc):
     assert zero[2] == one[2] - 1
 
 
-def test_voc_without_lists_is_split(voc):
+@pytest.mark.parametrize('part', [0, 1, -0.2, float('nan')])
+def test_fractions_that_cannot_be_held_out(voc, part):
     shutil.rmtree(voc / 'ImageSets')
-    first, second = (read_voc(voc, val_part=0.25).splits for _ in range(2))
-    assert first == second
-    assert [len(first[s]) for s in ('train', 'val')] == [9, 3]
-    names = [i.path.name for s in first.values() for i in s]
-    assert len(set(names)) == 12
-    for part in (0, 1, -0.2, float('nan')):
-        with pytest.raises(UserError, match='not a fraction of the images'):
-            read_voc(voc, val_part=part)
+    with pytest.raises(UserError, match='not a fraction of the images'):
+        read_folder(voc, 'voc', val_part=part)
 
 
 def test_difficult_objects_are_ignored(voc):
@@ -228,7 +220,7 @@ def objects(root: Path, split: str = 'train') -> list[LabelledObject]:
     [
         ('0 0.5 0.5 0.25 0.5', (75, 25, 50, 50)),
         ('0 0.0 0.0 0.02 0.02', (0, 0, 2, 1)),  # cut by the corner
-        ('1 1.0 1.0 0.5 0.5', (150, 75, 50, 25)),
+        ('1.0 1.0 1.0 0.5 0.5', (150, 75, 50, 25)),
         ('1 0.1 0.2 0.3 0.2 0.3 0.6', (20, 20, 40, 40)),
         ('1 -0.01 0.2 1.01 0.2 0.3 0.6', (0, 20, 200, 40)),
     ],
@@ -251,28 +243,26 @@ def test_yolo_boxes_by_hand(tmp_path, line, box):
     ],
 )
 def test_voc_boxes_by_hand(tmp_path, corners, zero_based, box):
-    for name in 'ab':
-        write_voc(tmp_path, name, corners)
-    for images in read_voc(tmp_path, zero_based, 0.5).splits.values():
-        assert images[0].objects[0].bbox == box
+    write_voc(tmp_path, 'a', corners)
+    (image,) = read_voc(tmp_path, zero_based).splits['train']
+    assert image.objects[0].bbox == box
 
 
 @pytest.mark.parametrize('width', ['200', ' 200.0\n', '0', '', 'unknown'])
 def test_a_size_that_agrees_or_is_missing(tmp_path, width):
     size = f'<size><width>{width}</width><height>100</height></size>'
-    for name in 'ab':
-        write_voc(tmp_path, name, (1, 1, 9, 9), size)
-    assert all(read_voc(tmp_path, val_part=0.5).splits.values())
+    write_voc(tmp_path, 'a', (1, 1, 9, 9), size)
+    assert read_voc(tmp_path).splits['train'][0].objects
 
 
 def test_a_corner_at_0_gives_a_warning(tmp_path):
     write_voc(tmp_path, 'a', (0, 0, 10, 10))
     write_voc(tmp_path, 'b', (1, 1, 10, 10))
     with pytest.warns(UserWarning, match='count from 1.*--zero-based'):
-        read_voc(tmp_path, val_part=0.5)
+        read_voc(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        read_voc(tmp_path, zero_based=True, val_part=0.5)
+        read_voc(tmp_path, zero_based=True)
 
 
 def write_voc(root: Path, name: str, corners, head: str = '', suffix='.xml'):
@@ -303,12 +293,9 @@ def test_names_with_spaces_dots_and_other_scripts(tmp_path, name):
     for images in read_voc(voc).splits.values():
         assert [i.path.name for i in images] == [f'{name}.JPG']
     write_pair(yolo, name, '0 .5 .5 .5 .5', '.JPG')
-    splits = read_yolo(yolo).splits
-    files = write_coco_folder(splits, ['cat'], yolo, yolo / 'out')
-    content = json.loads(files['val'].read_text())
-    copy = yolo / 'out' / content['images'][0]['file_name']
-    assert copy.name == f'{name}.JPG'
-    assert copy.is_file()
+    convert_folder(yolo, out=tmp_path / 'out', classes=['cat'])
+    assert find_coco_folder(tmp_path / 'out').classes == ('cat',)
+    assert (tmp_path / f'out/images/val/{name}.JPG').is_file()
 
 
 def test_yolo_files_of_windows_and_labelimg(tmp_path):
@@ -462,23 +449,26 @@ def test_yolo_errors(yolo, damage, message):
         read_yolo(yolo)
 
 
-def test_an_unknown_class_writes_nothing(voc):
-    splits = read_voc(voc).splits
-    with pytest.raises(UserError, match="'starr'.*\n.*Did you mean 'star'"):
-        write_coco_folder(splits, ['starr'], voc, voc)
-    with pytest.raises(UserError, match="'star' is named twice: star, star"):
-        write_coco_folder(splits, ['star', 'star'], voc, voc)
+def test_classes_and_splits_that_are_not_there(voc):
+    for classes, message in (
+        (['starr'], "'starr'.*\n.*Did you mean 'star'"),
+        (['star', 'star'], "'star' is named twice: star, star"),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert_folder(voc, classes=classes)
+    write('ImageSets/Main/val.txt', '')(voc)
     with pytest.raises(UserError, match="split 'val' .* has no images"):
-        write_coco_folder(splits | {'val': []}, ['star'], voc, voc)
+        convert_folder(voc)
     assert not (voc / 'annotations').exists()
 
 
 def test_written_json_is_what_was_read(voc):
-    splits = read_voc(voc).splits
-    files = write_coco_folder(splits, sorted(CLASSES), voc, voc)
-    content = json.loads(files['train'].read_text())
+    read = read_voc(voc).splits['train']
+    convert_folder(voc)
+    file = voc / 'annotations/instances_train.json'
+    content = json.loads(file.read_text())
     assert [i['file_name'] for i in content['images']] == [
-        i.path.relative_to(voc).as_posix() for i in splits['train']
+        i.path.relative_to(voc).as_posix() for i in read
     ]
     for ann in content['annotations']:
         assert ann['area'] == pytest.approx(ann['bbox'][2] * ann['bbox'][3])

@@ -125,6 +125,18 @@ def test_more_processes_than_gpus(monkeypatch):
     check_launcher('pytorch', environ)
 
 
+def test_no_process_writes_before_the_first_has_checked(tmp_path, data):
+    config = write_config(tmp_path / 'tiny.py', data)
+    work = tmp_path / 'work'
+    done = run_command(
+        *(*TWO_PROCESSES, ROOT / 'tools/train.py', config, '--work-dir', work),
+        *('--launcher', 'pytorch', '--cfg-options'),
+        'model.roi_head.bbox_head.num_classes=3',
+    )
+    assert '2 classes (square, disc), but roi_head.bbox_head' in done.stderr
+    assert done.returncode and not work.exists()
+
+
 def test_first_process_of_each_launcher():
     assert is_first_process('none', {'RANK': '1'})
     assert not is_first_process('pytorch', {'RANK': '1'})

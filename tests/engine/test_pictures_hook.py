@@ -17,9 +17,7 @@ from mmext.engine.launch import test as run_test
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
 
-IGNORED = """
-test_pipeline[0]['color_type'] = 'color_ignore_orientation'
-"""
+IGNORED = "test_pipeline[0]['color_type'] = 'color_ignore_orientation'"
 
 
 @pytest.mark.parametrize('ignored', [False, True])

@@ -22,44 +22,39 @@ SETTINGS = {
 }
 
 
-def meta(folder: Path, **changes: Any) -> dict[str, Any]:
-    found = {
+def name(folder: Path, **changes: Any) -> str:
+    """Name of a test, whose meta file is written."""
+    content = {
         'checkpoint': str(folder / 'run/epoch_1.pth'),
         'annotation_file': str(folder / 'val.json'),
         'test': SETTINGS,
+        **changes,
     }
-    return {**found, **changes}
-
-
-def name(folder: Path, **changes: Any) -> str:
-    """Name of a test, whose meta file is written."""
-    content = meta(folder, **changes)
     found = free_name(folder, content)
     (folder / f'{found}.meta.json').write_text(json.dumps(content))
     return found
 
 
 def test_names_carry_what_was_tested(tmp_path: Path) -> None:
-    tests: list[tuple[str, dict]] = [
-        ('epoch_1', {}),
-        ('epoch_2', {'checkpoint': str(tmp_path / 'run/epoch_2.pth')}),
-        ('epoch_1-tta', {'test': {**SETTINGS, 'tta': True}}),
-        ('epoch_1-test', {'annotation_file': str(tmp_path / 'test.json')}),
-        ('epoch_1-other', {'checkpoint': str(tmp_path / 'other/epoch_1.pth')}),
-        (
-            'epoch_1-scale-64x48',
-            {'test': {**SETTINGS, 'scale': [[64, 48]]}},
-        ),
-        ('epoch_1-score_thr-0.3', {'test': {**SETTINGS, 'score_thr': 0.3}}),
-    ]
+    def setting(**values: Any) -> dict:
+        return {'test': {**SETTINGS, **values}}
+
+    tests: dict[str, dict] = {
+        'epoch_1': {},
+        'epoch_2': {'checkpoint': str(tmp_path / 'run/epoch_2.pth')},
+        'epoch_1-tta': setting(tta=True),
+        'epoch_1-test': {'annotation_file': str(tmp_path / 'test.json')},
+        'epoch_1-other': {'checkpoint': str(tmp_path / 'other/epoch_1.pth')},
+        'epoch_1-scale-64x48': setting(scale=[[64, 48]]),
+        'epoch_1-score_thr-0.3': setting(score_thr=0.3),
+    }
     for _ in range(2):  # the same test replaces its own files
-        for expected, changes in tests:
+        for expected, changes in tests.items():
             assert name(tmp_path, **changes) == expected
 
 
 def test_files_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
-    content = meta(tmp_path)
-    del content['test']
+    content = {'checkpoint': str(tmp_path / 'run/epoch_1.pth')}
     (tmp_path / 'epoch_1.meta.json').write_text(json.dumps(content))
     assert name(tmp_path) == 'epoch_1'
 

@@ -3,34 +3,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_cases import json_writer, random_detections, random_truth
+from coco_cases import Write, random_detections, random_truth
 
 import mmext
 from mmext.errors import UserError
-from mmext.evaluation.coco.formats import COCO, FORMATS, Format, format_of
+from mmext.evaluation.coco.formats import (
+    COCO,
+    Format,
+    format_of,
+    read_names,
+)
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.sides import read_source
 
-Write = Callable[[str, object], Path]
 TRUTH = random_truth(4, images=20)
 for n, picture in enumerate(TRUTH['images']):
     picture['file_name'] = f'img_{n}.jpg'
 STEMS = {i['id']: i['file_name'][:-4] for i in TRUTH['images']}
 FOUND = random_detections(5, TRUTH, noise=0.05)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    write = json_writer(tmp_path)
-    write('gt.json', TRUTH)
-    return write
 
 
 def read(
@@ -114,20 +112,19 @@ def test_a_detector_that_knows_one_class(write: Write) -> None:
 def ultralytics(start: int, file_name: bool) -> list[dict]:
     """What ``pred_to_json`` writes: once from 0, now from 1."""
     order = [c['id'] for c in TRUTH['categories']]
-    return [
+    found = [
         {
             'image_id': STEMS[d['image_id']],
-            **(
-                {'file_name': STEMS[d['image_id']] + '.jpg'}
-                if file_name
-                else {}
-            ),
             'category_id': order.index(d['category_id']) + start,
             'bbox': [round(v, 3) for v in d['bbox']],
             'score': round(d['score'], 5),
         }
         for d in FOUND
     ]
+    for record in found:
+        if file_name:
+            record['file_name'] = record['image_id'] + '.jpg'
+    return found
 
 
 def same(found: Predictions) -> None:
@@ -162,13 +159,7 @@ def test_ultralytics_writes_numbers_for_decimal_stems(write: Write) -> None:
 
 def test_the_numbering_that_fits_alone_is_taken(write: Write) -> None:
     """Category 0 is no id, and there are too few for numbers from 1."""
-    file_format = Format('ultralytics')
-    same(read(write, ultralytics(0, True), file_format))
-    # 4 is an id and, from 1, the last of four categories.
-    few = [r for r in ultralytics(1, True) if r['category_id'] in (1, 4)]
-    with pytest.raises(UserError, match='may be ids or numbers from 1') as e:
-        read(write, few, file_format)
-    assert '--categories ids or 1' in e.value.fix
+    same(read(write, ultralytics(0, True), Format('ultralytics')))
 
 
 def test_names_in_the_order_of_the_numbers(
@@ -197,6 +188,15 @@ def test_names_in_the_order_of_the_numbers(
         read(write, records, Format('detectron2', '0:class3,class1'))
 
 
+@pytest.mark.parametrize('text', ['train: images', 'names: 5', 'names: ['])
+def test_a_yaml_file_without_names(tmp_path: Path, text: str) -> None:
+    """A regression: ValueError and YAMLError."""
+    file = tmp_path / 'data.yaml'
+    file.write_text(text)
+    with pytest.raises(UserError, match='no list of names'):
+        read_names(str(file))
+
+
 def test_detectron2(write: Write) -> None:
     """``coco_instances_results.json`` has ids, or names of images."""
     records = [{**d, 'image_id': STEMS[d['image_id']]} for d in FOUND]
@@ -218,10 +218,10 @@ def by_image() -> dict[int, dict]:
 
 
 @pytest.mark.parametrize('name', ['torchvision', 'rf-detr'])
-def test_outputs_of_models(write: Write, name: str, tmp_path: Path) -> None:
+def test_outputs_of_models(write: Write, name: str) -> None:
     found = by_image()
     rows = [{'image_id': i, **values} for i, values in found.items()]
-    gt = tmp_path / 'gt.json'
+    gt = write('gt.json', TRUTH)
     expected = mmext.evaluate(write('dt.json', FOUND), gt)
     for content in (found, rows):
         path = write('out.json', content)
@@ -231,46 +231,52 @@ def test_outputs_of_models(write: Write, name: str, tmp_path: Path) -> None:
         assert [*source.predictions] == ['bbox']
 
 
-def test_rows_of_supervision(write: Write) -> None:
-    """RF-DETR's ``predict`` returns its Detections."""
+@pytest.mark.parametrize('step', [1, 3])
+def test_rows_of_supervision(write: Write, step: int) -> None:
+    """RF-DETR's ``predict`` returns its Detections.
+
+    A regression: ids of names were taken for numbers from 0 or 1 if they
+    could be such numbers.
+    """
+    ids = {i: 1 + (i - 1) // 3 * step for i in (1, 4, 7, 10)}
+    truth = copy.deepcopy(TRUTH)
+    for category in truth['categories']:
+        category['id'] = ids[category['id']]
+    for annotation in truth['annotations']:
+        annotation['category_id'] = ids[annotation['category_id']]
+    detections = [d for d in FOUND if d['category_id'] != 10]
     rows = []
-    for d in FOUND:
-        corners = BOXES['x1, y1, x2, y2'](*d['bbox'])
+    for d in detections:
+        corners = map(str, BOXES['x1, y1, x2, y2'](*d['bbox']))
+        row = {
+            'class_id': d['category_id'],
+            'class_name': f'class{(d["category_id"] - 1) // 3}',
+            'confidence': d['score'],
+            'file_name': STEMS[d['image_id']] + '.jpg',
+        }
         names = ('x_min', 'y_min', 'x_max', 'y_max')
-        rows.append(
-            {
-                **{k: str(v) for k, v in zip(names, corners, strict=True)},
-                'class_id': d['category_id'],
-                'class_name': f'class{(d["category_id"] - 1) // 3}',
-                'confidence': d['score'],
-                'file_name': STEMS[d['image_id']] + '.jpg',
-            }
-        )
-    same(read(write, rows, Format('rf-detr')))
+        rows.append({**row, **dict(zip(names, corners, strict=True))})
+    found = read(write, rows, Format('rf-detr'), truth)
+    expected = [ids[d['category_id']] for d in detections]
+    assert found.category_id.tolist() == expected
+    np.testing.assert_allclose(found.box, [d['bbox'] for d in detections])
 
 
-def test_images_that_are_not_listed(write: Write) -> None:
-    records = ultralytics(0, True)
-    records[3]['file_name'] = 'img_99.jpg'
-    with pytest.raises(UserError, match="record 3: file_name 'img_99.jpg' is"):
-        read(write, records, Format('ultralytics', '0'))
-    twice = [
+def test_a_name_of_several_images(write: Write) -> None:
+    images = [
         {**image, 'file_name': f'{n % 2}/img.jpg'}
         for n, image in enumerate(TRUTH['images'])
     ]
-    records = [{**r, 'image_id': 'img', 'file_name': 'img'} for r in records]
+    records = [{**r, 'file_name': 'img'} for r in ultralytics(0, True)]
+    truth = {**TRUTH, 'images': images}
     with pytest.raises(UserError, match='is the name of several images'):
-        read(
-            write,
-            records,
-            Format('ultralytics', '0'),
-            {**TRUTH, 'images': twice},
-        )
+        read(write, records, Format('ultralytics', '0'), truth)
 
 
 def test_no_detections_of_that_format(write: Write) -> None:
-    with pytest.raises(UserError, match='record 0 is not a detection of'):
-        read(write, [{'image_id': 7, 'box': []}], Format('rf-detr'))
+    for record in ({'image_id': 7, 'box': []}, {'category_id': 1}):
+        with pytest.raises(UserError, match='record 0 is not a detection of'):
+            read(write, [record], Format('rf-detr'))
     with pytest.raises(UserError, match='not an object of image'):
         read(write, {'class_map': {'bbox': []}}, Format('rf-detr'))
 
@@ -286,16 +292,7 @@ def test_which_format_a_file_has(write: Write) -> None:
     assert read_source(file, file_format=Format('rf-detr')).file_format == COCO
 
 
-@pytest.mark.parametrize(
-    'values', [('yolo',), ('ultralytics', '2'), ('coco', 'data.yaml')]
-)
-def test_unknown_formats(values: tuple) -> None:
-    with pytest.raises(UserError, match='--(format|categories)'):
-        Format(*values)
-
-
-def test_a_byte_order_mark_is_skipped(tmp_path: Path, write: Write) -> None:
-    file = tmp_path / 'dt.json'
+def test_a_byte_order_mark_is_skipped(write: Write) -> None:
+    file = write('a.json', FOUND)
     file.write_text('\ufeff' + json.dumps(FOUND), encoding='utf-8')
-    assert mmext.evaluate(file, tmp_path / 'gt.json')['AP'] > 0
-    assert len(FORMATS) == 5
+    assert mmext.evaluate(file, write('gt.json', TRUTH))['AP'] > 0

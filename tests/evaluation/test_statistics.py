@@ -30,7 +30,7 @@ from mmext.evaluation.statistics.seeds import (
     two_level,
 )
 from mmext.evaluation.statistics.verdict import verdict
-from mmext.utils.text import points
+from mmext.utils.text import fold, points, some
 
 
 def left_one_out(x: np.ndarray) -> np.ndarray:
@@ -469,6 +469,21 @@ def test_points() -> None:
     values = (0.012, -0.0301, 0.0, -0.0001, math.nan)
     expected = ['+1.2', '-3.0', '0.0', '0.0', 'n/a']
     assert [points(v) for v in values] == expected
+
+
+def test_lists_of_names_end_a_sentence() -> None:
+    """A regression: four dots, those of the list and of the sentence."""
+    assert some('abc', 3) == 'a, b, c'
+    assert f'{some("abcde", 3)}.' == 'a, b, c and 2 more.'
+    assert some('abc', 1) == 'a and 2 more'
+    assert some(()) == ''
+
+
+def test_names_break_between_words() -> None:
+    name = 'faster-rcnn_r50 95 %'
+    assert fold(name, 20) == name
+    assert fold(name, 11).split('\n') == ['faster-', 'rcnn_r50', '95 %']
+    assert fold('letters', 3) == 'letters'
 
 
 def test_resamples_are_the_same_for_every_run() -> None:

@@ -4,28 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from coco_cases import json_writer, random_detections, random_truth
+from coco_cases import Write, random_detections, random_truth
 
 from mmext.evaluation.compare import compare
 from mmext.evaluation.report.report import Report
 from mmext.evaluation.runs import read_run
 from mmext.evaluation.sides import read_source
 
-Write = Callable[[str, object], Path]
 TRUTH = random_truth(2, images=20)
-SETTINGS = {'scale': [[1333, 800]], 'tta': False, 'score_thr': 0.05}
-SETTINGS['max_per_img'] = 100
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    write = json_writer(tmp_path)
-    write('gt.json', TRUTH)
-    return write
+SETTINGS = {'scale': [[1333, 800]], 'score_thr': 0.05, 'max_per_img': 100}
 
 
 def add_test(
@@ -35,22 +25,16 @@ def add_test(
     meta: dict = {'checkpoint': f'work/{name.removesuffix("-tta")}.pth'}
     if test:
         meta['test'] = {**SETTINGS, **test}
-    files = [
-        write(
-            f'{run}/predictions/{name}.bbox.json',
-            random_detections(seed, TRUTH),
-        ),
-        write(f'{run}/predictions/{name}.meta.json', meta),
-    ]
-    now = 1e9 - age
-    for file in files:
-        os.utime(file, (now, now))
-    return files[0]
+    path = f'{run}/predictions/{name}'
+    file = write(f'{path}.bbox.json', random_detections(seed, TRUTH))
+    write(f'{path}.meta.json', meta)
+    os.utime(file, (1e9 - age, 1e9 - age))
+    return file
 
 
 def compared(write: Write, tmp_path: Path) -> Report:
-    runs = [tmp_path / 'a', tmp_path / 'b']
-    return compare(runs, ann=tmp_path / 'gt.json', resamples=100, cost=False)
+    runs, gt = [tmp_path / 'a', tmp_path / 'b'], write('gt.json', TRUTH)
+    return compare(runs, ann=gt, resamples=100, cost=False)
 
 
 def test_the_checkpoint_is_named(write: Write, tmp_path: Path) -> None:
@@ -90,6 +74,19 @@ def test_a_plain_test_is_taken_before_one_with_tta(
     assert read_run(tmp_path / 'a').predictions == {'bbox': tta}
 
 
+def test_masks_of_an_older_test(write: Write, tmp_path: Path) -> None:
+    """A regression: 'Compared is a.segm.json, and not a.segm.json'."""
+    truth = {**TRUTH, 'annotations': []}
+    gt = write('gt.json', truth)
+    for run in 'ab':
+        old = write(f'{run}/predictions/epoch_1.segm.json', [])
+        os.utime(old, (1e9 - 60, 1e9 - 60))
+        add_test(write, run, 'epoch_2', 0)
+    runs = [tmp_path / 'a', tmp_path / 'b']
+    report = compare(runs, ann=gt, iou_type='segm', resamples=100, cost=False)
+    assert not any('several tests' in w for w in report.warnings)
+
+
 @pytest.mark.parametrize(
     'setting, text',
     [
@@ -104,8 +101,8 @@ def test_settings_that_differ(
 ) -> None:
     add_test(write, 'a', 'epoch_12', 0, 3, tta=False)
     add_test(write, 'b', 'epoch_12', 0, 4, **{'tta': False, **setting})
-    found = [w for w in compared(write, tmp_path).warnings if 'diff' in w]
-    assert len(found) == 1 and text in found[0]
+    [found] = [w for w in compared(write, tmp_path).warnings if 'diff' in w]
+    assert text in found
 
 
 def test_settings_that_are_not_known(write: Write, tmp_path: Path) -> None:
@@ -118,13 +115,11 @@ def test_settings_that_are_not_known(write: Write, tmp_path: Path) -> None:
     assert table.rows[0][-1] == '100' and table.rows[1][-1] == '?'
 
 
-def test_scores_show_different_thresholds(
-    write: Write, tmp_path: Path
-) -> None:
+def test_scores_show_different_thresholds(write: Write) -> None:
     found = random_detections(3, TRUTH)
     high = [d for d in found if d['score'] >= 0.3]
     assert len(high) >= 100
     files = [write('a.bbox.json', found), write('b.bbox.json', high)]
-    report = compare(files, ann=tmp_path / 'gt.json', resamples=100)
+    report = compare(files, ann=write('gt.json', TRUTH), resamples=100)
     [text] = [w for w in report.warnings if 'lowest score' in w]
     assert 'b.bbox.json (b.bbox) is 0.3' in text

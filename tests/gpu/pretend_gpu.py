@@ -46,25 +46,7 @@ NUMBERS = {
 
 
 class Backend(backend_registration._DummyBackendModule):
-    """What ``torch.pretend`` has to have."""
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def _is_in_bad_fork(self) -> bool:
-        return False
-
-    def current_device(self) -> int:
-        return 0
-
-    def device_count(self) -> int:
-        return 1
-
-    def manual_seed_all(self, seed: int) -> None:
-        """Random numbers are the CPU's."""
+    """What ``torch.pretend`` has to have; random numbers are the CPU's."""
 
     def get_rng_state(self, device: Any = None) -> Tensor:
         return torch.get_rng_state()
@@ -122,32 +104,27 @@ def hold(value: Any) -> Any:
 
 def put(value: Any) -> Any:
     """Returns a tensor on the device that holds a CPU tensor."""
-    is_plain = isinstance(value, Tensor) and not isinstance(
-        value, PretendTensor
-    )
-    return PretendTensor(value) if is_plain else value
+    return PretendTensor(value) if isinstance(value, Tensor) else value
 
 
 def run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Runs an operation that has at least one tensor on the device."""
     check_devices(func, args, kwargs)
-    packet = func.overloadpacket
     inner = tree_map(hold, kwargs)
-    leaves = False
+    to_cpu = False
     if inner.get('device') is not None:
-        leaves = torch.device(inner['device']).type == 'cpu'
+        to_cpu = torch.device(inner['device']).type == 'cpu'
         inner['device'] = torch.device('cpu')
     out = func(*tree_map(hold, args), **inner)
     for value in tree_leaves((args, kwargs)):
-        known = isinstance(value, PretendTensor)
-        if known and value.shape != value.held.shape:
+        if hasattr(value, 'held') and value.shape != value.held.shape:
             raise RuntimeError(f'{func} resizes its output')
-    if packet is aten.copy_ and not isinstance(args[0], PretendTensor):
+    copies = func.overloadpacket is aten.copy_
+    if copies and not isinstance(args[0], PretendTensor):
         return args[0]
-    if leaves:
+    if to_cpu:
         return out
-    out = tree_map(put, out)
-    return return_and_correct_aliasing(func, args, kwargs, out)
+    return return_and_correct_aliasing(func, args, kwargs, tree_map(put, out))
 
 
 def check_devices(func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -177,27 +154,6 @@ def check_devices(func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         )
 
 
-def _allocate(library: torch.library.Library, name: str, make: Any) -> None:
-    """Registers how memory of the device is allocated."""
-
-    def allocate(*sizes: Any, dtype: Any = None, **options: Any) -> Tensor:
-        form = options.get('memory_format')
-        extra = {} if form is None else {'memory_format': form}
-        return PretendTensor(make(*sizes, dtype=dtype, **extra))
-
-    library.impl(name, allocate, 'PrivateUse1')
-
-
-def _create(library: torch.library.Library, name: str, make: Any) -> None:
-    """Registers a function that PyTorch would run on an empty output."""
-
-    def create(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
-        generator = {k: v for k, v in options.items() if k == 'generator'}
-        return PretendTensor(make(*args, dtype=dtype, **generator))
-
-    library.impl(name, create, 'PrivateUse1')
-
-
 def _copy_from(source: Tensor, target: Tensor, block: bool = False) -> Tensor:
     hold(target).copy_(hold(source))
     return target
@@ -208,24 +164,31 @@ class _OfDevice(type):
         return isinstance(value, PretendTensor) and value.dtype == cls.dtype
 
 
-class PretendBool(metaclass=_OfDevice):
-    dtype = torch.bool
-
-
-class PretendLong(metaclass=_OfDevice):
-    dtype = torch.long
-
-
 def accept_as_index() -> None:
     """MMEngine lists the types of tensors that may be an index, by device."""
     from mmengine.structures import instance_data as module
 
-    for name, kind in (
-        ('BoolTypeTensor', PretendBool),
-        ('LongTypeTensor', PretendLong),
+    for name, dtype in (
+        ('BoolTypeTensor', torch.bool),
+        ('LongTypeTensor', torch.long),
     ):
-        setattr(module, name, Union[getattr(module, name), kind])  # noqa: UP007
-    module.IndexType = Union[module.IndexType, PretendBool, PretendLong]  # noqa: UP007
+        kind = _OfDevice(name, (), {'dtype': dtype})
+        for union in (name, 'IndexType'):
+            setattr(module, union, Union[getattr(module, union), kind])  # noqa: UP007
+
+
+def _create(name: str, make: Any) -> None:
+    """Registers how PyTorch makes a tensor that no dispatch sees."""
+
+    def create(*args: Any, dtype: Any = None, **options: Any) -> Tensor:
+        kept = {
+            key: options[key]
+            for key in ('generator', 'memory_format')
+            if options.get(key) is not None
+        }
+        return PretendTensor(make(*args, dtype=dtype, **kept))
+
+    _library.impl(name, create, 'PrivateUse1')
 
 
 backend_registration._setup_privateuseone_for_python_backend(
@@ -234,15 +197,15 @@ backend_registration._setup_privateuseone_for_python_backend(
 DEVICE = torch.device('pretend:0')
 # Module.to() then replaces parameters, which change their class here.
 torch.__future__.set_overwrite_module_params_on_conversion(True)
-# PyTorch allocates and fills tensors that no dispatch sees, as torch.tensor().
 _library = torch.library.Library('aten', 'IMPL')
-_allocate(_library, 'empty.memory_format', torch.empty)
-_allocate(_library, 'empty_strided', torch.empty_strided)
-for _name in ('arange', 'arange.start', 'arange.start_step'):
-    _create(_library, _name, torch.arange)
-for _name in ('eye', 'eye.m'):
-    _create(_library, _name, torch.eye)
-for _name in ('randperm', 'randperm.generator'):
-    _create(_library, _name, torch.randperm)
-_create(_library, 'linspace', torch.linspace)
 _library.impl('_copy_from', _copy_from, 'PrivateUse1')
+for _make, _names in {
+    torch.empty: ['empty.memory_format'],
+    torch.empty_strided: ['empty_strided'],
+    torch.arange: ['arange', 'arange.start', 'arange.start_step'],
+    torch.eye: ['eye', 'eye.m'],
+    torch.linspace: ['linspace'],
+    torch.randperm: ['randperm', 'randperm.generator'],
+}.items():
+    for _name in _names:
+        _create(_name, _make)

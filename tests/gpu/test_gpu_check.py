@@ -3,39 +3,50 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+from commands import ROOT, run_python
 
 
-def test_without_a_gpu_nothing_passes(tmp_path: Path) -> None:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'benchmarks'), *sys.path])
+    return import_module('gpu_check')
+
+
+def test_without_a_gpu_nothing_passes(
+    script: ModuleType, tmp_path: Path
+) -> None:
     out = tmp_path / 'report.md'
-    paths = filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])
-    done = subprocess.run(
-        [sys.executable, ROOT / 'benchmarks/gpu_check.py', '--out', out],
-        env={
-            **os.environ,
-            'CUDA_VISIBLE_DEVICES': '',
-            'PYTHONPATH': os.pathsep.join(paths),
-        },
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(script.__file__, '--out', out)
     assert done.returncode == 2, done.stderr[-2000:]
     report = out.read_text()
     assert 'no GPU' in report
-    for check in (
-        'ops against the CPU',
-        'ops against golden files',
-        'Triton kernels',
-        'backbones',
-        'detectors',
-        'NCCL',
-        'speed of ops',
-    ):
+    assert len(script.CHECKS) == 8
+    for check in script.CHECKS:
         assert f'{check}: skipped' in done.stdout
         assert f'## {check}: skipped\n\n```\nPyTorch finds no GPU' in report
     assert str(Path.home()) not in report
+
+
+def test_golden_files_are_counted(
+    script: ModuleType,
+    shared: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here on the CPU."""
+    shared('golden/ops/nms.npz')
+    process = script.process
+
+    def on_cpu(*command: str, **options: float) -> str:
+        given = ['cpu' if c == 'cuda' else c for c in command]
+        return process(*given, **options)
+
+    monkeypatch.setattr(script, 'process', on_cpu)
+    (line,) = script.check_ops_against_golden_files()
+    assert int(line.split()[0]) > 100

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,34 +29,22 @@ pytestmark = pytest.mark.skipif(
     os.environ.get('TRITON_INTERPRET') == '1',
     reason='the kernels are interpreted',
 )
-# A100, H100, B200.
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
 WARPS = 4
-MAX_REGISTERS = 255
 PTXAS = Path(triton.backends.nvidia.__file__).parent / 'bin'
 # Channels that share their weights, and types. Offsets are many with few
 # channels, and values are large in float64: there the registers are few.
+FAST = {(32, 'fp32'), (32, 'fp16'), (32, 'bf16'), (1, 'fp64'), (2, 'fp64')}
 CASES = [
-    *[(32, dtype) for dtype in ('fp32', 'fp16', 'bf16')],
-    *[(share, 'fp64') for share in (1, 2)],
-    *[
-        pytest.param(share, dtype, marks=pytest.mark.slow)
-        for share in (1, 2, 4, 8, 16, 32)
-        for dtype in ('fp32', 'fp16', 'bf16', 'fp64')
-    ],
+    pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+    for case in product((1, 2, 4, 8, 16, 32), ('fp32', 'fp16', 'bf16', 'fp64'))
 ]
 
 
-def assembler(architecture: int) -> Path:
-    """Returns the ptxas that Triton brings for an architecture."""
-    newer = PTXAS / 'ptxas-blackwell'
-    return newer if architecture >= 100 and newer.exists() else PTXAS / 'ptxas'
-
-
-def resources(
+def spilled(
     kernel: object, architecture: int, dtype: str, folder: Path, **constants
-) -> tuple[int, int]:
-    """Compiles a kernel; returns registers per thread and bytes spilled."""
+) -> int:
+    """Compiles a kernel; returns the bytes of its spills."""
     names = kernel.arg_names
     types = {
         name: f'*{dtype}' if name in ('x', 'weight', 'out', 'grad') else 'i32'
@@ -73,18 +62,20 @@ def resources(
     )
     ptx = folder / 'kernel.ptx'
     ptx.write_text(compiled.asm['ptx'])
+    # Triton brings a newer assembler for newer GPUs.
+    ptxas = PTXAS / 'ptxas-blackwell'
+    if architecture < 100 or not ptxas.exists():
+        ptxas = PTXAS / 'ptxas'
     name = f'sm_{architecture}' + ('a' if architecture >= 90 else '')
-    command = [assembler(architecture), '-v', f'--gpu-name={name}', ptx]
     done = subprocess.run(
-        [*command, '-o', folder / 'kernel.cubin'],
+        [ptxas, '-v', f'--gpu-name={name}', ptx, '-o', folder / 'cubin'],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    spilled = re.findall(r'(\d+) bytes spill', done.stderr)
-    used = re.findall(r'Used (\d+) registers', done.stderr)
-    assert spilled and used, done.stderr
-    return max(map(int, used)), sum(map(int, spilled))
+    found = re.findall(r'(\d+) bytes spill', done.stderr)
+    assert found, done.stderr
+    return sum(map(int, found))
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
@@ -94,18 +85,10 @@ def test_kernel_compiles_without_spills(
     kind: str, share: int, dtype: str, architecture: int, tmp_path: Path
 ) -> None:
     channels, positions = kernels._tile(share)
-    constants = {
-        'SIZE': 7,
-        'ACC': tl.float64 if dtype == 'fp64' else tl.float32,
-        'CHANNELS': channels,
-        'POSITIONS': positions,
-    }
+    constants = {'SIZE': 7, 'CHANNELS': channels, 'POSITIONS': positions}
+    constants['ACC'] = tl.float64 if dtype == 'fp64' else tl.float32
     kernel = kernels._weight_grad_kernel
     if kind != 'weight_grad':
         kernel = kernels._gather_kernel
         constants['TRANSPOSED'] = kind == 'transposed'
-    registers, spilled = resources(
-        kernel, architecture, dtype, tmp_path, **constants
-    )
-    assert spilled == 0
-    assert registers <= MAX_REGISTERS
+    assert spilled(kernel, architecture, dtype, tmp_path, **constants) == 0

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from commands import ROOT, run_python
 
 
 def run_interpreted(file: str, *arguments: Path) -> str:
@@ -14,17 +14,11 @@ def run_interpreted(file: str, *arguments: Path) -> str:
 
     The interpreter is chosen when Triton is imported.
     """
-    helpers, tests = Path(__file__).parent, Path(file).parent
-    done = subprocess.run(
-        [sys.executable, file, *arguments],
-        env={
-            **os.environ,
-            'TRITON_INTERPRET': '1',
-            'PYTHONPATH': f'{helpers}{os.pathsep}{tests}',
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    paths = [ROOT, ROOT / 'tests/helpers', Path(file).parent]
+    environ = {
+        'TRITON_INTERPRET': '1',
+        'PYTHONPATH': os.pathsep.join(map(str, paths)),
+    }
+    done = run_python(file, *arguments, environ=environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -134,8 +134,7 @@ def run(
     if not link.exists():
         link.symlink_to(source / 'tests', target_is_directory=True)
     paths = [str(Path(__file__).resolve().parent), str(shadow)]
-    if os.environ.get('PYTHONPATH'):
-        paths.append(os.environ['PYTHONPATH'])
+    paths += filter(None, [os.environ.get('PYTHONPATH')])
     env['PYTHONPATH'] = os.pathsep.join(paths)
     env['PYTHONSAFEPATH'] = '1'
     subprocess.run(
@@ -158,14 +157,12 @@ def table(results: ElementTree.Element) -> str:
         parts = parts.split('.')
         folder = '/'.join(parts[1 : 3 if 'test_models' in parts else 2])
         outcome = 'passed'
-        for kind in ('failure', 'error', 'skipped'):
-            found = case.find(kind)
-            if found is None:
-                continue
-            outcome = 'skipped' if kind == 'skipped' else 'failed'
-            if outcome == 'skipped':
+        for found in case:
+            if found.tag == 'skipped':
+                outcome = 'skipped'
                 skips[found.get('message') or 'no reason'] += 1
-            else:
+            elif found.tag in ('failure', 'error'):
+                outcome = 'failed'
                 name = '.'.join(parts[2:])
                 failures.append(f'- `{name}`: {reason(found)}')
         counts.setdefault(folder, Counter())[outcome] += 1
@@ -182,12 +179,9 @@ def table(results: ElementTree.Element) -> str:
 
 
 def reason(found: ElementTree.Element) -> str:
-    """Returns the error of a failure, on one line.
-
-    The message of a file that could not be imported is "collection failure",
-    and that of a fixture "failed on setup": the traceback has the error.
-    """
+    """Returns the error of a failure, on one line."""
     message = (found.get('message') or '').strip()
+    # These are of files that cannot be imported and of fixtures.
     if not message or message.startswith(('collection f', 'failed on')):
         raised = re.findall(r'^E\s+(\S.*)$', found.text or '', re.M)
         message = raised[-1] if raised else message or 'no message'
@@ -203,10 +197,10 @@ def require(*modules: str) -> None:
     """Exits if modules that the tests import are not installed."""
     missing = [m for m in modules if importlib.util.find_spec(m) is None]
     if missing:
-        names = ' '.join(m.replace('_', '-') for m in missing)
+        names = ' '.join(missing).replace('_', '-')
         sys.exit(
-            f"{', '.join(missing)} not installed, which the packages' tests "
-            f'import. Install: {sys.executable} -m pip install {names}'
+            f'The tests need {names}, not installed in this environment. '
+            f'Install: {sys.executable} -m pip install {names}'
         )
 
 

@@ -8,7 +8,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,19 @@ class LabelledImage:
     objects: list[LabelledObject] = field(default_factory=list)
 
 
-#: Split -> its images.
-Splits = Mapping[str, Sequence[LabelledImage]]
+@dataclass
+class Labelled:
+    """What the annotations of YOLO or VOC say.
+
+    Args:
+        splits: Split -> its images; there may be no ``'val'``.
+        names: The classes, in the order of their numbers.
+        notes: What a user should know about how the folder was read.
+    """
+
+    splits: dict[str, list[LabelledImage]]
+    names: list[str]
+    notes: list[str]
 
 
 @dataclass
@@ -67,48 +78,58 @@ class Converted:
 
     contents: dict[str, dict[str, Any]]
     base: Path
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
-def split_of(name: str) -> str | None:
-    """Returns the split that a file or folder is named after.
+def split_of(*names: str) -> str | None:
+    """Returns the split that the first of some files or folders names.
 
     ``train2017``, ``Train`` and ``training_new`` are ``'train'``; ``valid``
     is ``'val'``; ``trainval`` is none.
     """
-    found = re.match(r'([a-z]+)(?![a-z])', name.lower())
-    word = found[1] if found else ''
-    return next((s for s, words in WORDS.items() if word in words), None)
+    for name in names:
+        word = re.match('[a-z]*', name.lower())[0]
+        for split, words in WORDS.items():
+            if word in words:
+                return split
+    return None
 
 
 def one_per_split(paths: Iterable[Path]) -> dict[str, Path]:
-    """Returns the path of each split, by the names of the paths.
+    """Returns split -> path, by the names of files or folders.
 
-    ``train`` is preferred to ``train2017``. Raises `UserError` if there are
-    several of equal rank.
+    ``train`` is preferred to ``training``, and that to ``train2017``.
     """
-    found: dict[str, list[Path]] = {}
+    found = []
     for path in sorted(paths):
-        if split := split_of(path.stem):
-            found.setdefault(split, []).append(path)
-    for split, several in found.items():
-        exact = [p for p in several if p.stem.lower() == split] or [
-            p for p in several if p.stem.lower() in WORDS[split]
-        ]
-        found[split] = exact or several
-    return {s: only(several, s) for s, several in found.items()}
+        name = path.stem.lower()
+        if split := split_of(name):
+            rank = name != split, name not in WORDS[split]
+            found.append((split, rank, path))
+    return first_by_rank(found, 'candidates')
 
 
-def only(paths: Sequence[Path], split: str) -> Path:
-    """Returns the one path; raises `UserError` if there are several."""
-    if len(paths) > 1:
-        names = some(p.name for p in paths)
-        raise UserError(
-            f'{paths[0].parent} has several candidates for the split '
-            f'{split!r}: {names}',
-            'Move all but one to another folder.',
-        )
-    return paths[0]
+def first_by_rank(
+    found: Iterable[tuple[str, tuple, Path]], kind: str
+) -> dict[str, Path]:
+    """Returns split -> path, from triples with the rank in the middle.
+
+    Raises `UserError` if several paths have the first rank.
+    """
+    ranked: dict[str, dict[tuple, list[Path]]] = {}
+    for split, rank, path in found:
+        ranked.setdefault(split, {}).setdefault(rank, []).append(path)
+    first = {split: ranks[min(ranks)] for split, ranks in ranked.items()}
+    for split, paths in first.items():
+        if len(paths) > 1:
+            root = Path(os.path.commonpath([p.parent for p in paths]))
+            names = some(sorted(str(p.relative_to(root)) for p in paths))
+            images = 'all images' if split == 'all' else split
+            raise UserError(
+                f'{root} has several {kind} for {images}: {names}',
+                'Keep one, and move the others to another folder.',
+            )
+    return {split: paths[0] for split, paths in first.items()}
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -119,7 +140,7 @@ def files_in(folder: Path) -> list[Path]:
     found, visited = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = sorted(f for f in folders if f[0] != '.')
+        folders[:] = [f for f in folders if f[0] != '.']
         if real in visited:  # a link to a folder above
             folders.clear()
             continue
@@ -128,8 +149,21 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def hold_out(items: Sequence[Any], part: float) -> tuple[list, list]:
-    """Splits items into those to train on and a fraction to validate on.
+def usual_files(root: Path, names: Collection[str]) -> list[Path]:
+    """Returns files in a folder, and below those with names or of splits."""
+    inside = [
+        file
+        for folder in root.glob('*')
+        if folder.name.lower() in names or split_of(folder.name)
+        for file in files_in(folder)
+    ]
+    return [*root.glob('*'), *inside]
+
+
+def hold_out(
+    items: Sequence[Any], part: float, notes: list[str]
+) -> dict[str, list]:
+    """Splits items into ``'train'`` and a fraction ``'val'``, and notes it.
 
     The items are shuffled, always in the same way. Raises `UserError` if
     there are fewer than two.
@@ -139,48 +173,32 @@ def hold_out(items: Sequence[Any], part: float) -> tuple[list, list]:
             f'--val-part {part:g} is not a fraction of the images',
             'Give one between 0 and 1, such as 0.2.',
         )
-    if len(items) < 2:
+    total = len(items)
+    if total < 2:
         raise UserError(
-            f'the data have {count(len(items), "image")}, and no split',
+            f'the data have {count(total, "image")}, and no split',
             'Training needs images to train and images to validate.',
         )
-    at = list(range(len(items)))
+    at = list(range(total))
     random.Random(0).shuffle(at)
-    number = min(max(round(part * len(items)), 1), len(items) - 1)
-    return tuple(
-        [items[i] for i in sorted(x)] for x in (at[number:], at[:number])
-    )
-
-
-def held_out_note(splits: Mapping[str, Sequence]) -> str:
-    """Returns a sentence about the result of :func:`hold_out`."""
-    number, total = len(splits['val']), sum(map(len, splits.values()))
-    return (
+    number = min(max(round(part * total), 1), total - 1)
+    notes.append(
         f'There is no validation split: {number} of {total} images are held '
         'out, always the same ones (mmext convert --val-part)'
     )
+    parts = {'train': at[number:], 'val': at[:number]}
+    return {split: [items[i] for i in sorted(x)] for split, x in parts.items()}
 
 
-def drop_repeats(images: Iterable[LabelledImage]) -> str:
-    """Removes objects that are listed twice in an image, in place.
-
-    Returns a sentence about it, or an empty string.
-    """
-    dropped, first = 0, None
-    for image in images:
-        unique = []
-        for o in image.objects:
-            if o not in unique:
-                unique.append(o)
-        if more := len(image.objects) - len(unique):
-            dropped, first = dropped + more, first or image.path
-        image.objects = unique
-    if not dropped:
-        return ''
-    return (
-        f'{count(dropped, "object")} listed twice (the first in the '
-        f'annotations of {first}): each is kept once'
-    )
+def _drop_repeats(image: LabelledImage) -> int:
+    """Keeps each object once, and returns how many were left out."""
+    unique: list[LabelledObject] = []
+    for o in image.objects:
+        if o not in unique:
+            unique.append(o)
+    dropped = len(image.objects) - len(unique)
+    image.objects = unique
+    return dropped
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -194,11 +212,11 @@ def image_size(path: Path) -> tuple[int, int]:
         ) from error
 
 
-def images_by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Returns images by their path in ``folder`` without the suffix."""
+def images_by_name(folder: Path) -> dict[str, Path]:
+    """Returns images by their path in a folder without the suffix."""
     images: dict[str, Path] = {}
-    for path in sorted(filter(is_image, files)):
-        name = path.relative_to(folder).with_suffix('').as_posix()
+    for path in filter(is_image, files_in(folder)):
+        name = name_in(folder, path)
         if name in images:
             raise UserError(
                 f'{images[name]} and {path} would have the same annotations',
@@ -206,6 +224,11 @@ def images_by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
             )
         images[name] = path
     return images
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """Returns a path in a folder without the suffix."""
+    return path.relative_to(folder).with_suffix('').as_posix()
 
 
 def read_lines(path: Path) -> list[str]:
@@ -230,43 +253,38 @@ def clip_box(
     return x1, y1, x2 - x1, y2 - y1
 
 
-def write_coco_folder(
-    splits: Splits, names: Sequence[str], root: Path, out: Path
-) -> dict[str, Path]:
-    """Writes ``annotations/instances_<split>.json`` for every split.
-
-    Objects of classes that are not among ``names`` are left out. If ``out``
-    is not ``root``, images are copied. Returns the files by split.
-    """
-    return write_folder(to_coco(splits, names, root), root, out)
-
-
 def to_coco(
-    splits: Splits,
-    names: Sequence[str],
-    root: Path,
-    known: Collection[str] | None = None,
+    data: Labelled, root: Path, classes: Sequence[str], val_part: float
 ) -> Converted:
-    """Returns COCO annotations of the objects of the classes ``names``.
+    """Returns COCO annotations of the objects of some classes.
 
-    ``known`` are the classes that may be named; by default those that have
-    objects. Raises `UserError` if a name is unknown or named twice, or if a
-    split has no images.
+    A fraction ``val_part`` of the images is held out if no split is for
+    validation. Raises `UserError` if a class is unknown or named twice, or if
+    a split has no images.
     """
-    known = class_names(splits) if known is None else known
-    require_classes(names, known, root)
+    require_classes(classes, data.names, root)
+    splits, notes = data.splits, [*data.notes]
+    if 'val' not in splits:
+        splits = hold_out(splits['train'], val_part, notes)
     for split, images in splits.items():
         if not images:
             raise UserError(
                 f'split {split!r} of {root} has no images',
                 'Training needs images to train and images to validate.',
             )
+        repeats = {i.path: n for i in images if (n := _drop_repeats(i))}
+        if repeats:
+            number = count(sum(repeats.values()), 'object')
+            notes.append(
+                f'{split}: {number} listed twice (the first in the '
+                f'annotations of {next(iter(repeats))}): each is kept once'
+            )
     paths = [i.path for images in splits.values() for i in images]
     base = root
     if not all(path.is_relative_to(root) for path in paths):
         base = Path(os.path.commonpath([p.parent for p in paths]))
-    contents = {s: _coco(i, names, root, base) for s, i in splits.items()}
-    return Converted(contents, base)
+    contents = {s: _coco(i, classes, root, base) for s, i in splits.items()}
+    return Converted(contents, base, notes)
 
 
 def require_classes(
@@ -325,22 +343,35 @@ def write_folder(data: Converted, root: Path, out: Path) -> dict[str, Path]:
                 'Move it, or write to another folder with --out DIR.',
             )
     if not same:
-        for content in data.contents.values():
-            for image in content['images']:
-                target = out / image['file_name']
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(data.base / image['file_name'], target)
+        _copy_images(data, out)
     folder.mkdir(parents=True, exist_ok=True)
     for split, file in written.items():
         write_json(file, data.contents[split])
     return written
 
 
-def class_names(splits: Splits) -> set[str]:
-    """Returns the names of all objects."""
-    return {
-        o.name for images in splits.values() for i in images for o in i.objects
-    }
+def _copy_images(data: Converted, out: Path) -> None:
+    """Copies all images or, if one is not in the folder, none."""
+    names = [
+        i['file_name'] for c in data.contents.values() for i in c['images']
+    ]
+    wrong = [
+        name
+        for name in names
+        if os.path.normpath(name).startswith(('../', '/'))
+        or not (data.base / name).is_file()
+    ]
+    if wrong:
+        raise UserError(
+            f'{len(wrong)} of {count(len(names), "image")} cannot be copied, '
+            f'because they are not in {data.base}: {some(wrong)}',
+            'Add them, or remove their entries. mmext check-data --fix DIR '
+            'writes corrected annotations.',
+        )
+    for name in names:
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(data.base / name, target)
 
 
 def _coco(

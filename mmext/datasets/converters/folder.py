@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from mmext.datasets.converters.coco import (
 from mmext.datasets.converters.common import (
     VAL_PART,
     Converted,
-    class_names,
     files_in,
     is_converted,
     parse_json,
@@ -31,6 +31,7 @@ from mmext.utils.images import is_image
 from mmext.utils.text import count, some
 
 SPLITS = ('train', 'val')
+TESTS = {'yolo': is_yolo, 'voc': is_voc}
 
 
 def format_of(root: Path, source: bool = False) -> str:
@@ -48,13 +49,11 @@ def format_of(root: Path, source: bool = False) -> str:
             + ('is a file' if root.exists() else 'does not exist'),
             'Give the folder that holds the annotations and the images.',
         )
-    files = find_coco(root)
-    written = source and any(
-        is_converted(parse_json(path)) for path in files.values()
-    )
+    files = find_coco(root).values()
+    written = source and any(is_converted(parse_json(p)) for p in files)
     if files and not written:
         return 'coco'
-    for name, test in (('yolo', is_yolo), ('voc', is_voc)):
+    for name, test in TESTS.items():
         if test(root):
             return name
     if files:
@@ -85,40 +84,38 @@ def _is_data_set(folder: Path) -> bool:
 
 def _nothing_found(root: Path) -> UserError:
     inside = sorted(p.name for p in root.glob('*'))
-    sets = _data_sets_in(root)
     problem = (
         f'{root} has no annotations/instances_train.json, no labels of YOLO '
         'and no XML files of VOC; it holds ' + (some(inside, 8) or 'nothing')
     )
-    if sets:
+    if sets := _data_sets_in(root):
         return UserError(problem, f'Give one of these: {some(sets)}')
     files = files_in(root)
-    for path in files:
-        if path.suffix == '.json' and path.name.startswith(OTHERS):
+    jsons = [p for p in files if p.suffix == '.json']
+    for path in jsons:
+        if path.name.startswith(OTHERS):
             return UserError(
                 f'{path} has no boxes of objects: {path.stem.split("_")[0]} '
                 'annotations are not read',
                 "Give a folder with COCO's instances_train.json, or labels of "
                 'YOLO or VOC.',
             )
-    xml = next((p for p in files if p.suffix.lower() == '.xml'), None)
-    if xml is not None:
-        folder = xml.parent.relative_to(root)
-        return UserError(
-            f'{root} has XML files in {folder}/, which is not a usual name '
-            'for those of VOC',
-            f'If they are of VOC: mmext convert voc {root} --annotations '
-            f'{folder} --images DIR',
-        )
-    jsons = [p for p in files if p.suffix == '.json']
-    images = sum(map(is_image, files))
-    if len(jsons) > 2 and b'"shapes"' in jsons[-1].read_bytes()[:100_000]:
+    for path in files:
+        if path.suffix.lower() == '.xml':
+            folder = path.parent.relative_to(root)
+            return UserError(
+                f'{root} has XML files in {folder}/, which is not a usual '
+                'name for those of VOC',
+                f'If they are of VOC: mmext convert voc {root} --annotations '
+                f'{folder} --images DIR',
+            )
+    if len(jsons) > 2 and b'"shapes"' in jsons[-1].read_bytes():
         return UserError(
             f'{root} has {count(len(jsons), "JSON file")} of LabelMe, which '
             'are not read',
             'Export them as COCO or YOLO, for example with labelme2coco.',
         )
-    if images:
+    if images := sum(map(is_image, files)):
         problem += f' and {count(images, "image")}'
     return UserError(
         problem,
@@ -139,29 +136,27 @@ def read_folder(
 ) -> Converted:
     """Reads a folder of a format that :func:`format_of` returns.
 
-    ``classes`` are those to keep (None is all, also those without objects);
-    the other options are those of the readers of the format.
+    ``classes`` are those to keep (None is all, also those without objects). A
+    fraction ``val_part`` of the images, always the same ones, is held out if
+    there is no validation split. The other options are those of
+    :func:`~mmext.datasets.converters.voc.read_voc`.
     """
     root = Path(os.path.abspath(root))
     if kind == 'coco':
-        converted = read_coco_folder(root, val_part)
-        if classes:
-            converted.contents = {
-                split: _of_classes(content, classes, root)
-                for split, content in converted.contents.items()
-            }
-        return converted
+        found = read_coco_folder(root, val_part)
+        if not classes:
+            return found
+        contents = {
+            split: _of_classes(content, classes, root)
+            for split, content in found.contents.items()
+        }
+        return replace(found, contents=contents)
     if kind == 'yolo':
-        yolo = read_yolo(root, val_part)
+        data = read_yolo(root)
         root = root.parent if root.is_file() else root
-        splits, names, notes = yolo.splits, yolo.names, yolo.notes
     else:
-        voc = read_voc(root, zero_based, val_part, annotations, images)
-        splits, notes = voc.splits, voc.notes
-        names = sorted(class_names(splits))
-    converted = to_coco(splits, classes or names, root, names)
-    converted.notes += notes
-    return converted
+        data = read_voc(root, zero_based, annotations, images)
+    return to_coco(data, root, classes or data.names, val_part)
 
 
 def _of_classes(
@@ -182,14 +177,14 @@ def _of_classes(
 
 def _require_format(root: Path, kind: str) -> None:
     """Raises `UserError` if a folder is in another format than ``kind``."""
-    if root.is_file() or {'yolo': is_yolo, 'voc': is_voc}[kind](root):
+    if root.is_file() or TESTS[kind](root):
         return
     try:
-        found = format_of(root)
+        found = format_of(root).upper()
     except UserError:
         return  # the reader says what it needs
     raise UserError(
-        f'{root} has {found.upper()} annotations, and none of {kind.upper()}',
+        f'{root} has {found} annotations, and none of {kind.upper()}',
         f'mmext convert {root} finds the format out.',
     )
 
@@ -225,10 +220,9 @@ def convert_folder(
     root = root.parent if root.is_file() else root
     out = Path(os.path.abspath(out or root))
     lines = [f'{root}: {kind.upper()} annotations']
-    if kind == 'coco' and out == root:
-        files = find_coco(root)
-        usual = [out / 'annotations' / f'instances_{s}.json' for s in SPLITS]
-        if [files.get(s) for s in SPLITS] == usual and not options['classes']:
+    if kind == 'coco' and out == root and not options.get('classes'):
+        usual = {s: out / f'annotations/instances_{s}.json' for s in SPLITS}
+        if usual.items() <= find_coco(root).items():
             return [*lines, 'There is nothing to convert.']
     files = write_folder(converted, root, out)
     lines += [f'note: {note}' for note in converted.notes]

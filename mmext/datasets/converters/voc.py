@@ -15,60 +15,35 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mmext.datasets.converters.common import (
-    VAL_PART,
+    Labelled,
     LabelledImage,
     LabelledObject,
     clip_box,
-    drop_repeats,
     files_in,
-    held_out_note,
-    hold_out,
     image_size,
     images_by_name,
+    name_in,
     one_per_split,
     read_lines,
     split_of,
+    usual_files,
 )
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.text import count, sentences, some
 
 #: Names of folders of XML files and of images, in lower case.
 ANNOTATIONS = ('annotations', 'annotation', 'xml', 'xmls', 'labels')
-IMAGES = (
-    'jpegimages',
-    'images',
-    'image',
-    'imgs',
-    'img',
-    'jpgimages',
-    'photos',
-)
-
-
-@dataclass
-class VocFolder:
-    """A data set in VOC's format: its splits, and what to know about them."""
-
-    splits: dict[str, list[LabelledImage]]
-    notes: list[str]
+IMAGES = ('jpegimages', 'jpgimages', 'images', 'image', 'imgs', 'img')
+IMAGES += ('photos',)
 
 
 def is_voc(root: Path) -> bool:
     """Returns whether a folder has XML files where exporters write them."""
-    usual = (*ANNOTATIONS, *IMAGES)
-    folders = [
-        p
-        for p in root.glob('*')
-        if p.is_dir() and (p.name.lower() in usual or split_of(p.name))
-    ]
-    return any(map(_is_xml, root.glob('*'))) or any(
-        _is_xml(file) for folder in folders for file in files_in(folder)
-    )
+    return any(map(_is_xml, usual_files(root, (*ANNOTATIONS, *IMAGES))))
 
 
 def _is_xml(path: Path) -> bool:
@@ -78,33 +53,27 @@ def _is_xml(path: Path) -> bool:
 def read_voc(
     root: Path,
     zero_based: bool = False,
-    val_part: float = VAL_PART,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
-) -> VocFolder:
-    """Reads a VOC folder into a train and a val split.
+) -> Labelled:
+    """Reads the splits of a VOC folder, or all images as ``'train'``.
 
     VOC counts pixels from 1 and includes the last one: a box from 1 to 10 is
     10 pixels wide and begins at COCO's 0. Tools such as labelImg count from 0.
     ``annotations`` and ``images`` are the folders of XML files and images; by
-    default they are found by their names. If neither ``ImageSets/Main`` nor
-    folders name the splits, a fraction ``val_part`` of the images is held out
-    for validation, always the same ones.
+    default they are found by their names. ``ImageSets/Main`` or folders name
+    the splits.
     """
     root = Path(os.path.abspath(root))
     ann_dir, img_dir = _folders(root, annotations, images)
-    files = {
-        p.relative_to(ann_dir).with_suffix('').as_posix(): p
-        for p in files_in(ann_dir)
-        if _is_xml(p)
-    }
+    files = {name_in(ann_dir, p): p for p in files_in(ann_dir) if _is_xml(p)}
     if not files:
         raise UserError(
             f'{ann_dir} has no XML files',
             'Give the folder that holds Annotations/ and JPEGImages/, or '
             'name others: --annotations DIR --images DIR.',
         )
-    known = images_by_name(img_dir, files_in(img_dir))
+    known = images_by_name(img_dir)
     paths = _images_of(files, known)
     if absent := [name for name, path in paths.items() if path is None]:
         raise UserError(
@@ -115,28 +84,17 @@ def read_voc(
             'another folder.',
         )
     notes = []
-    splits: dict[str, list] = _splits(root, img_dir, paths)
-    if 'val' not in splits:
-        splits = dict(
-            zip(
-                ('train', 'val'),
-                hold_out(splits.get('train') or sorted(files), val_part),
-                strict=True,
-            )
-        )
-        notes.append(held_out_note(splits))
     if without := len(known) - len(files):
         notes.append(
             f'{count(without, "image")} without an XML file: left out'
         )
-    read = {
+    splits = {
         split: [_read_file(files[n], paths[n], zero_based) for n in names]
-        for split, names in splits.items()
+        for split, names in _splits(root, img_dir, paths).items()
     }
-    for split, labelled in read.items():
-        if text := drop_repeats(labelled):
-            notes.append(f'{split}: {text}')
-    return VocFolder(read, notes)
+    read = [image for split in splits.values() for image in split]
+    names = {o.name for image in read for o in image.objects}
+    return Labelled(splits, sorted(names), notes)
 
 
 def _folders(
@@ -147,31 +105,37 @@ def _folders(
     labelImg writes both into one folder.
     """
     folders = sorted(p for p in root.glob('*') if p.is_dir())
+    names = [p.name for p in folders]
     given = {'annotations': annotations, 'images': images}
     for option, value in given.items():
         if value is not None and not (root / value).is_dir():
             raise UserError(
                 f'--{option} {value}: {root / value} does not exist',
                 sentences(
-                    did_you_mean(str(value), [p.name for p in folders]),
-                    f'It has: {some(p.name for p in folders) or "no folder"}',
+                    did_you_mean(str(value), names),
+                    f'It has: {some(names) or "no folder"}',
                 ),
             )
     if annotations is not None:
         ann_dir = root / annotations
+    elif not is_voc(root):
+        ann_dir = root / 'Annotations'
     else:
-        known = [p for p in folders if p.name.lower() in ANNOTATIONS]
         ann_dir = next(
-            (p for p in known if any(map(_is_xml, files_in(p)))), root
+            (
+                p
+                for p in folders
+                if p.name.lower() in ANNOTATIONS
+                and any(map(_is_xml, files_in(p)))
+            ),
+            root,
         )
-        if ann_dir == root and not is_voc(root):
-            ann_dir = root / 'Annotations'
     if images is not None:
         return ann_dir, root / images
     known = [p for p in folders if p.name.lower() in IMAGES]
-    if ann_dir != root and ann_dir not in known:
-        return ann_dir, next(iter(known), ann_dir)
-    return ann_dir, ann_dir
+    if ann_dir == root or ann_dir in known or not known:
+        return ann_dir, ann_dir
+    return ann_dir, known[0]
 
 
 def _images_of(
@@ -197,41 +161,41 @@ def _images_of(
 
 
 def _splits(
-    root: Path, img_dir: Path, files: Mapping[str, Path]
+    root: Path, img_dir: Path, images: Mapping[str, Path]
 ) -> dict[str, list[str]]:
     """Returns split -> names, by lists or by the names of folders."""
     lists = one_per_split((root / 'ImageSets/Main').glob('*.txt'))
-    if 'train' not in lists:
-        splits: dict[str, list[str]] = {}
-        for name in sorted(files):
-            image = files[name].relative_to(img_dir)
-            folders = (*Path(name).parts[:-1], *image.parts[:-1])
-            known = next(filter(None, map(split_of, folders)), None)
-            splits.setdefault(known or '', []).append(name)
-        unknown = splits.pop('', None)
-        if unknown is not None or 'train' not in splits:
-            return {}  # the folders do not name splits
-        splits.pop('test', None)
-        return splits
-    splits = {}
-    for split, path in lists.items():
-        # Lists of one class have a second column, 1 or -1. Names may contain
-        # spaces.
-        if split == 'test':
-            continue
-        names = [
-            line if line in files else line.rsplit(maxsplit=1)[0]
-            for line in read_lines(path)
-            if line
-        ]
-        if missing := [name for name in names if name not in files]:
-            raise UserError(
-                f'{path} lists {count(len(missing), "name")} without an XML '
-                f'file: {some(map(repr, missing), 10)}',
-                'Add the files, or remove the lines.',
-            )
-        splits[split] = names
+    if 'train' in lists:
+        lists.pop('test', None)
+        return {s: _listed(path, images) for s, path in lists.items()}
+    splits: dict[str | None, list[str]] = {}
+    for name in sorted(images):
+        image = images[name].relative_to(img_dir)
+        split = split_of(*Path(name).parts[:-1], *image.parts[:-1])
+        splits.setdefault(split, []).append(name)
+    splits.pop('test', None)
+    if None in splits or 'train' not in splits:
+        return {'train': sorted(images)}  # the folders do not name splits
     return splits
+
+
+def _listed(path: Path, images: Mapping[str, Path]) -> list[str]:
+    """Returns the names in a list, which may contain spaces.
+
+    Lists of one class have a second column, 1 or -1.
+    """
+    names = [
+        line if line in images else line.rsplit(maxsplit=1)[0]
+        for line in read_lines(path)
+        if line
+    ]
+    if missing := [name for name in names if name not in images]:
+        raise UserError(
+            f'{path} lists {count(len(missing), "name")} without an XML '
+            f'file: {some(map(repr, missing), 10)}',
+            'Add the files, or remove the lines.',
+        )
+    return names
 
 
 def _read_file(path: Path, image: Path, zero_based: bool) -> LabelledImage:

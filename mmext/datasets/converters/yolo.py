@@ -17,7 +17,7 @@ polygon; coordinates are fractions of the image's width and height.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,18 @@ from typing import Any
 import yaml
 
 from mmext.datasets.converters.common import (
-    VAL_PART,
-    WORDS,
+    Labelled,
     LabelledImage,
     LabelledObject,
     clip_box,
-    drop_repeats,
     files_in,
-    held_out_note,
-    hold_out,
     image_size,
     images_by_name,
+    name_in,
     one_per_split,
     read_lines,
     split_of,
+    usual_files,
 )
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.images import is_image
@@ -55,22 +53,6 @@ LAYOUT = (
 
 
 @dataclass
-class YoloFolder:
-    """A data set in YOLO's format.
-
-    Args:
-        splits: Split -> its images; an image without a label file has no
-            objects.
-        names: The classes in the order of their numbers.
-        notes: What a user should know about how the folder was read.
-    """
-
-    splits: dict[str, list[LabelledImage]]
-    names: list[str]
-    notes: list[str]
-
-
-@dataclass
 class Description:
     """What a YAML file, or the files of Darknet, say about a data set."""
 
@@ -83,27 +65,20 @@ class Description:
 
 def is_yolo(root: Path) -> bool:
     """Returns whether a folder looks as if it held labels of YOLO."""
-    for file in _yaml_files(root):
-        content = _read_yaml(file)
-        if 'names' in content or 'nc' in content:
-            return True
-    if any(root.glob('*.names')):
-        return True
-    folders = [p for p in root.glob('*') if p.is_dir()]
-    inside = [
-        file
-        for folder in folders
-        if folder.name.lower() in ('labels', 'images') or split_of(folder.name)
-        for file in files_in(folder)
-    ]
-    return any(
-        file.suffix.lower() == '.txt' and _is_label_line(file)
-        for file in (*root.glob('*.txt'), *inside)
-        if file.name.lower() not in OTHER
+    described = any(
+        _read_yaml(file).keys() & {'names', 'nc'} for file in _yaml_files(root)
+    )
+    return (
+        described
+        or any(root.glob('*.names'))
+        or any(map(_is_label_file, usual_files(root, ('labels', 'images'))))
     )
 
 
-def _is_label_line(file: Path) -> bool:
+def _is_label_file(file: Path) -> bool:
+    """Returns whether a text file begins with numbers."""
+    if file.suffix.lower() != '.txt' or file.name.lower() in OTHER:
+        return False
     with open(file, 'rb') as stream:
         fields = stream.readline(2000).strip(b'\xef\xbb\xbf').split()
     try:
@@ -112,13 +87,12 @@ def _is_label_line(file: Path) -> bool:
         return False
 
 
-def read_yolo(root: Path, val_part: float = VAL_PART) -> YoloFolder:
-    """Reads a train and a val split, and the names of the classes.
+def read_yolo(root: Path) -> Labelled:
+    """Reads the splits of a YOLO folder, or all images as ``'train'``.
 
-    ``root`` may also be the YAML file. If there is no validation split, a
-    fraction ``val_part`` of the images is held out, always the same ones.
-    Raises `UserError` if there are no images or labels, or if a file is
-    damaged.
+    ``root`` may also be the YAML file. An image without a label file has no
+    objects. Raises `UserError` if there are no images or labels, or if a file
+    is damaged.
     """
     root = Path(os.path.abspath(root))
     described = _describe(root)
@@ -127,23 +101,16 @@ def read_yolo(root: Path, val_part: float = VAL_PART) -> YoloFolder:
     notes: list[str] = []
     splits = {}
     for split in ('train', 'val'):
-        if split in sources:
-            splits[split] = _read_split(
-                root, sources[split], described, split, notes
-            )
-    if sources['train'] == sources.get('val'):
-        notes.append('the same images are used to train and to validate')
-    if 'val' not in splits:
-        train, val = hold_out(splits['train'], val_part)
-        splits = {'train': train, 'val': val}
-        notes.append(held_out_note(splits))
-    for split, images in splits.items():
-        folder = next((i.path.parent for i in images), root)
+        if split not in sources:
+            continue
+        images = _read_split(root, sources[split], described, split, notes)
+        folder = images[0].path.parent if images else root
         if not folder.is_relative_to(root):
             notes.append(f'{split}: the images are read from {folder}')
-        if text := drop_repeats(images):
-            notes.append(f'{split}: {text}')
-    return YoloFolder(splits, list(described.names.values()), notes)
+        splits[split] = images
+    if sources['train'] == sources.get('val'):
+        notes.append('the same images are used to train and to validate')
+    return Labelled(splits, list(described.names.values()), notes)
 
 
 def _read_split(
@@ -156,85 +123,75 @@ def _read_split(
     """Reads the images of folders, or those that lists name."""
     read, orphans, unlabelled, labelled = [], [], 0, 0
     for folder, chosen in _by_folder(sources):
-        images = images_by_name(folder, files_in(folder))
+        images = images_by_name(folder)
         if not images:
             raise UserError(f'{folder} has no images', LAYOUT)
-        labels, files = _labels(root, folder)
-        # labelImg writes the class names beside the labels.
-        files = {
-            name: path
-            for name, path in files.items()
-            if name in images or path.name.lower() not in OTHER
-        }
-        labelled += len(files)
-        orphans += [path for name, path in files.items() if name not in images]
+        place, labels = _labels(root, folder, images)
+        labelled += len(labels)
+        orphans += [f'{n}.txt' for n in labels if n not in images]
         for name, image in images.items():
-            if chosen is not None and image not in chosen:
+            if chosen and image not in chosen:
                 continue
-            if name not in files:
-                unlabelled += 1
-                if described.skip:
-                    continue
-            read.append(_read_file(files.get(name), image, described.names))
+            file = labels.get(name)
+            unlabelled += file is None
+            if file or not described.skip:
+                read.append(_read_file(file, image, described.names))
     if not labelled:
         raise UserError(
-            f'{labels} has no label files (for the images in {folder})', LAYOUT
+            f'{place} has no label files (for the images in {folder})', LAYOUT
         )
     if orphans:
-        names = [path.relative_to(labels).as_posix() for path in orphans]
         text = (
-            f'{len(orphans)} of {count(labelled, "label file")} in {labels} '
-            f'have no image in {folder}: {some(names, 20)}'
+            f'{len(orphans)} of {count(labelled, "label file")} in {place} '
+            f'have no image in {folder}: {some(orphans, 20)}'
         )
         if 2 * len(orphans) > labelled:
             raise UserError(text, 'Add the images, or remove the labels.')
         notes.append(f'{split}: {text}')
     if unlabelled:
-        what = 'left out' if described.skip else 'background'
-        notes.append(
-            f'{split}: {count(unlabelled, "image")} without a label file: '
-            + what
-        )
+        number = count(unlabelled, 'image')
+        used = 'left out' if described.skip else 'background'
+        notes.append(f'{split}: {number} without a label file: {used}')
     return read
 
 
-def _by_folder(
-    sources: Iterable[Path],
-) -> Iterator[tuple[Path, set[Path] | None]]:
-    """Yields folders, and which of their images are listed (None is all)."""
-    listed: dict[Path, set[Path]] = {}
+def _by_folder(sources: Iterable[Path]) -> Iterable[tuple[Path, set[Path]]]:
+    """Returns folders, and which of their images are listed (none is all)."""
+    found: dict[Path, set[Path]] = {}
     for path in sources:
         if is_image(path):
-            listed.setdefault(path.parent, set()).add(path)
+            found.setdefault(path.parent, set()).add(path)
         else:
-            yield path, None
-    yield from listed.items()
+            found[path] = set()
+    return found.items()
 
 
-def _labels(root: Path, folder: Path) -> tuple[Path, dict[str, Path]]:
+def _labels(
+    root: Path, folder: Path, images: Collection[str]
+) -> tuple[Path, dict[str, Path]]:
     """Finds the label files of the images in a folder.
 
     As for Ultralytics, they are where ``images`` is replaced by ``labels`` in
     the path, or beside the images. Returns the folder and name -> file.
     """
-    places = []
-    parts = folder.parts
-    at = [i for i, part in enumerate(parts) if part.lower() == 'images']
-    if at:
-        rest = parts[at[-1] + 1 :]
-        places = [
-            Path(*parts[: at[-1]], 'labels', *rest),
-            Path(root, 'labels', *rest),
-        ]
-    places += [root / 'labels' / folder.name, folder.parent / 'labels', folder]
+    places = [root / 'labels' / folder.name, folder.parent / 'labels', folder]
+    parts = [part.lower() for part in folder.parts]
+    if 'images' in parts:
+        at = max(i for i, part in enumerate(parts) if part == 'images')
+        below = folder.parts[at + 1 :]
+        above = Path(*folder.parts[:at], 'labels', *below)
+        places = [above, Path(root, 'labels', *below), *places]
     for place in places:
-        files = {
-            p.relative_to(place).with_suffix('').as_posix(): p
-            for p in files_in(place)
-            if p.suffix.lower() == '.txt'
+        # labelImg writes the class names beside the labels.
+        found = {
+            name: path
+            for path in files_in(place)
+            if path.suffix.lower() == '.txt'
+            and (name := name_in(place, path))
+            and (name in images or path.name.lower() not in OTHER)
         }
-        if any(p.name.lower() not in OTHER for p in files.values()):
-            return place, files
+        if found:
+            return place, found
     return places[0], {}
 
 
@@ -261,35 +218,33 @@ def _sources(root: Path, described: Description) -> dict[str, list[Path]]:
 
 def _conventional(root: Path) -> dict[str, Path]:
     """Finds the folders of splits by their names."""
-    found = {}
-    for place in (root / 'images', root):
-        folders = [
-            p
-            for p in place.glob('*')
-            if p.is_dir() and 'label' not in p.name.lower()
-        ]
+    labels = one_per_split(_folders(root / 'labels'))
+    # Those of a split that has no images are reported.
+    found = {s: root / 'images' / path.name for s, path in labels.items()}
+    for place in (root, root / 'images'):
+        folders = [p for p in _folders(place) if 'label' not in p.name.lower()]
         for split, folder in one_per_split(folders).items():
-            inside = next(
-                (p for p in folder.glob('*') if p.name.lower() == 'images'),
-                folder,
-            )
-            found.setdefault(split, inside)
-    labels = [p for p in (root / 'labels').glob('*') if p.is_dir()]
-    for split, folder in one_per_split(labels).items():
-        # Labels of a split that has no images, which is reported.
-        found.setdefault(split, root / 'images' / folder.name)
+            found[split] = _images_in(folder) or folder
     return found
 
 
 def _unsplit(root: Path) -> Path:
     """Returns the folder of all images."""
-    for place in root.glob('*'):
-        if place.name.lower() == 'images' and place.is_dir():
-            return place
-    for place in (root, *sorted(p for p in root.glob('*') if p.is_dir())):
+    if folder := _images_in(root):
+        return folder
+    for place in (root, *_folders(root)):
         if any(map(is_image, place.glob('*'))):
             return place
     raise UserError(f'{root / "images"} has no images', LAYOUT)
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(p for p in place.glob('*') if p.is_dir())
+
+
+def _images_in(place: Path) -> Path | None:
+    named = (p for p in _folders(place) if p.name.lower() == 'images')
+    return next(named, None)
 
 
 def _resolve(
@@ -299,27 +254,20 @@ def _resolve(
 
     Exporters write paths that were right on another machine
     (``/content/data/train/images``), or one folder too high
-    (``../train/images``), so that the end of the path counts if the path is
-    not in the data set.
+    (``../train/images``).
     """
     text = text.replace('\\', '/')
-    parts = [p for p in Path(text).parts if p not in ('..', '.', '/')]
-    ends = ['/'.join(parts[i:]) for i in range(max(len(parts) - 1, 1))]
-    start = Path(described.file.parent, described.path)
-    places = [
-        *([] if text.startswith('../') else [start / text]),
-        described.file.parent / text.removeprefix('../'),
-        *(root / end for end in ends),
-        start / text,
-        *(root.parent / end for end in ends[:1]),  # shared by several sets
-    ]
+    ends = _ends(root, text)
+    inside = ends[:-1] or ends  # images/ alone may be of another split
+    named = root / described.path / text
+    places = [named, *inside, root.parent / inside[0].relative_to(root)]
+    if text.startswith('../'):
+        places = [*inside, named, places[-1]]
     for place in places:
         path = _follow(Path(os.path.normpath(place)))
-        if path.is_dir():
-            return [path]
         if path.is_file() and path.suffix.lower() == '.txt':
             return _listed(root, path)
-        if path.is_file() and is_image(path):
+        if path.is_dir() or (path.is_file() and is_image(path)):
             return [path]
     known = [p for p in files_in(root) if is_image(p)]
     folders = sorted({str(p.parent.relative_to(root)) for p in known})
@@ -331,6 +279,12 @@ def _resolve(
             f'{root} has images in: {some(folders) or "no folder"}.',
         ),
     )
+
+
+def _ends(root: Path, text: str) -> list[Path]:
+    """Returns where the end of a path may be in a folder, longest first."""
+    parts = [p for p in Path(text).parts if p not in ('..', '.', '/')]
+    return [root.joinpath(*parts[i:]) for i in range(len(parts) or 1)]
 
 
 def _follow(path: Path) -> Path:
@@ -349,24 +303,22 @@ def _listed(root: Path, file: Path) -> list[Path]:
     found, missing = [], []
     for line in filter(None, read_lines(file)):
         line = line.replace('\\', '/')
-        parts = [p for p in Path(line).parts if p not in ('..', '.', '/')]
-        places = [file.parent / line, root / line] + [
-            root.joinpath(*parts[i:]) for i in range(len(parts))
-        ]
+        places = [file.parent / line, *_ends(root, line)]
         path = next((p for p in places if p.is_file()), None)
         if path is None:
             missing.append(line)
         else:
             found.append(Path(os.path.normpath(path)))
-    if missing or not found:
+    fix = f'Paths are relative to {file.parent}.'
+    if missing:
+        verb = 'does' if len(missing) == 1 else 'do'
         raise UserError(
-            f'{file} lists {count(len(missing), "image")} that '
-            f'{"does" if len(missing) == 1 else "do"} not exist: '
-            f'{some(missing, 10)}'
-            if missing
-            else f'{file} lists no images',
-            f'Paths are relative to {file.parent}.',
+            f'{file} lists {count(len(missing), "image")} that {verb} not '
+            f'exist: {some(missing, 10)}',
+            fix,
         )
+    if not found:
+        raise UserError(f'{file} lists no images', fix)
     return found
 
 
@@ -388,22 +340,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _describe(root: Path) -> Description:
     """Reads the names of the classes, and where images are."""
-    found = []
-    for path in _yaml_files(root):
-        content = _read_yaml(path)
-        if 'kpt_shape' in content:  # its lines would be read as polygons
-            raise UserError(
-                f'{path} describes keypoints (kpt_shape)',
-                'Only boxes and polygons can be converted; remove the '
-                'keypoints.',
-            )
-        names = _yaml_names(path, content.get('names'))
-        if names:
-            _check_number(path, content.get('nc'), names)
-            skip = bool(content.get('skip_if_label_file_missing'))
-            start = str(content.get('path') or '')
-            paths = _yaml_paths(path, content)
-            found.append(Description(path, names, paths, start, skip))
+    found = [d for path in _yaml_files(root) if (d := _from_yaml(path))]
     usual = [d for d in found if d.file.stem in ('data', 'dataset', 'config')]
     found = usual[:1] or found
     if len(found) > 1:
@@ -415,7 +352,10 @@ def _describe(root: Path) -> Description:
     if found:
         return found[0]
     root = root.parent if root.is_file() else root
-    for path in _name_files(root):
+    files = files_in(root)
+    listing = [p for p in files if p.suffix == '.names']
+    listing += [p for p in files if p.name == 'classes.txt']
+    for path in sorted(listing, key=lambda p: len(p.parts)):
         lines = read_lines(path)
         while lines and not lines[-1]:
             lines.pop()
@@ -424,12 +364,10 @@ def _describe(root: Path) -> Description:
                 f'{path}: line {lines.index("") + 1} is empty',
                 'The line is the number of the class. Write its name.',
             )
-        if names := lines:
-            lists = one_per_split(
-                p for p in root.glob('*.txt') if p.name.lower() in OTHER
-            )
-            paths = {s: [p.name] for s, p in lists.items() if s in WORDS}
-            return Description(path, dict(enumerate(names)), paths)
+        if lines:
+            lists = [p for p in root.glob('*.txt') if p.name.lower() in OTHER]
+            paths = {s: [p.name] for s, p in one_per_split(lists).items()}
+            return Description(path, dict(enumerate(lines)), paths)
     raise UserError(
         f'{root} has no data.yaml with names: [...] and no classes.txt',
         'Write the class names in the order of their numbers to '
@@ -437,56 +375,59 @@ def _describe(root: Path) -> Description:
     )
 
 
-def _name_files(root: Path) -> list[Path]:
-    """Returns the text files that may list the classes."""
-    folders = [root, root / 'labels', root / 'images']
-    folders += [root / s / k for s in WORDS for k in ('', 'labels')]
-    folders += [root / 'labels' / s for s in WORDS]
-    return [
-        path
-        for folder in folders
-        for path in [*sorted(folder.glob('*.names')), folder / 'classes.txt']
-        if path.is_file()
-    ]
-
-
-def _yaml_names(path: Path, names: object) -> dict[int, str]:
-    """Returns number -> name in the order of the numbers."""
-    if isinstance(names, dict):
-        if odd := [key for key in names if type(key) is not int or key < 0]:
-            raise UserError(
-                f'{path}: the keys of names are {some(names, 10)}, and '
-                f'{odd[0]!r} is not the number of a class',
-                'Number the names from 0.',
-            )
-        names = {key: names[key] for key in sorted(names)}
-    elif isinstance(names, list):
-        names = dict(enumerate(names))
-    else:
-        return {}
-    # YAML reads no, off and null as False and None.
-    for name in names.values():
-        if type(name) in (bool, type(None)):
-            raise UserError(
-                f'{path}: a name is {name!r}, not a word', 'Put it in quotes.'
-            )
-    return {key: str(name) for key, name in names.items()}
-
-
-def _check_number(path: Path, number: object, names: dict[int, str]) -> None:
+def _from_yaml(path: Path) -> Description | None:
+    """Returns what a YAML file says, None if it has no names."""
+    content = _read_yaml(path)
+    if 'kpt_shape' in content:  # its lines would be read as polygons
+        raise UserError(
+            f'{path} describes keypoints (kpt_shape)',
+            'Only boxes and polygons can be converted; remove the keypoints.',
+        )
+    names = _yaml_names(path, content.get('names'))
+    if not names:
+        return None
+    number = content.get('nc')
     if isinstance(number, int) and number != len(names):
         raise UserError(
             f'{path} has nc: {number} and {count(len(names), "name")}: '
             f'{some(names.values(), 10)}',
             'Correct one of them.',
         )
+    return Description(
+        path,
+        names,
+        _yaml_paths(path, content),
+        str(content.get('path') or ''),
+        bool(content.get('skip_if_label_file_missing')),
+    )
+
+
+def _yaml_names(path: Path, names: object) -> dict[int, str]:
+    """Returns number -> name in the order of the numbers."""
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        return {}
+    if odd := [key for key in names if type(key) is not int or key < 0]:
+        raise UserError(
+            f'{path}: the keys of names are {some(names, 10)}, and '
+            f'{odd[0]!r} is not the number of a class',
+            'Number the names from 0.',
+        )
+    for name in names.values():
+        if name is None or isinstance(name, bool):  # null, no and off
+            raise UserError(
+                f'{path}: a name is {name!r}, not a word', 'Put it in quotes.'
+            )
+    return {key: str(names[key]) for key in sorted(names)}
 
 
 def _yaml_paths(path: Path, content: Mapping) -> dict[str, list[str]]:
     """Returns split -> the paths of its images."""
     found: dict[str, list[str]] = {}
     for key, value in content.items():
-        split = split_of(key) if isinstance(key, str) else None
+        word = str(key).rstrip('0123456789')  # not train_size
+        split = split_of(word) if word.isalpha() else None
         if split in (None, 'test') or not value or split in found:
             continue
         texts = value if isinstance(value, list) else [value]

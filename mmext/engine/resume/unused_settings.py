@@ -26,12 +26,19 @@ def unused_settings(runner: Runner, checkpoint: Mapping[str, Any]) -> str:
 
     Call it before the state of the optimizer and of the schedules is loaded.
     """
-    lines = [
-        *_optimizer(runner.optim_wrapper, checkpoint.get('optimizer') or {}),
-        *_schedules(
-            runner.param_schedulers, checkpoint.get('param_schedulers') or []
-        ),
-    ]
+    lines: list[str] = []
+    optimizers = _parts(
+        'optim_wrapper', runner.optim_wrapper, checkpoint.get('optimizer')
+    )
+    for place, wrapper, state in optimizers:
+        lines += _optimizer(place, wrapper, state or {})
+    schedules = _parts(
+        'param_scheduler',
+        runner.param_schedulers,
+        checkpoint.get('param_schedulers'),
+    )
+    for place, schedulers, states in schedules:
+        lines += _schedules(place, schedulers or [], states or [])
     if not lines:
         return ''
     return (
@@ -43,49 +50,42 @@ def unused_settings(runner: Runner, checkpoint: Mapping[str, Any]) -> str:
     )
 
 
-def _optimizer(
-    wrapper: OptimWrapper | OptimWrapperDict, state: Mapping[str, Any]
-) -> Iterator[str]:
-    if isinstance(wrapper, OptimWrapperDict):
-        parts = [
-            (f'optim_wrapper.{name}', part, state.get(name, {}))
-            for name, part in wrapper.items()
-        ]
+def _parts(place: str, own: Any, saved: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields place, part and saved state of each optimizer."""
+    if isinstance(own, OptimWrapperDict | Mapping):
+        for name, part in own.items():
+            state = saved.get(name) if isinstance(saved, Mapping) else None
+            yield f'{place}.{name}', part, state
     else:
-        parts = [('optim_wrapper', wrapper, state)]
-    for place, part, saved in parts:
-        seen = set()
-        groups = zip(
-            part.param_groups, saved.get('param_groups', ()), strict=False
-        )
-        for own, theirs in groups:
-            names = (own.keys() & theirs.keys()) - {'params'}
-            for name in sorted(names - seen):
-                if name.startswith('initial_'):
-                    continue
-                # A schedule changes the value and keeps the initial one.
-                before, now = (
-                    group.get(f'initial_{name}', group[name])
-                    for group in (theirs, own)
+        yield place, own, saved
+
+
+def _optimizer(
+    place: str, wrapper: OptimWrapper, state: Mapping[str, Any]
+) -> Iterator[str]:
+    seen = set()
+    groups = zip(
+        wrapper.param_groups, state.get('param_groups', ()), strict=False
+    )
+    for own, theirs in groups:
+        names = (own.keys() & theirs.keys()) - {'params'} - seen
+        for name in sorted(names):
+            if name.startswith('initial_'):
+                continue
+            # A schedule changes the value and keeps the initial one.
+            before, now = (
+                group.get(f'initial_{name}', group[name])
+                for group in (theirs, own)
+            )
+            if not _same(before, now):
+                seen.add(name)
+                yield (
+                    f'{place}.optimizer.{name}={_text(now)} (the checkpoint '
+                    f'has {_text(before)})'
                 )
-                if not _same(before, now):
-                    seen.add(name)
-                    yield (
-                        f'{place}.optimizer.{name}={_text(now)} (the '
-                        f'checkpoint has {_text(before)})'
-                    )
 
 
-def _schedules(schedulers: Any, saved: Any) -> Iterator[str]:
-    if isinstance(schedulers, Mapping):  # one list for each optimizer
-        for name, part in schedulers.items():
-            theirs = saved.get(name, []) if isinstance(saved, dict) else []
-            yield from _schedule_list(f'param_scheduler.{name}', part, theirs)
-    elif isinstance(saved, Sequence):
-        yield from _schedule_list('param_scheduler', schedulers or [], saved)
-
-
-def _schedule_list(
+def _schedules(
     place: str, schedulers: Sequence[Any], saved: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     for i, (own, theirs) in enumerate(zip_longest(schedulers, saved)):
@@ -93,27 +93,26 @@ def _schedule_list(
             yield f'{place} has {i} entries (the checkpoint has {len(saved)})'
             return
         kind = type(own).__name__
+        now = own.state_dict()
+        names = _arguments(own) & now.keys()
         if theirs is None:
             yield (
                 f'{place}.{i}: the checkpoint has no state of this {kind}, '
                 'which begins with its first step'
             )
-            continue
-        now = own.state_dict()
-        names = _arguments(own) & now.keys()
-        if not names <= theirs.keys():
+        elif not names <= theirs.keys():
             yield (
                 f'{place}.{i}: the checkpoint has the state of another kind '
                 f'of schedule than {kind}, which begins with the learning '
                 'rate of the checkpoint'
             )
-            continue
-        for name in sorted(names):
-            if not _same(theirs[name], now[name]):
-                yield (
-                    f'{place}.{i} ({kind}) {name}={_text(now[name])} (the '
-                    f'checkpoint has {_text(theirs[name])})'
-                )
+        else:
+            for name in sorted(names):
+                if not _same(theirs[name], now[name]):
+                    yield (
+                        f'{place}.{i} ({kind}) {name}={_text(now[name])} (the '
+                        f'checkpoint has {_text(theirs[name])})'
+                    )
 
 
 def _arguments(scheduler: Any) -> set[str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -46,9 +46,6 @@ class Format:
             order of the numbers: a file with one a line, a ``data.yaml``, or
             the names themselves, as in ``'0:cat,dog'``. Default: ``'ids'``
             for COCO's format, otherwise what the file shows.
-
-    Raises:
-        UserError: A value is not one of these.
     """
 
     name: str = 'coco'
@@ -91,38 +88,33 @@ def format_of(
 
 
 class Reader:
-    """Reads the records of one file as COCO's.
-
-    Args:
-        path: The file, for messages.
-        truth: Ground truth that it belongs to.
-        file_format: How it is written.
-    """
+    """Reads the records of one file as COCO's."""
 
     def __init__(
         self, path: Path, truth: GroundTruth, file_format: Format
     ) -> None:
         self.path, self.truth, self.format = path, truth, file_format
         self.warnings: list[str] = []
-        self._ids = list(truth.all_names)
-        self._named = {name: i for i, name in truth.all_names.items()}
+        self._named = False  # whether categories were given by name
 
     def records(self, found: Iterable[dict]) -> Iterator[dict]:
         """Yields COCO's records, whose categories are still as written."""
         if self.format.name == 'coco':
             yield from found
             return
-        images = _Images(self.truth, self.format.name == 'ultralytics')
+        images = _image_names(self.truth)
         for n, record in enumerate(found):
             try:
                 for one in _flat(record):
+                    image_id = self._image_id(one, n, images)
                     category = one['category_id']
                     name = one.get('category_name', category)
                     if isinstance(name, str) and not name.isdecimal():
-                        category = self._id_of(name)
+                        category = self._category_id(name)
+                        self._named = True
                     yield {
                         **one,
-                        'image_id': images.id_of(one, self.path, n),
+                        'image_id': image_id,
                         'category_id': category,
                     }
             except (KeyError, TypeError, ValueError):
@@ -135,27 +127,24 @@ class Reader:
 
     def category_ids(self, numbers: np.ndarray) -> np.ndarray:
         """Returns the ids of categories that are numbered as in the file."""
-        given = self.format.categories or (
-            'ids' if self.format.name == 'coco' else ''
-        )
-        start, _, names = given.partition(':')
-        if start == 'ids':
-            return numbers
-        seen = {int(n) for n in np.unique(numbers) if np.isfinite(n)}
+        start, _, names = (self.format.categories or '').partition(':')
+        seen = sorted({int(n) for n in np.unique(numbers) if np.isfinite(n)})
+        if self._named or (self.format.name == 'coco' and not start):
+            start = 'ids'
         start = start or self._start(seen)
         if start == 'ids':
             return numbers
-        ids = self._ids
+        ids = [*self.truth.all_names]
         if names:
-            ids = [self._id_of(name) for name in read_names(names)]
+            ids = [self._category_id(name) for name in read_names(names)]
         meaning = dict(enumerate(ids, int(start)))
-        unknown = sorted(seen - meaning.keys())
+        unknown = [n for n in seen if n not in meaning]
         if unknown:
             raise UserError(
                 f'{self.path} has the category number {unknown[0]}, and there '
                 f'are {len(ids)} categories, from {start}',
-                f'Numbers of the file: {some(sorted(seen), 20)}. Give the '
-                f'names in their order: --categories {start}:data.yaml.',
+                f'Numbers of the file: {some(seen, 20)}. Give the names in '
+                f'their order: --categories {start}:data.yaml.',
             )
         if not names:
             label = self.truth.all_names
@@ -168,54 +157,76 @@ class Reader:
             )
         return np.array([meaning.get(n, n) for n in numbers.tolist()])
 
-    def _start(self, seen: set[int]) -> str:
-        """The only numbering that fits.
-
-        Raises:
-            UserError: Several fit, with different results, or none.
-        """
-        count = len(self._ids)
+    def _start(self, seen: list[int]) -> str:
+        """The only numbering that fits, or one of those that agree."""
+        ids = [*self.truth.all_names]
         meanings = {
-            'ids': {i: i for i in self._ids},
-            '0': dict(enumerate(self._ids)),
-            '1': dict(enumerate(self._ids, 1)),
+            'ids': {i: i for i in ids},
+            '0': dict(enumerate(ids)),
+            '1': dict(enumerate(ids, 1)),
         }
         fits = {
-            start: [meaning[n] for n in sorted(seen)]
+            start: [meaning[n] for n in seen]
             for start, meaning in meanings.items()
-            if seen <= meaning.keys()
+            if all(n in meaning for n in seen)
         }
-        if len({tuple(ids) for ids in fits.values()}) == 1:
-            return next(iter(fits))
-        numbers = some(sorted(seen), 20)
         if not fits:
             raise UserError(
                 f'{self.path} has category numbers that fit none of the '
-                f'{count} categories of {self.truth.path} ({numbers}; ids: '
-                f'{some(self._ids, 20)})',
+                f'{len(ids)} categories of {self.truth.path} '
+                f'({some(seen, 20)}; ids: {some(ids, 20)})',
                 'Give the names in the order of the numbers: --categories '
                 '0:data.yaml, or 1:data.yaml if they count from 1.',
             )
-        raise UserError(
-            f'{self.path}: its category numbers ({numbers}) may be '
-            + ' or '.join(
-                'ids' if start == 'ids' else f'numbers from {start}'
-                for start in fits
-            ),
-            f'Which? --categories {" or ".join(fits)}.',
-        )
+        first, *others = fits
+        if any(fits[other] != fits[first] for other in others):
+            words = {'0': 'numbers from 0', '1': 'numbers from 1'}
+            raise UserError(
+                f'{self.path}: its category numbers ({some(seen, 20)}) may be '
+                + ' or '.join(words.get(start, start) for start in fits),
+                f'Which? --categories {" or ".join(fits)}.',
+            )
+        return first
 
-    def _id_of(self, name: str) -> int:
-        if name not in self._named:
+    def _category_id(self, name: str) -> int:
+        ids = {name: i for i, name in self.truth.all_names.items()}
+        if name not in ids:
             raise UserError(
                 f'{self.path}: {name!r} is not a category of '
                 f'{self.truth.path}',
                 sentences(
-                    did_you_mean(name, self._named),
-                    f'It has: {some(self._named, 20)}.',
+                    did_you_mean(name, ids), f'It has: {some(ids, 20)}.'
                 ),
             )
-        return self._named[name]
+        return ids[name]
+
+    def _image_id(
+        self, record: dict, n: int, images: dict[str, int | None]
+    ) -> int:
+        key = next((k for k in _IMAGE_KEYS if k in record), 'image_id')
+        value = record[key]
+        if isinstance(value, int | float):
+            if self.format.name != 'ultralytics':
+                return value
+            value = int(value)  # a stem of digits, which is not the id
+        path = PurePosixPath(str(value).replace('\\', '/'))
+        names = (str(path), path.name, path.stem)
+        for name in names:
+            if images.get(name) is not None:
+                return images[name]
+        problem = 'is not the name of an image'
+        if any(name in images for name in names):
+            problem = 'is the name of several images'
+        listed = [name for name, i in images.items() if i is not None]
+        raise UserError(
+            f'{self.path}: record {n}: {key} {value!r} {problem} in '
+            f'{self.truth.path}',
+            sentences(
+                did_you_mean(str(path), listed),
+                f'It lists: {some(listed)}.' if listed else '',
+                'Give the annotation file that the detections belong to.',
+            ),
+        )
 
 
 def read_names(given: str) -> list[str]:
@@ -230,35 +241,37 @@ def read_names(given: str) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     import yaml
 
-    content = yaml.safe_load(text)  # JSON too
-    names = content.get('names', content) if type(content) is dict else content
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(names, key=int)]
-    if not isinstance(names, list) or not names:
+    try:
+        content = yaml.safe_load(text)  # JSON too
+        if isinstance(content, dict):
+            content = content.get('names', content)
+        if isinstance(content, dict):
+            content = [content[key] for key in sorted(content, key=int)]
+    except (TypeError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, list) or not content:
         raise UserError(
             f'{path} has no list of names', "A data.yaml has 'names: [...]'."
         )
-    return [str(name) for name in names]
+    return [str(name) for name in content]
 
 
 def by_image(text: str, path: Path) -> list[dict]:
     """Parses an object of image -> {boxes, labels, scores} as records."""
     try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not all(
-        isinstance(v, dict) and 'boxes' in v for v in content.values()
-    ):
+        return [
+            {
+                'image_id': int(image) if image.isdecimal() else image,
+                **{key: found[key] for key in ('boxes', 'labels', 'scores')},
+            }
+            for image, found in json.loads(text).items()
+        ]
+    except (KeyError, TypeError, ValueError):
         raise UserError(
             f'{path} is not a list of detections, and not an object of image '
             'and {boxes, labels, scores}',
             'Write the detections, not the metrics.',
-        )
-    return [
-        {'image_id': int(k) if k.isdecimal() else k, **v}
-        for k, v in content.items()
-    ]
+        ) from None
 
 
 def _flat(record: dict) -> Iterator[dict]:
@@ -266,68 +279,40 @@ def _flat(record: dict) -> Iterator[dict]:
     if 'boxes' in record:
         image = {k: record[k] for k in _IMAGE_KEYS if k in record}
         parts = (record[k] for k in ('boxes', 'labels', 'scores'))
-        for (x1, y1, x2, y2), label, score in zip(*parts, strict=True):
-            box = [x1, y1, x2 - x1, y2 - y1]
-            yield {
-                **image,
-                'category_id': label,
-                'bbox': box,
-                'score': score,
-            }
+        for box, label, score in zip(*parts, strict=True):
+            found = {'category_id': label, 'score': score}
+            yield {**image, **found, 'bbox': _from_corners(box)}
     elif 'x_min' in record:  # supervision, which RF-DETR returns
-        x1, y1, x2, y2 = (float(record[k]) for k in _CORNERS)
-        found = {
-            'category_id': record['class_id'],
-            'bbox': [x1, y1, x2 - x1, y2 - y1],
+        number = record['class_id']
+        yield {
+            **record,
+            'category_id': number,
+            'category_name': record.get('class_name') or number,
+            'bbox': _from_corners(float(record[k]) for k in _CORNERS),
             'score': record['confidence'],
         }
-        if record.get('class_name'):
-            found['category_name'] = record['class_name']
-        yield {**record, **found}
     else:
         yield record
 
 
-class _Images:
-    """Finds images by their number or the name of their file."""
+def _from_corners(corners: Iterable[float]) -> list[float]:
+    x1, y1, x2, y2 = corners
+    return [x1, y1, x2 - x1, y2 - y1]
 
-    def __init__(self, truth: GroundTruth, by_stem: bool) -> None:
-        self._truth, self._by_stem = truth, by_stem
-        self._ids = {*truth.image_ids.tolist()}
-        self._by_name: dict[str, int | None] = {}
-        for image in truth.dataset['images']:
-            path = Path(str(image.get('file_name', '')).replace('\\', '/'))
-            names = {str(path), path.name, path.stem}
-            if path.stem.isdecimal():  # Ultralytics writes it as a number
-                names.add(str(int(path.stem)))
-            for name in names - {'', '.'}:
-                # None if it is the name of several images.
-                other = self._by_name.get(name, image['id'])
-                same = other == image['id']
-                self._by_name[name] = image['id'] if same else None
 
-    def id_of(self, record: dict, path: Path, n: int) -> int:
-        key = next(k for k in _IMAGE_KEYS if k in record)
-        value = record[key]
-        number = isinstance(value, int | float)
-        if number and not self._by_stem:
-            return value
-        name = str(int(value) if number else value).replace('\\', '/')
-        for known in (name, Path(name).name, Path(name).stem):
-            if self._by_name.get(known) is not None:
-                return self._by_name[known]
-        problem = (
-            'is the name of several images'
-            if name in self._by_name or Path(name).name in self._by_name
-            else 'is not the name of an image'
-        )
-        listed = [n for n, i in self._by_name.items() if i is not None]
-        raise UserError(
-            f'{path}: record {n}: {key} {value!r} {problem} in '
-            f'{self._truth.path}',
-            sentences(
-                did_you_mean(name, listed),
-                f'It lists: {some(listed)}.' if listed else '',
-                'Give the annotation file that the detections belong to.',
-            ),
-        )
+def _image_names(truth: GroundTruth) -> dict[str, int | None]:
+    """Name of a file, with or without folder and suffix -> id of the image.
+
+    The value is None for a name of several images.
+    """
+    found: dict[str, int | None] = {}
+    for image in truth.dataset['images']:
+        text = str(image.get('file_name', '')).replace('\\', '/')
+        path = PurePosixPath(text)
+        names = {str(path), path.name, path.stem}
+        if path.stem.isdecimal():  # Ultralytics writes it as a number
+            names.add(str(int(path.stem)))
+        for name in sorted(names - {'', '.'}):
+            same = found.setdefault(name, image['id']) == image['id']
+            found[name] = image['id'] if same else None
+    return found

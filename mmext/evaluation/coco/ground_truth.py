@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,8 +28,8 @@ class GroundTruth:
         image_ids: (I,) sorted.
         category_ids: (K,) sorted.
         names: K class names.
-        left_out: Id -> name of the categories of the file that are not
-            evaluated; see `of_classes`.
+        all_names: Id -> name of all categories of the file, sorted by id;
+            see `of_classes`.
     """
 
     path: Path
@@ -38,13 +38,7 @@ class GroundTruth:
     image_ids: np.ndarray
     category_ids: np.ndarray
     names: tuple[str, ...]
-    left_out: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def all_names(self) -> dict[int, str]:
-        """Id -> name of all categories of the file, sorted by id."""
-        names = zip(self.category_ids.tolist(), self.names, strict=True)
-        return dict(sorted({**dict(names), **self.left_out}.items()))
+    all_names: dict[int, str]
 
     @cached_property
     def sizes(self) -> dict[int, tuple[int, int]]:
@@ -68,32 +62,25 @@ class GroundTruth:
             'it counts like any other. Number annotations from 1.'
         ]
 
-    def of_classes(self, ids: Iterable[int]) -> GroundTruth:
-        """Returns the ground truth of some categories, on all images.
+    def of_classes(self, names: Collection[str]) -> GroundTruth:
+        """Returns the ground truth of some classes, on all images.
 
         `read_predictions` skips the detections of the others.
         """
-        kept = set(ids) & {*self.category_ids.tolist()}
-        if len(kept) == len(self.category_ids):
-            return self
-        known = self.all_names
+        kept = {i: n for i, n in self.all_names.items() if n in names}
+        anns, categories = (
+            self.dataset[key] for key in ('annotations', 'categories')
+        )
         dataset = {
             **self.dataset,
-            'categories': [
-                c for c in self.dataset['categories'] if c['id'] in kept
-            ],
-            'annotations': [
-                a
-                for a in self.dataset['annotations']
-                if a['category_id'] in kept
-            ],
+            'annotations': [a for a in anns if a['category_id'] in kept],
+            'categories': [c for c in categories if c['id'] in kept],
         }
         return replace(
             self,
             dataset=dataset,
-            category_ids=np.array(sorted(kept), np.int64),
-            names=tuple(name for i, name in known.items() if i in kept),
-            left_out={i: n for i, n in known.items() if i not in kept},
+            category_ids=np.array([*kept], np.int64),
+            names=tuple(kept.values()),
         )
 
     def numbered(self, iou_type: str) -> dict:
@@ -164,6 +151,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     data = read_bytes(path)
     dataset = parse_coco(data, path, strict=True)
     categories = sorted(dataset['categories'], key=lambda c: c['id'])
+    names = {c['id']: str(c.get('name', c['id'])) for c in categories}
     return GroundTruth(
         path=Path(path),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -171,6 +159,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
         image_ids=np.array(
             sorted(i['id'] for i in dataset['images']), np.int64
         ),
-        category_ids=np.array([c['id'] for c in categories], np.int64),
-        names=tuple(str(c.get('name', c['id'])) for c in categories),
+        category_ids=np.array([*names], np.int64),
+        names=tuple(names.values()),
+        all_names=names,
     )

@@ -8,10 +8,12 @@ wrong without an error.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as mask_utils
 from scipy.optimize import linear_sum_assignment
 
 from mmext.errors import UserError
@@ -27,84 +29,86 @@ PAIRS = 10
 #: Other meanings of four numbers -> conversion to x, y, width, height.
 FORMATS: dict[str, Callable[..., tuple]] = {
     '[x1, y1, x2, y2]': lambda a, b, c, d: (a, b, c - a, d - b),
-    '[centre x, centre y, width, height]': lambda a, b, c, d: (
-        a - c / 2,
-        b - d / 2,
-        c,
-        d,
+    '[centre x, centre y, width, height]': (
+        lambda a, b, c, d: (a - c / 2, b - d / 2, c, d)
     ),
     '[y1, x1, y2, x2]': lambda a, b, c, d: (b, a, d - b, c - a),
     '[y, x, height, width]': lambda a, b, c, d: (b, a, d, c),
 }
+#: Rows of the detections of an image, and its objects.
+Sample = list[tuple[np.ndarray, list[dict]]]
 REWRITE = 'Write [x, y, width, height] in pixels of the original image.'
 
 
-def check_boxes(
-    path: Path, image_id: np.ndarray, box: np.ndarray, truth: GroundTruth
+def check_plausible(
+    path: Path,
+    truth: GroundTruth,
+    image_id: np.ndarray,
+    box: np.ndarray,
+    category_id: np.ndarray,
 ) -> list[str]:
-    """Checks that (N, 4) boxes are x, y, width, height in pixels.
-
-    Returns:
-        A warning if only the edges of the images suggest another format.
+    """Returns warnings about N detections.
 
     Raises:
-        UserError: The boxes cover objects only in another format.
+        UserError: The (N, 4) boxes are fractions of the image, or cover
+            objects only in another format.
     """
-    anns = truth.dataset['annotations']
-    objects = np.array([a['bbox'] for a in anns], float).reshape(-1, 4)
+    sides = np.array([a['bbox'][2:] for a in truth.dataset['annotations']])
     small = np.mean(abs(box) <= 1.5)
-    if len(objects) and small > 0.95 and np.median(objects[:, 2:]) > 3:
+    if len(sides) and small > 0.95 and np.median(sides) > 3:
         raise UserError(
             f'{path}: {100 * small:.0f} % of the numbers of boxes are at most '
             f'1.5 (the first box is {box[0].tolist()}): fractions of the '
             'image, not pixels',
             REWRITE,
         )
+    sample = _sample(truth, image_id)
+    row = _covering(box, sample)
+    objects, ours = len(row), int((row >= 0).sum())
     covered = {
-        name: _covered(image_id, _convert(box, convert), truth)
-        for name, convert in {'': lambda *x: x, **FORMATS}.items()
+        name: int((_covering(_convert(box, convert), sample) >= 0).sum())
+        for name, convert in FORMATS.items()
     }
-    best = max(covered, key=lambda name: covered[name].sum())
-    count, ours = covered[best].sum(), covered[''].sum()
-    if best and count >= max(3, COVERED * len(covered[best]), 2 * ours + 1):
+    best = max(covered, key=covered.get)
+    if covered[best] >= max(3, COVERED * objects, 2 * ours + 1):
         raise UserError(
             f'{path}: boxes seem to be {best}: read in that order, they '
-            f'cover {count} of {len(covered[best])} objects (IoU 0.5 or '
+            f'cover {covered[best]} of {objects} objects (IoU 0.5 or '
             f"more), and in COCO's order {ours}",
             REWRITE,
         )
-    return _check_edges(path, image_id, box, truth)
+    theirs = np.array([a['category_id'] for _, anns in sample for a in anns])
+    pairs = np.stack([category_id[row], theirs], 1)[row >= 0]
+    return [
+        *_check_edges(path, truth, image_id, box),
+        *_check_categories(path, truth, pairs),
+    ]
 
 
-def check_categories(
-    path: Path,
-    image_id: np.ndarray,
-    box: np.ndarray,
-    truth: GroundTruth,
-    category_id: np.ndarray,
+def _check_categories(
+    path: Path, truth: GroundTruth, pairs: np.ndarray
 ) -> list[str]:
-    """Returns a warning if most detections are on objects of another class.
+    """Checks (P, 2) categories of detections and of the objects they cover.
 
-    That is so if detections of several categories are mostly on objects of one
-    other category each, as if categories were numbered differently.
+    They seem to be numbered differently if detections of several categories
+    are mostly on objects of one other category each.
     """
-    rows = _covered(image_id, box, truth, category_id)
-    rows = rows[rows[:, 0] >= 0]
-    pairs = len(rows)
-    if pairs < PAIRS or np.mean(rows[:, 0] == rows[:, 1]) >= 0.25:
+    if len(pairs) < PAIRS or np.mean(pairs[:, 0] == pairs[:, 1]) >= 0.25:
         return []
-    found, index = np.unique(rows, return_inverse=True)
-    counts = np.zeros((len(found), len(found)), int)
-    np.add.at(counts, tuple(index.reshape(rows.shape).T), 1)
+    ids, index = np.unique(pairs, return_inverse=True)
+    counts = np.zeros((len(ids), len(ids)), int)
+    np.add.at(counts, tuple(index.reshape(pairs.shape).T), 1)
     pairing = linear_sum_assignment(counts, maximize=True)
     number = counts[pairing]
     # A detector that only knows one class is on objects of others, too.
-    if number.sum() < 0.6 * pairs or np.sort(number)[-2] < 0.1 * pairs:
+    if number.sum() < 0.6 * len(pairs) or np.sort(number)[-2] < 0.1 * len(
+        pairs
+    ):
         return []
     names = truth.all_names
     words = [
         f'{names[c]} ({c:.0f}) on {names[o]} ({o:.0f})'
-        for c, o, n in zip(*found[np.array(pairing)], number, strict=True)
+        for c, o, n in zip(*ids[np.array(pairing)], number, strict=True)
         if c != o and n
     ]
     return [
@@ -115,7 +119,7 @@ def check_categories(
 
 
 def _check_edges(
-    path: Path, image_id: np.ndarray, box: np.ndarray, truth: GroundTruth
+    path: Path, truth: GroundTruth, image_id: np.ndarray, box: np.ndarray
 ) -> list[str]:
     ids, place = np.unique(image_id, return_inverse=True)
     sizes = [truth.sizes.get(int(i), (np.nan, np.nan)) for i in ids]
@@ -149,52 +153,31 @@ def _convert(box: np.ndarray, convert: Callable[..., tuple]) -> np.ndarray:
     return np.stack(convert(*box.T), 1)
 
 
-def _covered(
-    image_id: np.ndarray,
-    box: np.ndarray,
-    truth: GroundTruth,
-    category_id: np.ndarray | None = None,
-) -> np.ndarray:
-    """(M,) whether a detection covers an object, at IoU 0.5 or more.
-
-    With ``category_id`` (M, 2): the categories of the detection that covers
-    it best, -1 if none does, and of the object.
-    """
-    anns: dict[int, list[dict]] = {}
+def _sample(truth: GroundTruth, image_id: np.ndarray) -> Sample:
+    """The first detections of the first images with objects."""
+    anns = defaultdict(list)
     for ann in truth.dataset['annotations']:
         if not ann.get('iscrowd'):
-            anns.setdefault(ann['image_id'], []).append(ann)
+            anns[ann['image_id']].append(ann)
     order = np.argsort(image_id, kind='stable')
     found = []
-    for image in list(anns)[:IMAGES]:
+    for image in [*anns][:IMAGES]:
         first = np.searchsorted(image_id, image, 'left', order)
         stop = np.searchsorted(image_id, image, 'right', order)
-        rows = order[first : min(stop, first + DETECTIONS)]
-        objects = np.array([a['bbox'] for a in anns[image]], float)
-        iou = _iou(objects, box[rows])
-        best = iou.max(1, initial=0.0)
-        if category_id is None:
-            found.append(best >= 0.5)
+        found.append((order[first:stop][:DETECTIONS], anns[image]))
+    return found
+
+
+def _covering(box: np.ndarray, sample: Sample) -> np.ndarray:
+    """(M,) row of the box that covers each object at IoU 0.5, or -1."""
+    found = [np.zeros(0, int)]
+    for rows, anns in sample:
+        if not len(rows):
+            found.append(np.full(len(anns), -1))
             continue
-        theirs = np.full(len(objects), -1.0)
-        if len(rows):
-            theirs = np.where(
-                best >= 0.5, category_id[rows[iou.argmax(1)]], -1.0
-            )
-        ours = [a['category_id'] for a in anns[image]]
-        found.append(np.stack([theirs, ours], 1))
-    width = (0,) if category_id is None else (0, 2)
-    return np.concatenate([np.zeros(width, bool), *found])
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) IoU of boxes as x, y, width, height; 0 for a negative size."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(
-        (a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None]
-    )
-    inter = np.prod(np.maximum(high - low, 0), axis=2)
-    good = (b[:, 2:] > 0).all(1)
-    area = a[:, 2:].prod(1)[:, None] + b[:, 2:].prod(1)[None]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(good[None], inter / (area - inter), 0.0)
+        objects = np.array([a['bbox'] for a in anns], float)
+        boxes = np.ascontiguousarray(box[rows])
+        iou = mask_utils.iou(boxes, objects, [0] * len(anns))
+        best = rows[iou.argmax(0)]
+        found.append(np.where(iou.max(0) >= 0.5, best, -1))
+    return np.concatenate(found)

@@ -29,7 +29,7 @@ from mmext.evaluation.coco.formats import (
     by_image,
 )
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.plausible import check_boxes, check_categories
+from mmext.evaluation.coco.plausible import check_plausible
 from mmext.utils.text import count, short
 
 _BLOCK = 16 << 20  # bytes
@@ -174,7 +174,7 @@ def read_predictions(
     has_masks = iou_type == 'segm'
     table[:, 6] = reader.category_ids(table[:, 6])
     _check(path, table, truth, has_masks)
-    kept = ~np.isin(table[:, 6], list(truth.left_out))
+    kept = np.isin(table[:, 6], truth.category_ids)
     if has_masks:
         masks = [mask for mask, keep in zip(masks, kept, strict=True) if keep]
     table = table[kept]
@@ -186,10 +186,7 @@ def read_predictions(
         box=table[:, 1:5],
         score=table[:, 5],
         mask=masks if has_masks else None,
-        warnings=(
-            *reader.warnings,
-            *_warn(path, table, truth, has_masks),
-        ),
+        warnings=(*reader.warnings, *_warn(path, table, truth, has_masks)),
     )
 
 
@@ -376,9 +373,8 @@ def _warn(
         return [f'{path} holds no detection at all: every AP is 0.']
     found = []
     if not has_masks:
-        arguments = (path, table[:, 0], table[:, 1:5], truth)
-        found += check_boxes(*arguments)
-        found += check_categories(*arguments, table[:, 6])
+        columns = (table[:, 0], table[:, 1:5], table[:, 6])
+        found += check_plausible(path, truth, *columns)
         copies = len(table) - len(np.unique(table, axis=0))
         if copies:
             found.append(

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rich.cells import cell_len, set_cell_size
 
 #: Arguments of a macro; None if there is nothing to draw.
 Chart = dict[str, Any] | None
 _WIDTH = 360
 _NAMES = 128  # width of the names of bars and whiskers
 _LETTERS = 20  # of such a name
-_MARKED = 30  # points; more would hide their line
+MARKED = 30  # points; more would hide their line
 
 
 @dataclass
@@ -58,13 +59,9 @@ def tick_text(value: float) -> str:
 
 def short_name(name: str) -> str:
     """Returns a name that fits beside bars and whiskers."""
-    left = _LETTERS
-    for i, letter in enumerate(name):
-        wide = unicodedata.east_asian_width(letter) in 'WF'
-        left -= 2 if wide else 1
-        if left < 0:
-            return f'{name[: i - 1]}…'
-    return name
+    if cell_len(name) <= _LETTERS:
+        return name
+    return f'{set_cell_size(name, _LETTERS - 1).rstrip()}…'
 
 
 def line_chart(
@@ -95,7 +92,7 @@ def line_chart(
         (
             name,
             [(x_axis.at(x), y_axis.at(y)) for x, y in points],
-            len(points) <= _MARKED,
+            len(points) <= MARKED,
         )
         for name, points in finite
     ]

@@ -41,6 +41,8 @@ from mmext.evaluation.statistics.intervals import Estimate
 
 #: Macro of ``charts.html``, its chart, caption, key: (style, name).
 Figure = tuple[str, Chart, str, list[tuple[str, str]]]
+#: A heading and its figures.
+Section = tuple[str, list[Figure]]
 _LONGEST_FOREST = 80  # classes
 
 
@@ -50,11 +52,7 @@ def html_page(
     tables: Sequence[Table],
     images: ImageFolder,
 ) -> str:
-    """Returns the page.
-
-    Boxes are drawn on empty frames, and a sentence says so, if no image was
-    found.
-    """
+    """Returns the page; without images, boxes are on empty frames."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,14 +61,7 @@ def html_page(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {'tick': tick_text, 'short': short_name}
-    charts, pictures = (
-        [
-            (heading, drawn)
-            for heading, figures in sections
-            if (drawn := [f for f in figures if f[1] is not None])
-        ]
-        for sections in (_charts(results), _galleries(results, images))
-    )
+    pictures = _drawn(_galleries(results, images))
     return environment.get_template('page.html').render(
         title=' / '.join(results.names),
         verdicts=verdicts,
@@ -78,13 +69,23 @@ def html_page(
         # AP, what was tested, the differences.
         top=tables[:3],
         tables=tables[3:],
-        chart_sections=charts,
+        chart_sections=_drawn(_charts(results)),
         picture_sections=pictures,
         problem=images.problem if pictures else '',
     )
 
 
-def _charts(results: Results) -> Iterator[tuple[str, list[Figure]]]:
+def _drawn(sections: Iterator[Section]) -> list[Section]:
+    """Leaves out figures of which nothing is drawn."""
+    found = []
+    for heading, figures in sections:
+        drawn = [figure for figure in figures if figure[1]]
+        if drawn:
+            found.append((heading, drawn))
+    return found
+
+
+def _charts(results: Results) -> Iterator[Section]:
     for i, (side, comparison) in enumerate(results.candidates(), 1):
         yield f'Differences: {side.name}', _forests(i, comparison)
     yield 'Precision and recall', _curves(results.sides)
@@ -92,9 +93,7 @@ def _charts(results: Results) -> Iterator[tuple[str, list[Figure]]]:
     yield 'Training', _training(results)
 
 
-def _galleries(
-    results: Results, images: ImageFolder
-) -> Iterator[tuple[str, list[Figure]]]:
+def _galleries(results: Results, images: ImageFolder) -> Iterator[Section]:
     for i, side in enumerate(results.sides[1:], 1):
         figures = _pictures(results, side, f's{i % 6}', images)
         yield f'Where {side.name} differs most', figures
@@ -105,19 +104,17 @@ def _key(sides: Sequence[EvaluatedSide]) -> list[tuple[str, str]]:
 
 
 def _forests(side: int, comparison: Comparison) -> list[Figure]:
+    claim = 'of the methods, over seeds and images'
+    if not comparison.both:
+        claim = 'of these checkpoints, over images (the methods: not tested)'
+    grey = 'Grey: the interval contains zero.'
     metrics = [
         (m, *_points(comparison.best_estimate(m)))
         for m in METRICS
         if m in comparison.differences
     ]
     chart = forest(metrics, 'AP or AR points', side)
-    claim = 'of the methods, over seeds and images'
-    if not comparison.both:
-        claim = 'of these checkpoints, over images (the methods: not tested)'
-    caption = (
-        f'Difference of every metric with its interval, {claim}. Grey: the '
-        'interval contains zero.'
-    )
+    caption = f'Difference of every metric with its interval, {claim}. {grey}'
     figures: list[Figure] = [('forest', chart, caption, [])]
     if len(comparison.classes) > 1:
         classes = [
@@ -127,9 +124,8 @@ def _forests(side: int, comparison: Comparison) -> list[Figure]:
         classes.sort(key=lambda row: -row[1])
         chart = forest(classes[:_LONGEST_FOREST], 'AP points', side)
         caption = (
-            f'Difference in AP of each class, {claim}. Grey: the interval '
-            'contains zero. No whisker: too few images. Not corrected for '
-            'many classes; see the table.'
+            f'Difference in AP of each class, {claim}. {grey} No whisker: too '
+            'few images. Not corrected for many classes; see the table.'
         )
         figures.append(('forest', chart, caption, []))
     return figures

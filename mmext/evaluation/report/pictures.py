@@ -48,8 +48,6 @@ def find_image_folder(
     """
     names = [str(r.get('file_name', '')) for r in truth.dataset['images']]
     names = [name for name in names if name]
-    frames = 'Boxes are drawn on empty frames.'
-    fix = 'Give the folder that file names are relative to: --images FOLDER.'
 
     def found(folder: Path) -> int:
         return sum((folder / name).is_file() for name in names)
@@ -57,25 +55,28 @@ def find_image_folder(
     if given:
         if found(given):
             return ImageFolder(given)
-        what = 'does not exist' if not given.is_dir() else 'has none of them'
-        problem = f'No pictures of the test images ({some(names, 1)}): '
-        return ImageFolder(None, f'{problem}{given} {what}. {frames} {fix}')
-    named = list(dict.fromkeys(_named_folders(configs)))
-    for folder in named:
-        if found(folder):
-            return ImageFolder(folder)
-    beside = list(dict.fromkeys(_folders_beside(truth.path)))
-    full = [path for path in beside if names and found(path) == len(names)]
-    if len(full) == 1:
-        return ImageFolder(full[0])
-    if full:
-        where = f'{some(full)} have the same file names'
-    elif named:
-        where = f'not in {some(named)} nor beside {truth.path}'
+        what = 'has none of them' if given.is_dir() else 'does not exist'
+        why = f'{given} {what}'
     else:
-        where = f'no config names their folder, none is beside {truth.path}'
-    problem = f'No pictures of the test images ({some(names, 1)}): {where}.'
-    return ImageFolder(None, f'{problem} {frames} {fix}')
+        named = list(dict.fromkeys(_named_folders(configs)))
+        for folder in named:
+            if found(folder):
+                return ImageFolder(folder)
+        beside = dict.fromkeys(_folders_beside(truth.path))
+        full = [path for path in beside if names and found(path) == len(names)]
+        if len(full) == 1:
+            return ImageFolder(full[0])
+        why = f'no config names their folder, none is beside {truth.path}'
+        if full:
+            why = f'{some(full)} have the same file names'
+        elif named:
+            why = f'not in {some(named)} nor beside {truth.path}'
+    return ImageFolder(
+        None,
+        f'No pictures of the test images ({some(names, 1)}): {why}. Boxes are '
+        'drawn on empty frames. Give the folder that file names are relative '
+        'to: --images FOLDER.',
+    )
 
 
 def _named_folders(
@@ -115,11 +116,11 @@ def picture(
     which there is no room is left out: the text is a tooltip as well.
     """
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
-    names = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
+    names = truth.all_names
     objects = [
         ('truth', names[a['category_id']], a['bbox'])
         for a in truth.dataset['annotations']
-        if a['image_id'] == image_id and a['category_id'] in names
+        if a['image_id'] == image_id
     ]
     detected, labels = [], []
     for style, run in preds.items():

@@ -15,6 +15,7 @@ from mmext.evaluation.coco.diagnosis import KINDS, error_types
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import make_evaluator
 from mmext.evaluation.coco.predictions import Predictions
+from mmext.evaluation.report.charts import MARKED
 from mmext.evaluation.runs import Run, logged_curves, validation_unit
 from mmext.utils.figures import (
     color,
@@ -25,7 +26,6 @@ from mmext.utils.figures import (
     tidy,
 )
 
-_MARKED = 30  # points; more would hide their line
 _MOST_CLASSES = 30  # in a picture of the confusion matrix
 _SHOWN_CLASSES = 25  # of more classes
 
@@ -53,7 +53,9 @@ def plot_curves(
         path = folder / f'curves_{i}_{run.name}.csv'
         rows = ((key, *xy) for key, points in found.items() for xy in points)
         written.append(_write_csv(path, ['key', 'step', 'value'], rows))
-    names = _different_names(runs)
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.path) for run in runs]
     for key in keys:
         figure = new_figure(6.4, 4)
         axes = figure.subplots()
@@ -65,7 +67,7 @@ def plot_curves(
             axes.plot(
                 *zip(*points, strict=True),
                 color=color(i),
-                marker=marker(i) if len(points) <= _MARKED else None,
+                marker=marker(i) if len(points) <= MARKED else None,
                 markersize=5,
                 label=names[i],
             )
@@ -82,14 +84,6 @@ def plot_curves(
         shared_legend(figure, [axes], 'upper')
         written.append(save(figure, folder / f'{key.replace("/", "_")}.png'))
     return written
-
-
-def _different_names(runs: Sequence[Run]) -> list[str]:
-    """The names of the runs, or their folders if two are equal."""
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        return [str(run.path) for run in runs]
-    return names
 
 
 def plot_confusion(

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mmext.utils.text import fold, pieces
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,12 +32,6 @@ _LATEX = {
     '>': '$>$',
 }
 _GAP = 2  # spaces between columns in the terminal
-# How the name of a column may be broken, from good to bad.
-_SPLITS: Sequence[Callable[[str], list[str]]] = (
-    lambda name: [name],
-    lambda name: re.findall(r'.+?(?: (?!%)|$)', name),  # words; 95 % is one
-    lambda name: re.findall(r'.+?(?:[ _/+-]+|$)', name),
-)
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class Table:
             )
             for i, width in part.items():
                 grid.add_column(
-                    escape(_fold(self.header[i], width)),
+                    escape(fold(self.header[i], width)),
                     justify='right' if i else 'left',
                     vertical='bottom' if i else 'top',
                     width=width,
@@ -145,44 +140,30 @@ class Table:
             [str(row[i]) for row in self.rows] for i in range(len(self.header))
         ]
         longest = [max(map(cell_len, column), default=0) for column in columns]
-        for split in _SPLITS:
+        gaps = _GAP * (len(columns) - 1)
+        for split in (lambda name: [name], pieces):
             widths = [
                 max([cells, *(cell_len(s.rstrip()) for s in split(name))])
                 for cells, name in zip(longest, self.header, strict=True)
             ]
-            if sum(widths) + _GAP * (len(widths) - 1) <= width:
+            if sum(widths) + gaps <= width:
                 break
         else:
-            # The names may wrap between words.
+            # The names of the rows may wrap between words.
             words = ' '.join([self.header[0], *columns[0]]).split()
-            rest = sum(widths[1:]) + _GAP * (len(widths) - 1)
             least = max(map(cell_len, words), default=1)
-            if width - rest >= least:
-                widths[0] = width - rest
+            left = width - gaps - sum(widths[1:])
+            if left >= least:
+                widths[0] = left
             elif len(widths) > 1:
                 widths[0] = min(widths[0], least, max(20, width // 3))
-        parts: list[dict[int, int]] = []
+        parts = [{0: widths[0]}]
         for i, wide in enumerate(widths[1:], 1):
-            used = parts and sum(w + _GAP for w in parts[-1].values())
-            if not parts or used + wide > width:
+            used = sum(w + _GAP for w in parts[-1].values())
+            if len(parts[-1]) > 1 and used + wide > width:
                 parts.append({0: widths[0]})
-            room = width - widths[0] - _GAP
-            parts[-1][i] = max(1, min(wide, room))
-        return parts or [{0: widths[0]}]
-
-
-def _fold(name: str, width: int) -> str:
-    """Breaks the name of a column into lines."""
-    for split in _SPLITS:
-        pieces = split(name)
-        if all(len(piece.rstrip()) <= width for piece in pieces):
-            break
-    lines = ['']
-    for piece in pieces:
-        if len((lines[-1] + piece).rstrip()) > width and lines[-1]:
-            lines.append('')
-        lines[-1] += piece
-    return '\n'.join(line.rstrip() for line in lines)
+            parts[-1][i] = max(1, min(wide, width - widths[0] - _GAP))
+        return parts
 
 
 def _join(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ from mmext.evaluation.runs import (
 from mmext.evaluation.statistics.comparison import PRIMARY, Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
 from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings
-from mmext.utils.text import duration, p_value, points, points_range
+from mmext.utils.text import duration, p_value, points, points_range, some
 
 if TYPE_CHECKING:
     from mmext.evaluation.cost.complexity import Complexity
@@ -51,22 +51,15 @@ def summary_table(results: Results) -> Table:
 
 def tested_table(sides: Sequence[EvaluatedSide]) -> Table:
     """Returns one row a run: which checkpoint was tested, and how."""
-    tests = [
-        (side.name, preds.path, read_meta(preds.path))
-        for side in sides
-        for preds in side.predictions
-    ]
-    known = [settings(meta) for *_, meta in tests]
-    shown = [x for x in SETTINGS.values() if any(x in k for k in known)]
-    rows = [
-        [
-            name,
-            checkpoint_name(meta) or '?',
-            path.name,
-            *(values.get(x, '?') for x in shown),
-        ]
-        for (name, path, meta), values in zip(tests, known, strict=True)
-    ]
+    tests = []
+    for side in sides:
+        for preds in side.predictions:
+            meta = read_meta(preds.path)
+            checkpoint = checkpoint_name(meta) or '?'
+            row = [side.name, checkpoint, preds.path.name]
+            tests.append((row, settings(meta)))
+    shown = [x for x in SETTINGS.values() if any(x in s for _, s in tests)]
+    rows = [[*row, *(s.get(x, '?') for x in shown)] for row, s in tests]
     header = ['model', 'checkpoint', 'file', *shown]
     return Table(header, rows, 'What was tested')
 
@@ -80,11 +73,9 @@ def claims_table(results: Results) -> Table:
     rows = []
     for side, comparison in results.candidates():
         found = comparison.differences[PRIMARY]
+        methods = comparison.both.get(PRIMARY)
         row = [side.name, points(found.value), *_interval_and_p(found)]
-        if comparison.both:
-            row += _interval_and_p(comparison.both[PRIMARY])
-        else:
-            row += ['not tested', '-']
+        row += _interval_and_p(methods) if methods else ['not tested', '-']
         rows.append(row)
     notes = [
         'checkpoints: those that were tested, on images like these '
@@ -238,12 +229,10 @@ def uncounted_note(names: Sequence[str]) -> str:
     Kernels of libraries are first, since they may be expensive.
     """
     order = sorted(names, key=lambda name: '.' not in name)
-    text = f'Not counted in FLOPs: {", ".join(order)}.'
-    shown = len(order)
-    while len(text) > 79 and shown > 1:
-        shown -= 1
-        first = ', '.join(order[:shown])
-        text = f'Not counted in FLOPs: {first} and {len(order) - shown} more.'
+    for shown in range(len(order), 0, -1):
+        text = f'Not counted in FLOPs: {some(order, shown)}.'
+        if len(text) <= 79:
+            break
     return text
 
 

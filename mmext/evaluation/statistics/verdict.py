@@ -66,14 +66,12 @@ def _claim_about_checkpoints(
     comparison: Comparison, margin: float | None
 ) -> str:
     base, cand = map(len, _seeds(comparison))
-    one = base == cand == 1
-    who = 'two' if one else f'{base} and {cand}'
-    better = "the candidate's checkpoint is" if cand == 1 else ''
+    who = 'two' if base == cand == 1 else f'{base} and {cand}'
     return f'These {who} checkpoints, on images like these: ' + _claim(
         comparison,
         comparison.differences[PRIMARY],
         _drawn(comparison),
-        better or "the candidate's checkpoints are",
+        f"the candidate's checkpoint{' is' if cand == 1 else 's are'}",
         margin,
     )
 

@@ -14,14 +14,14 @@ negative size, and one of terabytes for a box of a million pixels. Such boxes
 do not reach it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torchvision  # noqa: F401  # registers torch.ops.torchvision
 from torch import Tensor
 
-from .bilinear import SAMPLES, corners, sample, scatter
+from .bilinear import SAMPLES, sample, scatter
 from .precision import writes
 
 # From here on, neighbouring pixels are the same number in float32.
@@ -95,17 +95,16 @@ def sampling_grids(
         inner = (step + 0.5) * length / samples
         return first + cell[:, None] * length + inner
 
-    # RoIs by the number of their samples, (gw, gh).
-    equal: dict[tuple[int, int], Any] = {}
-    if ratio > 0:
-        equal[ratio, ratio] = range(len(rois))
-    else:
-        for i, (gw, gh) in enumerate(bins.ceil().int().tolist()):
-            equal.setdefault((gw, gh), []).append(i)
+    count = [(ratio, ratio)] * len(rois)
+    if ratio <= 0:
+        count = bins.ceil().int().tolist()
+    equal = defaultdict(list)
+    for i, (gw, gh) in enumerate(count):
+        equal[gw, gh].append(i)
     for (gw, gh), members in equal.items():
         if gw <= 0 or gh <= 0:
             continue
-        members = torch.tensor(members, dtype=torch.long, device=rois.device)
+        members = torch.tensor(members, device=rois.device)
         samples = channels * height * gh * width * gw
         for which in members.split(max(1, SAMPLES // samples)):
             rows = positions(which, 1, height, gh)[:, :, None, :, None]
@@ -120,38 +119,33 @@ def _for_kernel(
     ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, list[int]]:
-    """Returns RoIs that torchvision can pool, and those that it cannot.
+    """Returns RoIs for torchvision, and those with too many samples for it.
 
-    The second are indices of RoIs with too many samples. In the first, their
-    boxes are at 0, as are those of RoIs without samples, which give 0.
+    The second are indices. Their boxes are moved out of the map, where they
+    give 0 and no gradient, as are those of RoIs without samples.
     """
     if ratio > 0:
         return rois, []
-    count = _bins(rois, size, scale, aligned)[1].ceil()
-    skip = empty = (count <= 0).any(1)
-    large: list[int] = []
+    count = _bins(rois, size, scale, aligned)[1].ceil().clamp(min=0).prod(1)
+    skip, large = count == 0, []
     if rois.device.type == 'cpu':
-        skip = empty | (count.prod(1) * (size[0] * size[1]) > MANY)
-        large = (skip & ~empty).nonzero()[:, 0].tolist()
-    boxes = rois[:, 1:].masked_fill(skip[:, None], 0)
+        many = count * (size[0] * size[1]) > MANY
+        skip, large = skip | many, many.nonzero()[:, 0].tolist()
+    boxes = rois[:, 1:].masked_fill(skip[:, None], -FAR)
     return torch.cat([rois[:, :1], boxes], 1), large
 
 
-def _axis(start: Tensor, step: Tensor, cells: int, size: int) -> Tensor:
+def _axis(at: Tensor, size: int) -> Tensor:
     """Returns the weights of an axis' pixels in each bin, (cells, size).
 
     The average of a bin is a weighted sum of rows of weighted sums of pixels,
     because a sample's weights are products of one of its row and column.
+    ``at`` (cells, samples) are positions.
     """
-    count = int(step.ceil())
-    cell = torch.arange(cells, dtype=step.dtype)[:, None]
-    inner = (torch.arange(count, dtype=step.dtype) + 0.5) * step / count
-    at = start + cell * step + inner
-    index, weight = corners(at, torch.zeros_like(at), size, 1)
-    of_pixel = at.new_zeros(cells, size)
-    for i, w in zip(index, weight, strict=True):
-        of_pixel.scatter_add_(1, i, w)
-    return of_pixel / count
+    weight = at.new_zeros(1, len(at), size, 1)
+    image, at = torch.zeros(1, dtype=torch.long), at[None]
+    scatter(weight, image, torch.ones_like(at), at, torch.zeros_like(at))
+    return weight[0, :, :, 0] / at.shape[2]
 
 
 def _large_box(
@@ -162,9 +156,9 @@ def _large_box(
     aligned: bool,
 ) -> tuple[int, Tensor, Tensor]:
     """Returns the image of a RoI (1, 5) and the weights of both axes."""
-    start, bins = _bins(roi, size, scale, aligned)
-    rows = _axis(start[0, 1], bins[0, 1], size[0], input.shape[2])
-    cols = _axis(start[0, 0], bins[0, 0], size[1], input.shape[3])
+    _, y, x = next(sampling_grids(roi, size, scale, 0, aligned, 1))
+    rows = _axis(y[0, :, 0, :, 0], input.shape[2])
+    cols = _axis(x[0, 0, :, 0], input.shape[3])
     return int(roi[0, 0]), rows, cols
 
 
@@ -277,34 +271,28 @@ def roi_align_backward(
     size = (aligned_height, aligned_width)
     geometry = (spatial_scale, sampling_ratio, aligned)
     boxes, large = _for_kernel(rois, size, *geometry)
-    of_kernel = grad_output
-    if large:
-        of_kernel = grad_output.clone()
-        of_kernel[large] = 0
-    grad = _kernel_gradient(of_kernel, boxes, grad_input, size, geometry)
+    on_gpu = grad_output.device.type != 'cpu'
+    if on_gpu and torch.are_deterministic_algorithms_enabled():
+        # The kernel adds in any order, so PyTorch would refuse it.
+        grad = _ordered_gradient(
+            grad_output, boxes, grad_input, size, geometry
+        )
+    else:
+        grad = torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            boxes,
+            spatial_scale,
+            *size,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
     for i in large:
         image, rows, cols = _large_box(
             rois[i : i + 1], grad, size, spatial_scale, aligned
         )
         grad[image] += rows.T @ grad_output[i] @ cols
     return grad
-
-
-def _kernel_gradient(
-    grad_output: Tensor,
-    rois: Tensor,
-    input: Tensor,
-    size: tuple[int, int],
-    geometry: tuple[float, int, bool],
-) -> Tensor:
-    scale, ratio, aligned = geometry
-    on_gpu = grad_output.device.type != 'cpu'
-    if on_gpu and torch.are_deterministic_algorithms_enabled():
-        # The kernel adds in any order, so PyTorch would refuse it.
-        return _ordered_gradient(grad_output, rois, input, size, geometry)
-    return torch.ops.torchvision._roi_align_backward(
-        grad_output, rois, scale, *size, *input.shape, ratio, aligned
-    )
 
 
 def _ordered_gradient(

@@ -17,7 +17,7 @@ from .precision import writes
 # Pairs at a time. Each takes about 4 kB.
 _PAIRS = 1 << 16
 
-# Candidates of NMS at a time; a GPU waits once for each.
+# Candidates of NMS at a time, because a GPU waits for each such group.
 _HEAD = 64
 
 
@@ -122,20 +122,18 @@ def nms_rotated(
 
     ``dets`` are (N, 5), and ``dets_sorted`` the same in ``order``, highest
     score first. A box is removed from ``iou_threshold`` with a kept one on.
-    As in mmcv's compiled ops for CPU and CUDA, labels are not read: with
-    ``multi_label`` a sixth column has them, and boxes of one label remove
-    those of another too. ``batched_nms`` moves the classes apart instead.
+    As in mmcv's compiled ops, labels (with ``multi_label`` a sixth column)
+    are not read; ``batched_nms`` moves the classes apart instead.
     """
     threshold = float(np.float32(iou_threshold))
     boxes = dets_sorted[:, :5]
     left = torch.arange(len(order), device=order.device)
     keep = []
     while len(left):
-        head, left = left[:_HEAD], left[_HEAD:]
-        others = torch.cat([head, left])
+        head = left[:_HEAD]
         iou = _pairs(
-            boxes[head].repeat_interleave(len(others), 0),
-            boxes[others].repeat(len(head), 1),
+            boxes[head].repeat_interleave(len(left), 0),
+            boxes[left].repeat(len(head), 1),
             0,
         ).view(len(head), -1)
         removes = iou.to(dets.dtype) >= threshold  # NaN removes none
@@ -146,5 +144,5 @@ def nms_rotated(
                 kept.append(i)
         rows = torch.tensor(kept, device=order.device)
         keep.append(head[rows])
-        left = left[~removes[rows, len(head) :].any(0)]
+        left = left[len(head) :][~removes[rows, len(head) :].any(0)]
     return order[torch.cat(keep)] if keep else order

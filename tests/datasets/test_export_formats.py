@@ -5,24 +5,32 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+from commands import run_tool
+from json_files import edit_json
 from PIL import Image
 
 from mmext.checks.data import check_data
-from mmext.checks.layouts import find_coco_folder
+from mmext.checks.layouts import CocoFolder, find_coco_folder
 from mmext.cli import main
-from mmext.datasets.converters.folder import convert_folder, format_of
+from mmext.datasets.converters.folder import (
+    convert_folder,
+    format_of,
+    read_folder,
+)
 from mmext.datasets.converters.voc import read_voc
 from mmext.datasets.converters.yolo import read_yolo
 from mmext.errors import UserError
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 NAMES = ('square', 'unused', 'disc')
+NAMES_LINE = f'names: [{", ".join(NAMES)}]\n'
 WIDTH, HEIGHT = 200, 100
 #: Image -> its objects: class, x, y, width, height.
 DATA = {
@@ -33,6 +41,10 @@ DATA = {
     },
     'val': {'a': [(2, 30, 10, 50, 60)], 'd': [(0, 8, 8, 16, 32)]},
 }
+#: Split -> its name in an export.
+SAME = {'train': 'train', 'val': 'val'}
+ROBOFLOW = {'train': 'train', 'val': 'valid'}
+CVAT = {'train': 'Train', 'val': 'Validation'}
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +63,8 @@ def write(path: Path, text: object) -> None:
 def write_image(path: Path) -> None:
     """An image that differs from those of other names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    color = tuple(hash_of(str(path.parent.name) + path.name))
+    color = crc32(f'{path.parent.name}/{path.name}'.encode()) % 2**24
     Image.new('RGB', (WIDTH, HEIGHT), color).save(path)
-
-
-def hash_of(text: str) -> bytes:
-    return bytes((sum(text.encode()) * k) % 256 for k in (3, 5, 7))
 
 
 def label(objects: list[tuple]) -> str:
@@ -79,98 +87,102 @@ def xml(objects: list[tuple]) -> str:
 
 
 def coco(split: str, prefix: str = '') -> dict:
-    images, annotations = [], []
-    for i, (name, objects) in enumerate(DATA[split].items()):
-        images.append(
+    ids = count(1)
+    size = {'width': WIDTH, 'height': HEIGHT}
+    return {
+        'images': [
+            {'id': i, 'file_name': f'{prefix}{name}.png', **size}
+            for i, name in enumerate(DATA[split])
+        ],
+        'annotations': [
             {
-                'id': i,
-                'file_name': f'{prefix}{name}.png',
-                'width': WIDTH,
-                'height': HEIGHT,
-            }
-        )
-        annotations += [
-            {
-                'id': 10 * i + k + 1,
+                'id': next(ids),
                 'image_id': i,
                 'category_id': c,
                 'bbox': box,
                 'area': box[2] * box[3],
                 'iscrowd': 0,
             }
-            for k, (c, *box) in enumerate(objects)
-        ]
-    categories = [{'id': i, 'name': name} for i, name in enumerate(NAMES)]
-    return {
-        'images': images,
-        'annotations': annotations,
-        'categories': categories,
+            for i, objects in enumerate(DATA[split].values())
+            for c, *box in objects
+        ],
+        'categories': [{'id': i, 'name': n} for i, n in enumerate(NAMES)],
     }
 
 
-def write_yolo(
-    root: Path, images: str, labels: str, splits: dict[str, str] | None = None
+def write_files(
+    root: Path,
+    images: str,
+    labels: str,
+    splits: dict[str, str] = SAME,
+    text: Callable[[list[tuple]], str] = label,
 ) -> None:
-    """Writes images and labels into folders; ``{}`` is the split."""
-    for split, name in (splits or {'train': 'train', 'val': 'val'}).items():
+    """Writes images and their labels into folders; ``{}`` is the split."""
+    for split, name in splits.items():
         for image, objects in DATA[split].items():
+            file = f'{image}.xml' if text is xml else f'{image}.txt'
             write_image(root / images.format(name) / f'{image}.png')
-            write(root / labels.format(name) / f'{image}.txt', label(objects))
+            write(root / labels.format(name) / file, text(objects))
 
 
-def listed() -> str:
-    return ', '.join(NAMES)
+def write_coco(
+    root: Path, images: str, file: str, splits: dict[str, str], prefix=''
+) -> None:
+    for split, name in splits.items():
+        for image in DATA[split]:
+            write_image(root / images.format(name) / f'{image}.png')
+        write(root / file.format(name), coco(split, prefix.format(name)))
 
 
-VALID = {'train': 'train', 'val': 'valid'}
+write_voc = partial(write_files, text=xml)
+
+
+def write_lists(root: Path, folder: str, splits: dict[str, str]) -> None:
+    """Lists of images, as Darknet and CVAT write them."""
+    for split, name in splits.items():
+        lines = [f'{folder.format(name)}/{image}.png' for image in DATA[split]]
+        write(root / f'{name}.txt', '\n'.join(lines))
 
 
 def ultralytics(root: Path) -> None:
-    write_yolo(root, 'images/{}2017', 'labels/{}2017')
+    write_files(root, 'images/{}2017', 'labels/{}2017')
     names = ''.join(f'  {i}: {n}\n' for i, n in enumerate(NAMES))
     paths = 'path: .\ntrain: images/train2017\nval: images/val2017\n'
-    write(root / 'config.yaml', f'{paths}names:\n{names}')
+    write(root / 'config.yaml', f'{paths}train_size: 3\nnames:\n{names}')
 
 
 def cvat_ultralytics(root: Path) -> None:
-    names = {'train': 'Train', 'val': 'Validation'}
-    write_yolo(root, 'images/{}', 'labels/{}', names)
+    write_files(root, 'images/{}', 'labels/{}', CVAT)
+    write_lists(root, 'data/images/{}', CVAT)
     keys = 'Train: Train.txt\nValidation: Validation.txt\npath: .\n'
-    for split, name in names.items():
-        lines = [f'data/images/{name}/{image}.png' for image in DATA[split]]
-        write(root / f'{name}.txt', '\n'.join(lines))
-    write(root / 'data.yaml', f'{keys}names: [{listed()}]')
+    write(root / 'data.yaml', keys + NAMES_LINE)
 
 
 def roboflow_yolo(root: Path) -> None:
-    write_yolo(root, '{}/images', '{}/labels', VALID)
+    write_files(root, '{}/images', '{}/labels', ROBOFLOW)
     paths = 'train: ../train/images\nval: ../valid/images\n'
-    write(root / 'data.yaml', f'{paths}nc: 3\nnames: [{listed()}]')
+    write(root / 'data.yaml', f'{paths}nc: 3\n{NAMES_LINE}')
 
 
 def colab(root: Path) -> None:
-    write_yolo(root, '{}/images', '{}/labels', VALID)
+    write_files(root, '{}/images', '{}/labels', ROBOFLOW)
     paths = 'train: /content/x/train/images\nval: /content/x/valid/images\n'
-    write(root / 'my data.yml', f'{paths}names: [{listed()}]')
+    write(root / 'my data.yml', paths + NAMES_LINE)
 
 
 def cvat_yolo(root: Path) -> None:
     """YOLO 1.1, as Darknet reads it."""
-    write_yolo(root, 'obj_{}_data', 'obj_{}_data', VALID)
-    for split, name in VALID.items():
-        lines = [f'data/obj_{name}_data/{i}.png' for i in DATA[split]]
-        write(root / f'{name}.txt', '\n'.join(lines))
+    write_files(root, 'obj_{}_data', 'obj_{}_data', ROBOFLOW)
+    write_lists(root, 'data/obj_{}_data', ROBOFLOW)
     write(root / 'obj.names', '\n'.join(NAMES) + '\n')
 
 
 def linked(root: Path) -> None:
     """A link to a folder outside, which Git has written as a text file."""
-    write_yolo(root.parent / 'shared', 'images/{}', 'labels/{}')
-    (root.parent / 'shared/labels').rename(root / 'labels')
-    (root.parent / 'shared/images').rename(root.parent / 'pictures')
+    write_files(root, '../pictures/{}', 'labels/{}')
     write(root / 'images', '../pictures')
     paths = 'train: images/train\nval: images/val\n'
-    write(root / 'config.yaml', f'{paths}names: [{listed()}]')
+    write(root / 'config.yaml', paths + NAMES_LINE)
 
 
 def really_linked(root: Path) -> None:
@@ -180,83 +192,40 @@ def really_linked(root: Path) -> None:
 
 
 def beside_yolo(root: Path) -> None:
-    write_yolo(root, '{}', '{}')
+    write_files(root, '{}', '{}')
     write(root / 'classes.txt', '\n'.join(NAMES))
 
 
-def roboflow_coco(root: Path) -> None:
-    for split, name in VALID.items():
-        for image in DATA[split]:
-            write_image(root / name / f'{image}.png')
-        write(root / name / '_annotations.coco.json', coco(split))
-
-
-def cvat_coco(root: Path) -> None:
-    for split, name in (('train', 'Train'), ('val', 'Validation')):
-        for image in DATA[split]:
-            write_image(root / 'images' / name / f'{image}.png')
-        write(root / f'annotations/instances_{name}.json', coco(split))
-
-
-def fiftyone(root: Path) -> None:
-    for split, name in (('train', 'train'), ('val', 'validation')):
-        for image in DATA[split]:
-            write_image(root / name / 'data' / f'{image}.png')
-        write(root / name / 'labels.json', coco(split))
-
-
-def prefixed_coco(root: Path) -> None:
-    for split in ('train', 'val'):
-        for image in DATA[split]:
-            write_image(root / split / f'{image}.png')
-        write(root / f'{split}.json', coco(split, f'{split}/'))
-
-
-def write_voc(
-    root: Path, images: str, xmls: str, splits: dict[str, str]
-) -> None:
-    for split, name in splits.items():
-        for image, objects in DATA[split].items():
-            write_image(root / images.format(name) / f'{image}.png')
-            write(root / xmls.format(name) / f'{image}.xml', xml(objects))
-
-
-def roboflow_voc(root: Path) -> None:
-    write_voc(root, '{}', '{}', VALID)
-
-
 def cvat_voc(root: Path) -> None:
-    names = {'train': 'Train', 'val': 'Validation'}
-    write_voc(root, 'JPEGImages/{}', 'Annotations/{}', names)
-    for split, name in names.items():
+    write_voc(root, 'JPEGImages/{}', 'Annotations/{}', CVAT)
+    for split, name in CVAT.items():
         lines = [f'{name}/{image}' for image in DATA[split]]
         write(root / f'ImageSets/Main/{name}.txt', '\n'.join(lines))
 
 
-def voc_in_folders(root: Path) -> None:
-    """Image folders name the splits, and XML files are in one folder."""
-    write_voc(root, 'Images/{}', 'xmls', {'train': 'train'})
-    (root / 'Images/train/a.png').rename(root / 'Images/train/e.png')
-    (root / 'xmls/a.xml').rename(root / 'xmls/e.xml')
-    write_voc(root, 'Images/{}', 'xmls', {'val': 'test'})
+def roboflow_coco(root: Path) -> None:
+    write_coco(root, '{}', '{}/_annotations.coco.json', ROBOFLOW)
 
 
-def labelimg(root: Path) -> None:
-    write_voc(root, 'images/{}', 'images/{}', {'train': 'train', 'val': 'val'})
+def cvat_coco(root: Path) -> None:
+    write_coco(root, 'images/{}', 'annotations/instances_{}.json', CVAT)
 
 
-YOLO = (
-    ultralytics,
-    roboflow_yolo,
-    colab,
-    cvat_yolo,
-    cvat_ultralytics,
-    linked,
-    really_linked,
-    beside_yolo,
-)
-COCO = (roboflow_coco, cvat_coco, fiftyone, prefixed_coco)
-VOC = (roboflow_voc, cvat_voc, labelimg)
+def fiftyone(root: Path) -> None:
+    splits = {'train': 'train', 'val': 'validation'}
+    write_coco(root, '{}/data', '{}/labels.json', splits)
+
+
+def prefixed_coco(root: Path) -> None:
+    write_coco(root, '{}', '{}.json', SAME, prefix='{}/')
+
+
+roboflow_voc = partial(write_voc, images='{}', labels='{}', splits=ROBOFLOW)
+labelimg = partial(write_voc, images='images/{}', labels='images/{}')
+YOLO = [ultralytics, roboflow_yolo, colab, cvat_yolo, cvat_ultralytics]
+YOLO += [linked, really_linked, beside_yolo]
+COCO = [roboflow_coco, cvat_coco, fiftyone, prefixed_coco]
+VOC = [roboflow_voc, cvat_voc, labelimg]
 
 
 def objects_of(file: str | Path) -> dict[str, list[tuple]]:
@@ -273,11 +242,15 @@ def objects_of(file: str | Path) -> dict[str, list[tuple]]:
     }
 
 
-def expected(split: str) -> dict[str, list[tuple]]:
-    return {
-        name: sorted((NAMES[c], *box) for c, *box in objects)
-        for name, objects in DATA[split].items()
-    }
+def require_data(root: Path) -> CocoFolder:
+    """Requires the images and objects of ``DATA``."""
+    folder = find_coco_folder(root)
+    for split, images in DATA.items():
+        assert objects_of(folder.ann_files[split]) == {
+            name: sorted((NAMES[c], *box) for c, *box in objects)
+            for name, objects in images.items()
+        }
+    return folder
 
 
 @pytest.fixture
@@ -295,50 +268,39 @@ def test_exports(root, tmp_path, make: Callable[[Path], None]):
     assert format_of(root) == kind
     before = sorted(root.rglob('*'))
     assert check_data(root, workers=1).errors == ()
-    folder = find_coco_folder(root)
+    folder = require_data(root)
     assert sorted(root.rglob('*')) == before  # nothing is written into it
-    used = NAMES if make not in VOC else ('disc', 'square')
-    assert folder.classes == used
-    for split in ('train', 'val'):
-        assert objects_of(folder.ann_files[split]) == expected(split)
-        content = json.loads(Path(folder.ann_files[split]).read_text())
-        for image in content['images']:
-            assert Path(folder.img_dirs[split], image['file_name']).is_file()
-    out = tmp_path / 'out'
-    convert_folder(root, out=out)
-    assert find_coco_folder(out).classes == used
-    for split in ('train', 'val'):
-        file = out / f'annotations/instances_{split}.json'
-        assert objects_of(file) == expected(split)
+    assert folder.classes == (('disc', 'square') if kind == 'voc' else NAMES)
+    convert_folder(root, out=tmp_path / 'out')
+    assert require_data(tmp_path / 'out').classes == folder.classes
+
+
+def ten_images(root: Path, labels: str, text: str) -> None:
+    for i in range(10):
+        write_image(root / f'images/{i}.png')
+        if labels:
+            write(root / labels.format(i), text)
 
 
 def label_studio_yolo(root: Path) -> None:
-    for i in range(10):
-        write_image(root / f'images/{i}.png')
-        write(root / f'labels/{i}.txt', label([(i % 3, 10, 10, 50, 50)]))
+    ten_images(root, 'labels/{}.txt', label(DATA['train']['a']))
     write(root / 'classes.txt', '\n'.join(NAMES))
     write(root / 'notes.json', {'categories': [], 'info': {}})
 
 
 def label_studio_coco(root: Path) -> None:
+    ten_images(root, '', '')
     content = coco('train')
-    content['images'] = [
-        {**content['images'][0], 'id': i, 'file_name': f'images/{i}.png'}
-        for i in range(10)
-    ]
-    content['annotations'] = [
-        {**content['annotations'][0], 'id': i, 'image_id': i}
-        for i in range(10)
-    ]
+    for key in ('images', 'annotations'):
+        content[key] = [{**content[key][0], 'id': i} for i in range(10)]
     for i in range(10):
-        write_image(root / f'images/{i}.png')
+        content['images'][i]['file_name'] = f'images/{i}.png'
+        content['annotations'][i]['image_id'] = i
     write(root / 'result.json', content)
 
 
 def label_studio_voc(root: Path) -> None:
-    for i in range(10):
-        write_image(root / f'images/{i}.png')
-        write(root / f'Annotations/{i}.xml', xml([(0, 10, 10, 50, 50)]))
+    ten_images(root, 'Annotations/{}.xml', xml(DATA['train']['a']))
 
 
 @pytest.mark.parametrize(
@@ -348,21 +310,25 @@ def test_images_are_held_out(root, make, capsys):
     make(root)
     assert find_coco_folder(root).num_images == {'train': 8, 'val': 2}
     assert '2 of 10 images are held out' in capsys.readouterr().out
+    kind = format_of(root)
+    assert read_folder(root, kind) == read_folder(root, kind)
     convert_folder(root, val_part=0.4)
     folder = find_coco_folder(root)
     assert folder.num_images == {'train': 6, 'val': 4}
-    names = [
-        set(objects_of(folder.ann_files[split])) for split in ('train', 'val')
-    ]
+    names = [set(objects_of(file)) for file in folder.ann_files.values()]
     assert names[0] | names[1] == {str(i) for i in range(10)}
 
 
 def test_images_in_folders_and_xml_files_in_one(root):
-    voc_in_folders(root)
-    found = read_voc(root)
-    # The folder test/ is not used for validation.
-    assert [len(found.splits[s]) for s in ('train', 'val')] == [2, 1]
-    assert {i.path.stem for s in found.splits.values() for i in s} == {*'bce'}
+    """The folder test/ is not used for validation."""
+    write_voc(root, 'Images/{}', 'xmls', {'train': 'train'})
+    (root / 'Images/train/a.png').rename(root / 'Images/train/e.png')
+    (root / 'xmls/a.xml').rename(root / 'xmls/e.xml')
+    write_voc(root, 'Images/{}', 'xmls', {'val': 'test'})
+    contents = read_folder(root, 'voc').contents
+    names = [[i['file_name'] for i in c['images']] for c in contents.values()]
+    assert [len(n) for n in names] == [2, 1]
+    assert {Path(n).stem for n in sum(names, [])} == {*'bce'}
 
 
 def test_one_annotation_file_is_split(root):
@@ -427,11 +393,9 @@ def test_a_yaml_file_may_be_given(root):
 
 def test_names_with_gaps(root):
     """As COCO's official ids; the numbers of labels are those of the file."""
-    write_yolo(root, 'images/{}', 'labels/{}')
+    write_files(root, 'images/{}', 'labels/{}')
     write(root / 'd.yaml', 'names: {0: square, 2: disc, 7: ring}')
-    assert find_coco_folder(root).classes == ('square', 'disc', 'ring')
-    train = find_coco_folder(root).ann_files['train']
-    assert objects_of(train) == expected('train')
+    assert require_data(root).classes == ('square', 'disc', 'ring')
 
 
 def test_images_without_labels_may_be_left_out(root):
@@ -441,15 +405,6 @@ def test_images_without_labels_may_be_left_out(root):
     file = root / 'config.yaml'
     file.write_text(f'skip_if_label_file_missing: true\n{file.read_text()}')
     assert find_coco_folder(root).num_images['train'] == 2
-
-
-def test_labels_without_images_are_reported_at_once(root):
-    ultralytics(root)
-    for name in 'xy':
-        write(root / f'labels/train2017/{name}.txt', label([]))
-    note = read_yolo(root).notes[0]
-    assert '2 of 5 label files' in note
-    assert note.endswith('x.txt, y.txt')
 
 
 def test_labels_of_an_image_with_the_name_of_a_list(root):
@@ -464,29 +419,21 @@ def test_labels_of_an_image_with_the_name_of_a_list(root):
     assert found.splits['train'][-1].objects[0].name == 'unused'
 
 
-def test_a_damaged_annotation_file_is_named(root):
-    label_studio_coco(root)
-    (root / 'result.json').write_bytes(b'{"images": [')
-    with pytest.raises(UserError, match='result.json is not JSON'):
-        find_coco_folder(root)
-
-
-def test_lines_that_are_repeated(root):
-    roboflow_yolo(root)
-    file = root / 'train/labels/b.txt'
-    file.write_text(f'{file.read_text()}\n{file.read_text()}')
-    found = read_yolo(root)
-    assert len(found.splits['train'][1].objects) == 2
-    assert '2 objects listed twice' in found.notes[0]
-    assert str(root / 'train/images/b.png') in found.notes[0]
-
-
-def test_objects_that_are_repeated_in_xml(root):
-    roboflow_voc(root)
-    write(root / 'train/a.xml', xml(2 * DATA['train']['a']))
-    found = read_voc(root)
-    assert len(found.splits['train'][0].objects) == 1
-    assert '1 object listed twice' in found.notes[0]
+@pytest.mark.parametrize(
+    ('make', 'file', 'text', 'number'),
+    [
+        (roboflow_yolo, 'b.txt', label(2 * DATA['train']['b']), '2 objects'),
+        (roboflow_voc, 'a.xml', xml(2 * DATA['train']['a']), '1 object'),
+    ],
+)
+def test_objects_that_are_repeated(root, make, file, text, number):
+    make(root)
+    (path,) = root.glob(f'train/**/{file}')
+    write(path, text)
+    require_data(root)
+    (note,) = read_folder(root, format_of(root)).notes
+    assert note.startswith(f'train: {number} listed twice')
+    assert path.with_suffix('.png').name in note
 
 
 def test_folders_of_voc_by_option(root, capsys):
@@ -495,13 +442,8 @@ def test_folders_of_voc_by_option(root, capsys):
         UserError, match='XML files in boxes.*\n.*--annotations boxes'
     ):
         format_of(root)
-    tool = str(TOOLS / 'voc2coco.py')
     options = ['--annotations', 'boxes', '--images', 'photos of cows']
-    argv, sys.argv = sys.argv, [tool, str(root), *options]
-    try:
-        runpy.run_path(tool, run_name='__main__')
-    finally:
-        sys.argv = argv
+    assert run_tool('dataset_converters/voc2coco.py', root, *options) == 0
     assert 'instances_val.json: 1 images' in capsys.readouterr().out
     with pytest.raises(UserError, match="--images photos: .*\n.*'photos of"):
         read_voc(root, annotations='boxes', images='photos')
@@ -510,111 +452,118 @@ def test_folders_of_voc_by_option(root, capsys):
 def test_the_category_that_roboflow_adds(root):
     """Its id is 0, and it would be a class that cannot be learned."""
     roboflow_coco(root)
-    for name in ('train', 'valid'):
-        file = root / name / '_annotations.coco.json'
-        content = json.loads(file.read_text())
+
+    def add(content: dict) -> None:
         for category in content['categories']:
             category.update(id=category['id'] + 1, supercategory='things')
         for annotation in content['annotations']:
             annotation['category_id'] += 1
         root_category = {'id': 0, 'name': 'things', 'supercategory': 'none'}
         content['categories'].insert(0, root_category)
-        write(file, content)
+
+    for name in ('train', 'valid'):
+        edit_json(root / name / '_annotations.coco.json', add)
     assert find_coco_folder(root).classes == NAMES
     assert check_data(root, workers=1).errors == ()
 
 
 @pytest.mark.parametrize(
-    ('make', 'change', 'message'),
+    ('make', 'file', 'text', 'message'),
     [
         (
             roboflow_yolo,
-            lambda r: write(
-                r / 'data.yaml', 'train: a/b\nval: c\nnames: [a, b, c]'
-            ),
-            'data.yaml has train: a/b, and there is no .*\n.*train/images',
-        ),
-        (
-            roboflow_yolo,
-            lambda r: write(r / 'data.yaml', 'nc: 80\nnames: [a, b, c]'),
-            'nc: 80 and 3 names: a, b, c',
-        ),
-        (
-            roboflow_yolo,
-            lambda r: write(
-                r / 'data.yaml', 'train: {images: a}\nnames: [a, b, c]'
-            ),
+            'data.yaml',
+            'train: {images: a}\nnames: [a]',
             'train is .*, not a folder',
         ),
         (
-            cvat_yolo,
-            lambda r: write(r / 'train.txt', 'a.png\nb.png\n'),
-            'train.txt lists 2 images that do not exist: a.png, b.png',
-        ),
-        (
-            beside_yolo,
-            lambda r: write(r / 'classes.txt', 'square\n\ndisc\n'),
-            'classes.txt: line 2 is empty',
-        ),
-        (
             roboflow_yolo,
-            lambda r: write(r / 'train/labels/a.txt', '0.5 .5 .5 .5 .5'),
+            'train/labels/a.txt',
+            '0.5 .5 .5 .5 .5',
             "a.txt:1: '0.5 .5 .5 .5 .5' is not a class number",
         ),
         (
-            cvat_coco,
-            lambda r: write(
-                r / 'annotations/instances_training.json', coco('train')
-            ),
-            'several annotation files for train: .*training.json',
+            label_studio_coco,
+            'result.json',
+            '{"images": [',
+            'result.json is not JSON',
         ),
         (
             fiftyone,
-            lambda r: (r / 'train/labels.json').unlink(),
+            'train/labels.json',
+            None,
             'annotations to validate .* and none to train',
         ),
         (
-            labelimg,
-            lambda r: [(r / f'images/train/{n}.png').unlink() for n in 'ab'],
-            '2 of 5 XML files .*: images/train/a.xml, images/train/b.xml',
-        ),
-    ],
-)
-def test_damaged_exports(root, make, change, message):
-    make(root)
-    change(root)
-    with pytest.raises(UserError, match=message):
-        find_coco_folder(root)
-
-
-def test_class_numbers_as_floats(root):
-    roboflow_yolo(root)
-    write(root / 'train/labels/a.txt', '0.0 .5 .5 .5 .5')
-    assert read_yolo(root).splits['train'][0].objects[0].name == 'square'
-
-
-@pytest.mark.parametrize(
-    ('make', 'message'),
-    [
-        (
-            lambda r: roboflow_yolo(r / 'inner'),
-            'it holds inner\n.*Give one of these: .*inner',
+            id,
+            'test.json',
+            coco('val'),
+            r'to .* test \(test.json\) and none to',
         ),
         (
-            lambda r: [write(r / f'{i}.json', {'shapes': []}) for i in 'abc'],
-            '3 JSON files of LabelMe',
-        ),
-        (
-            lambda r: write(r / 'annotations/panoptic_train2017.json', {}),
+            id,
+            'annotations/panoptic_train2017.json',
+            {},
             'has no boxes of objects: panoptic annotations',
         ),
-        (lambda r: write_image(r / 'a.png'), 'it holds a.png and 1 image\n'),
+        (
+            label_studio_coco,
+            'result.json',
+            coco('train'),
+            r'image a.png .* \(images/, data/\)\n.*Put .*data/images\.',
+        ),
+        (
+            labelimg,
+            'images/train/a.png',
+            None,
+            '1 of 5 XML files .*: images/train/a.xml',
+        ),
+        (
+            lambda root: write_image(root / 'a.png'),
+            'notes.txt',
+            '',
+            'it holds a.png, notes.txt and 1 image\n',
+        ),
     ],
 )
-def test_folders_without_boxes(root, make, message):
+def test_damaged_exports(root, make, file, text, message):
     make(root)
+    if text is None:
+        (root / file).unlink()
+    else:
+        write(root / file, text)
     with pytest.raises(UserError, match=message):
         find_coco_folder(root)
+
+
+def test_two_folders_of_a_split(root):
+    """The labels without an image are in the first one."""
+    write_files(root, 'images/{}', 'labels/{}')
+    write(root / 'labels/train/x.txt', label([]))
+    paths = 'train: [images/train, images/val]\nval: images/val\n'
+    write(root / 'data.yaml', paths + NAMES_LINE)
+    found = read_yolo(root)
+    assert [len(images) for images in found.splits.values()] == [5, 2]
+    assert '1 of 6 label files' in found.notes[0]
+    assert found.notes[0].endswith('x.txt')
+
+
+def test_nothing_to_convert(root):
+    write_coco(root, '{}', 'annotations/instances_{}.json', SAME)
+    assert convert_folder(root)[1] == 'There is nothing to convert.'
+
+
+@pytest.mark.parametrize('name', ['gone.png', '../../../outside.png'])
+def test_images_that_cannot_be_copied(root, tmp_path, name):
+    write_coco(root, '{}', 'annotations/instances_{}.json', SAME)
+    write_image(tmp_path.parent / 'outside.png')
+    edit_json(
+        root / 'annotations/instances_val.json',
+        lambda c: c['images'][0].update(file_name=name),
+    )
+    with pytest.raises(UserError, match=f'1 of 5 images .* val/{name}'):
+        convert_folder(root, out=tmp_path / 'deep/out')
+    assert not (tmp_path / 'deep').exists()
 
 
 def test_coco128(shared):
