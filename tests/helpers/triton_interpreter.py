@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from commands import environment, run_python
 
 
 def run_interpreted(file: str, *arguments: Path) -> str:
@@ -14,17 +14,12 @@ def run_interpreted(file: str, *arguments: Path) -> str:
 
     The interpreter is chosen when Triton is imported.
     """
-    helpers, tests = Path(__file__).parent, Path(file).parent
-    done = subprocess.run(
-        [sys.executable, file, *arguments],
-        env={
-            **os.environ,
-            'TRITON_INTERPRET': '1',
-            'PYTHONPATH': f'{helpers}{os.pathsep}{tests}',
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    path = f'{environment()["PYTHONPATH"]}{os.pathsep}{Path(file).parent}'
+    done = run_python(
+        file,
+        *arguments,
+        environ={'TRITON_INTERPRET': '1', 'PYTHONPATH': path},
+        timeout=None,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
