@@ -82,7 +82,7 @@ def write_report(
 
 
 def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
-    """Returns the box AP of the runs that wrote these checkpoints."""
+    """Returns the box AP, 0 to 1, of the runs that wrote these checkpoints."""
     values = []
     for checkpoint in checkpoints:
         run = read_run(Path(checkpoint).parent)

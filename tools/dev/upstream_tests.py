@@ -173,7 +173,9 @@ def _row(name: str, count: Counter) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('package', choices=sorted(FOLDERS))
+    parser.add_argument(
+        'package', choices=sorted(FOLDERS), help='whose tests run'
+    )
     parser.add_argument(
         'targets',
         nargs='*',
