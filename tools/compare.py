@@ -55,9 +55,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='what their category numbers are: ids, 0 or 1 (they count from '
         '0 or 1), or 0:data.yaml with the names in their order',
     )
-    add('--iou-type', choices=('bbox', 'segm'))
-    add('--which', choices=('last', 'best'), default='last')
-    add('--resamples', type=int, default=1000)
+    add(
+        '--iou-type',
+        choices=('bbox', 'segm'),
+        help='boxes or masks (default: the first that every run has)',
+    )
+    add(
+        '--which',
+        choices=('last', 'best'),
+        default='last',
+        help='validation of logged metrics (default: last)',
+    )
+    add(
+        '--resamples',
+        type=int,
+        default=1000,
+        help='draws of the images (default: 1000)',
+    )
     add('--level', type=float, default=0.95, help='of the intervals')
     add('--seed', type=int, default=0, help='of the resampling')
     add(
@@ -71,7 +85,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         help='a loss in AP points that would not matter, such as 0.5',
     )
-    add('--threads', type=int, default=2)
+    add('--threads', type=int, default=2, help='default: 2')
     add('--quick', action='store_true', help='no AP by size')
     add('--logs', action='store_true', help='logged metrics, no intervals')
     add('--no-cost', action='store_true', help='no parameters and FLOPs')

@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--work-dir', default='work_dirs/demo', help='folder of the results')
     add('--epochs', type=int, help='passes over the training images')
     add('--images', type=int, help='training images to use')
-    add('--seed', type=int, default=0)
+    add('--seed', type=int, default=0, help='of the trainings (default: 0)')
     add(
         '--restart',
         action='store_true',

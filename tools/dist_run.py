@@ -56,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('processes', type=int)
-    parser.add_argument('script')
-    parser.add_argument('arguments', nargs=argparse.REMAINDER)
+    parser.add_argument('processes', type=int, help='on this machine')
+    parser.add_argument('script', help='tools/train.py or tools/test.py')
+    parser.add_argument(
+        'arguments', nargs=argparse.REMAINDER, help='of the script'
+    )
     args = parser.parse_args(argv)
     if args.processes < 1:
         parser.error(f'processes is {args.processes}: give 1 or more')

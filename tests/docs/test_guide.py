@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, run_python
+from commands import ROOT, environment, run_python
 from leaves import build
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -46,7 +46,7 @@ def test_the_guides_backbone_builds_in_a_detector(guide: Path) -> None:
 def test_the_guides_backbone_passes_the_tests_of_all(guide: Path) -> None:
     tests = ROOT / 'tests' / 'models' / 'test_backbones.py'
     pytest_command = ('-m', 'pytest', '-p', 'no:xdist', '-p', 'tinynet_case')
-    path = f'{guide}{os.pathsep}{ROOT}/tests/helpers'
+    path = f'{guide}{os.pathsep}{environment()["PYTHONPATH"]}'
     result = run_python(
         *pytest_command,
         tests,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from commands import ROOT, run_python
+from commands import environment, run_python
 
 
 def run_interpreted(file: str, *arguments: Path) -> str:
@@ -14,11 +14,12 @@ def run_interpreted(file: str, *arguments: Path) -> str:
 
     The interpreter is chosen when Triton is imported.
     """
-    paths = [ROOT, ROOT / 'tests/helpers', Path(file).parent]
-    environ = {
-        'TRITON_INTERPRET': '1',
-        'PYTHONPATH': os.pathsep.join(map(str, paths)),
-    }
-    done = run_python(file, *arguments, environ=environ)
+    path = f'{environment()["PYTHONPATH"]}{os.pathsep}{Path(file).parent}'
+    done = run_python(
+        file,
+        *arguments,
+        environ={'TRITON_INTERPRET': '1', 'PYTHONPATH': path},
+        timeout=None,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -21,12 +21,23 @@ HELP = {
 # One process runs all of them; a heavy module is reported for the first tool
 # that imports it.
 RUN = """
-import contextlib, io, json, runpy, sys
+import argparse, contextlib, io, json, runpy, sys
 from mmext.cli import main
 
 found = {}
+unexplained = []
+print_help = argparse.ArgumentParser.print_help
+
+
+def check_help(self, *args):
+    unexplained.extend(a.dest for a in self._actions if a.help is None)
+    print_help(self, *args)
+
+
+argparse.ArgumentParser.print_help = check_help
 for tool in json.load(sys.stdin):
     before = set(sys.modules)
+    unexplained.clear()
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -40,14 +51,14 @@ for tool in json.load(sys.stdin):
             assert not end.code, (tool, end.code, err.getvalue())
     new = {name.partition('.')[0] for name in set(sys.modules) - before}
     heavy = sorted(new & {'mmcv', 'mmdet', 'mmengine', 'torch'})
-    found[tool] = [out.getvalue(), err.getvalue(), heavy]
+    found[tool] = [out.getvalue(), err.getvalue(), heavy, [*unexplained]]
 print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope='module')
-def printed() -> dict[str, tuple[str, str, list[str]]]:
-    """Tool -> what it prints to stdout and stderr, and what it imports."""
+def printed() -> dict[str, tuple[str, str, list[str], list[str]]]:
+    """Tool -> stdout, stderr, heavy imports, options without a help text."""
     done = run_python('-c', RUN, input=json.dumps(list(HELP)))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -55,10 +66,11 @@ def printed() -> dict[str, tuple[str, str, list[str]]]:
 
 @pytest.mark.parametrize('tool', HELP, ids=lambda tool: Path(tool).stem)
 def test_help(tool, printed):
-    out, err, heavy = printed[tool]
+    out, err, heavy, unexplained = printed[tool]
     assert out.startswith(HELP[tool])
     assert err == ''
     assert heavy == []
+    assert unexplained == []
 
 
 def test_each_tool_is_a_command():

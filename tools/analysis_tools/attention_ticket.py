@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='K',
         help='blocks to keep (default: those with 90 %% of the effect)',
     )
-    add('--device', default='cpu')
+    add('--device', default='cpu', help='cpu (default), cuda:0, ...')
     return parser.parse_args(argv)
 
 

@@ -18,13 +18,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('configs', nargs='+')
-    parser.add_argument('--batch', type=int, nargs='+', default=[1, 16])
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'))
-    parser.add_argument('--repeats', type=int, default=20)
-    parser.add_argument(
-        '--device', help='cpu or cuda:1, say (default: the first GPU, if any)'
+    add = parser.add_argument
+    add('configs', nargs='+', help='config files')
+    add(
+        '--batch',
+        type=int,
+        nargs='+',
+        default=[1, 16],
+        help='batch sizes (default: 1 16)',
     )
+    add(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='pixels of the images (default: as the config tests)',
+    )
+    add('--repeats', type=int, default=20, help='timed passes (default: 20)')
+    add('--device', help='cpu or cuda:1, say (default: the first GPU, if any)')
     args = parser.parse_args(argv)
     from mmext.evaluation.cost.latency import config_latency
     from mmext.evaluation.report.table import Table

@@ -22,13 +22,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config')
-    parser.add_argument(
-        '--split', choices=('train', 'val', 'test'), default='train'
+    add = parser.add_argument
+    add('config', help='config file')
+    add(
+        '--split',
+        choices=('train', 'val', 'test'),
+        default='train',
+        help='which data (default: train)',
     )
-    parser.add_argument('--count', type=int, default=20)
-    parser.add_argument('--original', action='store_true')
-    parser.add_argument('--out', default='browse', help='folder')
+    add('--count', type=int, default=20, help='pictures (default: 20)')
+    add('--original', action='store_true', help='without augmentation')
+    add('--out', default='browse', help='folder (default: browse)')
     args = parser.parse_args(argv)
 
     import numpy as np

@@ -22,8 +22,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('run', help='work folder or COCO result file')
     parser.add_argument('--ann', help='COCO annotation file')
     parser.add_argument('--classes', nargs='+', help='default: all it knows')
-    parser.add_argument('--iou', type=float, default=0.5)
-    parser.add_argument('--min-score', type=float, default=0.3)
+    parser.add_argument(
+        '--iou',
+        type=float,
+        default=0.5,
+        help='lowest IoU of a match (default: 0.5)',
+    )
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=0.3,
+        help='lowest score of a detection (default: 0.3)',
+    )
     parser.add_argument('--out', default='confusion', help='folder')
     args = parser.parse_args(argv)
     from mmext.evaluation.report.plots import plot_confusion

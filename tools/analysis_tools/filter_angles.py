@@ -40,7 +40,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "(default: 'backbone.layer[34].*conv2')",
     )
     add('--seed', type=int, default=0, help="of random weights of 'init'")
-    add('--out-dir', default='work_dirs/filter_angles')
+    add(
+        '--out-dir',
+        default='work_dirs/filter_angles',
+        help='folder of results',
+    )
     return parser.parse_args(argv)
 
 

@@ -22,7 +22,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('config', help='configs/theory/orthogonality_resnet_digits.py')
-    add('--out-dir', default='work_dirs/orthogonality')
+    add(
+        '--out-dir',
+        default='work_dirs/orthogonality',
+        help='folder of results',
+    )
     add_cfg_options(parser, 'epochs=2 seeds=[0]')
     return parser.parse_args(argv)
 

@@ -18,8 +18,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('runs', nargs='+', metavar='WORK_DIR')
-    parser.add_argument('--keys', nargs='+', default=['loss', 'coco/bbox_mAP'])
+    parser.add_argument(
+        'runs', nargs='+', metavar='WORK_DIR', help='folders of trainings'
+    )
+    parser.add_argument(
+        '--keys',
+        nargs='+',
+        default=['loss', 'coco/bbox_mAP'],
+        help='logged values (default: loss coco/bbox_mAP)',
+    )
     parser.add_argument('--out', default='curves', help='folder')
     args = parser.parse_args(argv)
     from mmext.evaluation.report.plots import plot_curves

@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--limit', type=int, default=50, help='images at most (default 50)')
     add('--names', nargs='+', help='names of the models in figures')
     add('--out-dir', default='work_dirs/stiffness', help='folder of results')
-    add('--device', default='cpu')
+    add('--device', default='cpu', help='cpu (default), cuda:0, ...')
     add(
         '--correlate',
         action='store_true',

@@ -20,9 +20,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('--channels', type=int, default=96, help='a multiple of 32')
-    add('--sides', type=int, nargs='+', default=[14, 28, 56, 112])
+    add(
+        '--sides',
+        type=int,
+        nargs='+',
+        default=[14, 28, 56, 112],
+        help='of the square maps, in pixels (default: 14 28 56 112)',
+    )
     add('--rounds', type=int, default=15, help='timed passes (default 15)')
-    add('--out-dir', default='work_dirs/token_mixers')
+    add(
+        '--out-dir', default='work_dirs/token_mixers', help='folder of results'
+    )
     return parser.parse_args(argv)
 
 

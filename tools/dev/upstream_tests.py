@@ -206,7 +206,9 @@ def require(*modules: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('package', choices=sorted(FOLDERS))
+    parser.add_argument(
+        'package', choices=sorted(FOLDERS), help='whose tests run'
+    )
     parser.add_argument(
         'targets',
         nargs='*',

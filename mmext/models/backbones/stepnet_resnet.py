@@ -11,6 +11,7 @@ shortcut, downsampled in the first block of a stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.backbones import resnet, resnext
@@ -241,7 +242,9 @@ class StepNetResNet(PluginResNet):
             delattr(self, name)
         del self.res_layers[built:]
 
-    def make_res_layer(self, block: type, planes: int, **kwargs) -> ResLayer:
+    def make_res_layer(
+        self, block: type, planes: int, **kwargs: Any
+    ) -> ResLayer:
         """Builds a stage of step blocks, with adaptors if configured."""
         if block is resnet.BasicBlock:
             block = StepBasicBlock
