@@ -83,7 +83,7 @@ setup(
     include_package_data=True,
     entry_points={'console_scripts': ['mmext = mmext.cli:main']},
     install_requires=[
-        'filelock',
+        'filelock>=4.1',
         'hotcoco>=1.3',
         'jinja2',
         'matplotlib',

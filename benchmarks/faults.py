@@ -6,7 +6,8 @@
 Every trial is a training by tools/train.py (Faster R-CNN with EMA, warm-up
 and a checkpoint after each epoch, on a few drawn images) that is broken once
 or twice and finished with ``--resume``. It has recovered if it ends without
-an error. It is equal if weights, EMA, optimizer and schedules are those of
+an error, and if a fault that a process can notice ended it with a message
+(status 2). It is equal if weights, EMA, optimizer and schedules are those of
 the undisturbed run, bit for bit, and so are the last loss and AP.
 
 A training process takes 8 s to start, mostly for imports. The processes here
@@ -15,15 +16,16 @@ are forked from a server that has imported the packages and done nothing else
 reaches them like any other process. Some trials start a new interpreter
 instead, to show that it makes no difference.
 
-The full disk is a tmpfs, which needs root; otherwise these trials are
-skipped. Finished trials are kept in --work-dir and not repeated. When all are
-finished, the table is written to benchmarks/results/faults.md and
+Full and read-only disks are mounted, which needs root; otherwise these trials
+are skipped. Finished trials are kept in --work-dir and not repeated. When all
+are finished, the table is written to benchmarks/results/faults.md and
 docs/reliability.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -35,8 +37,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -72,13 +75,22 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1)]
 """
 
 
-def run_tool(arguments: list[str], log: Path) -> None:
-    """Runs tools/train.py in this process and redirects its output."""
+def run_tool(
+    tool: Path, arguments: Sequence[object], log: Path, ahead: float = 0
+) -> None:
+    """Runs a tool in this process and redirects its output.
+
+    The clock is ``ahead`` by so many seconds.
+    """
     with log.open('ab') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.argv = [str(TRAIN), *arguments]
-    runpy.run_path(str(TRAIN), run_name='__main__')
+    now, local, text = time.time, time.localtime, time.strftime
+    time.time = lambda: now() + ahead
+    time.localtime = lambda t=None: local(time.time() if t is None else t)
+    time.strftime = lambda f, t=None: text(f, t or time.localtime())
+    sys.argv = [str(tool), *map(str, arguments)]
+    runpy.run_path(str(tool), run_name='__main__')
 
 
 @dataclass
@@ -111,6 +123,7 @@ class Lab:
 
         self.root = root.absolute()
         self.random = random.Random()
+        self.options: tuple[str, ...] = ()
         self.config = self.root / 'tiny.py'
         self.config.write_text(CONFIG)
         load_config(self.config).dump(self.config)  # without bases: faster
@@ -135,14 +148,38 @@ class Lab:
         work.mkdir()
         return work
 
-    def start(self, work: Path, *options: str) -> multiprocessing.Process:
-        """Starts a training in a forked process."""
-        arguments = [str(self.config), '--work-dir', str(work), *options]
+    def start(
+        self, work: Path, *options: str, ahead: float = 0
+    ) -> multiprocessing.Process:
+        """Starts a training in a forked process; see :func:`run_tool`."""
+        arguments = [self.config, '--work-dir', work, *options, *self.options]
         process = self.context.Process(
-            target=run_tool, args=(arguments, work / 'printed.txt')
+            target=run_tool,
+            args=(TRAIN, arguments, work / 'printed.txt', ahead),
         )
         process.start()
         return process
+
+    def tool(self, name: str, *arguments: object, log: Path) -> int:
+        """Runs a tool in a forked process and returns its exit status."""
+        process = self.context.Process(
+            target=run_tool, args=(ROOT / 'tools' / name, arguments, log)
+        )
+        process.start()
+        process.join()
+        return process.exitcode
+
+    @contextmanager
+    def with_options(self, name: str, *options: str) -> Iterator[None]:
+        """Trains with other options; their undisturbed run is ``name``."""
+        before, self.options = self.reference, options
+        self.reference = self.root / name
+        try:
+            if not (self.reference / f'epoch_{EPOCHS}.pth').exists():
+                self.start(self.folder(name)).join()
+            yield
+        finally:
+            self.reference, self.options = before, ()
 
     def undisturbed(self) -> float:
         """Trains without a fault; returns the time in seconds."""
@@ -325,9 +362,18 @@ def _torchrun(lab: Lab, work: Path) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environ)
 
 
-def _wait_for(file: Path, process: subprocess.Popen) -> None:
-    while not file.exists() and process.poll() is None:
+Started = subprocess.Popen | multiprocessing.Process
+
+
+def _wait_for(file: Path, process: Started) -> None:
+    while not file.exists() and _runs(process):
         time.sleep(0.01)
+
+
+def _runs(process: Started) -> bool:
+    if isinstance(process, subprocess.Popen):
+        return process.poll() is None
+    return process.is_alive()
 
 
 def full_disk(lab: Lab) -> Outcome | None:
@@ -337,25 +383,167 @@ def full_disk(lab: Lab) -> Outcome | None:
         f.stat().st_size for f in lab.reference.rglob('*') if f.is_file()
     )
     size = int(used * lab.random.uniform(0.05, 0.95))
-    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', work]
-    if shutil.which('mount') is None or subprocess.call(
-        mount, stderr=subprocess.DEVNULL
-    ):
-        return None
-    try:
+    with mounted('-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', at=work) as ok:
+        if not ok:
+            return None
         process = lab.start(work)
         process.join()
-        if process.exitcode != 2:  # the error was not reported
+        if process.exitcode != 2:
             shutil.copytree(work, lab.root / 'failed-full-disk')
-            print(f'  the disk was full: status {process.exitcode}')
         grow = ['mount', '-o', 'remount,size=1g', work]
         subprocess.run(grow, check=True)
-        return lab.finish(work)
+        return _refused(process.exitcode, lab.finish(work))
+
+
+@contextmanager
+def mounted(*mount: object, at: Path) -> Iterator[bool]:
+    """Mounts something at a folder; gives whether that is allowed."""
+    done = shutil.which('mount') is not None and not subprocess.call(
+        ['mount', *map(str, mount), at], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield done
     finally:
-        subprocess.run(['umount', work], check=True)
+        if done:
+            subprocess.run(['umount', at], check=True)
 
 
-def _spoil(lab: Lab, change: Callable[[bytearray], bytearray]) -> Outcome:
+def read_only(lab: Lab) -> Outcome | None:
+    """The work dir becomes read-only at a random moment, then writable."""
+    work = lab.folder()
+    process = lab.start(work)
+    _wait_for(work / 'epoch_1.pth', process)
+    time.sleep(lab.random.uniform(0, lab.seconds / EPOCHS))
+    with mounted('--bind', work, at=work) as allowed:
+        if not allowed:
+            process.kill()
+            return None
+        ro = ['mount', '-o', 'remount,bind,ro', work]
+        subprocess.run(ro, check=True)
+        process.join()
+    if process.exitcode == 0:  # it had ended before
+        return read_only(lab)
+    return _refused(process.exitcode, lab.finish(work))
+
+
+def _refused(status: int, outcome: Outcome) -> Outcome:
+    """Counts a fault as recovered only if it was reported (status 2)."""
+    if status != 2:
+        print(f'  the fault was not reported: status {status}', flush=True)
+    return replace(outcome, recovered=outcome.recovered and status == 2)
+
+
+def full_disk_in_a_tool(lab: Lab) -> Outcome | None:
+    """A full disk in each tool that writes, then made larger."""
+    work = lab.folder()
+    log, disk = work / 'printed.txt', work / 'disk'
+    disk.mkdir()
+    wrong = []
+    for tool, arguments in _tools(lab, work, disk, log).items():
+        with mounted('-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', at=disk) as ok:
+            if not ok:
+                return None
+            log.write_text('')
+            status = lab.tool(tool, *arguments, log=log)
+            if status != 2 or 'Traceback' in log.read_text():
+                wrong.append(f'{tool}: status {status} on a full disk')
+            grow = ['mount', '-o', 'remount,size=1g', disk]
+            subprocess.run(grow, check=True)
+            if status := lab.tool(tool, *arguments, log=log):
+                wrong.append(f'{tool}: status {status} on a larger disk')
+        if wrong and tool in wrong[-1]:
+            shutil.copy(log, lab.root / f'failed-{Path(tool).stem}.txt')
+    print(*wrong, sep='\n', end='\n' if wrong else '')
+    return Outcome(not wrong, 0, not wrong)
+
+
+def _tools(lab: Lab, work: Path, disk: Path, log: Path) -> dict[str, list]:
+    """Returns tools that write to a disk, with their arguments."""
+    last = lab.reference / f'epoch_{EPOCHS}.pth'
+    sides = [work / 'a', work / 'b']
+    for side in sides:
+        lab.tool('test.py', lab.config, last, '--work-dir', side, log=log)
+    (file,) = sides[0].glob('predictions/*.meta.json')
+    truth = Path(json.loads(file.read_text())['annotation_file'])
+    images = truth.parents[1] / 'val'
+    few = ['--images', '4', '--epochs', '1']
+    return {
+        'test.py': [lab.config, last, '--work-dir', disk / 'w'],
+        'compare.py': [*sides, '--quick', '--out', disk / 'report'],
+        'image_demo.py': [lab.config, last, images, '--out', disk / 'p'],
+        'demo.py': ['--work-dir', disk / 'demo', *few],
+        'analysis_tools/plot_curves.py': [lab.reference, '--out', disk / 'c'],
+        'analysis_tools/browse_dataset.py': [lab.config, '--out', disk / 'b'],
+        'misc/check_backbone.py': [lab.config, '--out', disk / 'passport'],
+        'model_converters/publish_model.py': [last, disk / 'weights.pth'],
+        'dataset_converters/coco2imagefolder.py': [
+            *(truth, images, disk / 'crops')
+        ],
+    }
+
+
+def kill_loader(lab: Lab) -> Outcome:
+    """SIGKILL of a worker of the data loader."""
+    workers = [f'{s}_dataloader.num_workers=1' for s in ('train', 'val')]
+    with lab.with_options('workers', '--cfg-options', *workers):
+        work = lab.folder()
+        process = lab.start(work)
+        _wait_for(work / f'epoch_{lab.random.randint(1, 2)}.pth', process)
+        children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+        while not (found := children.read_text().split()):
+            time.sleep(0.01)
+        os.kill(int(lab.random.choice(found)), 9)
+        process.join()
+        return _refused(process.exitcode, lab.finish(work))
+
+
+def clock_set_back(lab: Lab) -> Outcome:
+    """The clock set back by a day between two runs."""
+    work = lab.folder()
+    day = 24 * 60 * 60
+    process = lab.start(work, ahead=day)
+    _wait_for(work / f'epoch_{lab.random.randint(1, EPOCHS - 1)}.pth', process)
+    process.kill()
+    process.join()
+    for path in work.rglob('*'):
+        then = path.stat().st_mtime + day
+        os.utime(path, (then, then))
+    return lab.finish(work)
+
+
+def two_at_once(lab: Lab) -> Outcome:
+    """Two trainings started at once in one work dir; one is refused."""
+    work = lab.folder()
+    both = [lab.start(work), lab.start(work)]
+    for process in both:
+        process.join()
+    first, second = sorted(process.exitcode for process in both)
+    return _refused(second, lab.judge(work, first))
+
+
+def copied(lab: Lab) -> Outcome:
+    """A killed run, copied; the copy is resumed, the original unchanged."""
+    original = lab.folder('original')
+    process = lab.start(original)
+    _wait_for(original / 'epoch_2.pth', process)
+    process.kill()
+    process.join()
+    before = contents(original)
+    work = lab.folder()
+    shutil.copytree(original, work, dirs_exist_ok=True)
+    outcome = lab.finish(work)
+    kept = contents(original) == before
+    return replace(outcome, recovered=outcome.recovered and kept)
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    """Returns the SHA-256 of each file in a folder."""
+    from mmext.utils.files import sha256
+
+    return {p: sha256(p) for p in folder.rglob('*') if p.is_file()}
+
+
+def _spoil(lab: Lab, change: Callable[[bytearray], bytes]) -> Outcome:
     """Changes the newest checkpoint of a run that had two or three."""
     work = lab.folder()
     last = lab.random.randint(3, EPOCHS)
@@ -384,6 +572,44 @@ def flipped(lab: Lab) -> Outcome:
     return _spoil(lab, flip)
 
 
+def _flip_tensor(lab: Lab, part: str) -> Outcome:
+    import torch
+
+    from mmext.checkpoints.tensors import tensors
+
+    def flip(content: bytearray) -> bytes:
+        checkpoint = torch.load(io.BytesIO(content), weights_only=False)
+        values = [
+            value
+            for _, value in tensors(checkpoint[part])
+            if value.is_contiguous() and value.numel()
+        ]
+        bits = lab.random.choice(values).view(-1).view(torch.uint8)
+        bits[lab.random.randrange(len(bits))] ^= 1 << lab.random.randrange(8)
+        changed = io.BytesIO()
+        torch.save(checkpoint, changed)
+        return changed.getvalue()
+
+    return _spoil(lab, flip)
+
+
+def flipped_weights(lab: Lab) -> Outcome:
+    """One bit of a weight flipped, and the file saved again."""
+    return _flip_tensor(lab, 'state_dict')
+
+
+def flipped_average(lab: Lab) -> Outcome:
+    """One bit of the EMA flipped, and the file saved again."""
+    return _flip_tensor(lab, 'ema_state_dict')
+
+
+def flipped_optimizer(lab: Lab) -> Outcome:
+    """One bit of the optimizer's state flipped, and the file saved again."""
+    return _flip_tensor(lab, 'optimizer')
+
+
+#: Faults that kill a process too; those named so do it in any case.
+KILLING = (clock_set_back, copied)
 #: Rows of the table, and how often each is tried.
 FAULTS: dict[Callable[[Lab], Outcome | None], int] = {
     kill: 36,
@@ -391,9 +617,18 @@ FAULTS: dict[Callable[[Lab], Outcome | None], int] = {
     kill_twice: 1,
     kill_fresh: 1,
     kill_worker: 1,
+    kill_loader: 2,
     truncated: 2,
     flipped: 3,
+    flipped_weights: 2,
+    flipped_average: 1,
+    flipped_optimizer: 1,
     full_disk: 3,
+    full_disk_in_a_tool: 1,
+    read_only: 2,
+    clock_set_back: 1,
+    two_at_once: 2,
+    copied: 1,
 }
 
 
@@ -422,7 +657,7 @@ def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
     header = (
         'fault',
         'trials',
-        'runs recovered',
+        'recovered',
         'iterations done twice: median, worst',
         'ended bit for bit as the undisturbed run',
     )
@@ -430,7 +665,7 @@ def table(outcomes: dict[Callable, list[Outcome]], lab: Lab) -> str:
     used = ', '.join(f'{k} {v}' for k, v in versions().items())
     kills = len(outcomes.get(kill_twice, ()))  # these count twice
     for fault, found in outcomes.items():
-        if fault.__name__.startswith('kill'):
+        if fault.__name__.startswith('kill') or fault in KILLING:
             kills += len(found)
     return (
         f'{Table(header, rows).markdown()}\n\n'

@@ -16,8 +16,11 @@ the traceback of every error.
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
+import io
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterable
@@ -27,6 +30,19 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar('T')
 HOSTS = ('mmengine', 'mmcv', 'mmdet')
+#: What a terminal obeys, and what UTF-8 cannot write; not tab and newline.
+_CONTROL = re.compile(
+    '[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]'
+)
+
+
+def printable(text: object) -> str:
+    r"""Returns a text that a terminal only shows, and obeys in nothing.
+
+    Names in files of others may hold escape sequences, which could rename the
+    window or hide a line. They become visible: ``\x1b[31m``.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 class UserError(Exception):
@@ -38,11 +54,39 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, fix: str = '') -> None:
+        problem, fix = (
+            re.sub(r'(\S{200})\S{800,}', r'\1...', printable(text))
+            for text in (problem, fix)
+        )
         self.problem, self.fix = problem, fix
         super().__init__(f'{problem}\n  -> {fix}' if fix else problem)
 
     def __reduce__(self) -> tuple:
         return type(self), (self.problem, self.fix)
+
+
+#: errno -> what to do about a failing disk.
+_DISK = {
+    errno.ENOSPC: 'Free some space',
+    errno.EDQUOT: 'Your quota is used up: free some space, or raise it',
+    errno.EROFS: 'The file system is read-only: mount it for writing',
+    errno.ESTALE: 'The file server has replaced the folder: mount it again',
+    errno.ENOENT: 'The folder was removed or moved: bring it back',
+}
+
+
+def disk_fix(error: OSError) -> str:
+    """Returns what to do if a file could not be written, without a period."""
+    return _DISK.get(error.errno) or (
+        'The disk, or the connection to it, has failed, and more space does '
+        'not help: see the log of the system (dmesg)'
+    )
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the disk has failed, and not the file or its name."""
+    known = {*_DISK, errno.EIO} - {errno.ENOENT}
+    return error.errno in known
 
 
 class MissingPackagesError(UserError, ImportError):
@@ -133,6 +177,9 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> T:
+        # A lone surrogate, which a file name may hold, has no encoding.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors='backslashreplace')
         try:
             result = main(*args, **kwargs)
             sys.stdout.flush()
@@ -145,16 +192,35 @@ def command(main: Callable[..., T]) -> Callable[..., T]:
             if debugging():
                 raise
             fail(f'{error}\n  -> Ask its owner for access, or use another.')
-        except ModuleNotFoundError as error:
-            if debugging() or not MissingPackagesError.explains(error):
-                raise
-            fail(MissingPackagesError())
         except BrokenPipeError:
             if debugging() or not _output_is_closed():
                 raise  # another pipe
             # Python flushes the output once more when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
+        except OSError as error:
+            if debugging():
+                raise
+            if is_disk_error(error):
+                where = '' if error.filename else ' (in a file without a name)'
+                fail(
+                    f'{error}{where}\n  -> {disk_fix(error)}, then run the '
+                    'same command again.'
+                )
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            name = os.path.basename(str(error.filename))
+            fail(
+                UserError(
+                    f'the file name {name!r} has {len(name)} characters, more '
+                    'than the file system takes',
+                    'Use a shorter name.',
+                )
+            )
+        except ModuleNotFoundError as error:
+            if debugging() or not MissingPackagesError.explains(error):
+                raise
+            fail(MissingPackagesError())
         except KeyboardInterrupt:
             fail('interrupted (Ctrl-C)', status=130)
 

@@ -11,19 +11,25 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmext import mmcv_ext
 
 if TYPE_CHECKING:
+    from mmengine.hooks import CheckpointHook
+    from mmengine.infer.infer import BaseInferencer
     from mmengine.registry import Registry
+    from mmengine.runner import Runner
+    from torch import nn
 
 #: Name of a root registry -> modules that register classes in it. MMEngine
 #: imports the locations of a registry on the first look-up in it.
@@ -110,8 +116,77 @@ def name_classes_by_id(module: ModuleType) -> None:
     import mmext.evaluation.coco.metric  # noqa: F401
 
 
+def keep_to_own_folder(module: ModuleType) -> None:
+    """Makes ``CheckpointHook`` remove nothing outside its folder.
+
+    The hook removes the best checkpoint that a resumed checkpoint names, a
+    folder with all its content. In a copy of a run that is the original's.
+    Here it names a file of that name in the hook's own folder.
+
+    Args:
+        module: ``mmengine.hooks.checkpoint_hook``.
+    """
+    hook_class = module.CheckpointHook
+    before_train = hook_class.before_train
+
+    def keep(hook: CheckpointHook, path: object, start: str) -> str | None:
+        name = re.split(r'[/\\]', path)[-1] if isinstance(path, str) else ''
+        if not (name.startswith(start) and name.endswith('.pth')):
+            return None
+        return hook.file_backend.join_path(hook.out_dir, name)
+
+    def before_train_in_own_folder(
+        self: CheckpointHook, runner: Runner
+    ) -> None:
+        info = runner.message_hub.runtime_info
+        steps = info.get('keep_ckpt_ids')
+        if steps is not None:  # they become file names
+            steps = steps if isinstance(steps, list) else []
+            info['keep_ckpt_ids'] = [s for s in steps if type(s) is int]
+        before_train(self, runner)
+        for key in [*info]:
+            if re.match('best_ckpt(_|$)', key):
+                info[key] = keep(self, info[key], 'best_')
+        if 'last_ckpt' in info:
+            info['last_ckpt'] = keep(self, info['last_ckpt'], '')
+        if getattr(self, 'best_ckpt_path', None) is not None:
+            self.best_ckpt_path = info.get('best_ckpt')
+        for key in getattr(self, 'best_ckpt_path_dict', ()):
+            self.best_ckpt_path_dict[key] = info.get(f'best_ckpt_{key}')
+
+    hook_class.before_train = before_train_in_own_folder
+
+
+def require_config_for_inference(module: ModuleType) -> None:
+    """Makes MMEngine's inferencers not execute the config in a checkpoint.
+
+    Args:
+        module: ``mmengine.infer.infer``.
+    """
+    init_model = module.BaseInferencer._init_model
+
+    def _init_model(
+        self: BaseInferencer, cfg: Any, weights: str, device: str = 'cpu'
+    ) -> nn.Module:
+        from mmext.checkpoints.read import is_trusted
+        from mmext.errors import UserError
+
+        if not cfg and not is_trusted(Path(weights)):
+            raise UserError(
+                f'{type(self).__name__} was given no config, and that of '
+                f'{weights} is code, which is not executed',
+                f"Name it: {type(self).__name__}(model='CONFIG.py', "
+                f'weights={str(weights)!r}).',
+            )
+        return init_model(self, cfg, weights, device)
+
+    module.BaseInferencer._init_model = _init_model
+
+
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.registry': add_locations,
+    'mmengine.hooks.checkpoint_hook': keep_to_own_folder,
+    'mmengine.infer.infer': require_config_for_inference,
     'mmengine.config.utils': name_scopes_by_module,
     'mmengine.runner.checkpoint': read_checkpoints_safely,
     'mmdet.evaluation': name_classes_by_id,

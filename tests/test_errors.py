@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from mmext.errors import (
     command,
     did_you_mean,
     nearest,
+    printable,
 )
 
 ARCHS = ('s1', 's2', 's3', 's4', 's050', 's100', 's150')
@@ -118,3 +120,40 @@ def test_other_broken_pipes_keep_their_traceback():
 
     with pytest.raises(BrokenPipeError):
         main()
+
+
+@pytest.mark.parametrize(
+    'text, shown',
+    [
+        ('Äpfel\t„1“\n日本', 'Äpfel\t„1“\n日本'),
+        ('\x1b[31mred', r'\x1b[31mred'),
+        ('\x1b]0;title\x07', r'\x1b]0;title\x07'),
+        ('\x9b2J\x7f\0\r', r'\x9b2J\x7f\x00\r'),
+        ('a\u202egnp.exe', r'a\u202egnp.exe'),
+        ('\ud800', r'\ud800'),
+    ],
+)
+def test_a_terminal_shows_a_text_and_obeys_nothing(text: str, shown: str):
+    assert printable(text) == shown
+    error = UserError(text, text)
+    assert (error.problem, error.fix) == (shown, shown)
+
+
+def test_a_message_is_short_if_a_name_is_long():
+    error = UserError(f'no file {"x" * 5000} here', 'y' * 999)
+    assert error.problem == f'no file {"x" * 200}... here'
+    assert error.fix == 'y' * 999
+
+
+def test_names_that_a_file_system_or_an_encoding_refuses(capfd):
+    @command
+    def main(name: str) -> None:
+        print('\ud800')
+        Path(name).stat()
+
+    with pytest.raises(SystemExit) as end:
+        main('x' * 5000)
+    assert end.value.code == 2
+    seen = capfd.readouterr()
+    assert r'\ud800' in seen.out
+    assert 'has 5000 characters' in seen.err

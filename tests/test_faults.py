@@ -59,6 +59,22 @@ def test_the_table_counts(faults):
     assert 'skipped' in faults.row(faults.full_disk, [])[2]
 
 
+def test_a_fault_that_was_not_reported_has_not_recovered(faults, capsys):
+    good = faults.Outcome(True, 3, True)
+    assert faults._refused(2, good) == good
+    assert faults._refused(1, good) == faults.Outcome(False, 3, True)
+    assert 'status 1' in capsys.readouterr().out
+
+
+def test_a_change_of_any_file_is_seen(faults, tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'b').write_text('1')
+    before = faults.contents(tmp_path)
+    (tmp_path / 'a' / 'b').write_text('2')
+    assert faults.contents(tmp_path).keys() == before.keys()
+    assert faults.contents(tmp_path) != before
+
+
 def test_the_page_shows_the_results(faults):
     result = faults.RESULT.read_text(encoding='utf-8')
     begin, end = faults.MARKS

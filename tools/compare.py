@@ -19,7 +19,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmext.errors import UserError, command, did_you_mean
+from mmext.errors import UserError, command, did_you_mean, printable
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,7 +89,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--quick', action='store_true', help='no AP by size')
     add('--logs', action='store_true', help='logged metrics, no intervals')
     add('--no-cost', action='store_true', help='no parameters and FLOPs')
-    add('--latency', action='store_true', help='measure speed, batch 1 and 16')
+    add(
+        '--latency',
+        action='store_true',
+        help='measure speed, batch 1 and 16; executes the configs',
+    )
     add('--verify', choices=('pycocotools',), help='check every metric')
     add('--out', help='folder for report.md, report.html, CSV and LaTeX')
     add('--images', type=Path, help='folder of test images for report.html')
@@ -121,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.evaluation.compare import compare
     from mmext.evaluation.side_checks import check_logged
     from mmext.evaluation.sides import read_source
+    from mmext.evaluation.tested import cost_of
     from mmext.utils.text import some
 
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
@@ -136,12 +141,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [run for side in sides for run in side]
     untested = [run.path for run in runs if not run.predictions]
     if args.logs or untested:
-        from mmext.evaluation.report.tables import logged_table, run_costs
+        from mmext.evaluation.report.tables import logged_table
 
-        costs = None if args.no_cost else run_costs(runs)
+        costs = [None if args.no_cost else cost_of(r.model) for r in runs]
         logged_table(runs, args.iou_type, costs).print(Console())
         for warning in check_logged(runs):
-            print(f'Warning: {warning}')
+            print(printable(f'Warning: {warning}'))
         print(
             'Logged metrics only: no intervals, and no statement about the '
             'checkpoints or the methods. tools/test.py writes the predictions '
@@ -168,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cost=not args.no_cost,
             latency=args.latency,
             progress=lambda what, share: bar.update(
-                task, description=what, completed=share
+                task, description=printable(what), completed=share
             ),
         )
     if args.verify:
@@ -177,9 +182,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.print()
     if args.out:
         for path in report.write(args.out, args.images):
-            print(f'wrote {path}')
+            print(printable(f'wrote {path}'))
         if problem := report.image_folder(args.images).problem:
-            Console().print(f'Warning: {problem}', style='yellow')
+            line = printable(f'Warning: {problem}')
+            Console().print(line, style='yellow', markup=False)
 
 
 if __name__ == '__main__':

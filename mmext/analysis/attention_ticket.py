@@ -31,6 +31,7 @@ from mmext.analysis.stiffness import measure
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table
 from mmext.models import StepAdaptor
+from mmext.utils.files import replacing
 from mmext.utils.images import find_images
 
 
@@ -86,7 +87,8 @@ def write_ticket(
     names = sorted(b.name for b in ranked[:keep])
     text = ticket_config(config, cfg, names, out)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    Path(out).write_text(text)
+    with replacing(out) as part:
+        part.write_text(text)
     total = sum(b.effect for b in ranked) or 1.0
     rows = []
     for i, block in enumerate(ranked):

@@ -6,79 +6,148 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import zipfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mmext.checkpoints.read import UntrustedCheckpointError, load
+from mmext.checkpoints.match import require_resumable
+from mmext.checkpoints.read import (
+    UntrustedCheckpointError,
+    defect,
+    load,
+    peek,
+)
 from mmext.errors import UserError
 from mmext.utils.files import replacing
 
 STEP = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 
 
-def defect(path: str | Path) -> str | None:
-    """Returns what is wrong with a checkpoint file, or None.
+@dataclass(frozen=True, order=True)
+class _Found:
+    """A checkpoint of a work dir, ordered by how far its training was."""
 
-    Reads the file to its end and compares the checksums that ``torch.save``
-    stores with every tensor, so that it finds truncated files and flipped
-    bits.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if not any(n.endswith('data.pkl') for n in archive.namelist()):
-                return 'no data.pkl in it'
-            bad = archive.testzip()
-            return f'checksum of {bad} is wrong' if bad else None
-    except Exception as error:  # zipfile raises many kinds on damaged files
-        return str(error) or type(error).__name__
+    epoch: int
+    iter: int
+    time: str
+    path: Path
 
 
 def newest_complete(
-    work_dir: str | Path, log: Callable[[str], object] = print
+    work_dir: str | Path,
+    log: Callable[[str], object] = print,
+    out_dir: str | Path | None = None,
 ) -> tuple[Path, dict] | None:
-    """Finds and reads the newest complete checkpoint of a run.
+    """Finds and reads the newest checkpoint that a training can continue from.
 
-    If ``last_checkpoint`` points to another folder, the checkpoints there
-    count too. A checkpoint that is older than the one that
-    ``last_checkpoint`` names, but from a later step, belongs to an earlier
-    run in the same folder and does not count.
+    The order is that of the epochs and iterations that the checkpoints
+    contain, as a copy of the folder has other times. A checkpoint from a later
+    step than the one that ``last_checkpoint`` names, but saved before it,
+    belongs to an earlier run in the same folder and does not count.
 
-    ``log`` gets one line for every checkpoint that is skipped. Returns the
-    file and its content; None if there is no complete checkpoint. Raises
-    `UntrustedCheckpointError` if it needs more than plain data.
+    Args:
+        work_dir: The work dir of the run.
+        log: Gets one line for every checkpoint that is skipped.
+        out_dir: ``CheckpointHook.out_dir`` of the config. Default: the
+            checkpoints are in the work dir.
+
+    Returns:
+        The file and its content; None if there is no complete checkpoint.
+
+    Raises:
+        UserError: A checkpoint needs more than plain data, or the only
+            complete ones cannot be resumed.
     """
-    for path in reversed(_by_age(Path(work_dir).resolve())):
-        why = defect(path)
-        if why is None:
-            try:
-                return path, load(path)
-            except UntrustedCheckpointError:
-                raise
-            except UserError as error:  # damage that no checksum covers
-                why = error.problem
-        log(f'checkpoint {path.name} is skipped: {why}')
+    work_dir = Path(work_dir).absolute()
+    folders = [work_dir]
+    if out_dir is not None and Path(out_dir).absolute() != work_dir:
+        folders.append(Path(out_dir, work_dir.name))
+    useless: UserError | None = None
+    for found in reversed(_in_order(folders, log)):
+        try:
+            content = load(found.path)
+        except UserError as error:
+            log(f'checkpoint {found.path.name} is skipped: {error.problem}')
+            continue
+        try:
+            require_resumable(content, str(found.path))
+        except UserError as error:
+            log(f'checkpoint {found.path.name} is skipped: {error.problem}')
+            useless = useless or error
+            continue
+        return found.path, content
+    if useless is not None:
+        raise useless
     return None
 
 
-def _by_age(folder: Path) -> list[Path]:
+def _in_order(
+    folders: Sequence[Path], log: Callable[[str], object]
+) -> list[_Found]:
     """Returns the checkpoints of a run, the newest last."""
-    folders, last = {folder}, None
-    pointer = folder / 'last_checkpoint'
-    if pointer.is_file() and (text := pointer.read_text().strip()):
-        last = folder / Path(text).name  # the folder may be a copy
-        if not last.is_file():
-            last = Path(text)
-            folders.add(last.parent.resolve())
-    found = [p for f in folders for p in f.glob('*.pth') if p.is_file()]
-    steps = {p: int(m[2]) for p in found if (m := STEP.match(p.name))}
-    times = {p: p.stat().st_mtime_ns for p in steps}
-    if len({p.name.split('_')[0] for p in steps}) != 1:
-        return sorted(steps, key=times.get)  # epochs and iterations, or none
-    if last in steps:
-        now, then = steps[last], times[last]
-        steps = {p: n for p, n in steps.items() if n <= now or times[p] > then}
-    return sorted(steps, key=steps.get)
+    every = []
+    for path in sorted(p for f in folders for p in f.glob('*.pth')):
+        if not STEP.match(path.name) or not path.is_file():
+            continue
+        try:
+            meta = peek(path).get('meta') or {}
+            steps = int(meta.get('epoch', 0)), int(meta.get('iter', 0))
+        except UntrustedCheckpointError:
+            raise
+        except (UserError, TypeError, ValueError) as error:
+            why = getattr(error, 'problem', error)
+            log(f'checkpoint {path.name} is skipped: {why}')
+            continue
+        every.append(_Found(*steps, str(meta.get('time', '')), path))
+    every.sort()
+    last = _last(folders, log)
+    earlier = [x for x in every if last and _is_of_earlier_run(x, last, every)]
+    for found in earlier:
+        log(
+            f'checkpoint {found.path.name} is skipped: it was saved before '
+            f'{last.name}, by an earlier run'
+        )
+    return [x for x in every if x not in earlier]
+
+
+def _is_of_earlier_run(
+    found: _Found, last: Path, every: Sequence[_Found]
+) -> bool:
+    """Whether a checkpoint is of a later step than ``last``, but older."""
+    for one in every:
+        if one.path == last:
+            return found > one and found.time < one.time
+    # It is damaged: its name and the time of the file are all there is.
+    unit, number = STEP.match(last.name).groups()
+    saved = time.localtime(last.stat().st_mtime)
+    is_later = getattr(found, unit) > int(number)
+    return is_later and found.time < time.strftime('%Y%m%d_%H%M%S', saved)
+
+
+def _last(
+    folders: Sequence[Path], log: Callable[[str], object]
+) -> Path | None:
+    """Returns the checkpoint that ``last_checkpoint`` names.
+
+    Only its name counts: the folder may be a copy, whose file still names the
+    original.
+    """
+    pointer = folders[0] / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    with pointer.open(encoding='utf-8', errors='replace') as file:
+        text = file.read(10_000).strip()
+    name = Path(text).name
+    for folder in folders:
+        if STEP.match(name) and name in {p.name for p in folder.glob('*.pth')}:
+            return folder / name
+    if text:
+        log(
+            f'{pointer} names {text[:200]!r}, which is not in this folder. It '
+            'is not followed'
+        )
+    return None
 
 
 @contextlib.contextmanager

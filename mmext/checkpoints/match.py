@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from mmext.checkpoints.tensors import KEY, require_usable
 from mmext.errors import UserError
 from mmext.utils.modules import unwrap
-from mmext.utils.text import some
+from mmext.utils.text import short, some
 
 
 @dataclass
@@ -96,7 +97,7 @@ def compare(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Match:
     found = Match(unused=[name for name in theirs if name not in own])
     for name, value in own.items():
         other = theirs.get(name)
-        if other is None:
+        if not isinstance(other, Tensor):
             # The counter of BatchNorm is younger than many weights.
             if not name.endswith('num_batches_tracked'):
                 found.missing.append(name)
@@ -183,7 +184,7 @@ def _prefix(longer: list[str], shorter: list[str]) -> str:
 
 
 def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Raises an error if a checkpoint holds too little for a resume."""
+    """Raises an error if a training cannot continue from a checkpoint."""
     meta = checkpoint.get('meta') or {}
     missing = [k for k in ('optimizer', 'message_hub') if k not in checkpoint]
     missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in meta]
@@ -193,3 +194,40 @@ def require_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
             'holds only weights, and a training cannot be resumed from them',
             f'To start from its weights: --cfg-options load_from={name}',
         )
+    for key in ('epoch', 'iter'):
+        if type(meta[key]) is not int or meta[key] < 0:
+            raise UserError(
+                f'--resume: checkpoint {name} has meta.{key} = '
+                f'{short(meta[key])}, not a number of {key}s',
+                'Use an older one.',
+            )
+    # With checksums, it is what the runner has saved.
+    if (
+        KEY not in meta
+        and meta['iter']
+        and _has_lost_momentum(checkpoint['optimizer'])
+    ):
+        raise UserError(
+            f'--resume: checkpoint {name} has no state of the optimizer, such '
+            f'as its momentum, after {meta["iter"]} iterations',
+            f'Use an older one, or start from its weights: --cfg-options '
+            f'load_from={name}',
+        )
+    require_usable(checkpoint, name)
+
+
+def _has_lost_momentum(optimizer: Any) -> bool:
+    """Whether an optimizer with momentum has none, of any parameter."""
+    if not isinstance(optimizer, Mapping):
+        return True
+    if 'param_groups' not in optimizer:  # several optimizers
+        return any(
+            _has_lost_momentum(one)
+            for one in optimizer.values()
+            if isinstance(one, Mapping) and 'param_groups' in one
+        )
+    has_momentum = any(
+        group.get('momentum') or 'betas' in group
+        for group in optimizer['param_groups']
+    )
+    return has_momentum and not optimizer.get('state')

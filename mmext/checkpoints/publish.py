@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from mmext.checkpoints.read import load, require_sha256, trusting
 from mmext.errors import UserError
 from mmext.utils import files
+from mmext.utils.text import short
 from mmext.version import __version__
 
 FORMATS = ('safetensors', 'pth')
@@ -51,7 +52,7 @@ def publish(
     *,
     file_format: str = 'safetensors',
     sha256: str | None = None,
-    trust_checkpoint: bool = False,
+    trust_checkpoint: str | Sequence[str] = (),
 ) -> Published:
     """Writes the weights of a checkpoint completely or not at all.
 
@@ -61,8 +62,8 @@ def publish(
         file_format: ``safetensors`` or ``pth``. Default: ``safetensors``.
         sha256: The first digits, 8 or more, of the SHA-256 that the
             checkpoint must have. Default: not checked.
-        trust_checkpoint: Whether to unpickle whatever the checkpoint holds,
-            which can run any code. Default: False.
+        trust_checkpoint: SHA-256 of checkpoints that may run any code.
+            Default: none.
 
     Raises:
         UserError: If the checkpoint is not complete, not trusted, has
@@ -111,9 +112,9 @@ def _weights(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the tensors to publish, and the names of everything else."""
     wrapped = 'state_dict' in checkpoint
-    state = checkpoint['state_dict'] if wrapped else checkpoint
+    state = (checkpoint['state_dict'] if wrapped else checkpoint) or {}
     weights = {
-        key.removeprefix('module.'): value.detach().clone().contiguous()
+        str(key).removeprefix('module.'): value.detach().clone().contiguous()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
@@ -162,7 +163,14 @@ def _write(path: Path, weights: dict[str, Tensor], meta: dict) -> None:
     if path.suffix == '.safetensors':
         # One entry: safetensors writes several in any order. With its
         # save_file, other users could not read the file.
-        path.write_bytes(save(weights, {'mmext': json.dumps(meta)}))
+        try:
+            content = save(weights, {'mmext': json.dumps(meta)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f'safetensors cannot hold these weights: {short(error)}',
+                'Use --format pth.',
+            ) from error
+        path.write_bytes(content)
     else:
         torch.save({'meta': meta, 'state_dict': weights}, path)
     found = load(path)['state_dict']

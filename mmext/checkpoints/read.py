@@ -8,23 +8,30 @@ refuse the checkpoints that they wrote themselves.
 
 A ``.pth`` file is a pickle in a zip file. Reading it could run code, fill the
 memory, or load another file than expected. A pickle that needs more than
-tensors and plain containers is refused, except inside :func:`trusting`
-(``--trust-checkpoint``) or with ``MMEXT_TRUST_CHECKPOINT=1``. A file whose
-name ends in ``-<8 or more digits of its SHA-256>`` must have that hash.
+tensors and plain containers is refused, unless the user has named the SHA-256
+of the file: inside :func:`trusting` (``--trust-checkpoint``) or in
+``MMEXT_TRUST_CHECKPOINT``. A file whose name ends in ``-<8 or more digits of
+its SHA-256>`` must have that hash.
+
+MMEngine's checkpoints also hold the text of their config, which MMEngine
+would execute. It is removed from a file that is not trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pickle
 import re
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -35,13 +42,17 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import checkpoint as host
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from mmext.checkpoints.tensors import require_checksums, require_sizes
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.files import sha256
+from mmext.utils.text import short
 
 MapLocation = str | torch.device | Callable | None
-#: The environment variable with which a user trusts every checkpoint.
+#: The environment variable with the SHA-256 of trusted checkpoints.
 TRUST = 'MMEXT_TRUST_CHECKPOINT'
-_trusting = ContextVar('trusting', default=False)
+_trusted: ContextVar[frozenset[str]] = ContextVar(
+    'trusted', default=frozenset()
+)
 #: As torch.hub names files; a date (-20261231.pth) is not a hash.
 NAMED_HASH = re.compile(
     r'-(?!(?:19|20)\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.\w+$'
@@ -78,19 +89,31 @@ SAFE_GLOBALS = [
 ]
 
 
-def trusted() -> bool:
-    """Returns whether any code in a checkpoint may run."""
-    return _trusting.get() or os.environ.get(TRUST, '0') not in ('', '0')
+def is_trusted(path: Path) -> bool:
+    """Returns whether any code in a file may run."""
+    named = re.findall('[0-9a-f]{64}', os.environ.get(TRUST, '').lower())
+    digests = _trusted.get().union(named)
+    return bool(digests) and path.is_file() and sha256(path) in digests
 
 
 @contextlib.contextmanager
-def trusting(trust: bool = True) -> Iterator[None]:
-    """Trusts every checkpoint inside of the block; False changes nothing."""
-    token = _trusting.set(trust or _trusting.get())
+def trusting(digests: str | Sequence[str] = ()) -> Iterator[None]:
+    """Trusts the files with these SHA-256 inside of the block."""
+    digests = [digests] if isinstance(digests, str) else digests
+    # True meant every file, before it had to be named.
+    digests = [str(digests)] if digests is True else digests or ()
+    for digest in digests:
+        if not re.fullmatch('[0-9a-fA-F]{64}', digest):
+            raise UserError(
+                f'--trust-checkpoint {digest}: not 64 hexadecimal digits',
+                'It takes the SHA-256 of the file, which sha256sum prints.',
+            )
+    known = _trusted.get()
+    token = _trusted.set(known.union(digest.lower() for digest in digests))
     try:
         yield
     finally:
-        _trusting.reset(token)
+        _trusted.reset(token)
 
 
 def require_named_hash(path: Path) -> None:
@@ -124,7 +147,7 @@ def refuse_bomb(path: Path) -> None:
             f'{grown} ({packed} of {len(members)} members are compressed); '
             'torch.save never compresses',
             'Ask its author for the file that torch.save wrote. If you trust '
-            'the author of this one: --trust-checkpoint.',
+            f'the author of this one: --trust-checkpoint {sha256(path)}',
         )
 
 
@@ -163,27 +186,74 @@ def load_from_local(
     """:func:`load` for files, as MMEngine calls it."""
     map_location = map_location or 'cpu'
     path = _existing(filename)
-    if not trusted():
-        require_named_hash(path)
+    require_named_hash(path)
     if path.suffix == '.safetensors':
-        return _load_safetensors(path, map_location)
-    if trusted():
+        checkpoint = _load_safetensors(path, map_location)
+    elif is_trusted(path):
         return torch.load(path, map_location, weights_only=False)
+    else:
+        checkpoint = _unpickle(path, map_location)
+    require_checksums(checkpoint, str(path))
+    return checkpoint
+
+
+def peek(path: Path) -> dict:
+    """Reads a ``.pth`` file as `load` does, except its tensors.
+
+    They are mapped to the file, without a comparison of their checksums.
+    """
+    if is_trusted(path):
+        return torch.load(path, 'cpu', weights_only=False, mmap=True)
+    return _unpickle(path, 'cpu', mmap=True)
+
+
+def defect(path: str | Path, with_tensors: bool = True) -> str | None:
+    """Returns what is wrong with a checkpoint file, or None.
+
+    Reads the file to its end and compares the checksums that ``torch.save``
+    stores with every tensor, which ``torch.load`` does not. It finds truncated
+    files and flipped bits. Without the tensors, it reads all else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith('data.pkl')]
+            if not names:
+                return 'no data.pkl in it'
+            if not with_tensors:
+                archive.read(names[0])  # raises if its checksum is wrong
+                return None
+            bad = archive.testzip()
+            return f'checksum of {bad} is wrong' if bad else None
+    except Exception as error:  # zipfile raises many kinds on damaged files
+        return str(error) or type(error).__name__
+
+
+def _unpickle(
+    path: Path, map_location: MapLocation, mmap: bool = False
+) -> dict:
     refuse_bomb(path)
+    with path.open('rb') as file:
+        is_zip = file.read(2) == b'PK'
+    # torch's older formats have no checksums.
+    if is_zip and (why := defect(path, with_tensors=not mmap)):
+        raise _unreadable(path, why)
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            checkpoint = torch.load(path, map_location, weights_only=True)
+            checkpoint = torch.load(
+                path, map_location, weights_only=True, mmap=mmap
+            )
     except pickle.UnpicklingError as error:
         wanted = globals_wanted(path, str(error))
         if not wanted:
             raise _unreadable(path, error) from error
+        digest = sha256(path)
         raise UntrustedCheckpointError(
             f'checkpoint {path} was refused: loading it would call '
             f'{", ".join(wanted)}, which can run any code (SHA-256 '
-            f'{sha256(path)})',
+            f'{digest})',
             'Ask its author for only the weights (a plain state_dict or '
             '.safetensors). If you trust the author of this file: '
-            f'--trust-checkpoint, or {TRUST}=1.',
+            f'--trust-checkpoint {digest}, or {TRUST}={digest}',
         ) from error
     except MemoryError as error:
         raise UserError(
@@ -199,9 +269,52 @@ def load_from_local(
             'dict with a state_dict',
             "Save it with torch.save({'state_dict': model.state_dict()}).",
         )
-    # Runner.resume() would execute this text as a Python config.
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
+    require_sizes(checkpoint, str(path), path.stat().st_size)
+    return _without_config(checkpoint, str(path))
+
+
+#: The containers of a checkpoint: where they are, and what they must be.
+_DICTS = (
+    ('state_dict',),
+    ('meta',),
+    ('meta', 'dataset_meta'),
+    ('message_hub',),
+    ('message_hub', 'runtime_info'),
+)
+
+
+def _without_config(checkpoint: dict, name: str) -> dict:
+    """Removes the text of the config, which MMEngine would execute.
+
+    ``Runner.resume`` executes ``meta.config``, and its inferencers execute
+    ``message_hub.runtime_info.cfg`` or ``meta.cfg``.
+    """
+    for place in _DICTS:
+        value: Any = checkpoint
+        for key in place:
+            value = value.get(key) if value is not None else None
+        if value is not None and not isinstance(value, dict):
+            raise UserError(
+                f'checkpoint {name}: {".".join(place)} is a '
+                f'{type(value).__name__}, not a dict',
+                'It is not a checkpoint of MMEngine: get it from its author '
+                'again.',
+            )
+    meta = checkpoint.get('meta') or {}
+    for key, value in (meta.get('dataset_meta') or {}).items():
+        is_names = isinstance(value, list | tuple | str) and all(
+            isinstance(one, str) for one in value
+        )
+        if str(key).lower() == 'classes' and value and not is_names:
+            raise UserError(
+                f'checkpoint {name}: meta.dataset_meta.{key} is '
+                f'{short(value)}, not a list of names',
+                'Get the checkpoint from its author again.',
+            )
+    hub = checkpoint.get('message_hub') or {}
+    for holder in (meta, hub.get('runtime_info') or {}):
+        holder.pop('config', None)
+        holder.pop('cfg', None)
     return checkpoint
 
 
@@ -256,12 +369,13 @@ def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
     try:
         with safe_open(path, 'pt') as file:
             meta = json.loads((file.metadata() or {}).get('mmext', '{}'))
-        return {'meta': meta, 'state_dict': load_file(path, device)}
-    except (SafetensorError, OSError, ValueError) as error:
+        checkpoint = {'meta': meta, 'state_dict': load_file(path, device)}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
+    return _without_config(checkpoint, str(path))
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Path, error: Exception | str) -> UserError:
     # torch explains weights_only at length before the actual message.
     text = str(error).split('WeightsUnpickler error:')[-1]
     first = text.strip().splitlines() or [type(error).__name__]
@@ -271,6 +385,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
         first = ['it is empty']
     elif begin.isascii() and begin.decode().isprintable():
         first = [f'it is a text file that begins with {begin.decode()!r}']
+    elif begin.startswith(b'PK') and 'not a zip file' in first[0]:
+        first = ['its end is missing']
     return UserError(
         f'checkpoint {path} ({path.stat().st_size} bytes) is not a complete '
         f'checkpoint: {first[0][:200]}',
@@ -304,6 +420,23 @@ def load_from_http(
     return load_from_local(path, map_location)
 
 
+def load_from_any(
+    file: str | Path | IO[bytes],
+    map_location: MapLocation = None,
+    weights_only: bool | None = None,
+) -> dict:
+    """:func:`load` for files and streams, as MMEngine's other loaders call it.
+
+    ``weights_only`` changes nothing: only :func:`trusting` does.
+    """
+    if isinstance(file, str | Path):
+        return load_from_local(file, map_location)
+    with tempfile.NamedTemporaryFile(suffix='.pth') as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        return load_from_local(copy.name, map_location)
+
+
 def _install() -> None:
     """Makes MMEngine read checkpoints through this module."""
     register = CheckpointLoader.register_scheme
@@ -311,6 +444,20 @@ def _install() -> None:
     register(('http://', 'https://'), load_from_http, force=True)
     # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
     host.load_from_http = load_from_http
+    # The others (s3://, openmmlab://, pavi://) call this one, which unpickles
+    # what weights_only refuses. OpenMMLab's builds call torch.load instead.
+    host._safe_torch_load = load_from_any
+    for prefix, loader in [*CheckpointLoader._schemes.items()]:
+        if loader.__module__ == host.__name__:
+            register(prefix, _removing_config(loader), force=True)
+
+
+def _removing_config(loader: Callable) -> Callable:
+    @functools.wraps(loader)
+    def load(filename: str, map_location: MapLocation = None) -> dict:
+        return _without_config(loader(filename, map_location), filename)
+
+    return load
 
 
 _install()

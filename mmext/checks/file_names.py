@@ -77,12 +77,12 @@ class FileNames:
                 return None
             found += alike
         path = self.folder.joinpath(*found)
-        return '/'.join(found) if path.is_file() else None
+        return '/'.join(found) if os.path.isfile(path) else None
 
     def _list(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listed:
             names: dict[str, list[str]] = defaultdict(list)
-            if folder.is_dir():
+            if os.path.isdir(folder):
                 for name in os.listdir(folder):
                     names[_alike(name)].append(name)
             self._listed[folder] = names

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from mmext.errors import UserError
+from mmext.errors import UserError, printable
+from mmext.utils.files import stays_inside
 from mmext.utils.text import sentences
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
@@ -44,7 +44,7 @@ class Finding:
     fixable: bool = False
 
     def __str__(self) -> str:
-        return f'{self.split}: {self.problem}'
+        return printable(f'{self.split}: {self.problem}')
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ class Split:
 
         Only names count: a symbolic link in the folder may lead anywhere.
         """
-        root = os.path.abspath(self.root or self.img_dir)
-        path = os.path.abspath(self.img_dir / file_name.replace('\\', '/'))
-        return os.path.commonpath([root, path]) == root
+        path = self.img_dir / file_name.replace('\\', '/')
+        return stays_inside(path, self.root or self.img_dir)
 
     def finding(
         self, level: str, check: str, problem: str, *args: Any, **kwargs: Any

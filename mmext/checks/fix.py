@@ -27,7 +27,6 @@ from mmext.checks.images import (
     size_problem,
     usable,
 )
-from mmext.checks.masks import is_polygon
 from mmext.checks.report import DataReport
 from mmext.datasets.coco import (
     REFERENCES,
@@ -35,6 +34,7 @@ from mmext.datasets.coco import (
     float_ids,
     make_ids_integers,
 )
+from mmext.datasets.masks import is_polygon, mask_problem
 from mmext.errors import UserError
 from mmext.utils.files import write_json
 
@@ -300,7 +300,8 @@ def _fix_areas(content: dict[str, Any], done: Counter) -> None:
 def _area(annotation: dict[str, Any], image: dict[str, Any]) -> float:
     mask = annotation.get('segmentation')
     polygons = list(filter(is_polygon, mask)) if isinstance(mask, list) else []
-    if polygons:
-        coded = rle.frPyObjects(polygons, image['height'], image['width'])
+    size = image['height'], image['width']
+    if polygons and min(size) > 0 and not mask_problem(polygons, size):
+        coded = rle.frPyObjects(polygons, *size)
         return float(rle.area(rle.merge(coded)))
     return float(annotation['bbox'][2] * annotation['bbox'][3])

@@ -226,7 +226,7 @@ def check_presence(
     paths: Paths, split: Split
 ) -> tuple[list[Finding], set[Path]]:
     """Checks that the files exist; also returns the paths that are missing."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if not missing:
         return [], set()
     spelled = respelled(missing, paths, split)
@@ -236,7 +236,7 @@ def check_presence(
         return found, set(missing)
     first = gone[0]
     names = [paths[path]['file_name'] for path in gone]
-    folder = first.parent if first.parent.is_dir() else split.img_dir
+    folder = first.parent if os.path.isdir(first.parent) else split.img_dir
     beside = sorted(os.listdir(folder)) if folder.is_dir() else []
     listed = {path.name for path in paths}
     others = [n for n in beside if n not in listed]

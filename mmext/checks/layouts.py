@@ -29,7 +29,7 @@ from mmext.datasets.coco import read_coco
 from mmext.datasets.converters.coco import find_coco, find_images
 from mmext.datasets.converters.common import Converted, files_in, is_converted
 from mmext.datasets.converters.folder import SPLITS, format_of, read_folder
-from mmext.errors import UserError
+from mmext.errors import UserError, printable
 from mmext.utils.files import write_json
 from mmext.utils.machine import cache_dir
 
@@ -150,7 +150,7 @@ def find_folder_splits(
 def _print(text: str) -> None:
     """Prints in the first of several processes."""
     if os.environ.get('RANK', '0') == '0':
-        print(text)
+        print(printable(text))
 
 
 def _write_to_cache(converted: Converted, root: Path) -> dict[str, Path]:

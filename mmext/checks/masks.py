@@ -16,7 +16,7 @@ from mmext.checks.findings import (
     Finding,
     Split,
 )
-from mmext.datasets.coco import is_number
+from mmext.datasets.masks import is_polygon, mask_problem
 from mmext.utils.text import some
 
 NEAR = 3.0  # pixels between the corners of a mask and its box
@@ -36,11 +36,8 @@ def check_masks(
     for i, annotation in enumerate(content['annotations']):
         mask = annotation.get('segmentation') or []
         image = images.get(annotation['image_id'])
-        if isinstance(mask, dict):
-            problem = _rle_problem(mask, image) if image else ''
-        else:
-            problem = _polygon_problem(mask, image)
-        if problem:
+        size = image and (image['height'], image['width'])
+        if problem := mask and mask_problem(mask, size):
             broken.append((annotation, problem))
         elif isinstance(mask, list) and not all(map(is_polygon, mask)):
             unusable.append(annotation)
@@ -145,77 +142,3 @@ def mask_corners(mask: list | dict) -> list[float]:
         mask = rle.frPyObjects(mask, *mask['size'])
     x, y, w, h = rle.toBbox(mask).tolist()
     return [x, y, x + w, y + h]
-
-
-def is_polygon(coordinates: list[float]) -> bool:
-    """Returns whether COCO can draw it: 3 points or more, x and y of each."""
-    return len(coordinates) >= 6 and len(coordinates) % 2 == 0
-
-
-def _polygon_problem(mask: list, image: dict | None) -> str:
-    if not all(isinstance(polygon, list) for polygon in mask):
-        return 'is not a list of polygons'
-    values = [v for polygon in mask for v in polygon]
-    if not all(map(is_number, values)):
-        return 'has a coordinate that is not a number'
-    if image is None:
-        return ''
-    # pycocotools walks along every edge, and would use all memory.
-    length = max(image['width'], image['height'])
-    for value in values:
-        if not -length <= value <= 2 * length:
-            size = f'{image["width"]:g} x {image["height"]:g}'
-            return f'has a coordinate of {value:g} in an image of {size}'
-    return ''
-
-
-def _rle_problem(mask: dict, image: dict) -> str:
-    size, counts = mask.get('size'), mask.get('counts')
-    if size != [image['height'], image['width']]:
-        return (
-            f'is an RLE of size {size} in an image of height and width '
-            f'{[image["height"], image["width"]]}'
-        )
-    if isinstance(counts, list):
-        if not all(type(n) is int and n >= 0 for n in counts):
-            return 'has RLE counts that are not whole numbers'
-        pixels = sum(counts)
-    elif isinstance(counts, str):
-        runs = rle_runs(counts)
-        if runs is None or (runs < 0).any():
-            return 'has RLE counts that cannot be decoded'
-        pixels = int(runs.sum())
-    else:
-        return 'is an RLE without counts'
-    if pixels != size[0] * size[1]:
-        return f'is an RLE of {pixels} pixels in an image of {size}'
-    return ''
-
-
-def rle_runs(counts: str) -> np.ndarray | None:
-    """Returns the run lengths of COCO's compressed RLE.
-
-    Source: ``rleFrString`` of pycocotools' ``maskApi.c``, which would write
-    beyond the mask if the string is damaged; this returns None.
-    """
-    try:
-        data = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64)
-    except UnicodeEncodeError:
-        return None
-    data -= 48
-    if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:
-        return None
-    # Groups of five bits, the lowest first; bit 32 marks all but the last.
-    last = np.flatnonzero((data & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(data)) - np.repeat(first, last - first + 1)
-    if place.max() > 11:
-        return None
-    runs = np.add.reduceat((data & 31) << (5 * place), first)
-    negative = (data[last] & 16) != 0
-    runs -= np.where(negative, 1 << (5 * (last - first + 1)), 0)
-    # From the fourth on, a run is stored as the difference to the run before
-    # the previous one.
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs

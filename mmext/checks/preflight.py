@@ -113,7 +113,8 @@ def preflight(
     content: dict[str, Any] | None = None
     skipped: list[str] = []
     if resume and path is None:
-        newest = newest_complete(cfg.work_dir, skipped.append)
+        folder = _out_dir(cfg)
+        newest = newest_complete(cfg.work_dir, skipped.append, folder)
         if newest is None:
             path, resume = cfg.get('start_from'), False
         else:
@@ -131,6 +132,12 @@ def preflight(
     if least < 1:
         require_start(model, content, str(path))
     return Preflight(model, state, str(path), content, resume, tuple(skipped))
+
+
+def _out_dir(cfg: Config) -> str | None:
+    """Returns where a config wants its checkpoints, None for the work dir."""
+    hooks = cfg.get('default_hooks') or {}
+    return (hooks.get('checkpoint') or {}).get('out_dir')
 
 
 def require_fit(

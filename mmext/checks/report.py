@@ -16,6 +16,7 @@ from typing import Any
 
 from mmext.checks.findings import ERROR, LEVELS, Finding, Split
 from mmext.checks.images import ImageFacts, image_paths
+from mmext.errors import printable
 from mmext.utils.files import Stamp, stamps, write_json
 from mmext.utils.machine import cache_dir
 from mmext.utils.text import count
@@ -58,7 +59,7 @@ class DataReport:
         lines += [f'still wrong: {finding}' for finding in self.remaining]
         if self.fixed:
             lines.append(self._how_to_use())
-        return '\n'.join(lines)
+        return printable('\n'.join(lines))
 
     def _how_to_use(self) -> str:
         """Returns how a training uses the corrected files."""

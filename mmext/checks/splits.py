@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,7 @@ def _equal_images(
         keys = {p: facts[p].digest or str(p) for p in everything}
     elif len(everything) <= 2 * STAT_LIMIT:
         # check_presence may have looked for a sample of them only.
-        everything = {p for p in everything if p.is_file()}
+        everything = {p for p in everything if os.path.isfile(p)}
         ours, theirs = ours & everything, theirs & everything
         sizes = {p: p.stat().st_size for p in everything}
         shared = {sizes[p] for p in ours} & {sizes[p] for p in theirs}

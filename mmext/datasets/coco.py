@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmext.errors import UserError
+from mmext.errors import UserError, printable
+from mmext.utils import documents
 from mmext.utils.text import short, some
 
 SECTIONS = ('images', 'categories', 'annotations')
@@ -48,7 +49,18 @@ def _id(bits: int) -> Field:
 
 
 _NUMBER = Field(is_number, 'a number')
-_NAME = Field(lambda v: type(v) is str and v != '' and '\0' not in v, 'a name')
+#: Names are printed in logs, tables and pictures. Those of files may hold
+#: bytes that are not UTF-8, which Python keeps as surrogates.
+_NAME = Field(
+    lambda v: (
+        type(v) is str and bool(v) and not re.search(r'[\0-\x1f\x7f]', v)
+    ),
+    'a name without control characters',
+)
+_CLASS = Field(
+    lambda v: _NAME.test(v) and v == printable(v),
+    'a name of printable characters',
+)
 _CROWD = Field(lambda v: v in (0, 1), '0 or 1', needed=False)
 #: Section -> field, for training.
 TRAINING = {
@@ -58,7 +70,7 @@ TRAINING = {
         'width': _NUMBER,
         'height': _NUMBER,
     },
-    'categories': {'id': _id(63), 'name': _NAME},
+    'categories': {'id': _id(63), 'name': _CLASS},
     'annotations': {
         'id': _id(63),
         'image_id': _id(63),
@@ -105,13 +117,8 @@ def read_coco(
 
 def read_bytes(path: str | Path) -> bytes:
     """Reads a file for :func:`parse_coco`; raises `UserError` if it fails."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(
-            f'annotation file {path} cannot be read: {error.strerror}',
-            'Check the path (of tools/compare.py: --ann).',
-        ) from error
+    fix = 'Check the path (of tools/compare.py: --ann).'
+    return documents.read_bytes(path, 'annotation file', fix)
 
 
 def parse_coco(
@@ -135,10 +142,7 @@ def parse_coco(
     A byte order mark is skipped. Ids such as 1.0 become integers if
     ``strict``.
     """
-    try:
-        content = json.loads(data.decode('utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        raise _not_json(data, path, error) from error
+    content = documents.parse_json(data, path)
     problems = _format_problems(content, strict, repeated_names)
     _raise_first(problems, path)
     if strict:
@@ -147,27 +151,6 @@ def parse_coco(
                 make_ids_integers(entry)
         require_references(content, path)
     return content
-
-
-def _not_json(
-    data: bytes, path: str | Path, error: ValueError | RecursionError
-) -> UserError:
-    is_text = data[:100].lstrip()[:1] in (b'{', b'[')
-    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
-        return UserError(
-            f'{path} is UTF-16, and not UTF-8',
-            f'Save it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}',
-        )
-    if isinstance(error, UnicodeDecodeError) and is_text:
-        return UserError(
-            f'{path} is not UTF-8: {error}',
-            'Save it as UTF-8, from the encoding of the program that wrote '
-            f'it; from GBK, for example: iconv -f GBK -t UTF-8 {path}',
-        )
-    return UserError(
-        f'{path} is not JSON: {error}',
-        'Is the file complete? Write or download it again.',
-    )
 
 
 def float_ids(entry: dict[str, Any]) -> list[str]:

@@ -17,6 +17,8 @@ from rich.progress import track
 
 from mmext.datasets.coco import read_coco, require_references
 from mmext.errors import UserError
+from mmext.utils.files import stays_inside
+from mmext.utils.images import read_pixels, write_image
 
 
 def write_crops(
@@ -61,7 +63,8 @@ def write_crops(
             (part / folder).mkdir(parents=True)
         for record in track(coco['images'], 'Cropping'):
             path = Path(img_dir, record['file_name'])
-            image = cv2.imread(str(path))
+            inside = stays_inside(path, img_dir)
+            image = read_pixels(path, cv2.IMREAD_COLOR) if inside else None
             if image is None:
                 raise UserError(
                     f'{path} of {ann_file} cannot be read.',
@@ -75,7 +78,8 @@ def write_crops(
                 bottom = int(y + h * (1 + margin))
                 crop = image[max(top, 0) : bottom, max(left, 0) : right]
                 target = part / _folder(name) / f'{ann["id"]:06d}.png'
-                if crop.size and cv2.imwrite(str(target), crop):
+                if crop.size:
+                    write_image(target, crop)
                     counts[name] += 1
         part.rename(out)
     return counts

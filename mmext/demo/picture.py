@@ -21,7 +21,7 @@ from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import match_pairs
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.report.pictures import place_labels
-from mmext.utils.figures import fitting_legend
+from mmext.utils.figures import fitting_legend, save
 
 COLOURS = (
     '#e6194b',
@@ -105,7 +105,7 @@ def draw_picture(
     figure.subplots_adjust(
         left=0.004, right=0.996, top=1 - 0.32 / height, bottom=below / height
     )
-    figure.savefig(out)
+    save(figure, out, dpi='figure')
 
 
 def _objects(

@@ -22,15 +22,19 @@ from mmext.demo.picture import draw_picture
 from mmext.demo.plan import Plan, make_plan, work_units
 from mmext.demo.progress import DemoProgress, ProgressHook
 from mmext.engine.launch import build_runner
+from mmext.engine.predictions_hook import model_meta
+from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import (
     GroundTruth,
     read_ground_truth,
 )
 from mmext.evaluation.compare import compare
-from mmext.evaluation.report.tables import logged_table, run_costs, run_labels
+from mmext.evaluation.report.tables import logged_table, run_labels
 from mmext.evaluation.runs import Run, describe_backbone, read_run
+from mmext.evaluation.tested import cost_of
 from mmext.models.build import build_model
 from mmext.utils.files import write_json
+from mmext.utils.locks import locked
 from mmext.utils.text import count, duration, some
 
 
@@ -66,46 +70,55 @@ def run_demo(
         splits = find_config_splits(cfg, ('train', 'val'))
         require_fit(cfg, build_model(cfg.model), splits)
         truth = read_ground_truth(plan.data.ann_files['val'])
-    work_dir.mkdir(parents=True, exist_ok=True)
-    _announce(console, plan, data, log)
-    try:
-        _train(plan, console, log, restart)
-    except KeyboardInterrupt:
+    with locked(work_dir):
+        _announce(console, plan, data, log)
+        try:
+            _train(plan, console, log, restart)
+        except KeyboardInterrupt:
+            console.print(
+                '\nInterrupted. The same command resumes from the last '
+                'checkpoint; with --restart it trains from the beginning.'
+            )
+            raise
+        except UserError as error:
+            if '--resume' not in error.fix:
+                raise
+            raise UserError(
+                error.problem,
+                f'{error.fix} The demo continues without that option.',
+            ) from error
+        picture = work_dir / 'detections.png'
+        with _quiet(log):
+            for cfg in plan.configs:
+                _describe_predictions(cfg, truth)
+            runs = [read_run(cfg.work_dir) for cfg in plan.configs]
+            table = logged_table(
+                runs, costs=[cost_of(run.model) for run in runs]
+            )
+            detections = {}
+            for label, run in zip(run_labels(runs), runs, strict=True):
+                title = f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}'
+                detections[title] = run.predictions['bbox']
+            draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
+            report = compare([r.path for r in runs], quick=True, cost=False)
+        ((title, lines),) = report.verdicts()
+        lines += [f'Warning: {line}' for line in report.warnings]
+        points = '\n'.join(f'- {line}' for line in lines)
+        text = f'{table.markdown()}\n## {title}\n\n{points}\n'
+        (work_dir / 'table.md').write_text(text, encoding='utf-8')
+        said = '\n'.join(f'  {line}' for line in lines)
+        folders = ' '.join(str(run.path) for run in runs)
+        took = duration(time.monotonic() - begun)
+        console.print()
+        table.print(console)
         console.print(
-            '\nInterrupted. The same command resumes from the last '
-            'checkpoint; with --restart it trains from the beginning.'
+            f'{title}\n{said}\n\n'
+            f'{took} in all. Detections: {picture}\n'
+            f'Table: {work_dir / "table.md"}   Log: {log}\n'
+            f'Full comparison: mmext compare {folders} --out report',
+            highlight=False,
+            soft_wrap=True,
         )
-        raise
-    picture = work_dir / 'detections.png'
-    with _quiet(log):
-        runs = [read_run(cfg.work_dir) for cfg in plan.configs]
-        table = logged_table(runs, costs=run_costs(runs))
-        detections = {}
-        for label, run in zip(run_labels(runs), runs, strict=True):
-            title = f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}'
-            detections[title] = run.predictions['bbox']
-        draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
-        for cfg in plan.configs:
-            _describe_predictions(cfg, truth)
-        report = compare([r.path for r in runs], quick=True, cost=False)
-    ((title, lines),) = report.verdicts()
-    lines += [f'Warning: {line}' for line in report.warnings]
-    points = '\n'.join(f'- {line}' for line in lines)
-    text = f'{table.markdown()}\n## {title}\n\n{points}\n'
-    (work_dir / 'table.md').write_text(text, encoding='utf-8')
-    said = '\n'.join(f'  {line}' for line in lines)
-    folders = ' '.join(str(run.path) for run in runs)
-    took = duration(time.monotonic() - begun)
-    console.print()
-    table.print(console)
-    console.print(
-        f'{title}\n{said}\n\n'
-        f'{took} in all. Detections: {picture}\n'
-        f'Table: {work_dir / "table.md"}   Log: {log}\n'
-        f'Full comparison: mmext compare {folders} --out report',
-        highlight=False,
-        soft_wrap=True,
-    )
     return runs
 
 
@@ -166,6 +179,7 @@ def _describe_predictions(cfg: Config, truth: GroundTruth) -> None:
         'config_name': folder.name,
         'checkpoint': last,
         'seed': cfg.randomness.seed,
+        'model': model_meta(cfg, build_model(cfg.model)),
     }
     write_json(folder / 'predictions' / 'val.meta.json', meta, indent=1)
 

@@ -104,7 +104,8 @@ def summary(runner: Runner, run: Run) -> str:
     is_coco = bool(parse_metrics(log[0]))
     read = _coco if is_coco else other_metrics
     found = [read(record) for record in log]
-    names = sorted(found[0], key=lambda name: name.split('/')[-1] != 'mIoU')
+    names = dict.fromkeys(name for values in found for name in values)
+    names = sorted(names, key=lambda name: name.split('/')[-1] != 'mIoU')
     values = [[f.get(name, math.nan) for name in names] for f in found]
     main = [row[0] for row in values]
     best = int(np.nan_to_num(main, nan=-np.inf).argmax())
@@ -114,9 +115,9 @@ def summary(runner: Runner, run: Run) -> str:
         if i < len(log) - ROWS and i != best:
             continue
         row = [f'{record["step"]} *' if i == best else str(record['step'])]
-        row += [f'{v:.1f}' if is_coco else f'{v:.4g}' for v in values[i]]
+        row += [_cell(v, '.1f' if is_coco else '.4g') for v in values[i]]
         if has_loss:
-            row.append(f'{record.get("val_loss", math.nan):.4f}')
+            row.append(_cell(record.get('val_loss', math.nan), '.4f'))
         rows.append(row)
     loop = runner.train_loop
     by_epoch = loop.max_epochs > 1 or not hasattr(loop, 'dataloader_iterator')
@@ -127,6 +128,10 @@ def summary(runner: Runner, run: Run) -> str:
     table = Table(header, rows, title=f'Best: {unit} {log[best]["step"]}')
     saved = runner.message_hub.runtime_info.get('best_ckpt')
     return table.text() + (f'\nsave_best kept {saved}' if saved else '')
+
+
+def _cell(value: float, form: str) -> str:
+    return '' if math.isnan(value) else f'{value:{form}}'
 
 
 def _coco(record: dict) -> dict[str, float]:

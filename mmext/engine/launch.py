@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from mmext.utils.config import (
     resize_scales,
 )
 from mmext.utils.files import replacing
+from mmext.utils.locks import locked
 
 Options = Mapping[str, Any] | Sequence[str]
 
@@ -60,7 +61,7 @@ def train(
     resume: bool | str | Path = False,
     cfg_options: Options | None = None,
     launcher: str = 'none',
-    trust_checkpoint: bool = False,
+    trust_checkpoint: str | Sequence[str] = (),
     check_data: bool = True,
 ) -> Runner:
     """Trains a detector.
@@ -82,8 +83,8 @@ def train(
             ``KEY=VALUE`` strings. Default: none.
         launcher: What started the processes: ``none``, ``pytorch``, ``slurm``
             or ``mpi``. Default: ``none``.
-        trust_checkpoint: Whether to unpickle anything that a checkpoint
-            holds, which can run any code. Default: False.
+        trust_checkpoint: SHA-256 of checkpoints that may run any code.
+            Default: none.
         check_data: Whether to check annotations and images before the run.
             Default: True.
 
@@ -113,26 +114,31 @@ def train(
             # The weights to start from if there is nothing to resume yet.
             cfg.start_from = cfg.get('load_from')
             cfg.load_from = None if resume is True else str(resume)
-        checked = _preflight(cfg, ('train', 'val'), check_data)
-        runner = build_runner(cfg, checked)
-        del checked  # the runner frees the checkpoint once it is loaded
-        try:
-            runner.train()
-        except (SharedError, KeyboardInterrupt) as stop:
-            shared = isinstance(stop, SharedError | Interrupted)
-            if shared and runner.rank > 0:
-                raise SystemExit(0) from None  # the first process reports it
-            if isinstance(stop, SharedError):
-                raise
-            where = f'the last checkpoint in {runner.work_dir}'
-            if isinstance(stop, Interrupted):
-                where = f'{stop}, with the next batch'
-            raise UserError(
-                f'interrupted in epoch {runner.epoch + 1}, iteration '
-                f'{runner.iter + 1}',
-                f'The same command with --resume continues from {where}.',
-            ) from None
+        with _locked(cfg):
+            checked = _preflight(cfg, ('train', 'val'), check_data)
+            runner = build_runner(cfg, checked)
+            del checked  # the runner frees the checkpoint once it is loaded
+            _train(runner)
     return runner
+
+
+def _train(runner: Runner) -> None:
+    try:
+        runner.train()
+    except (SharedError, KeyboardInterrupt) as stop:
+        shared = isinstance(stop, SharedError | Interrupted)
+        if shared and runner.rank > 0:
+            raise SystemExit(0) from None  # the first process reports it
+        if isinstance(stop, SharedError):
+            raise
+        where = f'the last checkpoint in {runner.work_dir}'
+        if isinstance(stop, Interrupted):
+            where = f'{stop}, with the next batch'
+        raise UserError(
+            f'interrupted in epoch {runner.epoch + 1}, iteration '
+            f'{runner.iter + 1}',
+            f'The same command with --resume continues from {where}.',
+        ) from None
 
 
 def test(
@@ -150,7 +156,7 @@ def test(
     sha256: str | None = None,
     cfg_options: Options | None = None,
     launcher: str = 'none',
-    trust_checkpoint: bool = False,
+    trust_checkpoint: str | Sequence[str] = (),
     check_data: bool = True,
 ) -> dict[str, float]:
     """Tests a checkpoint and writes its predictions as COCO result files.
@@ -208,20 +214,32 @@ def test(
             if show or show_dir:
                 _set_show(cfg, show, show_dir, wait_time)
         cfg.launcher = launcher
-        checked = _preflight(cfg, ('test',), check_data)
-        plain = copy.deepcopy(cfg)
-        if tta:
-            set_tta(cfg)
-            if checked is not None:
-                both = {**cfg.tta_model, 'module': checked.model}
-                checked = replace(checked, model=MODELS.build(both))
-        with _keeping_config(plain):
-            runner = build_runner(cfg, checked)
-        runner.register_hook(PredictionsHook())
-        if out:
-            dump = DumpDetResults(out_file_path=str(out))
+        with _locked(cfg):
+            checked = _preflight(cfg, ('test',), check_data)
+            plain = copy.deepcopy(cfg)
+            if tta:
+                set_tta(cfg)
+                if checked is not None:
+                    both = {**cfg.tta_model, 'module': checked.model}
+                    checked = replace(checked, model=MODELS.build(both))
+            with _keeping_config(plain):
+                runner = build_runner(cfg, checked)
+            runner.register_hook(PredictionsHook())
+            if not out:
+                return runner.test()
+            part = Path(out).with_name(f'.writing-{Path(out).name}')
+            dump = DumpDetResults(out_file_path=str(part))
             runner.test_evaluator.metrics.append(dump)
-        return runner.test()
+            first = runner.rank == 0
+            with replacing(out, part) if first else nullcontext():
+                return runner.test()
+
+
+def _locked(cfg: Config) -> AbstractContextManager[None]:
+    """Locks the work dir; the first process does so for all of a run."""
+    if is_first_process(cfg.launcher):
+        return locked(cfg.work_dir)
+    return nullcontext()
 
 
 @contextmanager

@@ -26,13 +26,20 @@ from mmext.checkpoints.match import require_match
 from mmext.checkpoints.read import load, require_sha256, trusting
 from mmext.datasets.coco import read_coco
 from mmext.engine.memory_format import set_memory_format
-from mmext.errors import UserError
+from mmext.errors import UserError, printable
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
-from mmext.utils.images import as_picture, find_images, picture_names
+from mmext.utils.images import (
+    as_picture,
+    find_images,
+    is_bomb,
+    picture_names,
+)
 from mmext.utils.modules import require_device
 from mmext.utils.text import count, some
+
+_LONGEST = 2**16  # pixels; matplotlib draws no longer pictures
 
 
 def predict(
@@ -46,7 +53,7 @@ def predict(
     ann_file: str | Path | None = None,
     sha256: str | None = None,
     cfg_options: Mapping[str, Any] | Sequence[str] | None = None,
-    trust_checkpoint: bool = False,
+    trust_checkpoint: str | Sequence[str] = (),
 ) -> dict[str, list[dict]]:
     """Detects objects in images and writes pictures and COCO result files.
 
@@ -72,8 +79,8 @@ def predict(
             Default: not checked.
         cfg_options: Changes of the config: dotted keys with their values, or
             ``KEY=VALUE`` strings. Default: none.
-        trust_checkpoint: Whether to unpickle anything that the checkpoint
-            holds, which can run any code. Default: False.
+        trust_checkpoint: SHA-256 of checkpoints that may run any code.
+            Default: none.
 
     Returns:
         The COCO results ``bbox`` and, of a mask detector, ``segm``.
@@ -159,7 +166,12 @@ class Detector(DetInferencer):
         return pipeline
 
     def read(self, path: Path) -> np.ndarray | None:
-        """Reads an image as the test pipeline does; None if it fails."""
+        """Reads an image as the test pipeline does; None if it fails.
+
+        An image of more pixels than Pillow accepts is not read.
+        """
+        if not path.is_file() or is_bomb(path):
+            return None
         try:
             return self._loader({'img_path': str(path)})['img']
         except (AssertionError, OSError, ValueError, cv2.error):
@@ -172,7 +184,10 @@ class Detector(DetInferencer):
 
     def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:
         visualizer = DetLocalVisualizer()  # without the config's backends
-        visualizer.dataset_meta = self.model.dataset_meta
+        meta = self.model.dataset_meta
+        # matplotlib would read what is between two $ as a formula.
+        names = [name.replace('$', r'\$') for name in meta['classes']]
+        visualizer.dataset_meta = {**meta, 'classes': names}
         return visualizer
 
 
@@ -185,7 +200,7 @@ def _name_classes(model: nn.Module) -> None:
     counts = [n for n in counts if isinstance(n, int)]
     labels = max(counts, default=len(names))
     names += [f'class {i}' for i in range(len(names), labels)]
-    meta['classes'] = tuple(names[:labels])
+    meta['classes'] = tuple(map(printable, names[:labels]))
     if len(meta['palette']) < labels:
         meta['palette'] = 'random'
 
@@ -285,29 +300,37 @@ def _detect(
     boxes: list[dict] = []
     masks: list[dict] = []
     read: list[dict] = []
-    unreadable: list[Path] = []
+    failed: dict[Path, str] = {}
     numbered = list(zip(images, image_ids, strict=True))
     for path, image_id in track(numbered, 'Detecting'):
         image = detector.read(path)
         if image is None:
-            unreadable.append(path)
+            failed[path] = f'{path.stat().st_size} bytes'
             continue
         name = images[path]
         height, width = image.shape[:2]
         size = {'height': height, 'width': width}
+        try:
+            if max(width, height) >= _LONGEST:
+                raise ValueError
+            (sample,) = detector(image, return_datasamples=True)['predictions']
+            detector.visualizer.add_datasample(
+                path.name,
+                as_picture(image)[..., ::-1],
+                sample,
+                draw_gt=False,
+                pred_score_thr=score_thr,
+                out_file=str(out / 'pictures' / name),
+            )
+        except (MemoryError, RuntimeError, ValueError, cv2.error) as error:
+            if isinstance(error, RuntimeError) and 'memory' not in str(error):
+                raise
+            failed[path] = f'{width} x {height} pixels'
+            continue
         read.append({'id': image_id, 'file_name': name, **size})
-        (sample,) = detector(image, return_datasamples=True)['predictions']
         found = _coco_results(sample, image_id, category_ids)
         boxes += found[0]
         masks += found[1]
-        detector.visualizer.add_datasample(
-            path.name,
-            as_picture(image)[..., ::-1],
-            sample,
-            draw_gt=False,
-            pred_score_thr=score_thr,
-            out_file=str(out / 'pictures' / name),
-        )
     results = {'bbox': boxes}
     if masks:
         results['segm'] = masks
@@ -319,11 +342,11 @@ def _detect(
     ]
     coco = {'images': read, 'categories': categories, 'annotations': []}
     write_json(out / 'images.json', coco)
-    if unreadable:
-        first = unreadable[0]
+    if failed:
+        first = next(iter(failed.values()))
         raise UserError(
-            f'{len(unreadable)} of {len(images)} images could not be read: '
-            f'{some(unreadable)} ({first.stat().st_size} bytes)',
+            f'{len(failed)} of {len(images)} images could not be read: '
+            f'{some(failed)} ({first})',
             f'Replace them. The results of the other images are in {out}.',
         )
     return results

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ import mmdet
 import mmengine
 import numpy
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.cost.complexity import count_complexity, input_shape
+from mmext.evaluation.runs import describe_model
 from mmext.evaluation.tested import SETTINGS, settings
 from mmext.utils.config import resize_scales
 from mmext.utils.files import sha256
+from mmext.utils.modules import unwrap
 from mmext.version import __version__
 
 
@@ -87,8 +93,10 @@ class PredictionsHook(Hook):
         if runner.rank != 0:
             return
         written = Path(self._temporary.name)
+        model = model_meta(runner.cfg, unwrap(runner.model))
         for i, metric in enumerate(self._metrics):
             meta = describe(runner, metric, metrics, self._seed)
+            meta['model'] = model
             path = written / f'{self._stem(i)}.meta.json'
             path.write_text(json.dumps(meta, indent=1))
             metric.outfile_prefix = None
@@ -214,6 +222,18 @@ def describe(
             for key, value in metrics.items()
         },
     }
+
+
+def model_meta(cfg: Config, model: nn.Module) -> dict[str, Any]:
+    """Returns names and cost of a model, so that comparing needs no config."""
+    part = cfg.model
+    while 'tta_cfg' in part and 'module' in part:
+        part = part.module
+    found: dict[str, Any] = {}
+    with suppress(Exception):  # a test need not fail for these
+        found |= describe_model(part)
+        found |= asdict(count_complexity(model, input_shape(cfg)))
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from mmengine.hooks import (
     Hook,
     SyncBuffersHook,
 )
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -37,9 +42,10 @@ from torch.utils.data import DataLoader
 
 from mmext.checkpoints.files import newest_complete, writing
 from mmext.checkpoints.frozen import require_trainable
-from mmext.checkpoints.match import require_match
+from mmext.checkpoints.match import require_match, require_resumable
 from mmext.checkpoints.pretrained import require_start, watch_pretrained
 from mmext.checkpoints.read import load
+from mmext.checkpoints.tensors import KEY, checksums
 from mmext.checks.preflight import Preflight
 from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
@@ -48,8 +54,10 @@ from mmext.engine.distributed import (
     join_processes,
     replace_torch_sync_bn,
 )
+from mmext.engine.fresh_metrics_hook import FreshMetricsHook
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
+from mmext.engine.loader_errors import TIMEOUT, loader_errors
 from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
 from mmext.engine.optimizers import lr_scaling
 from mmext.engine.resume.exact_resume import (
@@ -58,8 +66,9 @@ from mmext.engine.resume.exact_resume import (
 )
 from mmext.engine.resume.interrupt import InterruptHook, shield_workers
 from mmext.engine.resume.seeding import EpochSeedHook
-from mmext.errors import UserError
+from mmext.errors import UserError, disk_fix
 from mmext.utils.files import sha256
+from mmext.utils.locks import locked
 from mmext.utils.machine import cores
 from mmext.utils.modules import unwrap
 from mmext.utils.random_state import set_random_state
@@ -84,6 +93,8 @@ class ReliableRunner(Runner):
       weights are frozen.
     - A loss or gradient that is not finite stops the run. Ctrl-C saves.
     - Curves are drawn, and a table of the validations ends the log.
+    - Another process cannot train or test in the same work dir.
+    - A worker of a loader that dies or hangs is an error with a remedy.
 
     Args:
         checked: What :func:`mmext.checks.preflight.preflight` built and read
@@ -117,6 +128,9 @@ class ReliableRunner(Runner):
         if get_device() == 'cpu':
             torch.set_num_threads(min(torch.get_num_threads(), cores()))
         super().setup_env(env_cfg)
+        shared = [_later(self._timestamp, self.work_dir)]
+        broadcast_object_list(shared)
+        (self._timestamp,) = shared
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Builds the model, or takes the one that preflight has built."""
@@ -188,17 +202,28 @@ class ReliableRunner(Runner):
             return dataloader
         dataloader = copy.deepcopy(dataloader)
         if not dataloader.get('num_workers'):
-            # PyTorch refuses both if there are no workers.
+            # PyTorch refuses these if there are no workers.
             dataloader.pop('persistent_workers', None)
             dataloader.pop('prefetch_factor', None)
-        elif dataloader.get('sampler', {}).get('shuffle'):
-            # A worker that outlives the epoch would keep its generator.
-            dataloader['persistent_workers'] = False
-            init = {'type': 'epoch_worker_init'}
-            dataloader.setdefault('worker_init_fn', init)
+            dataloader.pop('timeout', None)
+        else:
+            dataloader.setdefault('timeout', TIMEOUT)
+            if dataloader.get('sampler', {}).get('shuffle'):
+                # A worker that outlives the epoch would keep its generator.
+                dataloader['persistent_workers'] = False
+                init = {'type': 'epoch_worker_init'}
+                dataloader.setdefault('worker_init_fn', init)
         built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         shield_workers(built)
         return built
+
+    def build_logger(self, *args: Any, **options: Any) -> MMLogger:
+        """Builds a logger that does not print tracebacks on a full disk."""
+        logger = super().build_logger(*args, **options)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = partial(_log_is_lost, handler)
+        return logger
 
     def build_visualizer(
         self, visualizer: dict | Visualizer | None = None
@@ -239,6 +264,7 @@ class ReliableRunner(Runner):
             StartChecksHook,
             ExactResumeHook,
             InterruptHook,
+            FreshMetricsHook,
             CurvesHook,
             ResumeValidationHook,
         ]
@@ -268,7 +294,8 @@ class ReliableRunner(Runner):
     def train(self) -> nn.Module:
         """Trains; Ctrl-C and SIGTERM save a checkpoint first."""
         try:
-            return super().train()
+            with self._working():
+                return super().train()
         finally:
             for hook in self.hooks:
                 if isinstance(hook, InterruptHook):
@@ -277,12 +304,23 @@ class ReliableRunner(Runner):
     def test(self) -> dict:
         """Tests; every tensor of the checkpoint must fit the model."""
         self._evaluating = True
-        return super().test()
+        with self._working():
+            return super().test()
 
     def val(self) -> dict:
         """Validates; every tensor of the checkpoint must fit the model."""
         self._evaluating = True
-        return super().val()
+        with self._working():
+            return super().val()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Locks the work dir; explains what ended a loader's worker."""
+        with ExitStack() as stack:
+            if self.rank == 0:
+                stack.enter_context(locked(self.work_dir))
+            stack.enter_context(loader_errors())
+            yield
 
     def load_or_resume(self) -> None:
         """Loads or resumes; finds the newest checkpoint if none is named."""
@@ -300,6 +338,9 @@ class ReliableRunner(Runner):
                 self.logger.info(f'Resuming from {newest}')
             self._load_from = newest
         super().load_or_resume()
+        for hook in self.hooks:
+            if isinstance(hook, ExactResumeHook):
+                hook.resize(self)
         config = self.cfg.get('model')
         if (
             self._checked is None  # otherwise preflight has asked
@@ -313,7 +354,9 @@ class ReliableRunner(Runner):
     def _newest(self) -> str | None:
         """Returns the newest complete checkpoint of the work dir."""
         if self._checked is None:
-            found = newest_complete(self.work_dir, self.logger.warning)
+            hooks = [h for h in self.hooks if isinstance(h, CheckpointHook)]
+            folder = hooks[0].out_dir if hooks else None
+            found = newest_complete(self.work_dir, self.logger.warning, folder)
             return None if found is None else str(found[0])
         for line in self._checked.skipped:
             self.logger.warning(line)
@@ -347,17 +390,35 @@ class ReliableRunner(Runner):
         if self.rank == 0 and Path(filename).is_file():
             name += f' (SHA-256 {sha256(filename)})'
         self.logger.info(f'Checkpoint {name}: {text}')
+        if self._resume and checked is None:  # otherwise preflight has asked
+            require_resumable(content, str(filename))
         self.call_hook('after_load_checkpoint', checkpoint=content)
         model = unwrap(self.model)
         _load_checkpoint_to_model(model, content, strict, **options)
         self._has_loaded = True
         return content
 
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks; a checkpoint gets its checksums after all."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_save_checkpoint':
+            checkpoint = kwargs['checkpoint']
+            checkpoint['meta'][KEY] = checksums(checkpoint)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Writes the config into the work dir, not where a link leads."""
+        name = Path(self.cfg.filename or self.timestamp).name
+        _remove_link(Path(self.work_dir, name))
+        super().dump_config()
+
     @master_only
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, **options: Any
     ) -> None:
         """Writes a checkpoint completely, or raises `UserError`."""
+        # CheckpointHook writes this file next.
+        _remove_link(Path(self.work_dir, 'last_checkpoint'))
         local = '://' not in str(out_dir) and not options.get('backend_args')
         path = Path(out_dir, filename)
         try:
@@ -366,8 +427,39 @@ class ReliableRunner(Runner):
         except OSError as error:
             raise UserError(
                 f'checkpoint {path} could not be written: {error}',
-                'Free some space, then run the same command with --resume: '
+                f'{disk_fix(error)}, then run the same command with --resume: '
                 'it continues from the last complete checkpoint.',
             ) from error
         if local and (warning := disk_warning(self, path.stat().st_size)):
             self.logger.warning(warning)
+
+
+def _later(now: str, work_dir: str) -> str:
+    """Returns a time after those of all runs in a work dir.
+
+    Their logs are read in the order of these times, which name the folders.
+    The clock may have been set back since, or two runs be in one second.
+    """
+    form = '%Y%m%d_%H%M%S'
+    for folder in sorted(Path(work_dir).glob('[0-9]*_[0-9]*')):
+        with suppress(ValueError):  # another folder
+            next_one = datetime.strptime(folder.name, form) + timedelta(0, 1)
+            now = max(now, next_one.strftime(form))
+    return now
+
+
+def _log_is_lost(
+    handler: logging.FileHandler, record: logging.LogRecord
+) -> None:
+    """Reports, once, that lines of the log could not be written."""
+    handler.handleError = lambda record: None
+    error = sys.exc_info()[1]
+    print(
+        f'warning: lines are missing in {handler.baseFilename}: {error}',
+        file=sys.stderr,
+    )
+
+
+def _remove_link(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()

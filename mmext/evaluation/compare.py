@@ -33,9 +33,9 @@ from mmext.evaluation.statistics.comparison import (
     compare_resampled,
     correct,
 )
+from mmext.evaluation.tested import Complexity, cost_of
 
 if TYPE_CHECKING:
-    from mmext.evaluation.cost.complexity import Complexity
     from mmext.evaluation.cost.latency import Latency
 
 
@@ -81,10 +81,10 @@ def compare(
         seed: Seed of the resampling. Default: 0.
         quick: Do not compute AP and AR by object size. Default: False.
         threads: Number of threads. Default: one a CPU, at most 2.
-        cost: Count parameters and FLOPs of sides with a config. Default:
-            True.
+        cost: Show the parameters and FLOPs that testing wrote. Default: True.
         latency: Measure the speed of sides with a config, at batch sizes 1
-            and 16. Default: False.
+            and 16. The configs are executed: use it only for your own.
+            Default: False.
         which: Show the training of work folders up to the ``'last'``
             validation or the ``'best'`` one. Default: ``'last'``.
         groups: What says which test images belong together, such as the
@@ -246,14 +246,12 @@ def _listed(sources: Source | Sequence | None) -> list:
 def _cost(
     side: Side, cost: bool, latency: bool
 ) -> tuple[Complexity | None, Sequence[Latency]]:
-    """Measures the model of a side, if its first run has a config."""
-    config = side.runs[0].config if cost or latency else None
-    if config is None:
-        return None, ()
-    from mmext.evaluation.cost.complexity import config_complexity
-    from mmext.evaluation.cost.latency import config_latency
+    """The cost that the test of a side's first run wrote, and its speed."""
+    run = side.runs[0]
+    speeds: Sequence[Latency] = ()
+    if latency and run.config_file is not None:
+        from mmext.evaluation.cost.latency import config_latency
+        from mmext.utils.config import load_config
 
-    return (
-        config_complexity(config) if cost else None,
-        config_latency(config) if latency else (),
-    )
+        speeds = config_latency(load_config(run.config_file))
+    return cost_of(run.model) if cost else None, speeds

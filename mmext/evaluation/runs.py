@@ -10,24 +10,24 @@ scalars and validation metrics), a config, and after ``tools/test.py``
 from __future__ import annotations
 
 import itertools
-import json
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mmext.datasets.coco import is_number
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import COCO, Format
 from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.dumped_config import read_dumped_config
 from mmext.evaluation.tested import identity, uses_tta
+from mmext.utils import documents
 from mmext.utils.text import some
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 Metrics = dict[str, dict[str, float]]
 
@@ -37,7 +37,7 @@ METRIC_NAMES |= {f'mAP_{x}': f'AP{x}' for x in ('50', '75', 's', 'm', 'l')}
 _STEPS = ('step', 'iter', 'epoch')
 _NO_METRICS = (*_STEPS, 'time', 'data_time', 'memory')
 _METRIC = re.compile(r'(?:^|/)(bbox|segm)_(mAP(?:_(?:50|75|s|m|l))?)$')
-_SEED = re.compile(r'^\s*(?:current )?seed:\s*(\d+)', re.MULTILINE)
+_SEED = re.compile(r'^\s*(?:current )?seed:\s*(\d{1,18})\b', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Run:
         seed: The seed of the training.
         train_log: The logged training scalars, in order of steps.
         val_log: The logged validation metrics, in order of steps.
+        model: What testing wrote about the model: names and cost.
         predictions: IoU type -> result file that testing wrote.
         other_tests: Result files of the work folder that are of another
             checkpoint, or were tested in another way.
@@ -72,26 +73,36 @@ class Run:
     seed: int | None = None
     train_log: tuple[dict, ...] = ()
     val_log: tuple[dict, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
     predictions: dict[str, Path] = field(default_factory=dict)
     other_tests: tuple[Path, ...] = ()
     file_format: Format = COCO
 
     @cached_property
-    def config(self) -> Config | None:
-        """The config of the run, None if there is none."""
+    def config(self) -> dict[str, Any] | None:
+        """The config of the run, None if there is none; never executed."""
         if self.config_file is None:
             return None
-        from mmengine.config import Config  # imports torch
+        return read_dumped_config(self.config_file)
 
-        return Config.fromfile(self.config_file)
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """``detector`` and ``backbone`` in words, if they are known.
+
+        Those of the test, otherwise those of the config in the folder.
+        """
+        names = {k: self.model.get(k) for k in ('detector', 'backbone')}
+        if all(isinstance(name, str) for name in names.values()):
+            return names
+        try:
+            return describe_model(self.config['model'])
+        except (AttributeError, KeyError, TypeError):  # none, or another kind
+            return {}
 
     @property
     def backbone(self) -> str:
-        """A description of the backbone; ``'?'`` if no config has one."""
-        model = self.config.get('model') if self.config else None
-        while model and 'backbone' not in model:
-            model = model.get('detector')  # a wrapper, as in semi-supervised
-        return describe_backbone(model.backbone) if model else '?'
+        """A description of the backbone; ``'?'`` if it is not known."""
+        return self.names.get('backbone', '?')
 
 
 def read_run(path: str | Path, which: str = 'last') -> Run:
@@ -137,6 +148,7 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
         seed=_seed(path, config_file),
         train_log=tuple(train),
         val_log=tuple(val),
+        model=model_of(predictions),
         predictions=predictions,
         other_tests=other_tests,
     )
@@ -208,6 +220,26 @@ def common_iou_type(
     )
 
 
+def model_of(predictions: Mapping[str, Path]) -> Mapping[str, Any]:
+    """Returns what testing wrote about the model, or an empty mapping."""
+    for file in predictions.values():
+        model = read_meta(file).get('model')
+        if isinstance(model, dict):
+            return model
+    return {}
+
+
+def describe_model(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Describes the config of a model: ``Faster R-CNN``, ``ResNet-50``."""
+    while 'backbone' not in cfg:
+        cfg = cfg['detector']  # a wrapper, as in semi-supervised
+    detector = re.sub('(?<=[a-z])RCNN', ' R-CNN', _type_name(cfg))
+    if 'mask_head' in (cfg.get('roi_head') or {}):
+        detector = detector.replace('Cascade R-', 'Cascade Mask R-')
+    backbone = describe_backbone(cfg['backbone'])
+    return {'detector': detector, 'backbone': backbone}
+
+
 def describe_backbone(cfg: Mapping[str, Any]) -> str:
     """Describes the config of a backbone: ``ResNet-50 + SELayer``."""
     name = _type_name(cfg)
@@ -226,7 +258,8 @@ def _type_name(cfg: Mapping[str, Any]) -> str:
 
 def _by_age(folder: Path, pattern: str) -> list[Path]:
     """The files that match, the newest last."""
-    return sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime)
+    files = filter(os.path.isfile, folder.glob(pattern))
+    return sorted(files, key=os.path.getmtime)
 
 
 def _read_tests(path: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
@@ -257,13 +290,19 @@ def _read_tests(path: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
 
 def _records(path: Path) -> Iterator[dict]:
     """The objects of a file of JSON lines, without a truncated last line."""
-    for line in path.read_text(encoding='utf-8').splitlines():
+    text = documents.read_bytes(path).decode(errors='replace')
+    for line in text.splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = documents.parse_json(line, path)
+        except UserError:
             continue
         if isinstance(record, dict):
-            yield record
+            # An integer may be larger than any float.
+            yield {
+                key: value
+                for key, value in record.items()
+                if type(value) is not int or is_number(value)
+            }
 
 
 def _is_training(record: dict) -> bool:
@@ -280,7 +319,7 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
     val: dict[int, dict] = {}
     trained: dict[int, int] = {}  # the last step logged before a validation
     for file in sorted(path.glob('*/vis_data/scalars.json')):
-        records = [r for r in _records(file) if r.get('step') is not None]
+        records = [r for r in _records(file) if is_number(r.get('step'))]
         begin = next((r['step'] for r in records if _is_training(r)), None)
         if begin is not None:
             train = {s: r for s, r in train.items() if s < begin}
@@ -325,7 +364,8 @@ def _tested_metrics(path: Path, predictions: dict[str, Path]) -> Metrics:
 
 def _train_seconds(train: list[dict]) -> float | None:
     """Sum of the number of iterations times their logged mean time."""
-    if not train or any('time' not in record for record in train):
+    timed = [is_number(record.get('time')) for record in train]
+    if not timed or not all(timed):
         return None
     steps = itertools.pairwise([0, *(record['step'] for record in train)])
     times = [record['time'] for record in train]
@@ -334,12 +374,14 @@ def _train_seconds(train: list[dict]) -> float | None:
 
 def _seed(path: Path, config_file: Path | None) -> int | None:
     """The seed in the newest log that has one, or in the config."""
-    for log in sorted(path.glob('*/*.log'), reverse=True):
+    logs = filter(os.path.isfile, path.glob('*/*.log'))
+    for log in sorted(logs, reverse=True):
         with log.open(encoding='utf-8', errors='replace') as stream:
             match = _SEED.search(stream.read(100_000))
         if match:
             return int(match[1])
     if config_file is None:
         return None
-    match = re.search(r'seed=(\d+)', config_file.read_text(encoding='utf-8'))
+    text = documents.read_bytes(config_file).decode(errors='replace')
+    match = re.search(r'seed=(\d{1,18})\b', text)
     return int(match[1]) if match else None

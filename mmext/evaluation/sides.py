@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from mmext.evaluation.coco.predictions import (
     read_meta,
     read_predictions,
 )
-from mmext.evaluation.runs import Run, common_iou_type, read_run
+from mmext.evaluation.runs import Run, common_iou_type, model_of, read_run
+from mmext.utils.documents import require_regular
 
 #: A work folder, a COCO result file, or a run that has been read.
 Source = str | Path | Run
@@ -62,14 +64,15 @@ def read_source(
     if isinstance(source, Run):
         return source
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return read_run(path, which)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(
             f'{path} does not exist',
             'Give a work folder or a COCO result file.',
         )
     meta = read_meta(path)
+    require_regular(path)
     with path.open(encoding='utf-8', errors='replace') as stream:
         head = stream.read(1 << 16)
     if meta:
@@ -88,12 +91,19 @@ def read_source(
     if path.parent.name == 'predictions' and any(work_dir.glob('*.py')):
         run = read_run(work_dir, which)
         seed = run.seed if seed is None else seed
-        return replace(run, predictions=predictions, seed=seed, other_tests=())
+        return replace(
+            run,
+            predictions=predictions,
+            model=model_of(predictions),
+            seed=seed,
+            other_tests=(),
+        )
     name = path.name.removesuffix('.json')
     return Run(
         name,
         path,
         seed=seed,
+        model=model_of(predictions),
         predictions=predictions,
         file_format=file_format,
     )

@@ -7,12 +7,36 @@ A key that is missing means that it is not known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmext.datasets.coco import is_number
 from mmext.utils.text import some
 
 Meta = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of one image.
+
+    Args:
+        params: Number of parameters, with frozen ones.
+        flops: Multiply-adds of one forward pass; None if it failed.
+        shape: Height and width in pixels, after padding.
+        uncounted: Operators that compute something and have no formula, with
+            the number of calls.
+        note: Why ``flops`` is None.
+    """
+
+    params: int
+    flops: int | None
+    shape: tuple[int, int]
+    uncounted: dict[str, int]
+    note: str = ''
+
+
 #: Key in the meta file's ``test`` -> its heading in a table.
 SETTINGS = {
     'scale': 'scale',
@@ -20,6 +44,20 @@ SETTINGS = {
     'score_thr': 'score threshold',
     'max_per_img': 'max detections',
 }
+
+
+def cost_of(model: Mapping[str, Any]) -> Complexity | None:
+    """Returns the cost that a test wrote about its model, None if unknown."""
+    params, flops, shape, uncounted, note = (
+        model.get(key)
+        for key in ('params', 'flops', 'shape', 'uncounted', 'note')
+    )
+    if not (isinstance(shape, list) and len(shape) == 2):
+        return None
+    if not all(map(is_number, (params, flops or 0, *shape))):
+        return None
+    names = uncounted if isinstance(uncounted, dict) else {}
+    return Complexity(params, flops, tuple(shape), names, str(note or ''))
 
 
 def uses_tta(meta: Meta) -> bool:
@@ -56,10 +94,14 @@ def in_words(value: object) -> str:
         return 'yes' if value else 'no'
     if isinstance(value, list):
         scales = (
-            'x'.join(f'{side:g}' for side in scale)
+            'x'.join(map(_number, scale))
             if isinstance(scale, list)
             else str(scale)
             for scale in value
         )
         return some(scales)
+    return _number(value)
+
+
+def _number(value: object) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)

@@ -7,10 +7,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.text import Text
 
+from mmext.utils.files import replacing
 from mmext.utils.text import fold
 
 # Okabe and Ito: distinct with any colour vision.
@@ -75,6 +78,7 @@ def fitting_legend(
         legend = figure.legend(
             handles, labels, ncols=columns, frameon=False, **options
         )
+        plain(legend)
         if legend.get_window_extent().width <= figure.bbox.width:
             break
         if columns > 1:
@@ -82,9 +86,20 @@ def fitting_legend(
     return legend
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a PNG with 110 dots per inch and returns its path."""
+def plain(artist: Artist) -> None:
+    """Makes all texts show a ``$``, which may be in a name, as it is."""
+    for text in artist.findobj(Text):
+        text.set_parse_math(False)
+
+
+def save(figure: Figure, path: str | Path, **options: Any) -> Path:
+    """Writes a PNG, completely or not at all, and returns its path.
+
+    ``options`` are those of ``savefig``; by default 110 dots per inch.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    plain(figure)
+    with replacing(path) as part:
+        figure.savefig(part, **{'dpi': 110, 'format': 'png', **options})
     return path

@@ -23,9 +23,15 @@ def replacing(path: str | Path, part: Path | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     part = part or path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    part.unlink(missing_ok=True)  # a link would lead the write elsewhere
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        # Writing and flushing name no file.
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -51,7 +57,7 @@ def stamp(path: str | Path) -> Stamp:
     """
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # such as a name of odd characters
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -71,6 +77,15 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def stays_inside(path: str | Path, folder: str | Path) -> bool:
+    """Returns whether a path leads to a folder or into it, by its name.
+
+    A symbolic link may lead anywhere.
+    """
+    root = os.path.abspath(folder)
+    return os.path.commonpath([root, os.path.abspath(path)]) == root
 
 
 def packaged(name: str) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmext.errors import UserError, did_you_mean
+from mmext.utils.files import replacing
 from mmext.utils.text import some
 
 #: Lower-case suffixes of the formats that OpenCV, and so mmcv, reads.
@@ -84,6 +85,37 @@ def decode(data: np.ndarray, flags: int) -> np.ndarray | None:
         return None
 
 
+def read_pixels(path: Path, flags: int) -> np.ndarray | None:
+    """Reads an image file with OpenCV; None if it cannot be read."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return None
+    return decode(np.fromfile(path, np.uint8), flags)
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Writes an image; OpenCV would not notice a disk that is full.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    with replacing(path) as part:
+        part.write_bytes(cv2.imencode(path.suffix, pixels)[1])
+
+
+def is_bomb(path: Path) -> bool:
+    """Whether an image has so many pixels that Pillow refuses to read it.
+
+    A file of some kilobytes may decode to gigabytes.
+    """
+    try:
+        Image.open(path).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # its type depends on the format
+        return False
+    return False
+
+
 def as_picture(image: np.ndarray) -> np.ndarray:
     """Returns an image of any type as 8-bit values in three channels (BGR).
 
@@ -117,7 +149,7 @@ def shown_size(path: Path) -> tuple[int, int]:
                 return image.size
     except (Image.DecompressionBombError, UnidentifiedImageError):
         pass  # it has very many pixels, or a format that only OpenCV reads
-    shown = decode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    shown = read_pixels(path, cv2.IMREAD_COLOR)
     if shown is None:
         raise ValueError('OpenCV cannot decode it')
     height, width = shown.shape[:2]

@@ -28,11 +28,14 @@ def add_cfg_options(
 
 
 def add_trust(parser: ArgumentParser) -> None:
-    """Adds ``--trust-checkpoint``."""
+    """Adds ``--trust-checkpoint SHA256``, a list."""
     parser.add_argument(
         '--trust-checkpoint',
-        action='store_true',
-        help='unpickle anything in a checkpoint, which can run any code',
+        action='append',
+        default=[],
+        metavar='SHA256',
+        help='unpickle anything in the file with this hash, which can run any '
+        'code',
     )
 
 

@@ -7,16 +7,24 @@ import math
 import re
 from collections.abc import Iterable
 
+from mmext.errors import printable
+
 
 def short(value: object, limit: int = 60) -> str:
     """Returns ``repr(value)``, cut after ``limit`` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # too deep, or too many digits
+        text = f'a {type(value).__name__}'
     return text if len(text) <= limit else f'{text[: limit - 3]}...'
 
 
 def some(names: Iterable[object], limit: int = 5) -> str:
-    """Joins the first names with commas, and counts the others."""
-    names = [str(name) for name in names]
+    """Joins the first names with commas, and counts the others.
+
+    Names in files of others are made :func:`~mmext.errors.printable`.
+    """
+    names = [printable(name) for name in names]
     text = ', '.join(names[:limit])
     left = len(names) - limit
     return f'{text} and {left} more' if left > 0 else text

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from bad_input import World, mistake
+from safetensors.torch import save_file
 
 bad = partial(mistake, 'Checkpoint')
 
@@ -76,6 +77,94 @@ content(
     'a.pth',
     partial(torch.save, MALICIOUS, _use_new_zipfile_serialization=False),
 )
+
+
+content(
+    'a checkpoint of one value that is repeated',
+    'a.pth',
+    partial(torch.save, {'state_dict': {'x': torch.ones(1).expand(10**9)}}),
+)
+content(
+    'a checkpoint whose meta is a list',
+    'a.pth',
+    partial(torch.save, {'state_dict': {}, 'meta': [1]}),
+)
+content(
+    'a .safetensors file whose metadata are no JSON',
+    'a.safetensors',
+    partial(save_file, {'x': torch.ones(1)}, metadata={'mmext': '{"a"'}),
+)
+
+
+@bad('a checkpoint with a flipped bit', 'complete', 'checksum')
+def _(world: World) -> None:
+    path = world.checkpoint()
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    world.test(path)
+
+
+@bad('--trust-checkpoint without a hash')
+def _(world: World) -> None:
+    world.test(world.checkpoint(), '--trust-checkpoint', 'yes')
+
+
+@bad('an inferencer with the weights of others and no config')
+def _(world: World) -> None:
+    from mmdet.apis import DetInferencer
+
+    DetInferencer(weights=str(world.checkpoint()), device='cpu')
+
+
+def resumable(world: World, **more: object) -> Path:
+    """Writes a checkpoint as a run with AdamW does after six iterations."""
+    path = world.checkpoint()
+    weights = torch.load(path)['state_dict']
+    state = {0: {'exp_avg': torch.ones(2)}}
+    groups = [{'betas': (0.9, 0.999), 'params': [0]}]
+    whole = {
+        'state_dict': weights,
+        'optimizer': {'state': state, 'param_groups': groups},
+        'message_hub': {},
+        'meta': {'epoch': 1, 'iter': 6},
+    }
+    torch.save({**whole, **more}, path)
+    return path
+
+
+@bad('resuming from NaN in the state of the optimizer')
+def _(world: World) -> None:
+    moments = {'exp_avg': torch.tensor([1, float('nan')])}
+    groups = [{'betas': (0.9, 0.999), 'params': [0]}]
+    state = {'state': {0: moments}, 'param_groups': groups}
+    world.train('--resume', resumable(world, optimizer=state))
+
+
+@bad('resuming from a first moment of 1e30')
+def _(world: World) -> None:
+    state = {'state': {0: {'exp_avg': torch.ones(2) * 1e30}}}
+    groups = {'param_groups': [{'betas': (0.9, 0.999), 'params': [0]}]}
+    world.train('--resume', resumable(world, optimizer={**state, **groups}))
+
+
+@bad('resuming without the state of the optimizer')
+def _(world: World) -> None:
+    groups = [{'betas': (0.9, 0.999), 'params': [0]}]
+    state = {'state': {}, 'param_groups': groups}
+    world.train('--resume', resumable(world, optimizer=state))
+
+
+@bad('resuming from a number of epochs that is none')
+def _(world: World) -> None:
+    meta = {'epoch': 'one', 'iter': 6}
+    world.train('--resume', resumable(world, meta=meta))
+
+
+@bad('a checkpoint that was changed after it was saved')
+def _(world: World) -> None:
+    meta = {'epoch': 1, 'iter': 6, 'checksums': {'optimizer': 1}}
+    world.train('--resume', resumable(world, meta=meta))
 
 
 @bad('a zip bomb')

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from bad_input import World, mistake
 from tiny_run import MASK_HEADS, MASK_RCNN, write_config
@@ -57,6 +60,19 @@ train('--resume of a missing file', '--resume gone.pth')
 def _(world: World) -> None:
     Path('taken').touch()
     world.tool('train', 'tiny.py', '--work-dir', 'taken')
+
+
+@bad('a work dir in which another run trains')
+def _(world: World) -> None:
+    from mmext.utils.locks import locked
+
+    with ThreadPoolExecutor(1) as another:
+        lock = locked('busy')
+        another.submit(lock.__enter__).result()
+        try:
+            world.tool('train', 'tiny.py', '--work-dir', 'busy')
+        finally:
+            another.submit(lock.__exit__, None, None, None).result()
 
 
 command(
@@ -135,3 +151,11 @@ def _(world: World) -> None:
     from mmext.analysis.filter_angles import model_angles
 
     model_angles(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)), 'conv9')
+
+
+@bad('an image too large to draw among others')
+def _(world: World) -> None:
+    large = np.zeros((1, 70_000, 3), np.uint8)
+    cv2.imwrite('data/train/large.png', large)
+    checkpoint = world.checkpoint()
+    world.tool('image_demo', world.config, checkpoint, 'data/train')

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -393,3 +394,37 @@ def _(world: World) -> None:
 @bad('a YOLO folder without labels')
 def _(world: World) -> None:
     world.tool(YOLO, 'data')
+
+
+def named(title: str, section: str, key: str, value: str) -> None:
+    """Registers a name in the annotation file."""
+
+    @content(title)
+    def _(content: dict) -> None:
+        content[section][0][key] = value
+
+
+named(
+    'escape sequences in the name of a class',
+    *('categories', 'name', 'square\x1b]0;title\x07'),
+)
+named('a line break in the name of an image', 'images', 'file_name', 'a\n.png')
+named('an image name of 5,000 characters', 'images', 'file_name', 'x' * 5000)
+
+
+@bad('a pipe instead of an annotation file')
+def _(world: World) -> None:
+    (world.data / 'train.json').unlink()
+    os.mkfifo(world.data / 'train.json')
+    world.train()
+
+
+LAUGHS = [f'a{i + 1}: &a{i + 1} [*a{i}, *a{i}]' for i in range(25)]
+yolo(
+    'a data.yaml whose aliases stand for millions of values',
+    {'data.yaml': '\n'.join(['a0: &a0 [ha, ha]', *LAUGHS])},
+)
+yolo(
+    'a data.yaml of thousands of levels',
+    {'data.yaml': f'names: {"[" * 5000}'},
+)

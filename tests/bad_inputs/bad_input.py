@@ -120,6 +120,7 @@ def message_in(error: str, root: Path) -> str:
         text = text.replace(place, '')
     text = re.sub(r'\b[0-9a-f]{64}\b', '<64 digits>', text)
     text = re.sub(r'\b[0-9a-f]{12,16}\.\.\.', '<digits>...', text)
+    text = re.sub(r'process \d+ of \S+', 'process <n> of <machine>', text)
     return re.sub(r'\b\d+ bytes', '<n> bytes', text)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -160,3 +161,44 @@ def only_squares(found: list[dict]) -> None:
 predictions(
     'runs that know different classes', only_squares, categories={'2': 'disc'}
 )
+
+
+def masks(title: str, mask: object, true: object) -> None:
+    """Registers a predicted mask, and one of the annotation file."""
+
+    def change(found: list[dict]) -> None:
+        truth = json.loads(Path('data/val.json').read_text())
+        for entry in truth['annotations']:
+            entry['segmentation'] = true
+        Path('masks.json').write_text(json.dumps(truth))
+        for entry in found:
+            entry['segmentation'] = mask
+        Path('good.bbox.json').write_text(json.dumps(found))
+
+    options = ('--ann', 'masks.json', '--iou-type', 'segm')
+    predictions(title, change, *options, '--no-cost')
+
+
+NEAR, FAR = ([[0, 0, v, 0, v, v]] for v in (9, 1e9))
+masks('a predicted polygon far outside of its image', FAR, NEAR)
+masks('a polygon to compare with far outside of its image', NEAR, FAR)
+predictions('predictions of thousands of levels', lambda found: '[' * 100_000)
+predictions('a meta file with a wrong type', lambda found: None, test=[1])
+
+
+@bad('a meta file that names a device as the annotations')
+def _(world: World) -> None:
+    Path('a.bbox.json').write_text('[]')
+    Path('a.meta.json').write_text('{"annotation_file": "/dev/zero"}')
+    world.tool('compare', 'a.bbox.json', 'a.bbox.json')
+
+
+@bad('a pipe instead of predictions')
+def _(world: World) -> None:
+    os.mkfifo('a.bbox.json')
+    world.tool('compare', 'a.bbox.json', 'a.bbox.json')
+
+
+@bad('a file name of 5,000 characters')
+def _(world: World) -> None:
+    world.tool('image_demo', 'tiny.py', 'a.pth', 'x' * 5000)

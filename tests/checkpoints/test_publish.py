@@ -13,6 +13,7 @@ import pytest
 import torch
 from commands import run_tool
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from mmext.checkpoints.match import require_resumable
@@ -101,11 +102,14 @@ def test_shared_wrapped_and_bare_weights(tmp_path):
 def test_an_untrusted_checkpoint_needs_an_argument(tmp_path):
     path = tmp_path / 'a.pth'
     training(path, args=Namespace(lr=1))
+    digest = sha256(path)
     with pytest.raises(UserError, match='refused.*Namespace'):
         publish(path, tmp_path / 'net')
     with pytest.raises(UserError, match='and 00000000 was expected'):
-        publish(path, tmp_path / 'net', sha256='0' * 8, trust_checkpoint=True)
-    done = publish(path, tmp_path / 'net', trust_checkpoint=True)
+        publish(
+            path, tmp_path / 'net', sha256='0' * 8, trust_checkpoint=digest
+        )
+    done = publish(path, tmp_path / 'net', trust_checkpoint=digest)
     assert done.dropped == ['optimizer', 'message_hub', 'args']
     with pytest.raises(UserError, match='refused'):  # only for that call
         load(path)
@@ -158,3 +162,52 @@ def test_the_tool_says_what_it_did(tmp_path, capsys):
         assert json.loads(file.metadata()['mmext'])['epoch'] == 3
     assert run_tool(*tool, '--sha256', '0' * 64) == 2
     assert 'and 0000' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        ({'state_dict': None}, 'holds no weights'),
+        ({'state_dict': [1]}, 'state_dict is a list'),
+        ({'meta': [1]}, 'meta is a list'),
+        ({'meta': {'dataset_meta': 5}}, 'dataset_meta is a int'),
+        ({'meta': {'dataset_meta': {'classes': 5}}}, 'classes is 5'),
+        ({'meta': {'dataset_meta': {'CLASSES': [1]}}}, 'not a list of names'),
+        ({'meta': {'dataset_meta': {'classes': {'a'}}}}, 'not a list of nam'),
+        (
+            {'meta': {'dataset_meta': {'palette': torch.ones(1)}}},
+            'safetensors cannot hold',
+        ),
+        ({'state_dict': {'\ud800': torch.ones(1)}}, 'safetensors cannot hold'),
+        (
+            {'state_dict': {'a': torch.ones(1).expand(10**10)}},
+            'would need 40000000000 bytes',
+        ),
+    ],
+)
+def test_parts_of_other_types(tmp_path, more, message):
+    training(tmp_path / 'a.pth', **more)
+    with pytest.raises(UserError, match=message):
+        publish(tmp_path / 'a.pth', tmp_path / 'out' / 'net')
+    assert not [*tmp_path.glob('out/*')]
+
+
+def test_keys_that_are_no_text_or_no_names(tmp_path, capsys):
+    weights = {5: torch.ones(1), '\x1b[31m': 'text'}
+    training(tmp_path / 'a.pth', state_dict=weights)
+    done = publish(tmp_path / 'a.pth', tmp_path / 'net')
+    assert [*load(done.path)['state_dict']] == ['5']
+    tool = 'model_converters/publish_model.py'
+    assert run_tool(tool, tmp_path / 'a.pth', tmp_path / 'net') == 0
+    assert '\x1b' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'meta', ['[1]', '5', '"x"', '[' * 10_000, '{"dataset_meta": 5}', '\ud800']
+)
+def test_metadata_of_other_types(tmp_path, meta):
+    file = tmp_path / 'a.safetensors'
+    text = meta.encode('utf-8', 'replace').decode()
+    save_file({'a': torch.ones(1)}, file, {'mmext': text})
+    with pytest.raises(UserError, match=r'a\.safetensors'):
+        publish(file, tmp_path / 'net')

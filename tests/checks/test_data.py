@@ -25,12 +25,12 @@ from mmext.checks.annotations import Boxes
 from mmext.checks.findings import Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.images import read_image
-from mmext.checks.masks import rle_runs
 from mmext.checks.preflight import _check_large
 from mmext.checks.report import DataReport, keep, recall
 from mmext.checks.splits import check_splits
 from mmext.datasets.coco import read_coco
 from mmext.datasets.converters.common import image_size
+from mmext.datasets.masks import rle_runs
 from mmext.errors import UserError
 from mmext.utils.files import stamps
 

@@ -47,12 +47,14 @@ def test_the_log_ends_with_a_table_and_the_best_epoch(with_val_loss):
     assert 'save_best kept' in table and 'best_val_loss_epoch_' in table
 
 
-def train(tmp_path, epochs):
-    given = [
-        {'aAcc': 1.0, 'mIoU': 40.0},
-        {'aAcc': 3.0, 'mIoU': 70.0},
-        {'aAcc': 2.0, 'mIoU': 60.5},
-    ]
+GIVEN = [
+    {'aAcc': 1.0, 'mIoU': 40.0},
+    {'aAcc': 3.0, 'mIoU': 70.0},
+    {'aAcc': 2.0, 'mIoU': 60.5},
+]
+
+
+def train(tmp_path, given, epochs):
     runner = build_runner(
         tmp_path / 'work',
         epochs=epochs,
@@ -67,7 +69,7 @@ def train(tmp_path, epochs):
 
 def test_a_single_validation_is_drawn(tmp_path, figures):
     """A regression: no picture, as a line needs two points."""
-    train(tmp_path, epochs=1)
+    train(tmp_path, GIVEN, epochs=1)
     written = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
     assert {'script_aAcc.png', 'script_mIoU.png'} <= written
     for figure in figures:
@@ -79,7 +81,7 @@ def test_a_single_validation_is_drawn(tmp_path, figures):
 
 
 def test_metrics_of_classification_and_segmentation(tmp_path):
-    runner = train(tmp_path, epochs=3)
+    runner = train(tmp_path, GIVEN, epochs=3)
     names = {p.name for p in (tmp_path / 'work/curves').glob('*.png')}
     assert {'script_aAcc.png', 'script_mIoU.png'} <= names
     lines = summary(runner, read_run(tmp_path / 'work')).split('\n')
@@ -87,3 +89,17 @@ def test_metrics_of_classification_and_segmentation(tmp_path):
     rows = [[cell.strip() for cell in line.split('|')] for line in lines]
     assert rows[1] == ['epoch', 'script/mIoU', 'script/aAcc']
     assert rows[4:6] == [['2 *', '70', '3'], ['3', '60.5', '2']]
+
+
+def test_a_metric_that_was_not_measured_is_not_repeated(tmp_path):
+    """A regression: the log, the curves and the table had the value before."""
+    given = [{'mIoU': 40.0, 'aAcc': 1.0}, {'aAcc': 3.0}, {'aAcc': 2.0}]
+    runner = train(tmp_path, given, epochs=3)
+    logged = [r for r in records(tmp_path / 'work') if 'script/aAcc' in r]
+    assert [r.get('script/mIoU') for r in logged] == [40.0, None, None]
+    with next((tmp_path / 'work/curves').glob('*.csv')).open() as stream:
+        rows = [r for r in csv.DictReader(stream) if 'mIoU' in r['key']]
+    assert [float(r['value']) for r in rows] == [40.0]
+    lines = summary(runner, read_run(tmp_path / 'work')).split('\n')
+    rows = [[cell.strip() for cell in line.split('|')] for line in lines]
+    assert rows[3:6] == [['1 *', '40', '1'], ['2', '', '3'], ['3', '', '2']]

@@ -97,12 +97,25 @@ def test_the_second_evaluation_is_hotcoco_alone(
 def test_zeros_do_not_end_the_comparison(path: str) -> None:
     """An untrained model finds nothing, and any engine gives 0."""
     metric = FastCocoMetric(ann_file=path)
-    evaluate(metric, [])
     far = [{**d, 'bbox': [5000.0, 5000.0, 9.0, 9.0]} for d in DETECTIONS]
     assert evaluate(metric, far)['coco/bbox_mAP'] == 0
     assert metric._trusted is None
     evaluate(metric)
     assert metric._trusted is True
+
+
+@pytest.mark.parametrize('kind', [CocoMetric, FastCocoMetric])
+def test_nothing_found_is_an_ap_of_0(path: str, kind: type) -> None:
+    """A regression: no value at all, so that logs repeated the last one."""
+    metric = kind(ann_file=path, classwise=True)
+    full = evaluate(metric)
+    empty = evaluate(metric, [])
+    assert [*empty] == [*full] and full['coco/bbox_mAP'] > 0.05
+    for name, value in empty.items():
+        # -1 and NaN: of sizes and classes without an object.
+        assert value == 0 or value == full[name] or np.isnan(value), name
+    assert empty['coco/bbox_mAP'] == 0
+    assert getattr(metric, '_trusted', None) is not False
 
 
 def test_a_wrong_engine_is_not_used(
@@ -151,7 +164,7 @@ def test_a_pool_can_evaluate_in_the_order_of_labels() -> None:
     """COCOevalMP is sent to processes, so that it must have its name."""
     evaluator = module.coco_metric.COCOevalMP
     assert pickle.loads(pickle.dumps(evaluator)) is evaluator
-    module.keep_class_order(module.coco_metric)
+    module.correct(module.coco_metric)
     assert module.coco_metric.COCOevalMP is evaluator
 
 

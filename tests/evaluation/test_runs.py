@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Tests the reading of work folders, and the table of logged metrics."""
 
+import json
 import math
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import nn
 from trained import write_log
 
 from mmext.errors import UserError
-from mmext.evaluation.cost.complexity import Complexity, count_complexity
+from mmext.evaluation.cost.complexity import count_complexity
 from mmext.evaluation.report.tables import logged_table
 from mmext.evaluation.runs import describe_backbone, read_run
+from mmext.evaluation.sides import read_source
+from mmext.evaluation.tested import Complexity, cost_of
 from mmext.utils.text import duration
 
 CONFIG = """
@@ -48,6 +51,70 @@ def test_reads_metrics_time_seed_and_backbone(tmp_path: Path) -> None:
     assert run.backbone == 'ResNet-50'
     best = read_run(tmp_path / 'r50', which='best')
     assert (best.metrics['bbox']['AP'], best.step) == (0.3, 1)
+
+
+def test_the_config_of_a_folder_is_not_executed(tmp_path: Path) -> None:
+    """It may be someone else's."""
+    run = tmp_path / 'run'
+    write_run(run, [val(1, 0.3)])
+    code = "import os\nos.system('touch {0}/a')\nx = open('{0}/b', 'w')\n"
+    text = (run / 'cfg.py').read_text()
+    more = "val_dataloader = dict(dataset=dict(ann_file='v.json', x=[-1.5]))"
+    (run / 'cfg.py').write_text(code.format(tmp_path) + text + more)
+    found = read_run(run)
+    assert found.names == {
+        'detector': 'Faster R-CNN', 'backbone': 'ResNet-50'
+    }  # fmt: skip
+    dataset = {'ann_file': 'v.json', 'x': [-1.5]}
+    assert found.config['val_dataloader'] == {'dataset': dataset}
+    assert 'x' not in found.config
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['run']
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'model = ' + '[' * 9000,
+        'model = dict(' * 500,
+        'model = 5',
+        "model = dict(type='A')",
+        'model = dict(backbone=[1], type=2)',
+        'model = dict(**{"a": 1})',
+        'model = dict(a=__import__("os").system("touch a"))',
+        '\0',
+        'model = (',
+    ],
+)
+def test_a_config_of_another_kind_gives_no_name(
+    tmp_path: Path, text: str
+) -> None:
+    write_run(tmp_path, [val(1, 0.3)])
+    (tmp_path / 'cfg.py').write_text(text)
+    assert read_run(tmp_path).backbone == '?'
+
+
+def test_names_and_cost_are_those_of_the_test(tmp_path: Path) -> None:
+    write_run(tmp_path, [val(1, 0.3)])
+    cost = {'params': 2_000_000, 'flops': 10**9, 'shape': [96, 128]}
+    model = {'detector': 'RetinaNet', 'backbone': 'StarNet-s1', **cost}
+    folder = tmp_path / 'predictions'
+    folder.mkdir()
+    result = folder / 'epoch_1.bbox.json'
+    result.write_text('[]')
+    meta = folder / 'epoch_1.meta.json'
+    meta.write_text(json.dumps({'model': model}))
+    for run in (read_run(tmp_path), read_source(result)):
+        assert run.backbone == 'StarNet-s1'
+        assert cost_of(run.model) == Complexity(
+            2_000_000, 10**9, (96, 128), {}
+        )
+    # A single result file needs no config at all.
+    (tmp_path / 'cfg.py').unlink()
+    assert read_source(result).names['detector'] == 'RetinaNet'
+    for odd in ([1], {'backbone': 3, 'params': 'x'}, {'params': 1.5}):
+        meta.write_text(json.dumps({'model': odd}))
+        run = read_source(result)
+        assert (run.backbone, cost_of(run.model)) == ('?', None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.registry import METRICS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -119,8 +120,9 @@ def build_runner(
     epochs: int = 1,
     batch_size: int = 2,
     shuffle: bool = False,
+    cls: type[Runner] = ReliableRunner,
     **more: Any,
-) -> ReliableRunner:
+) -> Runner:
     """Builds the runner of a toy run.
 
     Args:
@@ -131,6 +133,7 @@ def build_runner(
         epochs: Default: 1.
         batch_size: Default: 2.
         shuffle: Whether the images are shuffled. Default: False.
+        cls: Default: ``ReliableRunner``.
         more: Other arguments of the runner.
     """
     torch.manual_seed(0)
@@ -147,4 +150,4 @@ def build_runner(
         'default_scope': 'mmengine',
         'log_level': 'WARNING',
     }
-    return ReliableRunner(**{**settings, **more})
+    return cls(**{**settings, **more})

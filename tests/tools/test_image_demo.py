@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -267,3 +270,35 @@ def test_find_images_returns_each_once(tmp_path):
         find_images([tmp_path / 'gone' / 'a.png'])
     with pytest.raises(UserError, match='c.png does not exist, nor do .*d.pn'):
         find_images([tmp_path / 'c.png', tmp_path, tmp_path / 'd.png'])
+
+
+def test_one_image_too_large_does_not_stop_the_others(world, tmp_path, capsys):
+    """Of a file of 150 bytes that would decode to gigabytes, too."""
+    images = Path(shutil.copytree(world / 'coco' / 'val', tmp_path / 'in'))
+    cv2.imwrite(str(images / '0.png'), np.zeros((1, 70_000, 3), np.uint8))
+    bomb = bytearray((images / '1.png').read_bytes())
+    bomb[16:24] = struct.pack('>II', 30_000, 30_000)
+    bomb[29:33] = struct.pack('>I', zlib.crc32(bomb[12:29]))
+    (images / '00.png').write_bytes(bomb)
+    os.mkfifo(images / '000.png')
+    assert run(world, tmp_path / 'out', images) == 2
+    assert '3 of 6 images could not be read' in capsys.readouterr().err
+    entries = json.loads((tmp_path / 'out' / 'images.json').read_text())
+    names = [image['file_name'] for image in entries['images']]
+    assert names == ['1.png', '2.png', 'deep/3.png']
+    pictures = tmp_path / 'out' / 'pictures'
+    assert all((pictures / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize('name', [r'$\frac$', '\x1b[31m', '\ud800', '$_'])
+def test_names_of_classes_that_matplotlib_would_read(world, tmp_path, name):
+    content = torch.load(world / 'random.pth', weights_only=False)
+    content['meta']['dataset_meta']['classes'] = [f'{name}a', f'b{name}']
+    torch.save(content, tmp_path / 'named.pth')
+    options = ['--score-thr', '0', '--device', 'cpu']
+    path = world / 'coco' / 'val' / '1.png'
+    out = tmp_path / 'out'
+    command = (world / 'mask.py', tmp_path / 'named.pth', path, '--out', out)
+    change = ('--cfg-options', 'test_dataloader.dataset.metainfo.classes=[]')
+    assert run_tool('image_demo.py', *command, *options, *change) == 0
+    assert (out / 'pictures' / '1.png').is_file()

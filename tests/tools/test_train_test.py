@@ -97,6 +97,14 @@ def test_a_new_process_reproduces_the_logged_ap(trained, tmp_path):
     assert meta['categories'] == {'1': CLASSES[0], '2': CLASSES[1]}
     assert meta['checkpoint_sha256'] == sha256(checkpoint)
     assert meta['seed'] == 1 and meta['config_name'] == 'tiny'
+    model = meta['model']
+    assert model['detector'] == 'Faster R-CNN'
+    assert model['backbone'] == 'ResNet-18'
+    assert model['shape'] == [96, 128] and model['flops'] > 1e6
+    content = load(checkpoint)['state_dict']
+    buffers = ('running_mean', 'running_var', 'num_batches_tracked')
+    weights = {k: v for k, v in content.items() if not k.endswith(buffers)}
+    assert model['params'] == sum(v.numel() for v in weights.values())
     assert not list(folder.glob('.writing*'))
     # Two processes write the same results in the same order.
     done = script(

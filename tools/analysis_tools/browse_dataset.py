@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmext.errors import UserError, command
+from mmext.errors import UserError, command, printable
 
 
 @command
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw_pred=False,
             out_file=str(path),
         )
-        print(f'wrote {path}')
+        print(printable(f'wrote {path}'))
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 
 
 @command
@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         [args.run], args.ann, args.classes
     )
     for warning in warnings:
-        print(f'Warning: {warning}')
+        print(printable(f'Warning: {warning}'))
     for path in plot_confusion(
         truth, preds, args.out, args.iou, args.min_score
     ):
-        print(f'wrote {path}')
+        print(printable(f'wrote {path}'))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 
 
 @command
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     truth, runs, warnings = read_detections(args.runs, args.ann, args.classes)
     for warning in warnings:
-        print(f'Warning: {warning}')
+        print(printable(f'Warning: {warning}'))
     for path in plot_error_types(runs, truth, args.out):
-        print(f'wrote {path}')
+        print(printable(f'wrote {path}'))
 
 
 if __name__ == '__main__':

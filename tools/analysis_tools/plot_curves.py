@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 
 
 @command
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runs = [read_run(path) for path in args.runs]
     for path in plot_curves(runs, args.out, args.keys):
-        print(f'wrote {path}')
+        print(printable(f'wrote {path}'))
 
 
 if __name__ == '__main__':

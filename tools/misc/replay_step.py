@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with torch.autograd.set_detect_anomaly(args.anomaly):
         found = replay(cfg, step, args.device)
     for batch, diagnosis in zip(step['batches'], found, strict=True):
-        print('images:', '; '.join(images_of(batch['data'])) or 'unknown')
+        images = '; '.join(images_of(batch['data'])) or 'unknown'
+        print('images:', printable(images))
         for line in diagnosis.lines():
-            print(f'  {line}')
+            print(printable(f'  {line}'))
 
 
 if __name__ == '__main__':

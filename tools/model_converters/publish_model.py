@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 from mmext.utils.options import add_sha256, add_trust
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     kind = 'averaged (EMA)' if done.averaged else 'trained'
     print(f'{done.path}: {done.tensors} {kind} tensors')
-    print(f'left out: {", ".join(done.dropped) or "nothing"}')
+    print(printable(f'left out: {", ".join(done.dropped) or "nothing"}'))
     print(f'SHA-256: {done.digest}')
 
 

@@ -13,6 +13,7 @@ Other splits are named alike, in any case: ``instances_Validation.json``.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -139,7 +140,7 @@ def _is_there(folder: Path, name: str) -> bool:
     """
     name = name.replace('\\', '/')
     forms = {name, *(unicodedata.normalize(f, name) for f in ('NFC', 'NFD'))}
-    return any((folder / form).is_file() for form in forms)
+    return any(os.path.isfile(folder / form) for form in forms)
 
 
 def read_coco_folder(root: Path, val_part: float) -> Converted:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -15,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mmext.errors import UserError, did_you_mean
+from mmext.errors import UserError, did_you_mean, printable
+from mmext.utils import documents
 from mmext.utils.files import write_json
 from mmext.utils.images import is_image, shown_size
-from mmext.utils.text import count, sentences, some
+from mmext.utils.text import count, sentences, short, some
 
 #: Split -> how exports name it, before a number or a suffix.
 WORDS = {
@@ -310,8 +310,8 @@ def require_classes(
 def parse_json(path: Path) -> Any:
     """Returns the content of a JSON file; None if it has another format."""
     try:
-        return json.loads(path.read_bytes())
-    except ValueError:
+        return documents.parse_json(documents.read_bytes(path), path)
+    except UserError:
         return None
 
 
@@ -359,7 +359,7 @@ def _copy_images(data: Converted, out: Path) -> None:
         name
         for name in names
         if os.path.normpath(name).startswith(('../', '/'))
-        or not (data.base / name).is_file()
+        or not os.path.isfile(data.base / name)
     ]
     if wrong:
         raise UserError(
@@ -380,6 +380,12 @@ def _coco(
     root: Path,
     base: Path,
 ) -> dict:
+    if odd := [name for name in names if name != printable(name)]:
+        raise UserError(
+            f'class {short(odd[0])} of {root} has characters that cannot be '
+            'printed',
+            'Rename the class.',
+        )
     ids = {name: i + 1 for i, name in enumerate(names)}
     records, annotations = [], []
     for image_id, image in enumerate(images, 1):

@@ -26,7 +26,7 @@ from mmext.datasets.converters.common import (
 )
 from mmext.datasets.converters.voc import is_voc, read_voc
 from mmext.datasets.converters.yolo import is_yolo, read_yolo
-from mmext.errors import UserError
+from mmext.errors import UserError, printable
 from mmext.utils.images import is_image
 from mmext.utils.text import count, some
 
@@ -225,7 +225,7 @@ def convert_folder(
         if usual.items() <= find_coco(root).items():
             return [*lines, 'There is nothing to convert.']
     files = write_folder(converted, root, out)
-    lines += [f'note: {note}' for note in converted.notes]
+    lines += [printable(f'note: {note}') for note in converted.notes]
     for split, path in files.items():
         content = converted.contents[split]
         lines.append(

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmext.datasets.converters.common import (
     Labelled,
     LabelledImage,
@@ -39,8 +37,9 @@ from mmext.datasets.converters.common import (
     usual_files,
 )
 from mmext.errors import UserError, did_you_mean
+from mmext.utils import documents
 from mmext.utils.images import is_image
-from mmext.utils.text import count, sentences, some
+from mmext.utils.text import count, sentences, short, some
 
 SLACK = 0.01  # fraction of the image beyond its border: tools round
 #: Text files beside labels that are not labels, in lower case.
@@ -265,9 +264,9 @@ def _resolve(
         places = [*inside, named, places[-1]]
     for place in places:
         path = _follow(Path(os.path.normpath(place)))
-        if path.is_file() and path.suffix.lower() == '.txt':
+        if os.path.isfile(path) and path.suffix.lower() == '.txt':
             return _listed(root, path)
-        if path.is_dir() or (path.is_file() and is_image(path)):
+        if os.path.isdir(path) or (os.path.isfile(path) and is_image(path)):
             return [path]
     known = [p for p in files_in(root) if is_image(p)]
     folders = sorted({str(p.parent.relative_to(root)) for p in known})
@@ -290,7 +289,7 @@ def _ends(root: Path, text: str) -> list[Path]:
 def _follow(path: Path) -> Path:
     """Follows a link that Git or an archive has written as a text file."""
     for part in path.parents:
-        if part.is_file() and part.stat().st_size < 1000:
+        if os.path.isfile(part) and part.stat().st_size < 1000:
             target = part.read_text(encoding='utf-8', errors='replace').strip()
             return Path(
                 os.path.normpath(part.parent / target), path.relative_to(part)
@@ -304,7 +303,7 @@ def _listed(root: Path, file: Path) -> list[Path]:
     for line in filter(None, read_lines(file)):
         line = line.replace('\\', '/')
         places = [file.parent / line, *_ends(root, line)]
-        path = next((p for p in places if p.is_file()), None)
+        path = next((p for p in places if os.path.isfile(p)), None)
         if path is None:
             missing.append(line)
         else:
@@ -329,12 +328,7 @@ def _yaml_files(root: Path) -> list[Path]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise UserError(
-            f'{path} is not YAML: {error}', 'Correct the file.'
-        ) from error
+    content = documents.parse_yaml(documents.read_bytes(path), path)
     return content if isinstance(content, dict) else {}
 
 
@@ -415,9 +409,11 @@ def _yaml_names(path: Path, names: object) -> dict[int, str]:
             'Number the names from 0.',
         )
     for name in names.values():
-        if name is None or isinstance(name, bool):  # null, no and off
+        # null, no and off are no words in YAML.
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
             raise UserError(
-                f'{path}: a name is {name!r}, not a word', 'Put it in quotes.'
+                f'{path}: a name is {short(name)}, not a word',
+                'Put it in quotes.',
             )
     return {key: str(names[key]) for key in sorted(names)}
 
@@ -433,8 +429,8 @@ def _yaml_paths(path: Path, content: Mapping) -> dict[str, list[str]]:
         texts = value if isinstance(value, list) else [value]
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise UserError(
-                f'{path}: {split} is {odd[0]!r}, not a folder or a list of '
-                'images',
+                f'{path}: {split} is {short(odd[0])}, not a folder or a list '
+                'of images',
                 LAYOUT,
             )
         found[split] = texts

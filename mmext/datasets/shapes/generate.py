@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from filelock import FileLock
 
@@ -31,6 +30,7 @@ from mmext.datasets.shapes.drawing import (
 )
 from mmext.errors import UserError, command
 from mmext.utils.files import write_json
+from mmext.utils.images import write_image
 from mmext.utils.machine import cache_dir
 
 CLASSES = tuple(OUTLINES)
@@ -223,8 +223,7 @@ def _write_split(
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f'could not write {path}: is the disk full?')
+    write_image(path, pixels)
 
 
 def _is_complete(root: Path, spec: dict) -> bool:

@@ -249,7 +249,7 @@ class NumericalGuardHook(Hook):
         try:
             with writing(path) as part:
                 torch.save(content, part)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # PyTorch's is the latter
             runner.logger.warning(f'{path} could not be written: {error}')
             return None
         return str(path)

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmext.checks.config import find_config_splits
 from mmext.checks.preflight import require_fit
 from mmext.engine.optimizers import lr_scaling
+from mmext.engine.resume.exact_resume import images_of
 from mmext.utils.modules import unwrap
 
 
@@ -62,10 +63,7 @@ class StartChecksHook(Hook):
     priority = 'LOW'
 
     def before_train(self, runner: Runner) -> None:
-        # A loader with a batch sampler, as mmdet's, has no batch size itself.
-        loader = runner.train_dataloader
-        sampler = getattr(loader, 'batch_sampler', None)
-        images = loader.batch_size or getattr(sampler, 'batch_size', 0)
+        images = images_of(runner.train_dataloader)
         for warning in (
             learning_rate_warning(runner),
             *norm_warnings(runner.model, images, runner.world_size),
@@ -77,6 +75,8 @@ class StartChecksHook(Hook):
 
 def learning_rate_warning(runner: Runner) -> str | None:
     """Warns if the config's rate is meant for another total batch size."""
+    if runner._resume:
+        return None  # the rate is that of the checkpoint
     if (runner.cfg.get('auto_scale_lr') or {}).get('enable'):
         return None
     scaling = lr_scaling(runner.cfg, runner.world_size)

@@ -11,22 +11,56 @@
 - The patience of ``EarlyStoppingHook``: MMEngine starts to count again.
 - Whether the step was validated: a checkpoint that is written after the
   validation, such as that of a new best one, has its results.
+- The number of processes and the batch size. If they have changed, a run goes
+  on from the start of an epoch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from mmext.engine.optimizers import step_is_done
+from mmext.engine.resume.training_data import describe_data
 from mmext.engine.resume.unused_settings import unused_settings
 from mmext.utils.random_state import random_state, set_random_state
 
 KEY = 'mmext_resume'
+
+
+class Size(NamedTuple):
+    """What decides which images are in a batch of an epoch."""
+
+    processes: int
+    images: int  # of each process in a batch
+    batches: int  # of each process in an epoch
+
+    def __str__(self) -> str:
+        es = '' if self.processes == 1 else 'es'
+        return (
+            f'{self.processes} process{es} with batches of {self.images} '
+            f'({self.batches} an epoch)'
+        )
+
+
+def images_of(loader: DataLoader) -> int:
+    """Returns the images of a batch; 0 if not known."""
+    # A loader with a batch sampler, as mmdet's, has no batch size itself.
+    sampler = getattr(loader, 'batch_sampler', None)
+    return loader.batch_size or getattr(sampler, 'batch_size', 0)
+
+
+def size_of(runner: Runner) -> Size:
+    """Returns the number of processes and the size of their batches."""
+    loader = runner.train_loop.dataloader
+    known = hasattr(loader.dataset, '__len__')  # a stream has none
+    batches = len(loader) if known else 0
+    return Size(runner.world_size, images_of(loader), batches)
 
 
 @LOOPS.register_module()
@@ -71,6 +105,8 @@ class ExactResumeHook(Hook):
         self._done = 0
         self._validated: int | None = None
         self._loaded: dict[str, Any] = {}
+        self._resized = False
+        self._data: dict[str, Any] | None = None
         self._processes: list[dict[str, Any]] = []
 
     def gather(self, runner: Runner) -> None:
@@ -98,30 +134,83 @@ class ExactResumeHook(Hook):
         sampler = getattr(batches, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._drawn:
             sampler.seed = runner.seed  # that of the checkpoint
+        if self._resized:
+            return
         for name, value in self._loaded.get('gradients', {}).items():
             parameter = runner.model.get_parameter(name)
             parameter.grad = value.to(parameter.device)
         done = self._loaded.get('batches_done', 0)
         if not done or not isinstance(loop, ResumableEpochLoop):
             return
-        before, now = self._loaded['batches'], len(loop.dataloader)
-        if before != now:
-            runner.logger.warning(
-                f'The checkpoint is from the middle of an epoch of {before} '
-                f'batches, but an epoch now has {now}: epoch '
-                f'{loop.epoch + 1} starts again'
-            )
-            loop._iter = loop.epoch * now
-            return
         runner.logger.info(
             f'Resuming within epoch {loop.epoch + 1}: its first {done} of '
-            f'{now} batches are loaded and skipped'
+            f'{len(loop.dataloader)} batches are loaded and skipped'
         )
         processes = dict(enumerate(self._loaded['processes']))
         mine = processes.get(runner.rank, {})
         loop.resume_within(done, mine.get('random_state'))
         for name, value in mine.get('buffers', {}).items():
             runner.model.get_buffer(name).copy_(value)
+
+    def resize(self, runner: Runner) -> None:
+        """Goes on from the start of an epoch if it has other batches.
+
+        The runner calls this when it has loaded the checkpoint. Steps are
+        counted on, so that the log has each step once.
+        """
+        loop = runner.train_loop
+        if not self._loaded:
+            return
+        before, now = self._size_before(runner), size_of(runner)
+        changes = [f'{now} instead of {before}'] if before != now else []
+        data, saved = self._data_of(runner), self._loaded.get('data')
+        if saved not in (None, data):
+            changes.append(
+                f'{data["images"]} training images instead of '
+                f'{saved["images"]}'
+                if data['images'] != saved['images']
+                else 'other annotations of the training images'
+            )
+        if not changes:
+            return
+        if not isinstance(loop, EpochBasedTrainLoop):
+            runner.logger.warning(
+                f'Resuming with {" and ".join(changes)}. '
+                f'{type(loop).__name__} counts batches: it skips the first '
+                f'{loop.iter} of those that it has now, and not the images '
+                'that were trained on'
+            )
+            return
+        self._resized = True
+        done = self._loaded.get('batches_done', 0)
+        loop._iter -= done
+        loop._max_iters = (
+            loop.iter + (loop.max_epochs - loop.epoch) * now.batches
+        )
+        again = 'starts again' if done else 'is the next one'
+        runner.logger.warning(
+            f'Resuming with {" and ".join(changes)}: epoch {loop.epoch + 1} '
+            f'{again}, from its first batch. The learning rate is that of the '
+            'checkpoint, and schedules that count iterations count those of '
+            'the new size'
+        )
+
+    def _data_of(self, runner: Runner) -> dict[str, Any]:
+        """Returns the description of the training data, read once."""
+        if self._data is None:
+            self._data = describe_data(runner.train_loop.dataloader.dataset)
+        return self._data
+
+    def _size_before(self, runner: Runner) -> Size:
+        """Returns the size of the run that wrote the checkpoint."""
+        if 'size' in self._loaded:
+            return Size(*self._loaded['size'])
+        # Older checkpoints have it only within an epoch, and in part.
+        now = size_of(runner)
+        return now._replace(
+            processes=len(self._loaded.get('processes', ())) or now.processes,
+            batches=self._loaded.get('batches', now.batches),
+        )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, **kwargs: Any
@@ -143,8 +232,13 @@ class ExactResumeHook(Hook):
         self._validated = runner.iter
 
     @property
-    def may_need_validation(self) -> bool:
-        """Whether the resumed checkpoint may have no validation results."""
+    def needs_validation(self) -> bool | None:
+        """Whether the resumed checkpoint has no validation of its step.
+
+        None if another runner wrote it.
+        """
+        if not self._loaded:
+            return None
         return not (
             self._loaded.get('validated') or self._loaded.get('batches_done')
         )
@@ -168,11 +262,12 @@ class ExactResumeHook(Hook):
                 for name, parameter in runner.model.named_parameters()
                 if parameter.grad is not None
             }
+        extra['size'] = list(size_of(runner))
+        extra['data'] = self._data_of(runner)
         if isinstance(loop, ResumableEpochLoop) and self._done:
             alone = [{'random_state': random_state()}]
             extra |= {
                 'batches_done': self._done,
-                'batches': len(loop.dataloader),
                 'processes': self._processes or alone,
             }
         self._processes = []
@@ -223,14 +318,15 @@ class ResumeValidationHook(Hook):
         loop = runner.train_loop
         if not runner._resume or runner.val_loop is None or not loop.iter:
             return
-        if any(
-            isinstance(hook, ExactResumeHook) and not hook.may_need_validation
-            for hook in runner.hooks
-        ):
+        needed = None
+        for hook in runner.hooks:
+            if isinstance(hook, ExactResumeHook):
+                needed = hook.needs_validation
+        if needed is False:
             return
         step, last = loop.iter, loop.max_iters
         if isinstance(loop, EpochBasedTrainLoop):
-            if loop.iter % len(loop.dataloader):
+            if needed is None and loop.iter % len(loop.dataloader):
                 return  # in the middle of an epoch
             step, last = loop.epoch, loop.max_epochs
         loop._decide_current_val_interval()

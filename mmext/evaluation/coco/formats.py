@@ -16,7 +16,7 @@ make COCO's records; their models return boxes as corners.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,7 @@ import numpy as np
 
 from mmext.errors import UserError, did_you_mean
 from mmext.evaluation.coco.ground_truth import GroundTruth
+from mmext.utils import documents
 from mmext.utils.text import sentences, short, some
 
 FORMATS = ('coco', 'ultralytics', 'torchvision', 'detectron2', 'rf-detr')
@@ -117,7 +118,7 @@ class Reader:
                         'image_id': image_id,
                         'category_id': category,
                     }
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, OverflowError, TypeError, ValueError):
                 raise UserError(
                     f'{self.path}: record {n} is not a detection of '
                     f'{self.format.name}: {short(record, 200)}',
@@ -232,22 +233,23 @@ class Reader:
 def read_names(given: str) -> list[str]:
     """Returns the names in a file, or those that commas separate."""
     path = Path(given)
-    if not path.is_file():
+    if not os.path.isfile(path):  # also if the names are a long text
         if path.suffix in ('.yaml', '.yml', '.json', '.txt'):
             raise UserError(f'--categories: no file {path}', 'Check the path.')
         return [name.strip() for name in given.split(',')]
-    text = path.read_text(encoding='utf-8-sig')
+    data = documents.read_bytes(path)
     if path.suffix not in ('.yaml', '.yml', '.json'):
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    import yaml
-
+        lines = data.decode('utf-8-sig', 'replace').splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    content = documents.parse_yaml(data, path)  # JSON too
     try:
-        content = yaml.safe_load(text)  # JSON too
         if isinstance(content, dict):
             content = content.get('names', content)
         if isinstance(content, dict):
             content = [content[key] for key in sorted(content, key=int)]
-    except (TypeError, ValueError, yaml.YAMLError):
+        if not all(isinstance(name, str | int) for name in content):
+            content = None
+    except (TypeError, ValueError):
         content = None
     if not isinstance(content, list) or not content:
         raise UserError(
@@ -258,15 +260,16 @@ def read_names(given: str) -> list[str]:
 
 def by_image(text: str, path: Path) -> list[dict]:
     """Parses an object of image -> {boxes, labels, scores} as records."""
+    content = documents.parse_json(text, path)
     try:
         return [
             {
                 'image_id': int(image) if image.isdecimal() else image,
                 **{key: found[key] for key in ('boxes', 'labels', 'scores')},
             }
-            for image, found in json.loads(text).items()
+            for image, found in content.items()
         ]
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f'{path} is not a list of detections, and not an object of image '
             'and {boxes, labels, scores}',

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from mmext.datasets.coco import is_number, parse_coco, read_bytes
-from mmext.errors import UserError
+from mmext.datasets.masks import mask_problem
+from mmext.errors import UserError, printable
 from mmext.utils.text import short
 
 
@@ -107,7 +108,7 @@ class GroundTruth:
                 'iscrowd': int(ann.get('iscrowd', 0)),
             }
             if iou_type == 'segm':
-                record['segmentation'] = self._mask(i, ann)
+                record['segmentation'] = self._masks[i]
             annotations.append(record)
         images = [{'id': i} for i in place.values()]
         for image_id, (height, width) in self.sizes.items():
@@ -116,12 +117,20 @@ class GroundTruth:
             'images': images,
             'annotations': annotations,
             'categories': [
-                {'id': i, 'name': name} for i, name in enumerate(self.names)
+                # hotcoco takes UTF-8 only, and draws the names.
+                {'id': i, 'name': printable(name)[:100]}
+                for i, name in enumerate(self.names)
             ],
         }
 
+    @cached_property
+    def _masks(self) -> list[list | dict]:
+        annotations = self.dataset['annotations']
+        return [self._mask(i, ann) for i, ann in enumerate(annotations)]
+
     def _mask(self, i: int, ann: dict) -> list | dict:
         mask = ann.get('segmentation')
+        size = self.sizes.get(ann['image_id'])
         where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
         if isinstance(mask, list):
             good = mask and isinstance(mask[0], list) and len(mask[0]) >= 6
@@ -132,10 +141,15 @@ class GroundTruth:
                 f'{where} has no mask: segmentation is {short(mask)}',
                 'Add the mask, or compare boxes: --iou-type bbox.',
             )
-        if isinstance(mask, list) and ann['image_id'] not in self.sizes:
+        if isinstance(mask, list) and size is None:
             raise UserError(
                 f'{where} has polygons on image {ann["image_id"]}, which has '
                 'no height and width in "images"'
+            )
+        if problem := mask_problem(mask, size):
+            raise UserError(
+                f'{where} has a mask that {problem}',
+                'Export the masks again, or compare boxes: --iou-type bbox.',
             )
         return mask
 

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""mmdet's ``CocoMetric``: classes by id, and computed by hotcoco in seconds.
+"""mmdet's ``CocoMetric``, corrected, and computed by hotcoco in seconds.
 
 pycocotools sorts the ids of the classes, and mmdet names AP of classes by
 their order in the file, so that names were exchanged if categories are not
-sorted. `keep_class_order` corrects that in ``CocoMetric``.
+sorted. A model that finds nothing had no AP instead of 0. `correct` changes
+both in ``CocoMetric``.
 
 In `FastCocoMetric`, only matching and accumulation are hotcoco's. mmdet
 converts the results, sets the parameters and prints, and pycocotools'
@@ -18,10 +19,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import hotcoco
 import numpy as np
-from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation.metrics import coco_metric
 from mmdet.evaluation.metrics.coco_metric import CocoMetric
 from mmengine.logging import print_log
@@ -49,12 +51,28 @@ class GivenOrder:
             self.eval[key] = np.take(values, self._order, axis)
 
 
-def keep_class_order(module: ModuleType) -> None:
-    """Makes mmdet's ``CocoMetric`` name the AP of classes by their ids.
+class AcceptsNothing(COCO):
+    """Annotations; a detector may have found nothing in their images."""
+
+    def loadRes(self, resFile: Any) -> COCO:  # noqa: N802, N803
+        """Returns the detections; pycocotools fails if there are none."""
+        if not isinstance(resFile, list) or resFile:
+            return super().loadRes(resFile)
+        nothing = type(self)()
+        nothing.dataset = {**self.dataset, 'annotations': []}
+        nothing.createIndex()
+        return nothing
+
+
+def correct(module: ModuleType) -> None:
+    """Makes mmdet's ``CocoMetric`` right about classes and empty results.
+
+    AP of classes are named by their ids. If nothing was found, AP is 0.
 
     Args:
         module: ``mmdet.evaluation.metrics.coco_metric``.
     """
+    module.COCO = AcceptsNothing
     for name in ('COCOeval', 'COCOevalMP'):
         evaluator = getattr(module, name, None)
         if evaluator is not None and not issubclass(evaluator, GivenOrder):
@@ -169,7 +187,7 @@ class FastCocoMetric(CocoMetric):
         )
 
 
-keep_class_order(coco_metric)
+correct(coco_metric)
 
 
 @contextmanager

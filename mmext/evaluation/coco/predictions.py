@@ -20,6 +20,7 @@ import hotcoco
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from mmext.datasets.masks import mask_problem
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import (
     COCO,
@@ -30,10 +31,18 @@ from mmext.evaluation.coco.formats import (
 )
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.plausible import check_plausible
+from mmext.utils import documents
 from mmext.utils.text import count, short
 
 _BLOCK = 16 << 20  # bytes
 _GAP = re.compile(r'[\s,]*')
+#: Types of what the meta file says.
+_META = {
+    **dict.fromkeys(('annotation_file', 'annotation_sha256'), str),
+    **dict.fromkeys(('checkpoint', 'checkpoint_sha256', 'config_name'), str),
+    **dict.fromkeys(('categories', 'metrics', 'test'), dict),
+    'seed': int,
+}
 _COLUMNS = {'image_id': 0, 'bbox': slice(1, 5), 'score': 5, 'category_id': 6}
 
 
@@ -108,22 +117,26 @@ def read_meta(path: str | Path) -> dict:
     The result is empty if there is no such file.
 
     Raises:
-        UserError: The file is not a JSON object.
+        UserError: The file is not a JSON object, or a value is of another
+            type.
     """
     path = Path(path)
     stem = re.sub(r'(\.(bbox|segm))?\.json$', '', path.name)
     meta = path.with_name(f'{stem}.meta.json')
-    if not meta.exists():
+    if not os.path.exists(meta):
         return {}
-    try:
-        content = json.loads(meta.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise UserError(f'{meta} is not a JSON file ({error})') from None
+    content = documents.parse_json(documents.read_bytes(meta), meta)
+    fix = 'Write it again: tools/test.py CONFIG CHECKPOINT.'
     if not isinstance(content, dict):
-        raise UserError(
-            f'{meta} is a {type(content).__name__}, not a JSON object',
-            'Write it again: tools/test.py CONFIG CHECKPOINT.',
-        )
+        kind = type(content).__name__
+        raise UserError(f'{meta} is a {kind}, not a JSON object', fix)
+    for key, kind in _META.items():
+        value = content.get(key)
+        # What is not known is null, false or empty.
+        if value and not isinstance(value, kind):
+            raise UserError(
+                f'{meta}: {key} is {short(value)}, not a {kind.__name__}', fix
+            )
     return content
 
 
@@ -216,9 +229,10 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
 
     With ``any_object``, the file may be an object of images; see `by_image`.
     """
+    documents.require_regular(path)
     try:
         stream = path.open(encoding='utf-8', errors='replace')
-    except (FileNotFoundError, IsADirectoryError):
+    except (OSError, ValueError):
         raise UserError(f'no prediction file {path}') from None
     decoder = json.JSONDecoder()
     with stream:
@@ -236,16 +250,21 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
                 return
             try:
                 record, at = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 block = stream.read(_BLOCK)
                 if not block:
                     raise UserError(
                         f'{path} is truncated or not JSON after record '
-                        f'{number} ({error.msg})',
+                        f'{number} ({getattr(error, "msg", error)})',
                         'Write it again: tools/test.py CONFIG CHECKPOINT.',
                     ) from None
                 text, at = text[at:] + block, 0
                 continue
+            except RecursionError:
+                raise UserError(
+                    f'{path}: record {number} is nested too deeply',
+                    'Write it again: tools/test.py CONFIG CHECKPOINT.',
+                ) from None
             if not isinstance(record, dict):
                 raise UserError(
                     f'{path}: record {number} is {short(record)}, not a '
@@ -304,21 +323,23 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
 def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
     mask = record.get('segmentation')
     size = truth.sizes.get(record['image_id'])
+    problem = mask_problem(mask, size)
     try:
+        if problem:
+            raise ValueError
         if isinstance(mask, list):
             code = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
         elif isinstance(mask['counts'], list):
             code = mask_utils.frPyObjects(mask, *mask['size'])
         else:
             code = {'size': mask['size'], 'counts': mask['counts']}
-        if size and tuple(code['size']) != size:
-            raise ValueError
         hotcoco.mask.area(code)  # raises if the code is invalid
         return code
     except Exception:  # pycocotools raises Exception itself
+        problem = problem and f'; it {problem}'
         raise UserError(
             f'{path}: record {n} has no mask that COCO can read: '
-            f'{short(mask, 100)}',
+            f'{short(mask, 100)}{problem}',
             '"segmentation" is a run-length encoding {size, counts} or a '
             'list of polygons. A comparison has one IoU type.',
         ) from None

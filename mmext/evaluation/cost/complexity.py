@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from mmext.evaluation.tested import Complexity
 from mmext.models.build import build_model
 
 if TYPE_CHECKING:
@@ -36,26 +36,6 @@ _FREE = re.compile(
     r'split(_with_sizes)?|squeeze|stack|t|transpose|unbind|unsqueeze|_to_copy|'
     r'promote_types|(_unsafe_)?view|zero_|zeros_like|_local_scalar_dense'
 )
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """The cost of one image.
-
-    Args:
-        params: Number of parameters, with frozen ones.
-        flops: Multiply-adds of one forward pass; None if it failed.
-        shape: Height and width in pixels, after padding.
-        uncounted: Operators that compute something and have no formula, with
-            the number of calls.
-        note: Why ``flops`` is None.
-    """
-
-    params: int
-    flops: int | None
-    shape: tuple[int, int]
-    uncounted: dict[str, int]
-    note: str = ''
 
 
 class _Uncounted(TorchDispatchMode):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from mmext.evaluation.coco.diagnosis import MIN_SCORE
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
-from mmext.utils.images import decode
+from mmext.utils.files import stays_inside
+from mmext.utils.images import read_pixels
 from mmext.utils.text import some
 
 _LONGEST = 640  # pixels of an embedded image
@@ -50,7 +51,7 @@ def find_image_folder(
     names = [name for name in names if name]
 
     def found(folder: Path) -> int:
-        return sum((folder / name).is_file() for name in names)
+        return sum(os.path.isfile(folder / name) for name in names)
 
     if given:
         if found(given):
@@ -135,7 +136,7 @@ def picture(
             text = f'{names[category]} {score:.2f}'
             detected.append((style, text, box))
             labels.append((score, text, box))
-    image, size = _embed(folder and folder / str(record.get('file_name', '')))
+    image, size = _embed(folder, str(record.get('file_name', '')))
     if size is None and image_id in truth.sizes:
         size = truth.sizes[image_id][::-1]
     if size is None:  # large enough for all boxes
@@ -195,15 +196,16 @@ def place_labels(
 
 
 def _embed(
-    path: Path | None,
+    folder: Path | None, name: str
 ) -> tuple[str | None, tuple[int, int] | None]:
     """The image as a data URL, and its width and height before resizing.
 
     It is decoded as for the training: with OpenCV, which applies EXIF's turns.
     """
-    if path is None or not path.is_file():
+    # The page is passed on. It must not show other files of this machine.
+    if folder is None or not stays_inside(folder / name, folder):
         return None, None
-    image = decode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    image = read_pixels(folder / name, cv2.IMREAD_COLOR)
     if image is None:
         return None, None
     height, width = image.shape[:2]

@@ -16,6 +16,7 @@ from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.matching import make_evaluator
 from mmext.evaluation.coco.predictions import Predictions
 from mmext.evaluation.report.charts import MARKED
+from mmext.evaluation.report.table import in_csv
 from mmext.evaluation.runs import Run, logged_curves, validation_unit
 from mmext.utils.figures import (
     color,
@@ -25,6 +26,7 @@ from mmext.utils.figures import (
     shared_legend,
     tidy,
 )
+from mmext.utils.files import replacing
 
 _MOST_CLASSES = 30  # in a picture of the confusion matrix
 _SHOWN_CLASSES = 25  # of more classes
@@ -123,8 +125,7 @@ def plot_confusion(
     if not few:
         title += f'\n{shown} of {classes} classes: those confused most'
     axes.set_title(title, fontsize=10)
-    figure.savefig(image, dpi=150, bbox_inches='tight')
-    return [table, image]
+    return [table, save(figure, image, dpi=150, bbox_inches='tight')]
 
 
 def plot_error_types(
@@ -159,8 +160,12 @@ def _write_csv(
     path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='', encoding='utf-8') as stream:
+    options = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
+    with (
+        replacing(path) as part,
+        part.open('w', newline='', **options) as stream,
+    ):
         writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
+        for row in (header, *rows):
+            writer.writerow(map(in_csv, row))
     return path

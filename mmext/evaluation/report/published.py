@@ -8,31 +8,16 @@ differences from the baseline of the same table are shown.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmext.evaluation.coco.accumulate import AP_METRICS
 from mmext.evaluation.report.table import Table
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 
 def published_results() -> list[dict]:
     """Returns groups of rows in AP points, the baseline first."""
     file = Path(__file__).with_name('published_results.json')
     return json.loads(file.read_text(encoding='utf-8'))
-
-
-def detector_name(cfg: Config) -> str:
-    """Returns the usual name: ``Faster R-CNN`` for ``FasterRCNN``."""
-    model = cfg.model
-    kind = str(model.type).rsplit('.', 1)[-1]
-    masks = 'mask_head' in (model.get('roi_head') or {})
-    if kind == 'CascadeRCNN' and masks:
-        return 'Cascade Mask R-CNN'
-    return re.sub(r'(?<=[a-z])RCNN', ' R-CNN', kind)
 
 
 def published_table(

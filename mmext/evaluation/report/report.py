@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from mmext.errors import printable
 from mmext.evaluation.report import tables
-from mmext.evaluation.report.published import detector_name, published_table
+from mmext.evaluation.report.published import published_table
 from mmext.evaluation.report.results import Results
-from mmext.evaluation.report.table import Table
+from mmext.evaluation.report.table import Table, in_markdown
 from mmext.evaluation.statistics.verdict import verdict
 from mmext.utils.files import replacing
 
@@ -53,11 +54,9 @@ class Report(Results):
             for side, comparison in self.candidates():
                 found.append(table(self.names[0], side.name, comparison))
         found.append(tables.cost_table(self.sides))
-        run = self.sides[0].runs[0]
-        if run.config and 'model' in run.config:
-            published = published_table(
-                detector_name(run.config), run.backbone, self.iou_type
-            )
+        names = self.sides[0].runs[0].names
+        if names:
+            published = published_table(**names, iou_type=self.iou_type)
             found += [published] if published else []
         return found
 
@@ -81,14 +80,17 @@ class Report(Results):
         for table in self.tables():
             table.print(console)
         for title, lines in self.verdicts():
-            console.print(escape(title), style='bold')
+            console.print(escape(printable(title)), style='bold')
             for line in lines:
                 style = 'yellow' if line.startswith('Warning') else ''
                 console.print(
-                    f'  {escape(line)}', style=style, highlight=False
+                    f'  {escape(printable(line))}',
+                    style=style,
+                    highlight=False,
                 )
         for line in self.warnings:
-            console.print(escape(f'Warning: {line}'), style='yellow')
+            line = escape(f'Warning: {printable(line)}')
+            console.print(line, style='yellow')
 
     def write(
         self, folder: str | Path, images: str | Path | None = None
@@ -105,7 +107,7 @@ class Report(Results):
             'report.html': self.html(images),
         }
         for i, table in enumerate((*self.tables(), *self.details()), 1):
-            name = re.sub(r'\W+', '-', table.title.lower()).strip('-')
+            name = re.sub(r'\W+', '-', table.title.lower()).strip('-')[:100]
             if f'{name}.csv' in files:  # names that differ in punctuation
                 name += f'-{i}'
             files[f'{name}.csv'] = table.csv()
@@ -113,16 +115,17 @@ class Report(Results):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             with replacing(folder / name) as part:
-                part.write_text(text, encoding='utf-8')
+                part.write_text(text, 'utf-8', errors='backslashreplace')
         return [folder / name for name in files]
 
     def markdown(self) -> str:
         """Returns the report as one Markdown document."""
-        parts = [f'# {" / ".join(self.names)}\n']
+        parts = [f'# {in_markdown(" / ".join(self.names))}\n']
         for title, lines in self.verdicts():
-            parts.append(f'## {title}\n')
-            parts.append('\n'.join(f'- {line}' for line in lines) + '\n')
-        parts += [f'- Warning: {w}\n' for w in self.warnings]
+            parts.append(f'## {in_markdown(title)}\n')
+            items = [f'- {in_markdown(line)}' for line in lines]
+            parts.append('\n'.join(items) + '\n')
+        parts += [f'- Warning: {in_markdown(w)}\n' for w in self.warnings]
         parts += [t.markdown() for t in (*self.tables(), *self.details())]
         return '\n'.join(parts)
 

@@ -14,8 +14,8 @@ from mmext.evaluation.runs import Run
 from mmext.evaluation.statistics.comparison import Comparison
 
 if TYPE_CHECKING:
-    from mmext.evaluation.cost.complexity import Complexity
     from mmext.evaluation.cost.latency import Latency
+    from mmext.evaluation.tested import Complexity
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmext.errors import printable
 from mmext.utils.text import fold, pieces
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ _LATEX = {
     '<': '$<$',
     '>': '$>$',
 }
+#: A number, or the ``-`` of a missing one.
+_NUMBER = re.compile(r'-|[+-]?\d+(\.\d*)?(e[+-]?\d+)?( ?%)?')
 _GAP = 2  # spaces between columns in the terminal
 
 
@@ -42,6 +46,14 @@ class Table:
     rows: Sequence[Sequence[str]]
     title: str = ''
     notes: Sequence[str] = ()  # lines below the table
+
+    def __post_init__(self) -> None:
+        # A name in a file of others may hold a line break or a command.
+        [title] = _shown([self.title])
+        object.__setattr__(self, 'title', title)
+        for name in ('header', 'notes'):
+            object.__setattr__(self, name, _shown(getattr(self, name)))
+        object.__setattr__(self, 'rows', [_shown(row) for row in self.rows])
 
     def text(self) -> str:
         """Returns aligned columns for a terminal or a log."""
@@ -56,25 +68,25 @@ class Table:
     def markdown(self) -> str:
         """Returns a GitHub table, with columns aligned in the source too."""
         cells = [
-            [str(c).replace('|', r'\|') for c in row]
+            [in_markdown(c).replace('|', r'\|') for c in row]
             for row in (self.header, *self.rows)
         ]
         widths = [max(3, *map(len, col)) for col in zip(*cells, strict=True)]
-        lines = [f'**{self.title}**', ''] if self.title else []
+        lines = [f'**{in_markdown(self.title)}**', ''] if self.title else []
         rule = ['-' * (w - 1) + ':' for w in widths]
         rule[0] = '-' * widths[0]
         for row in (cells[0], rule, *cells[1:]):
             lines.append(f'| {_join(row, widths)} |')
         if self.notes:
-            lines += ['', *(f'{note}  ' for note in self.notes)]
+            lines += ['', *(f'{in_markdown(n)}  ' for n in self.notes)]
         return '\n'.join(lines) + '\n'
 
     def csv(self) -> str:
         """Returns comma-separated values: the header, then the rows."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator='\n')
-        writer.writerow(self.header)
-        writer.writerows(self.rows)
+        for row in (self.header, *self.rows):
+            writer.writerow(map(in_csv, row))
         return out.getvalue()
 
     def latex(self) -> str:
@@ -110,7 +122,7 @@ class Table:
             if number:
                 console.print()
             grid = RichTable(
-                title=self.title if self.title and not number else None,
+                title=None if number else escape(self.title) or None,
                 title_justify='left',
                 box=SIMPLE_HEAD,
                 show_edge=False,
@@ -164,6 +176,25 @@ class Table:
                 parts.append({0: widths[0]})
             parts[-1][i] = max(1, min(wide, width - widths[0] - _GAP))
         return parts
+
+
+def _shown(texts: Sequence[object]) -> list[str]:
+    return [printable(text).replace('\n', ' ') for text in texts]
+
+
+def in_markdown(text: str) -> str:
+    """Returns a line for Markdown in which names are no HTML and no links."""
+    text = printable(text).replace('\n', ' ')
+    text = re.sub(r'<(?=[A-Za-z/!?])', '&lt;', text)
+    return re.sub(r'\](?=[(:\[])', '&#93;', text)
+
+
+def in_csv(cell: object) -> str:
+    """Returns a cell that a spreadsheet does not compute as a formula."""
+    cell = printable(cell)
+    if cell[:1] in ('=', '+', '-', '@', '\t') and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
 
 
 def _join(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -26,7 +26,7 @@ from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings
 from mmext.utils.text import duration, p_value, points, points_range, some
 
 if TYPE_CHECKING:
-    from mmext.evaluation.cost.complexity import Complexity
+    from mmext.evaluation.tested import Complexity
 
 
 def summary_table(results: Results) -> Table:
@@ -297,13 +297,6 @@ def _other_metrics_table(runs: Sequence[Run]) -> Table | None:
         cells = [f'{values[name]:.2f}' for name in names]
         rows.append([label, *cells, duration(run.train_seconds)])
     return Table(['backbone', *names, 'train time'], rows, 'last validation')
-
-
-def run_costs(runs: Sequence[Run]) -> list[Complexity | None]:
-    """Counts parameters and FLOPs of each run; None without a config."""
-    from mmext.evaluation.cost.complexity import config_complexity
-
-    return [config_complexity(r.config) if r.config else None for r in runs]
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

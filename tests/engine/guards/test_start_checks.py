@@ -44,7 +44,9 @@ def test_the_learning_rate_for_another_batch_size():
             'auto_scale_lr': {'base_batch_size': 16},
         }
     )
-    runner = SimpleNamespace(cfg=cfg, world_size=1)
+    runner = SimpleNamespace(cfg=cfg, world_size=1, _resume=True)
+    assert learning_rate_warning(runner) is None  # the checkpoint's is used
+    runner._resume = False
     message = learning_rate_warning(runner)
     assert 'lr 0.01 x 2 / 16 = 0.00125' in message
     assert '--auto-scale-lr' in message

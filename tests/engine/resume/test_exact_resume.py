@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.runner import Runner
 from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner, loader
 
@@ -20,6 +22,7 @@ from mmext.checkpoints.files import defect, newest_complete
 from mmext.checkpoints.read import load
 from mmext.engine.resume.interrupt import Interrupted, InterruptHook
 from mmext.engine.runner import ReliableRunner
+from mmext.utils.files import stamp
 
 ADAM = {'optimizer': {'type': 'AdamW', 'lr': 0.01}}
 DECAY = [
@@ -275,7 +278,128 @@ def test_another_batch_size_starts_the_epoch_again(tmp_path):
     with pytest.raises(Interrupted):
         run(tmp_path, Kill(8))
     runner = run(tmp_path, resume=True, batch_size=4)
-    assert runner.iter == 9 and runner.epoch == 3
+    assert runner.epoch == 3
+    # Six of the first epoch, then three in each: the log repeats no step.
+    assert runner.iter == runner.max_iters == 12
+
+
+@pytest.mark.parametrize('epoch', [1, None], ids=['between', 'within'])
+def test_other_data_start_the_epoch_again(tmp_path, capsys, epoch):
+    """As many batches of other images: none of them may be skipped."""
+
+    def data(folder: Path, text: str) -> Numbers:
+        folder.mkdir()
+        numbers = Numbers(12)
+        numbers.ann_file = str(folder / 'train.json')
+        Path(numbers.ann_file).write_text(text)
+        return numbers
+
+    def resume(name: str, dataset: Numbers) -> tuple[ReliableRunner, str]:
+        cut = tmp_path / name
+        shutil.copytree(tmp_path / 'cut', cut)
+        capsys.readouterr()
+        images = loader(dataset, shuffle=True)
+        runner = run(cut, resume=True, train_dataloader=images)
+        return runner, capsys.readouterr().out
+
+    first = loader(data(tmp_path / 'a', 'a'), shuffle=True)
+    if epoch:
+        run(tmp_path / 'cut', epochs=1, train_dataloader=first)
+    else:
+        with pytest.raises(Interrupted):
+            run(tmp_path / 'cut', Kill(8), train_dataloader=first)
+    # The same files in another folder are the same data.
+    runner, log = resume('moved', data(tmp_path / 'b', 'a'))
+    assert 'training images' not in log and 'from its first' not in log
+    assert runner.iter == 18
+    runner, log = resume('changed', data(tmp_path / 'c', 'b'))
+    assert 'with other annotations of the training images' in log
+    assert runner.iter == 18  # the steps of the epoch are repeated
+    more = data(tmp_path / 'd', 'a')
+    more.images = Numbers(11).images  # six batches too
+    runner, log = resume('removed', more)
+    assert '11 training images instead of 12' in log
+    assert f'epoch 2 {"is the next one" if epoch else "starts again"}' in log
+
+
+def test_a_copied_run_changes_nothing_of_the_original(tmp_path):
+    """A regression: it removed the best checkpoint of the original."""
+    best = {**saving(save_best='mAP', max_keep_ckpts=2), **VALIDATED}
+    run(tmp_path / 'run', epochs=1, **best)
+    before = {p: stamp(p) for p in (tmp_path / 'run').rglob('*')}
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    runner = run(tmp_path / 'copy', resume=True, **best)
+    assert runner.epoch == 3
+    assert {p: stamp(p) for p in (tmp_path / 'run').rglob('*')} == before
+    # Its own best checkpoint was replaced.
+    names = [p.name for p in (tmp_path / 'copy').glob('best_*')]
+    assert names == ['best_mAP_epoch_2.pth']
+    saved = load(tmp_path / 'copy' / 'epoch_3.pth')
+    info = saved['message_hub']['runtime_info']
+    assert info['best_ckpt'] == str(tmp_path / 'copy' / names[0])
+
+
+def test_checkpoints_in_the_folder_of_the_config(tmp_path):
+    """MMEngine adds the name of the work dir to ``out_dir``."""
+    out = saving(out_dir=str(tmp_path / 'out'))
+    run(tmp_path / 'work', epochs=1, **out)
+    saved = tmp_path / 'out' / 'work' / 'epoch_1.pth'
+    assert saved.is_file() and not list((tmp_path / 'work').glob('*.pth'))
+    runner = run(tmp_path / 'work', resume=True, epochs=2, **out)
+    assert runner._load_from == str(saved)
+
+
+@pytest.mark.parametrize('cls', [Runner, ReliableRunner])
+@pytest.mark.parametrize(
+    'best', ['{}/mine', '{}/mine/best_a.pth', '..', '.', '', '{}/best_/..', 5]
+)
+def test_a_checkpoint_removes_nothing_outside(tmp_path, best, cls):
+    """A regression: it named the file, or folder, that was removed."""
+    mine = tmp_path / 'mine'
+    mine.mkdir()
+    for name in ('best_a.pth', 'epoch_1.pth'):
+        (mine / name).write_text('mine')
+    work = tmp_path / 'work'
+    settings = {**saving(save_best='mAP', max_keep_ckpts=2), **VALIDATED}
+    run(work, epochs=1, **settings)
+    path = work / 'epoch_1.pth'
+    content = load(path)
+    info = content['message_hub']['runtime_info']
+    info['best_ckpt'] = best.format(tmp_path) if best != 5 else best
+    info['last_ckpt'] = f'{mine}/epoch_1.pth'
+    info['keep_ckpt_ids'] = ['x', '/../../mine/epoch_1', True, 7, 8, 1]
+    torch.save(content, path)
+    if cls is Runner:  # as MMDetection's own tools build it
+        settings['custom_hooks'] = [{'type': 'EMAHook'}]
+        settings['param_scheduler'] = DECAY
+        runner = build_runner(
+            work, START, images=12, epochs=2, optim_wrapper=ADAM, cls=Runner,
+            resume=True, load_from=str(path), **copy.deepcopy(settings),
+        )  # fmt: skip
+        runner.train()
+    else:
+        runner = run(work, resume=True, epochs=2, **settings)
+    assert runner.epoch == 2
+    assert sorted(p.name for p in mine.iterdir()) == [
+        'best_a.pth', 'epoch_1.pth',
+    ]  # fmt: skip
+    info = runner.message_hub.runtime_info
+    assert info['best_ckpt'] == str(work / 'best_mAP_epoch_2.pth')
+    assert info['last_ckpt'] == str(work / 'epoch_2.pth')
+    assert info['keep_ckpt_ids'] == [1, 2]
+
+
+@pytest.mark.parametrize('linked', ['last_checkpoint', 'epoch_2.pth.tmp'])
+def test_no_link_leads_a_write_out_of_the_work_dir(tmp_path, linked):
+    run(tmp_path / 'work', epochs=1)
+    other = tmp_path / 'other'
+    other.write_text('mine')
+    link = tmp_path / 'work' / linked
+    link.unlink(missing_ok=True)
+    link.symlink_to(other)
+    run(tmp_path / 'work', resume=True, epochs=2)
+    assert other.read_text() == 'mine'
+    assert newest_complete(tmp_path / 'work')[0].name == 'epoch_2.pth'
 
 
 def test_early_stopping_keeps_its_count(tmp_path):
