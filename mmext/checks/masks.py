@@ -17,7 +17,7 @@ from mmext.checks.findings import (
     Split,
 )
 from mmext.datasets.coco import is_number
-from mmext.utils.text import some
+from mmext.utils.text import short, some
 
 NEAR = 3.0  # pixels between the corners of a mask and its box
 
@@ -65,9 +65,9 @@ def check_masks(
         yield split.finding(
             level,
             'masks',
-            f'{len(unusable)} of {total} masks have a polygon of fewer than 3 '
-            f'points (annotations {some(a["id"] for a in unusable)}); '
-            f'{effect}',
+            f'{len(unusable)} of {total} masks have a polygon that is not 3 '
+            f'or more points x, y (annotations '
+            f'{some(a["id"] for a in unusable)}); {effect}',
             'Draw them again.',
             count=len(unusable),
             fixable=True,
@@ -156,8 +156,8 @@ def _polygon_problem(mask: list, image: dict | None) -> str:
     if not all(isinstance(polygon, list) for polygon in mask):
         return 'is not a list of polygons'
     values = [v for polygon in mask for v in polygon]
-    if not all(map(is_number, values)):
-        return 'has a coordinate that is not a number'
+    if odd := [v for v in values if not is_number(v)]:
+        return f'has {short(odd[0])} where a coordinate should be'
     if image is None:
         return ''
     # pycocotools walks along every edge, and would use all memory.

@@ -295,8 +295,12 @@ def _detect(
         name = images[path]
         height, width = image.shape[:2]
         size = {'height': height, 'width': width}
+        try:
+            (sample,) = detector(image, return_datasamples=True)['predictions']
+        except cv2.error:  # it is so thin that no row is left when resized
+            unreadable.append(path)
+            continue
         read.append({'id': image_id, 'file_name': name, **size})
-        (sample,) = detector(image, return_datasamples=True)['predictions']
         found = _coco_results(sample, image_id, category_ids)
         boxes += found[0]
         masks += found[1]
@@ -322,8 +326,9 @@ def _detect(
     if unreadable:
         first = unreadable[0]
         raise UserError(
-            f'{len(unreadable)} of {len(images)} images could not be read: '
-            f'{some(unreadable)} ({first.stat().st_size} bytes)',
+            f'{len(unreadable)} of {len(images)} images could not be read or '
+            'resized: '
+            f'{some(unreadable)}; the first has {first.stat().st_size} bytes',
             f'Replace them. The results of the other images are in {out}.',
         )
     return results

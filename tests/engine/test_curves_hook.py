@@ -12,7 +12,7 @@ from toy import Numbers, Scores, build_runner, loader
 from trained import records
 
 from mmext.engine.curves_hook import summary
-from mmext.evaluation.runs import read_run
+from mmext.evaluation.runs import Run, read_run
 
 __all__ = ['figures']  # a fixture
 
@@ -87,3 +87,16 @@ def test_metrics_of_classification_and_segmentation(tmp_path):
     rows = [[cell.strip() for cell in line.split('|')] for line in lines]
     assert rows[1] == ['epoch', 'script/mIoU', 'script/aAcc']
     assert rows[4:6] == [['2 *', '70', '3'], ['3', '60.5', '2']]
+
+
+def test_no_validation_is_the_best_if_none_has_an_ap(tmp_path):
+    """COCO's AP is -1, so nan, if the images have no objects."""
+    runner = train(tmp_path, epochs=1)
+    log = ({'step': 1, 'coco/bbox_mAP': -1.0, 'coco/bbox_mAP_50': -1.0},)
+    lines = summary(runner, Run('run', tmp_path, val_log=log)).split('\n')
+    assert lines[0] == 'No epoch has a value of AP'
+    assert [cell.strip() for cell in lines[3].split('|')] == [
+        '1',
+        'nan',
+        'nan',
+    ]
