@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from mmext.evaluation.coco.formats import format_of
+    from mmext.evaluation.coco.formats import formats_of
     from mmext.evaluation.compare import compare
     from mmext.evaluation.side_checks import check_logged
     from mmext.evaluation.sides import read_source
@@ -129,13 +129,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.utils.text import some
 
     groups = [[r] for r in args.runs] or [args.baseline, *args.candidate]
+    sources = [source for group in groups for source in group]
+    formats = formats_of(sources, args.format, args.categories)
     sides = [
-        [
-            read_source(
-                s, args.which, format_of(s, args.format, args.categories)
-            )
-            for s in group
-        ]
+        [read_source(s, args.which, formats[s]) for s in group]
         for group in groups
     ]
     runs = [run for side in sides for run in side]
@@ -181,8 +178,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print('Equal to pycocotools in every metric.')
     report.print()
     if args.out:
-        for path in report.write(args.out, args.images):
-            print(printable(f'wrote {path}'))
+        page, text, *tables = report.write(args.out, args.images)
+        print(
+            printable(
+                f'wrote {page}, {text} and {len(tables)} files of tables'
+            )
+        )
         if problem := report.image_folder(args.images).problem:
             line = printable(f'Warning: {problem}')
             Console().print(line, style='yellow', markup=False)

@@ -188,7 +188,7 @@ def draw(run: Boundaries, path: str | Path) -> Path:
         for label in (0, 1):
             ax.scatter(
                 *run.points[run.classes == label].T,
-                s=11,
+                s=20,
                 color=COLORS[label],
                 edgecolor='white',
                 linewidth=0.4,

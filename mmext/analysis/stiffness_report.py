@@ -234,7 +234,7 @@ def draw_trajectories(models: Models, path: Path) -> Path:
         ax.set_title(f'stage {i + 1}', fontsize=10)
         ax.set_xticks(range(2, width + 1, max(1, width // 8)))
         ax.set(xlim=(1.6, width + 0.4), xlabel='block')
-    axes[0].set_ylabel('NSI')
+    axes[0].set_ylabel('NSI (band: 80 % of images)')
     shared_legend(figure, axes, 'upper')
     return save(figure, path)
 
@@ -337,7 +337,10 @@ def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
     figure.legend(loc='outside right center', frameon=False, fontsize=8)
     ax.margins(0.1)
     ax.set(xlabel='total neural stiffness (TNS)', ylabel='AP')
-    ax.set_title(f"Kendall's tau {tau}\nSpearman's rho {rho}", fontsize=9)
+    what = '' if tau.interval is None else ', with 95 % intervals'
+    ax.set_title(
+        f"Kendall's tau {tau}\nSpearman's rho {rho}{what}", fontsize=9
+    )
     return save(figure, path)
 
 

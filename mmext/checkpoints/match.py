@@ -145,7 +145,7 @@ def require_match(
         )
         or 'Use the config it was trained with'
         + (f' (the run was {made_by!r})' if made_by else '')
-        + ', or convert its names (tools/model_converters).',
+        + ', or convert its names (mmext convert weights).',
     )
 
 

@@ -107,7 +107,7 @@ def _check(
             f'{type(module).__name__}; nothing was loaded',
             naming_hint(list(module.state_dict()), list(state))
             or 'Is it of another depth or width? Otherwise convert its names '
-            '(tools/model_converters), or remove checkpoint from init_cfg to '
+            '(mmext convert weights), or remove checkpoint from init_cfg to '
             'start from random weights.',
         )
     require_filled(module, found.missing + found.new, name, source)
@@ -143,7 +143,7 @@ def require_start(
                 f'load_from: {found.describe(name, source)}',
                 naming_hint(list(model.state_dict()), list(state))
                 or 'Use a checkpoint with this backbone, or convert its '
-                'names (tools/model_converters).',
+                'names (mmext convert weights).',
             )
         if name == 'backbone':
             require_filled(child, found.missing + found.new, name, source)

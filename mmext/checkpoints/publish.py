@@ -122,7 +122,7 @@ def _weights(
         raise UserError(
             f'checkpoint {source} holds no weights: its keys are '
             f'{", ".join(map(str, checkpoint)) or "none"}',
-            'Name a checkpoint that tools/train.py wrote, or a state_dict.',
+            'Name a checkpoint that mmext train wrote, or a state_dict.',
         )
     for key, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():

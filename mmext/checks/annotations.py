@@ -25,7 +25,12 @@ from mmext.checks.findings import (
     Split,
 )
 from mmext.checks.masks import check_masks
-from mmext.datasets.coco import REFERENCES, SECTIONS, float_ids
+from mmext.datasets.coco import (
+    REFERENCES,
+    SECTIONS,
+    float_ids,
+    repeated,
+)
 from mmext.utils.text import some
 
 TOLERANCE = 1.0  # pixels: converters round differently
@@ -134,27 +139,6 @@ def has_bom(file: Path) -> bool:
         return opened.read(3) == b'\xef\xbb\xbf'
 
 
-def repeated(content: dict[str, Any], masks: bool) -> list[dict]:
-    """Returns annotations of objects that an earlier one describes already.
-
-    They have the same image, category, box and, with ``masks``, mask.
-    """
-    seen: dict[tuple, list[dict]] = {}
-    found = []
-    for a in content['annotations']:
-        box = (round(v, 1) for v in a['bbox'])  # exporters round
-        crowd = bool(a.get('iscrowd'))
-        key = (a['image_id'], a['category_id'], crowd, *box)
-        equal = seen.setdefault(key, [])
-        mask = a.get('segmentation')
-        if equal and (
-            not masks or any(mask == b.get('segmentation') for b in equal)
-        ):
-            found.append(a)
-        equal.append(a)
-    return found
-
-
 def _check_repeated(
     content: dict[str, Any], split: Split
 ) -> Iterator[Finding]:
@@ -177,10 +161,8 @@ def _check_repeated(
 
 
 def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
-    known = {}
     for section in SECTIONS:
         counts = Counter(entry['id'] for entry in content[section])
-        known[section] = counts.keys()
         twice = [i for i, n in counts.items() if n > 1]
         if twice:
             same_id = [e for e in content[section] if e['id'] == twice[0]]
@@ -209,8 +191,7 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
     if any(a['id'] == 0 for a in annotations):
         yield id_zero(split)
     for key, section in REFERENCES.items():
-        orphans = [a for a in annotations if a[key] not in known[section]]
-        if orphans:
+        if orphans := find_orphans(content, key):
             yield split.error(
                 'unknown ids',
                 f'{len(orphans)} of {len(annotations)} annotations have an '
@@ -220,8 +201,23 @@ def _check_ids(content: dict[str, Any], split: Split) -> Iterator[Finding]:
                 'mmdet leaves these out without a message. Add the '
                 f'{section}, or remove the annotations.',
                 count=len(orphans),
-                fixable=True,
+                fixable=not are_many(orphans, content),
             )
+
+
+def find_orphans(content: dict[str, Any], key: str) -> list[dict]:
+    """Returns the annotations whose ``key`` refers to no entry."""
+    known = {entry['id'] for entry in content[REFERENCES[key]]}
+    return [a for a in content['annotations'] if a[key] not in known]
+
+
+def are_many(orphans: list[dict], content: dict[str, Any]) -> bool:
+    """Returns whether the others may refer to a wrong entry.
+
+    Ids that are counted from 0 in one list and from 1 in the other match in
+    part.
+    """
+    return len(orphans) >= SUSPICIOUS * len(content['annotations'])
 
 
 def id_zero(split: Split) -> Finding:
@@ -299,7 +295,7 @@ def _check_boxes(boxes: Boxes, split: Split) -> Iterator[Finding]:
             'all numbers of all boxes are at most 1 '
             f'({boxes.example(0)}): fractions of the image, not pixels',
             'Write [x, y, width, height] in pixels. '
-            'tools/dataset_converters/yolo2coco.py converts YOLO labels.',
+            'mmext convert converts YOLO labels.',
             count=total,
         )
         return

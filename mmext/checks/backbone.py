@@ -10,6 +10,7 @@ mode as they were; those that cannot work on a copy.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,15 +140,19 @@ def loss_of(outs: Any) -> Tensor:
     return sum(loss_of(out) for out in outs)
 
 
+def _backward(outs: Any) -> None:
+    loss = loss_of(outs)
+    if loss.requires_grad:  # something is trainable
+        loss.backward()
+
+
 def gradients(model: nn.Module, outs: Any) -> Gradients:
     """Returns which trainable parameters outputs depend on, and how.
 
     The gradients of the model are removed before and after.
     """
     model.zero_grad(set_to_none=True)
-    loss = loss_of(outs)
-    if loss.requires_grad:
-        loss.backward()
+    _backward(outs)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     grads = {n: p.grad for n, p in trainable.items() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -185,12 +190,15 @@ def kept_bytes(model: nn.Module, x: Tensor) -> int:
 
 
 def error_of(outs: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    """Returns the largest relative error of the maps, by their norms."""
+    """Returns the largest relative error of the maps, by their norms.
+
+    It is nan if one of them is.
+    """
     errors = []
     for out, ref in zip(outs, reference, strict=True):
-        out, ref = out.detach().double(), ref.detach().double()
+        out, ref = out.detach().cdouble(), ref.detach().cdouble()
         errors.append(float((out - ref).norm() / ref.norm().clamp(min=1e-30)))
-    return max(errors, default=0.0)
+    return max(errors, key=lambda e: (math.isnan(e), e), default=0.0)
 
 
 def equal(error: float, dtype: torch.dtype = torch.float32) -> bool:
@@ -204,11 +212,14 @@ def copied(
 ) -> Iterator[nn.Module]:
     """Gives a copy that is fit for measurements; random numbers are kept.
 
-    Its symmetries are broken, and its batch norms have the statistics of
-    ``x``.
+    Its symmetries are broken, its batch norms have the statistics of ``x``,
+    and it gets copies of images, which it may change.
     """
     with random_state_kept():
         net = randomise(copy.deepcopy(model))
+        net.register_forward_pre_hook(
+            lambda _, args: tuple(arg.clone() for arg in args)
+        )
         set_statistics(net, x)
         net.train(training)  # mmdet's ResNet returns None
         yield net
@@ -292,15 +303,30 @@ def check_gradients(model: nn.Module, x: Tensor) -> list[Property]:
 
 
 def check_modes(model: nn.Module, x: Tensor) -> Property:
-    """Whether ``eval`` and ``train`` switch the mode and eval keeps state."""
+    """Whether ``eval`` and ``train`` switch the mode and eval keeps state.
+
+    Both modes give maps of the same shapes.
+    """
+
+    def state() -> dict[str, Tensor]:
+        # Buffers, too, that are not saved.
+        return {**net.state_dict(), **dict(net.named_buffers())}
+
     problems = []
     with copied(model, x, True) as net, torch.no_grad():
         idle = [n for n, m in net.named_modules() if n and not m.training]
+        shapes = [[tuple(out.shape) for out in net(x)]]
         net.eval()
-        before = copy.deepcopy(net.state_dict())
-        training = [n for n, m in net.named_modules() if m.training]
-        net(x)
-        after = net.state_dict()
+        before = copy.deepcopy(state())
+        training = [
+            n or 'itself' for n, m in net.named_modules() if m.training
+        ]
+        shapes.append([tuple(out.shape) for out in net(x)])
+        after = state()
+    if shapes[0] != shapes[1]:
+        problems.append(
+            f'maps are {shapes[0]} in training and {shapes[1]} in evaluation'
+        )
     if training:
         problems.append(
             f'{count(len(training), "module")} still in training mode after '
@@ -323,10 +349,9 @@ def check_batch(model: nn.Module, x: Tensor) -> Property:
     """Whether an image in a batch gives what it gives alone."""
     with copied(model, x) as net, torch.no_grad():
         whole = net(x)
-        error = max(
-            error_of(net(x[i : i + 1]), [out[i : i + 1] for out in whole])
-            for i in range(len(x))
-        )
+        parts = [out[i : i + 1] for i in range(len(x)) for out in whole]
+        alone = [out for i in range(len(x)) for out in net(x[i : i + 1])]
+        error = error_of(alone, parts)
     text = f'an image alone differs by {error:.1e} from the same in a batch'
     return Property('batch invariance', equal(error, x.dtype), text)
 
@@ -342,7 +367,7 @@ def check_determinism(model: nn.Module, x: Tensor) -> Property:
         with copied(model, x, True) as net:
             seed_everything(0)
             outs = net(x)
-            loss_of(outs).backward()
+            _backward(outs)
             grads = [p.grad for p in net.parameters() if p.grad is not None]
             runs.append([*outs, *grads])
     if not all(map(torch.equal, *runs)):
@@ -366,7 +391,8 @@ def check_precision(
             reference = net(x)
             coarse = copy.deepcopy(net)
             for value in coarse.parameters():
-                value.copy_(value.to(dtype))
+                if value.is_floating_point():  # not complex
+                    value.copy_(value.to(dtype))
             usual = error_of(coarse(x.to(dtype).to(x.dtype)), reference)
         with torch.autocast(x.device.type, dtype):
             with torch.no_grad():
@@ -448,11 +474,11 @@ def check_checkpointing(
         lean.load_state_dict(randomise(plain).state_dict())
         for model in (plain, lean):
             model.train()
-            seed_everything(0)
-            kept.append(kept_bytes(copy.deepcopy(model), x))
-            seed_everything(0)
             image = x.clone().requires_grad_()
-            outs = model(image)
+            seed_everything(0)
+            kept.append(kept_bytes(copy.deepcopy(model), image.clone()))
+            seed_everything(0)
+            outs = model(image.clone())  # which the model may change
             loss_of(outs).backward()
             grads = [
                 torch.zeros_like(p) if p.grad is None else p.grad

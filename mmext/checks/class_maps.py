@@ -7,7 +7,10 @@ in an assertion without a name), and the metric leaves its pixels out.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from mmext.checks.findings import ERROR, Finding
 from mmext.checks.parts import datasets
 from mmext.errors import UserError
 from mmext.utils.config import evaluators
+from mmext.utils.images import shown_size
 from mmext.utils.registries import find_class
 from mmext.utils.text import count, some
 
@@ -99,7 +103,7 @@ def check_class_maps(
         stage = where.partition('_')[0]
         ignored = {head.ignore_index for head in heads}
         if stage != 'train':
-            found = evaluators(cfg, stage)
+            found = evaluators(cfg, stage).values()
             ignored = {e.get('ignore_index', 255) for e in found}
         yield from _check(where, dataset, number, ignored, limit)
 
@@ -111,20 +115,35 @@ def _check(
     ignored: set[int],
     limit: int | None,
 ) -> Iterator[Finding]:
-    last = len(dataset) - 1
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    paths = [info['seg_map_path'] for info in infos]
+    if absent := [path for path in paths if not os.path.isfile(path)]:
+        yield Finding(
+            ERROR,
+            'class maps',
+            where,
+            f'{len(absent)} of {count(len(infos), "image")} have no class '
+            f'map: {some(absent, 3)}',
+            f'Add them, or list the other images in {where}.ann_file.',
+            count=len(absent),
+        )
+        infos = [i for i in infos if os.path.isfile(i['seg_map_path'])]
+    last = len(infos) - 1
     at = np.linspace(0, last, min(limit or last + 1, last + 1)).round()
     total = count(len(at), 'class map')
     wrong: dict[str, list[int]] = {}
     problems = []
-    for i in at:
-        info = dataset.get_data_info(int(i))
-        path = info['seg_map_path']
+    for info in (infos[int(i)] for i in at):
+        path, size = info['seg_map_path'], None
         try:
             with Image.open(path) as image:
                 raw = np.asarray(image)
         except Exception as error:  # its type depends on the format
             problems.append(f'{path} cannot be read: {error}')
             continue
+        # Images of other formats have loaders of their own.
+        with contextlib.suppress(Exception):
+            size = shown_size(Path(info['img_path']))
         if raw.ndim > 2:
             problems.append(
                 f'{path} is a picture of {raw.shape[2]} channels, not a map '
@@ -134,6 +153,11 @@ def _check(
             problems.append(
                 f'{path} has label {raw.max()}, and labels above 255 are '
                 'taken modulo 256'
+            )
+        elif size not in (None, raw.shape[::-1]):
+            problems.append(
+                f'{path} is {raw.shape[1]} x {raw.shape[0]}, and its image '
+                f'{size[0]} x {size[1]} as OpenCV reads it'
             )
         else:
             labels = np.unique(dataset.pipeline(info)['gt_seg_map']).tolist()
@@ -145,7 +169,8 @@ def _check(
             'class maps',
             where,
             f'{len(problems)} of {total} cannot be used: {some(problems, 3)}',
-            'Write PNG files of one channel with 8 bits.',
+            'Write PNG files of one channel with 8 bits, one number for each '
+            'pixel of the image.',
             count=len(problems),
         )
     if wrong:

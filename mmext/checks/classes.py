@@ -74,6 +74,17 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             fixable=bool(only_root),
         )
         return
+    alike: dict[str, list[str]] = {}
+    for name in have:
+        alike.setdefault(' '.join(name.split()).casefold(), []).append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            yield split.warning(
+                'similar classes',
+                f'{file}: {some(map(repr, same))} differ only in spaces or '
+                'in upper and lower case, and are classes of their own',
+                'If they mean the same, give their objects one category.',
+            )
     if root and root['name'] in (split.classes or have):
         yield split.warning(
             'class names',

@@ -26,11 +26,11 @@ def find_config_splits(cfg: Config, stages: tuple[str, ...]) -> list[Split]:
     for stage in stages:
         if cfg.get(f'{stage}_dataloader'):
             splits += _loader_splits(cfg, stage)
-        for evaluator in evaluators(cfg, stage):
-            require_metric_options(cfg, f'{stage}_evaluator', evaluator)
+        for place, evaluator in evaluators(cfg, stage).items():
+            require_metric_options(cfg, place, evaluator)
             file = evaluator.get('ann_file')
             if file and '://' not in file:
-                _require(f'{stage}_evaluator.ann_file', Path(file), 'file')
+                _require(f'{place}.ann_file', Path(file), 'file')
     return splits
 
 
@@ -205,7 +205,7 @@ def check_pipelines(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
                 yield split.warning(
                     'pipeline',
                     f'{where} is {copy.get(key)}, and {step.get(key)} for '
-                    'validation on the same images, so that tools/test.py '
+                    'validation on the same images, so that mmext test '
                     'does not give the AP of the training log',
                     f"--cfg-options '{where}={step.get(key)}'",
                 )
@@ -221,19 +221,14 @@ def check_tta(cfg: Config) -> None:
     if str(merges).rpartition('.')[2] != 'DetTTAModel':
         return
     metrics = evaluators(cfg, 'test')
-    of_masks = [
-        i for i, e in enumerate(metrics) if 'segm' in e.get('metric', ())
-    ]
+    of_masks = [k for k, e in metrics.items() if 'segm' in e.get('metric', ())]
     if of_masks:
-        place = 'test_evaluator'
-        if not isinstance(cfg.test_evaluator, Mapping):
-            place += f'.{of_masks[0]}'
         raise UserError(
             '--tta merges boxes, and the run evaluates masks, too',
-            f'--cfg-options {place}.metric=bbox tests the boxes alone. '
+            f'--cfg-options {of_masks[0]}.metric=bbox tests the boxes alone. '
             'Without --tta, both are tested.',
         )
-    if any('Panoptic' in str(e.get('type')) for e in metrics):
+    if any('Panoptic' in str(e.get('type')) for e in metrics.values()):
         raise UserError(
             '--tta merges boxes, and the run evaluates panoptic results, too',
             'Test without --tta.',

@@ -26,18 +26,45 @@ def check_evaluators(cfg: Config, splits: list[Split]) -> Iterator[Finding]:
     """Checks that an evaluator uses the annotations that are loaded."""
     for stage in ('val', 'test'):
         own = [s for s in splits if s.name.startswith(f'{stage}_dataloader')]
+        if not own:
+            continue
         metrics = evaluators(cfg, stage)
-        if not own or any('metrics' in e for e in metrics):
-            continue  # MultiDatasetsEvaluator has a metric for each data set
-        files = {e.get('ann_file') for e in metrics}
-        files = {Path(f) for f in files if f and '://' not in f}
-        place = f'{stage}_evaluator.ann_file'
-        if len(own) == 1:
-            for file in files:
+        files = {
+            f'{place}.ann_file': Path(file)
+            for place, metric in metrics.items()
+            if (file := metric.get('ann_file')) and '://' not in file
+        }
+        evaluator = cfg.get(f'{stage}_evaluator')
+        if isinstance(evaluator, Mapping) and 'MultiDatasets' in str(
+            evaluator.get('type')
+        ):
+            yield from _check_each([*metrics], files, own)
+        elif len(own) == 1:
+            for place, file in files.items():
                 yield from _check_evaluator(place, file, own[0])
         else:
-            yield from _check_several(place, files, own)
+            yield from _check_several(files, own)
         yield from _check_tested(cfg, stage, own, bool(files))
+
+
+def _check_each(
+    places: list[str], files: dict[str, Path], splits: list[Split]
+) -> Iterator[Finding]:
+    """Checks several data sets that have a metric each, in their order."""
+    if len(places) != len(splits):
+        yield splits[0].error(
+            'evaluator',
+            f'MultiDatasetsEvaluator has {count(len(places), "metric")}, and '
+            f'{count(len(splits), "data set")} are tested: mmdet fails after '
+            'the last image',
+            'Give a metric and one of dataset_prefixes for each data set, in '
+            'their order.',
+        )
+        return
+    for metric, split in zip(places, splits, strict=True):
+        place = f'{metric}.ann_file'
+        if place in files:
+            yield from _check_evaluator(place, files[place], split)
 
 
 def _check_evaluator(
@@ -47,16 +74,28 @@ def _check_evaluator(
     if file.samefile(used) or filecmp.cmp(file, used, shallow=False):
         return
     theirs, ours = read_coco(file), read_coco(used)
-    their_ids = {image['id'] for image in theirs['images']}
-    our_ids = {image['id'] for image in ours['images']}
+    their_images, our_images = (
+        {i['id']: Path(i['file_name']).stem for i in content['images']}
+        for content in (theirs, ours)
+    )
     their_names = used_names(theirs, split)
     our_names = used_names(ours, split)
     level = ERROR
-    if their_ids != our_ids:
+    if their_images.keys() != our_images.keys():
+        more = len(their_images.keys() - our_images.keys())
         problem = (
-            f'{len(their_ids)} images, and the detector is run on the '
-            f'{len(our_ids)} of {used}; {len(their_ids - our_ids)} would '
-            'count as images without detections'
+            f'{len(their_images)} images, and the detector is run on the '
+            f'{len(our_images)} of {used}; '
+        ) + (
+            f'{more} would count as images without detections'
+            if more
+            else 'mmdet fails at detections on the others'
+        )
+    elif their_images != our_images:
+        number, name = next(iter(their_images.items() - our_images.items()))
+        problem = (
+            f'other images than {used}: id {number} is {name} in one and '
+            f'{our_images[number]} in the other'
         )
     elif their_names != our_names:
         problem = (
@@ -75,7 +114,7 @@ def _check_evaluator(
 
 
 def _check_several(
-    place: str, files: set[Path], splits: list[Split]
+    files: dict[str, Path], splits: list[Split]
 ) -> Iterator[Finding]:
     """Checks several data sets in one loader, which one metric evaluates."""
     contents = [read_coco(split.ann_file) for split in splits]
@@ -98,7 +137,7 @@ def _check_several(
                 count=len(shared),
             )
             return
-    for file in files:
+    for place, file in files.items():
         theirs = read_coco(file)
         missing = set().union(*ids) ^ {i['id'] for i in theirs['images']}
         names = used_names(theirs, splits[0])
@@ -206,11 +245,6 @@ def require_metric_options(
     """
     from mmdet.evaluation import CocoMetric
 
-    inner = evaluator.get('metrics') or ()  # as MultiDatasetsEvaluator has
-    for i, metric in enumerate([inner] if isinstance(inner, dict) else inner):
-        require_metric_options(cfg, f'{place}.metrics.{i}', metric)
-    if inner:
-        return
     scope = cfg.get('default_scope', 'mmdet')
     kind = evaluator.get('type')
     if kind is None or not issubclass(

@@ -15,7 +15,7 @@ from mmext.utils.text import sentences
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 LEVELS = (ERROR, WARNING, NOTE)
-FIX = 'tools/misc/check_data.py --fix DIR writes a corrected copy'
+FIX = 'mmext check-data --fix DIR writes a corrected copy'
 SHOWN = 5  # errors in one message
 # Share of the entries with a problem from which it is systematic.
 SUSPICIOUS = 0.2
@@ -117,6 +117,6 @@ def require(findings: Iterable[Finding]) -> None:
         lines.append(f'and {len(errors) - SHOWN} more')
     raise UserError(
         '\n'.join(lines),
-        'tools/misc/check_data.py lists all of them. '
+        'mmext check-data lists all of them. '
         + (f'{FIX}.' if any(f.fixable for f in errors) else ''),
     )

@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from mmext.checks.annotations import Boxes, has_bom, repeated
+from mmext.checks.annotations import (
+    Boxes,
+    are_many,
+    find_orphans,
+    has_bom,
+)
 from mmext.checks.classes import unused_root
 from mmext.checks.findings import Split
 from mmext.checks.images import (
@@ -33,6 +38,7 @@ from mmext.datasets.coco import (
     SECTIONS,
     float_ids,
     make_ids_integers,
+    repeated,
 )
 from mmext.datasets.masks import is_polygon, mask_problem
 from mmext.errors import UserError
@@ -77,12 +83,15 @@ def write_fixed(
         content, mine = contents[split.name], done[split.name]
         mine['byte order mark removed'] = int(has_bom(split.ann_file))
         _fix_ids(content, mine)
+        orphans = [find_orphans(content, key) for key in REFERENCES]
+        wrong = any(o and are_many(o, content) for o in orphans)
         if root := unused_root(content, *contents.values()):
             content['categories'].remove(root)
             mine["Roboflow's root category removed"] = 1
         _fix_names(content, report, split, mine)
         _fix_images(content, report, split, mine)
-        _drop_orphans(content, mine)
+        if not wrong:
+            _drop_orphans(content, mine)
         _renumber(content, mine)
         _fix_boxes(content, mine)
         _drop_repeated(content, split, mine)
@@ -206,14 +215,13 @@ def _fix_images(
 
 
 def _drop_orphans(content: dict[str, Any], done: Counter) -> None:
-    total = len(content['annotations'])
-    for key, section in REFERENCES.items():
-        known = {entry['id'] for entry in content[section]}
+    for key in REFERENCES:
+        orphans = {id(a) for a in find_orphans(content, key)}
         content['annotations'] = [
-            a for a in content['annotations'] if a[key] in known
+            a for a in content['annotations'] if id(a) not in orphans
         ]
-    orphans = total - len(content['annotations'])
-    done['annotations removed of images or categories not listed'] = orphans
+        what = 'annotations removed of images or categories not listed'
+        done[what] += len(orphans)
 
 
 def _renumber(content: dict[str, Any], done: Counter) -> None:
@@ -291,8 +299,8 @@ def _fix_masks(content: dict[str, Any], done: Counter) -> None:
 def _fix_areas(content: dict[str, Any], done: Counter) -> None:
     images = {image['id']: image for image in content['images']}
     for annotation in content['annotations']:
-        if annotation.get('area', 0) <= 0:
-            image = images[annotation['image_id']]
+        image = images.get(annotation['image_id'])
+        if image and annotation.get('area', 0) <= 0:
             annotation['area'] = _area(annotation, image)
             done['areas computed'] += 1
 

@@ -36,6 +36,7 @@ class ImageFacts:
     width: int = 0  # as stored; 0 if the file cannot be read
     height: int = 0
     orientation: int = 1  # EXIF's if OpenCV applies it
+    ignored: int = 1  # EXIF's if OpenCV does not apply it to this format
     digest: str = ''  # of the pixels, whatever the format of the file
     problem: str = ''  # why training cannot use the file
     damage: str = ''  # what is wrong with a file that training can use
@@ -54,10 +55,12 @@ class ImageFacts:
 Facts = Mapping[Path, ImageFacts]
 #: Path -> entry in the annotation file.
 Paths = Mapping[Path, dict]
-LOOK = 'Look at them: tools/analysis_tools/browse_dataset.py.'
+LOOK = 'Look at them: mmext browse-dataset.'
 #: How a size differs -> what that may mean.
 GUESSES = {
     'exchanged': 'width and height are exchanged',
+    'ignored': 'their EXIF tag turns them, which OpenCV ignores in this '
+    'format: boxes and masks are misplaced. Save them turned, without the tag',
     'scaled': 'the images may have been resized after they were annotated, so '
     'that boxes and masks are misplaced',
     'other': 'the file may be another image',
@@ -87,7 +90,7 @@ def _decode(data: np.ndarray) -> ImageFacts:
     if raw is None:
         return ImageFacts(problem=_why_unreadable(data))
     height, width = raw.shape[:2]
-    turn, damage = 1, ''
+    turn, ignored, damage = 1, 1, ''
     # Pillow refuses images with very many pixels.
     asked = width * height <= (Image.MAX_IMAGE_PIXELS or np.inf)
     if asked:
@@ -95,7 +98,7 @@ def _decode(data: np.ndarray) -> ImageFacts:
     if turn != 1 or not asked:
         shown = decode(data, cv2.IMREAD_COLOR)
         if np.array_equal(pixels, shown):
-            turn = 1  # there is no tag, or OpenCV does not apply it
+            turn, ignored = 1, turn
         elif not asked:
             turn = 6 if len(shown) == width else 3  # or one that looks alike
     problem, values = '', (0, 255)
@@ -111,6 +114,7 @@ def _decode(data: np.ndarray) -> ImageFacts:
         width=width,
         height=height,
         orientation=turn,
+        ignored=ignored,
         digest=digest.hexdigest(),
         problem=problem,
         damage=damage,
@@ -249,7 +253,9 @@ def check_presence(
         remedy = sentences(
             'Is that the right folder (data_prefix.img)?',
             near,
-            f'{folder} has {some(beside) or "nothing in it"}.',
+            f'{folder} has {some(beside) or "nothing in it"}.'
+            if folder.is_dir()
+            else f'{folder} does not exist.',
         )
     else:
         problem = (
@@ -353,13 +359,16 @@ def size_problem(fact: ImageFacts, entry: dict, turned: bool) -> str:
     """Returns how the size in an entry differs from that of the file.
 
     ``'unturned'`` is the size before the turn by EXIF, or after it if images
-    are not turned; ``''`` is the right size; ``'none'`` is no size.
+    are not turned; ``'ignored'`` is that after a turn that OpenCV does not
+    make; ``''`` is the right size; ``'none'`` is no size.
     """
     size, listed = fact.size(turned), (entry['width'], entry['height'])
     if listed == size:
         return ''
     if fact.orientation in SWAPPING and listed == fact.size(not turned):
         return 'unturned'
+    if fact.ignored in SWAPPING and listed == size[::-1]:
+        return 'ignored'
     if min(listed) <= 0:
         return 'none'
     if listed == size[::-1]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,16 @@ from mmext.checks.findings import Split, require
 from mmext.checks.images import check_presence, image_paths
 from mmext.checks.splits import check_order
 from mmext.datasets.coco import read_coco
-from mmext.datasets.converters.coco import find_coco, find_images
-from mmext.datasets.converters.common import Converted, files_in, is_converted
+from mmext.datasets.converters.coco import (
+    find_coco,
+    image_folder,
+    json_files,
+)
+from mmext.datasets.converters.common import Converted, is_converted
 from mmext.datasets.converters.folder import SPLITS, format_of, read_folder
 from mmext.errors import UserError, printable
 from mmext.utils.files import write_json
+from mmext.utils.images import files_in
 from mmext.utils.machine import cache_dir
 
 if TYPE_CHECKING:
@@ -111,10 +117,13 @@ def find_folder_splits(
         contents, img_dirs = {}, {}
         for name in SPLITS:
             content = read_coco(files[name], repeated_names=True)
-            img_dirs[name] = find_images(root, files[name], name, content)
+            img_dirs[name] = root / name
+            # The checks report images that are missing, and more.
+            with suppress(UserError):
+                img_dirs[name] = image_folder(root, files[name], name, content)
             contents[name] = content
         if is_converted(contents['train']):
-            _warn_if_old(root, files['train'])
+            _warn_if_old(root, files)
     else:
         converted = read_folder(root, kind)
         base, contents = converted.base, converted.contents
@@ -140,6 +149,7 @@ def find_folder_splits(
             masks=masks,
             training=name == 'train',
             filter_empty=name == 'train',
+            min_size=int(name == 'train'),
             root=base,
         )
         for name in SPLITS
@@ -175,14 +185,16 @@ def _write_to_cache(converted: Converted, root: Path) -> dict[str, Path]:
     return files
 
 
-def _warn_if_old(root: Path, ann_file: Path) -> None:
+def _warn_if_old(root: Path, files: Mapping[str, Path]) -> None:
     """Warns if labels were changed after mmext had converted them."""
-    written = ann_file.stat().st_mtime
+    written = files['train'].stat().st_mtime
+    sources = {*json_files(root)} - {*files.values()}
     for path in files_in(root):
         is_label = path.suffix.lower() in ('.txt', '.xml', '.yaml')
-        if is_label and path.stat().st_mtime > written:
+        changed = path.stat().st_mtime > written
+        if changed and (is_label or path in sources):
             _print(
-                f'warning: {path} is newer than {ann_file}, which was '
+                f'warning: {path} is newer than {files["train"]}, which was '
                 f'converted from it and is used.\n  -> mmext convert {root} '
                 'converts again.'
             )
@@ -215,11 +227,11 @@ def use_coco_folder(cfg: Config, folder: CocoFolder) -> None:
         loader = cfg[f'{key}_dataloader']
         loader.dataset = _replaced(loader.dataset, new)
     for stage in ('val', 'test'):
-        metrics = evaluators(cfg, stage)[0]
+        metric = next(iter(evaluators(cfg, stage).values()))
         cfg[f'{stage}_evaluator'] = ConfigDict(
             type='CocoMetric',
             ann_file=folder.ann_files['val'],
-            metric=metrics.get('metric', 'bbox'),
+            metric=metric.get('metric', 'bbox'),
         )
     _set_num_classes(cfg.model, len(folder.classes))
 

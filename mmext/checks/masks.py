@@ -62,9 +62,9 @@ def check_masks(
         yield split.finding(
             level,
             'masks',
-            f'{len(unusable)} of {total} masks have a polygon of fewer than 3 '
-            f'points (annotations {some(a["id"] for a in unusable)}); '
-            f'{effect}',
+            f'{len(unusable)} of {total} masks have a polygon that is not 3 '
+            f'or more points x, y (annotations '
+            f'{some(a["id"] for a in unusable)}); {effect}',
             'Draw them again.',
             count=len(unusable),
             fixable=True,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -221,9 +222,11 @@ def _check_unused(cfg: Config, model: nn.Module) -> None:
         or cfg.get('find_unused_parameters')
     ):
         return
+    # A part may be used in training only. The model keeps its statistics.
+    net = copy.deepcopy(model)
+    net.train()
     try:
-        outs = model.extract_feat(torch.rand(1, 3, SIDE, SIDE))
-        found = gradients(model, outs)
+        found = gradients(net, net.extract_feat(torch.rand(2, 3, SIDE, SIDE)))
     except Exception:  # of any model, which may need another image
         return
     unused = [n for n in found.unused if n.startswith(('backbone.', 'neck.'))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmext.checks import backbone as measure
 from mmext.checks.backbone import Property
-from mmext.errors import UserError, did_you_mean
+from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import count_complexity, input_shape
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.report.table import Table
@@ -39,7 +40,7 @@ from mmext.utils.config import load_config, merge_options, parse_options
 from mmext.utils.files import replacing, write_json
 from mmext.utils.modules import require_device
 from mmext.utils.random_state import random_state_kept, seed_everything
-from mmext.utils.text import sentences, some
+from mmext.utils.text import some
 from mmext.version import __version__
 
 #: Height and width of the images for all checks except the cost, in pixels.
@@ -125,7 +126,7 @@ def _two_columns(rows: list[tuple[str, str]]) -> str:
     lines = [
         fill(
             text,
-            79,
+            min(79, shutil.get_terminal_size().columns),
             initial_indent=f'  {name:{width}}  ',
             subsequent_indent=' ' * (width + 4),
             break_long_words=False,
@@ -156,8 +157,8 @@ def _readable(name: str, value: Any) -> str:
 class Source:
     """Where a backbone comes from; processes can build it from this.
 
-    ``source`` is a config file, a Python file or module with a class
-    (``tinynet.py``, ``package.module:Class``), or a registered name.
+    ``source`` is a config file, or a Python file or module with a class
+    (``tinynet.py``, ``package.module:Class``).
     ``options`` are ``KEY=VALUE``, for the config or for the class.
     """
 
@@ -185,40 +186,32 @@ class Source:
         merge_options(settings, parse_options(self.options))
         return dict(settings._cfg_dict), None
 
-    def _find_class(self, name: str, wanted: str) -> Any:
-        """Returns a class, or the registered name of one."""
+    def _find_class(self, name: str, wanted: str) -> type[nn.Module]:
         path = Path(name)
         if path.suffix == '.py':
             sys.path.insert(0, str(path.resolve().parent))
             name = path.stem
-        elif not wanted and inspect.isclass(MODELS.get(name)):
-            return name
         try:
             module = import_module(name)
         except ImportError as error:
             raise UserError(
-                f'{self.source} is no config, no registered backbone and no '
-                f'module that can be imported: {error}',
-                sentences(
-                    did_you_mean(name, MODELS.module_dict),
-                    'A module is given as FILE.py, or by its name if its '
-                    'folder is in PYTHONPATH.',
-                ),
+                f'{self.source} is no config and no module that can be '
+                f'imported: {error}',
+                'Give FILE.py, or a module whose folder is in PYTHONPATH, '
+                'such as mmext.models:StarNet.',
             ) from error
         classes = {
             key: value
             for key, value in vars(module).items()
-            if inspect.isclass(value)
-            and issubclass(value, nn.Module)
-            and value.__module__ == module.__name__
+            if inspect.isclass(value) and issubclass(value, nn.Module)
         }
-        if not classes:
+        own = [k for k, v in classes.items() if v.__module__ == name]
+        if not (own or wanted in classes):
             raise UserError(
                 f'{name} has no torch.nn.Module',
                 'Give the module that defines the backbone.',
             )
-        names = [key for key in classes if key in MODELS.module_dict]
-        names = names or list(classes)
+        names = [key for key in own if key in MODELS.module_dict] or own
         if not wanted and len(names) == 1:
             return classes[names[0]]
         if wanted not in classes:
@@ -238,7 +231,7 @@ class Source:
         cfg, _ = self.read()
         with random_state_kept():
             seed_everything(0)
-            return build_model({**copy.deepcopy(cfg), **changes})
+            return build_model({**cfg, **changes})
 
 
 def _is_code(path: Path) -> bool:
@@ -255,7 +248,6 @@ def make_passport(
     options: Sequence[str] = (),
     *,
     size: tuple[int, int] = SIZE,
-    shape: tuple[int, int] | None = None,
     device: str | None = None,
     quick: bool = False,
     log: Callable[[str], object] = lambda line: None,
@@ -266,8 +258,6 @@ def make_passport(
         source: See :class:`Source`, as for ``options``.
         options: ``KEY=VALUE``. Default: none.
         size: Height and width of the images, in pixels. Default: (128, 192).
-        shape: Height and width for the cost. Default: those of the config's
-            test pipeline, or (800, 1280).
         device: Default: the first GPU, or the CPU.
         quick: Whether to leave out export, two processes and cost.
             Default: False.
@@ -331,8 +321,7 @@ def make_passport(
     cost = {}
     if not quick:
         log('cost')
-        if shape is None:
-            shape = input_shape(cfg) if cfg is not None else COST_SIZE
+        shape = COST_SIZE if cfg is None else input_shape(cfg)
         cost = cost_of(model, channels, shape)
     return Passport(
         type(model).__name__,
@@ -405,17 +394,27 @@ def check_two_processes(where: Source, x: Tensor) -> Property:
     Two steps on the CPU over gloo: parameters without a gradient stop the
     second one. ``x`` has two images.
     """
-    with measure.copied(where.build(), x) as model:
+    with measure.copied(where.build(), x, True) as model:
         unused = measure.gradients(model, model(x)).unused
+    with measure.copied(where.build(), x) as model:
+        found = measure.gradients(model, model(x))
+    why = ''
+    if len(found.unused) == found.total:
+        why = 'no parameter gets a gradient'
+    elif any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        why = 'SyncBatchNorm needs GPUs'
+    if why:
+        return Property('two processes', None, why)
     (sum(measure.loss_of(model(x[i : i + 1])) for i in (0, 1)) / 2).backward()
     alone = _gradients(model)
     # A forked process need not import everything again, which takes most of
-    # the time; one that has used CUDA cannot be forked.
-    forks = sys.platform == 'linux' and not torch.cuda.is_initialized()
+    # the time; where there is a GPU, a backward pass starts threads that
+    # forbid it, on the CPU as well.
+    forks = sys.platform == 'linux' and not torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
         processes = start_processes(
             _train_two_steps,
-            (where, x, folder, bool(unused)),
+            (where, x, folder, bool(found.unused)),
             2,
             join=False,
             start_method='fork' if forks else 'spawn',

@@ -67,6 +67,8 @@ class Preflight:
         resume: Whether the run resumes it, and does not only load weights.
         skipped: One line for every checkpoint of the work dir that was
             skipped because it is damaged.
+        printed: What was printed before there was a log: a summary of the
+            data checks, and warnings.
     """
 
     model: nn.Module
@@ -75,6 +77,7 @@ class Preflight:
     checkpoint: dict[str, Any] | None = None
     resume: bool = False
     skipped: tuple[str, ...] = ()
+    printed: tuple[str, ...] = ()
 
 
 @random_state_kept()
@@ -94,6 +97,12 @@ def preflight(
     Raises:
         UserError: The run cannot work.
     """
+    printed: list[str] = []
+
+    def log(line: str) -> None:
+        print(line)
+        printed.append(line)
+
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     check_parts(cfg, stages)
     splits = find_config_splits(cfg, stages)
@@ -104,9 +113,9 @@ def preflight(
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = build_model(model_cfg)
     state = random_state()
-    check_model(cfg, model, stages)
+    check_model(cfg, model, stages, log)
     if data:
-        require_fit(cfg, model, splits)
+        require_fit(cfg, model, splits, log)
         maps = find_class_maps(cfg, stages)
         require(check_class_maps(cfg, model, maps))
     path, resume = cfg.get('load_from'), bool(cfg.get('resume'))
@@ -122,7 +131,9 @@ def preflight(
     if path is None:
         if 'train' in stages:
             require_trainable(model, cfg.model)
-        return Preflight(model, state, skipped=tuple(skipped))
+        return Preflight(
+            model, state, skipped=tuple(skipped), printed=tuple(printed)
+        )
     if content is None:
         content = load(path)
     if resume:
@@ -131,7 +142,15 @@ def preflight(
     require_match(model, content, str(path), least)
     if least < 1:
         require_start(model, content, str(path))
-    return Preflight(model, state, str(path), content, resume, tuple(skipped))
+    return Preflight(
+        model,
+        state,
+        str(path),
+        content,
+        resume,
+        tuple(skipped),
+        tuple(printed),
+    )
 
 
 def _out_dir(cfg: Config) -> str | None:
@@ -187,7 +206,7 @@ def check_run_data(
     seconds = time.perf_counter() - start
     log(
         f'Checked the data in {seconds:.1f} s: {verdict(found)}. '
-        f'{len(report.facts)} images were read; tools/misc/check_data.py '
+        f'{len(report.facts)} images were read; mmext check-data '
         'reads all of them and prints all findings.'
     )
     return found
@@ -207,7 +226,7 @@ def _check_large(split: Split) -> Iterator[Finding]:
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(
             f'{split.ann_file} is not a COCO annotation file: {error}',
-            'Is the file complete? tools/misc/check_data.py gives the reason.',
+            'Is the file complete? mmext check-data gives the reason.',
         ) from error
     report = coco.healthcheck()
     for found in report['errors'] + report['warnings']:
@@ -219,7 +238,7 @@ def _check_large(split: Split) -> Iterator[Finding]:
             level,
             check,
             f'{split.ann_file}: {found["message"]} The first: {some(ids)}',
-            'tools/misc/check_data.py --fix DIR writes a corrected copy.',
+            'mmext check-data --fix DIR writes a corrected copy.',
             count=len(ids),
             fixable=True,
         )
@@ -238,5 +257,5 @@ def _check_large(split: Split) -> Iterator[Finding]:
     yield split.note(
         'annotations',
         f'{split.ann_file} is large: ids, boxes and class names were checked; '
-        'tools/misc/check_data.py makes all checks, once',
+        'mmext check-data makes all checks, once',
     )

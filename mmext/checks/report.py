@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class DataReport:
             lines.append('nothing to correct')
         for file, done in (self.fixed or {}).items():
             lines.append(f'wrote {file}{":" if done else ", unchanged"}')
-            lines += [f'{number:7d} {what}' for what, number in done.items()]
+            lines += [f'  {what}: {number}' for what, number in done.items()]
         lines += [f'still wrong: {finding}' for finding in self.remaining]
         if self.fixed:
             lines.append(self._how_to_use())
@@ -78,11 +78,13 @@ class DataReport:
         lines = []
         for split in self.splits:
             content = self.contents[split.name]
+            classes = len(split.classes or content['categories'])
             read = sum(p in self.facts for p in image_paths(content, split))
             lines.append(
                 f'{split.name}: {count(len(content["images"]), "image")} '
-                f'({read} read), {len(content["annotations"])} annotations, '
-                f'{len(split.classes or content["categories"])} classes; '
+                f'({read} read), '
+                f'{count(len(content["annotations"]), "annotation")}, '
+                f'{count(classes, "class", "classes")}; '
                 f'{split.ann_file}'
             )
         return lines
@@ -124,25 +126,33 @@ def keep(report: DataReport) -> None:
         for path in image_paths(report.contents[split.name], split):
             fact = report.facts.get(path)
             known[path] = fact.stamp if fact else None
-    content = {
-        'findings': [asdict(f) for f in report.findings],
-        'files': [os.path.abspath(path) for path in known],
-        'digest': _digest([*known.values()]),
-    }
-    # Without a cache the next run checks the data again.
-    with contextlib.suppress(OSError):
-        file = _cache_file(report.splits)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, content)
+    files = [os.path.abspath(path) for path in known]
+    alone = [(s,) for s in report.splits if not s.training]  # for a test
+    for splits in {report.splits, *alone}:
+        at = {split.name: i for i, split in enumerate(splits)}
+        mine = [f for f in report.findings if f.split in at]
+        content = {
+            'findings': [{**asdict(f), 'split': at[f.split]} for f in mine],
+            'files': files,
+            'digest': _digest([*known.values()]),
+        }
+        # Without a cache the next run checks the data again.
+        with contextlib.suppress(OSError):
+            file = _cache_file(splits)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, content)
 
 
 def recall(splits: Sequence[Split]) -> list[Finding] | None:
     """Returns the findings that :func:`keep` kept for unchanged files."""
     try:
         content = json.loads(_cache_file(splits).read_text(encoding='utf-8'))
-        findings = [Finding(**entry) for entry in content['findings']]
+        findings = [
+            Finding(**{**entry, 'split': splits[entry['split']].name})
+            for entry in content['findings']
+        ]
         unchanged = _digest(stamps(content['files'])) == content['digest']
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
         return None
     return findings if unchanged else None
 
@@ -152,9 +162,18 @@ def _digest(content: object) -> str:
 
 
 def _cache_file(splits: Sequence[Split]) -> Path:
-    """The name depends on the splits, and what is checked in them."""
+    """The name depends on the splits, and what is checked in them.
+
+    A folder and a config that uses it name the same splits differently.
+    """
     state = [
-        (split, split.ann_file.absolute(), split.img_dir.absolute())
+        replace(
+            split,
+            name='',
+            root=None,
+            ann_file=split.ann_file.absolute(),
+            img_dir=split.img_dir.absolute(),
+        )
         for split in splits
     ]
     return cache_dir() / 'checks' / f'{_digest([__version__, state])}.json'

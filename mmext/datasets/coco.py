@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmext.errors import UserError, printable
 from mmext.utils import documents
-from mmext.utils.text import short, some
+from mmext.utils.text import count, short, some
 
 SECTIONS = ('images', 'categories', 'annotations')
 #: Field of an annotation -> the section that it refers to.
@@ -117,7 +117,7 @@ def read_coco(
 
 def read_bytes(path: str | Path) -> bytes:
     """Reads a file for :func:`parse_coco`; raises `UserError` if it fails."""
-    fix = 'Check the path (of tools/compare.py: --ann).'
+    fix = 'Check the path (of mmext compare: --ann).'
     return documents.read_bytes(path, 'annotation file', fix)
 
 
@@ -164,6 +164,27 @@ def make_ids_integers(entry: dict[str, Any]) -> None:
     for name in float_ids(entry):
         if entry[name].is_integer():
             entry[name] = int(entry[name])
+
+
+def repeated(content: dict[str, Any], masks: bool) -> list[dict]:
+    """Returns annotations of objects that an earlier one describes already.
+
+    They have the same image, category, box and, with ``masks``, mask.
+    """
+    seen: dict[tuple, list[dict]] = {}
+    found = []
+    for a in content['annotations']:
+        box = (round(v, 1) for v in a['bbox'])  # exporters round
+        crowd = bool(a.get('iscrowd'))
+        key = (a['image_id'], a['category_id'], crowd, *box)
+        equal = seen.setdefault(key, [])
+        mask = a.get('segmentation')
+        if equal and (
+            not masks or any(mask == b.get('segmentation') for b in equal)
+        ):
+            found.append(a)
+        equal.append(a)
+    return found
 
 
 def require_references(content: dict[str, Any], path: str | Path) -> None:
@@ -214,9 +235,9 @@ def _format_problems(
             yield from _field_problems(section, entries, name, field)
     if not (strict or repeated_names):
         counts = Counter(c['name'] for c in content['categories'])
-        for name, count in counts.items():
-            if count > 1:
-                yield f'category name {name!r} is given to {count} ids'
+        for name, ids in counts.items():
+            if ids > 1:
+                yield f'category name {name!r} is given to {ids} ids'
 
 
 def _field_problems(
@@ -234,16 +255,16 @@ def _field_problems(
         problem = f'has {name} {short(entry[name])}, not {field.kind}'
     else:
         problem = f'has no {name!r}; it holds {some(entry)}'
-    more = f', and so {len(bad) - 1} more of {section}' if bad[1:] else ''
-    yield f'{section}[{i}] {problem}{more}'
+    like = f', like {count(len(bad) - 1, "other")}, ' if bad[1:] else ' '
+    yield f'{section}[{i}]{like}{problem}'
 
 
 def _reference_problems(content: dict[str, Any]) -> Iterator[str]:
     known: dict[str, Counter] = {}
     for section in SECTIONS:
         known[section] = Counter(entry['id'] for entry in content[section])
-        for value, count in known[section].items():
-            if count > 1:
+        for value, uses in known[section].items():
+            if uses > 1:
                 yield f'id {value} occurs twice in {section}'
     for i, annotation in enumerate(content['annotations']):
         for name, section in REFERENCES.items():

@@ -41,8 +41,8 @@ def _polygon_problem(mask: list, size: tuple[float, float] | None) -> str:
     if not all(isinstance(polygon, list) for polygon in mask):
         return 'is not a list of polygons'
     values = [v for polygon in mask for v in polygon]
-    if not all(map(is_number, values)):
-        return 'has a coordinate that is not a number'
+    if odd := [v for v in values if not is_number(v)]:
+        return f'has {short(odd[0])} where a coordinate should be'
     if size is None:
         return ''
     # pycocotools walks along every edge, and would use all memory.

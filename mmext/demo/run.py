@@ -106,14 +106,13 @@ def run_demo(
         points = '\n'.join(f'- {line}' for line in lines)
         text = f'{table.markdown()}\n## {title}\n\n{points}\n'
         (work_dir / 'table.md').write_text(text, encoding='utf-8')
-        said = '\n'.join(f'  {line}' for line in lines)
         folders = ' '.join(str(run.path) for run in runs)
         took = duration(time.monotonic() - begun)
         console.print()
         table.print(console)
+        report.print_verdicts(console)
         console.print(
-            f'{title}\n{said}\n\n'
-            f'{took} in all. Detections: {picture}\n'
+            f'\n{took} in all. Detections: {picture}\n'
             f'Table: {work_dir / "table.md"}   Log: {log}\n'
             f'Full comparison: mmext compare {folders} --out report',
             highlight=False,

@@ -21,7 +21,7 @@ from mmext.doctor.result import OK, PROBLEM, Result
 from mmext.errors import debugging
 
 SECONDS = 600
-TRACE = 'MMEXT_DEBUG=1 python tools/misc/doctor.py shows all of the error.'
+TRACE = 'MMEXT_DEBUG=1 mmext doctor shows all of the error.'
 _OPENCV = 'pip install --force-reinstall --no-deps opencv-python-headless'
 _TORCH = 'pip install --force-reinstall torch torchvision'
 _OTHER_TORCH = (

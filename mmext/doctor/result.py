@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ def as_text(results: Iterable[Result]) -> str:
     """Returns the table, and below it all problems with their remedies."""
     results = list(results)
     width = max(len(r.name) for r in results)
+    columns = min(100, shutil.get_terminal_size((100, 24)).columns)
     lines, part = [], None
     for result, following in zip(results, [*results[1:], None], strict=True):
         if result.part != part:
@@ -35,7 +37,7 @@ def as_text(results: Iterable[Result]) -> str:
         head = f'  {result.state:8} {result.name:{width}}  '
         lines += textwrap.wrap(
             result.value,
-            width=100,
+            width=columns,
             initial_indent=head,
             subsequent_indent=' ' * len(head),
             break_long_words=False,

@@ -108,7 +108,7 @@ def summary(runner: Runner, run: Run) -> str:
     names = sorted(names, key=lambda name: name.split('/')[-1] != 'mIoU')
     values = [[f.get(name, math.nan) for name in names] for f in found]
     main = [row[0] for row in values]
-    best = int(np.nan_to_num(main, nan=-np.inf).argmax())
+    best = None if np.isnan(main).all() else int(np.nanargmax(main))
     has_loss = any('val_loss' in record for record in log)
     rows = []
     for i, record in enumerate(log):
@@ -125,7 +125,10 @@ def summary(runner: Runner, run: Run) -> str:
     header = [unit, *names]
     if has_loss:
         header.append('val loss')
-    table = Table(header, rows, title=f'Best: {unit} {log[best]["step"]}')
+    title = f'No {unit} has a value of {names[0]}'
+    if best is not None:
+        title = f'Best: {unit} {log[best]["step"]}'
+    table = Table(header, rows, title=title)
     saved = runner.message_hub.runtime_info.get('best_ckpt')
     return table.text() + (f'\nsave_best kept {saved}' if saved else '')
 

@@ -7,6 +7,7 @@ Both check the config, the data and the checkpoint before they write anything.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -218,12 +219,14 @@ def test(
             checked = _preflight(cfg, ('test',), check_data)
             plain = copy.deepcopy(cfg)
             if tta:
-                set_tta(cfg)
+                warning = set_tta(cfg)
                 if checked is not None:
                     both = {**cfg.tta_model, 'module': checked.model}
                     checked = replace(checked, model=MODELS.build(both))
             with _keeping_config(plain):
                 runner = build_runner(cfg, checked)
+            if tta and warning:
+                runner.logger.warning(warning)
             runner.register_hook(PredictionsHook())
             if not out:
                 return runner.test()
@@ -317,7 +320,22 @@ def build_runner(cfg: Config, checked: Preflight | None = None) -> Runner:
     for hook in runner.hooks:
         if isinstance(hook, CheckDataHook):
             hook.checked = checked is not None
+    if checked is not None:
+        _write_to_log(runner, checked.printed)
     return runner
+
+
+def _write_to_log(runner: Runner, lines: Sequence[str]) -> None:
+    """Writes lines into the log file, and not on the screen."""
+    log = runner.logger
+    for line in lines:
+        warns = line.startswith('warning: ')
+        level = logging.WARNING if warns else logging.INFO
+        text = line.removeprefix('warning: ')
+        record = log.makeRecord(log.name, level, '', 0, text, (), None)
+        for handler in log.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
 
 
 def _set_show(
@@ -339,11 +357,11 @@ def _set_show(
         hook.test_out_dir = str(show_dir)
 
 
-def set_tta(cfg: Config) -> None:
+def set_tta(cfg: Config) -> str:
     """Tests every image as it is and mirrored, and merges with NMS.
 
     The config's ``tta_model`` and ``tta_pipeline`` are used if it has them.
-    Prints a warning if they resize images to other scales than the test.
+    Returns a warning if they resize images to other scales than the test.
     """
     if cfg.get('tta_model') is None:
         nms = {'type': 'nms', 'iou_threshold': 0.5}
@@ -362,17 +380,16 @@ def set_tta(cfg: Config) -> None:
         both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
     ours, theirs = resize_scales(dataset), resize_scales(cfg.tta_pipeline)
-    first = is_first_process(cfg.get('launcher', 'none'))
-    if first and ours and not any(scale in theirs for scale in ours):
-        print(
-            f'warning: tta_pipeline resizes images to {in_words(theirs)}, and '
-            f'the test pipeline to {in_words(ours)}. A detector that was '
-            'trained at another scale may find nothing. If the config '
-            'inherited it: --cfg-options tta_pipeline=None makes one of the '
-            'test pipeline.'
-        )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+    if not ours or any(scale in theirs for scale in ours):
+        return ''
+    return (
+        f'tta_pipeline resizes images to {in_words(theirs)}, and the test '
+        f'pipeline to {in_words(ours)}. A detector that was trained at '
+        'another scale may find nothing. If the config inherited it: '
+        '--cfg-options tta_pipeline=None makes one of the test pipeline.'
+    )
 
 
 def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:

@@ -29,7 +29,7 @@ from mmext.evaluation.coco.predictions import read_meta
 from mmext.evaluation.cost.complexity import count_complexity, input_shape
 from mmext.evaluation.runs import describe_model
 from mmext.evaluation.tested import SETTINGS, settings
-from mmext.utils.config import resize_scales
+from mmext.utils.config import evaluators, resize_scales
 from mmext.utils.files import sha256
 from mmext.utils.modules import unwrap
 from mmext.version import __version__
@@ -191,9 +191,10 @@ def describe(
     dataset = runner.test_dataloader.dataset
     ann_file = getattr(dataset, 'ann_file', None)
     ann_file = getattr(metric, 'ann_file', None) or ann_file
-    config = runner.cfg.get('test_evaluator')
-    for evaluator in config if isinstance(config, list) else [config]:
-        ann_file = (evaluator or {}).get('ann_file') or ann_file
+    configs = [*evaluators(runner.cfg, 'test').values()]
+    place = runner.test_evaluator.metrics.index(metric)
+    if place < len(configs):
+        ann_file = configs[place].get('ann_file') or ann_file
     known = ann_file and Path(ann_file).is_file()
     names = (metric.dataset_meta or {}).get('classes', ())
     ids = getattr(metric, 'cat_ids', None) or range(len(names))

@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mmext.errors import UserError, did_you_mean
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.predictions import Predictions, read_meta
+from mmext.evaluation.coco.predictions import known_classes, read_meta
 from mmext.utils.text import sentences, some
 
 
@@ -24,10 +22,11 @@ def choose_classes(
     runs: Sequence[tuple[str, Path]],
     classes: Sequence[str] | None = None,
 ) -> tuple[GroundTruth, list[str]]:
-    """Leaves the classes that all runs know, and warns if some are left out.
+    """Leaves the classes that all runs know.
 
     ``runs`` are names and result files. ``classes`` are the classes to
-    evaluate, by default all.
+    evaluate, by default all. The result has warnings about the ground truth,
+    and one if classes are left out.
 
     Raises:
         UserError: A class is not a category, or the runs have no class in
@@ -44,10 +43,11 @@ def choose_classes(
                     ),
                 )
         truth = truth.of_classes(classes)
-    tested = [(n, p, x) for n, p in runs if (x := _known(truth, p))]
+    known = [(n, p, known_classes(truth, read_meta(p))) for n, p in runs]
+    tested = [run for run in known if run[2]]
     common = [n for n in truth.names if all(n in x for *_, x in tested)]
     if len(common) == len(truth.names):
-        return truth, []
+        return truth, truth.warnings
     each = '; '.join(f'{n}: {some(sorted(x))} ({p})' for n, p, x in tested)
     if not common:
         raise UserError(
@@ -62,31 +62,5 @@ def choose_classes(
             f'the common ones: {some(common, 20)}.'
         )
     text += f' Left out of {truth.path}: {some(left, 20)}.'
-    return truth.of_classes(common), [text]
-
-
-def check_undetected(truth: GroundTruth, preds: Predictions) -> list[str]:
-    """Returns a warning about classes of which a run has no detection.
-
-    It is for runs of which it is not known which classes they know.
-    """
-    if _known(truth, preds.path) or not len(preds):
-        return []
-    objects = {a['category_id'] for a in truth.dataset['annotations']}
-    missed = objects.difference(np.unique(preds.category_id).tolist())
-    if not missed:
-        return []
-    names = [truth.all_names[i] for i in sorted(missed)]
-    return [
-        f'{preds.path} has no detection of {some(names)}, of which there are '
-        'objects: AP 0 counts in the mean. If the detector does not know '
-        f'{"it" if len(missed) == 1 else "them"}, name the others: --classes.'
-    ]
-
-
-def _known(truth: GroundTruth, path: Path) -> frozenset[str]:
-    """The classes that a run knows; none if no file names them."""
-    names = read_meta(path).get('categories')
-    if not isinstance(names, dict):
-        return frozenset()
-    return frozenset(map(str, names.values())) & {*truth.all_names.values()}
+    truth = truth.of_classes(common)
+    return truth, [*truth.warnings, text]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmext.errors import UserError
-from mmext.evaluation.classes import check_undetected, choose_classes
+from mmext.evaluation.classes import choose_classes
 from mmext.evaluation.coco.matching import AREAS, Matches, match
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.groups import read_groups
@@ -112,7 +112,7 @@ def compare(
     _require_numbers(resamples, level, threads, margin)
     sides = read_sides(_groups(runs, baseline, candidates), which)
     iou_type = iou_type or predicted_iou_type(sides)
-    truth, about_classes = choose_classes(
+    truth, warnings = choose_classes(
         find_ground_truth(sides, iou_type, ann),
         named_files(sides, iou_type),
         classes,
@@ -160,12 +160,11 @@ def compare(
         )
         resampled.append(results)
 
-    warnings = [*truth.warnings, *about_classes]
     untested = []
     predictions = [side.predictions for side in evaluated]
     for side, preds in zip(sides, predictions, strict=True):
         for found in preds:
-            warnings += [*found.warnings, *check_undetected(truth, found)]
+            warnings += found.warnings
         dependent = check_seeds(side, preds)
         warnings += dependent
         untested.append(
@@ -214,7 +213,8 @@ def _require_numbers(
     if margin is not None and not 0 < margin < 1:
         raise UserError(
             f'margin is {margin:g} ({100 * margin:g} AP points)',
-            'Give a loss above 0 and below 1, such as 0.005 (half a point).',
+            'Give a loss of AP between 0 and 100 points: 0.5 (in Python '
+            '0.005) is half a point.',
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,10 @@ def evaluate(
         ``AP``, ``AP50``, ... ``ARl`` from 0 to 1; nan if there is no object
         of that kind.
 
+    Warns:
+        UserWarning: Values are defined, but may mean something else, as for
+            classes without a detection.
+
     Raises:
         UserError: A file cannot be used, or they do not belong together.
 
@@ -50,12 +55,14 @@ def evaluate(
         0.374
     """
     path = Path(predictions)
-    truth, _ = choose_classes(
+    truth, about_truth = choose_classes(
         read_ground_truth(ann), [(path.name, path)], classes
     )
     found = read_predictions(
         path, truth, iou_type, Format(file_format, categories)
     )
+    for text in (*about_truth, *found.warnings):
+        warnings.warn(text, stacklevel=2)
     matches = match(truth, found)
     once = np.ones((1, matches.num_images), int)
     cube = accumulate_weighted(matches, once, exact=True)

@@ -54,10 +54,15 @@ class _Test:
         return self.run.seed if seed is None else seed
 
     @property
-    def length(self) -> str | None:
-        """``'epoch_12'`` of the checkpoint, None if it has another name."""
+    def stage(self) -> str | None:
+        """Which checkpoint of its training it is, None if that is not known.
+
+        ``'epoch_12'``, or ``'best_coco_bbox_mAP'`` without the epoch.
+        """
         stem = Path(str(self.meta.get('checkpoint') or '')).stem
-        return stem if re.fullmatch(r'(epoch|iter)_\d+', stem) else None
+        kinds = r'(epoch_\d+|iter_\d+|best_.+?)(_(epoch|iter)_\d+)?'
+        found = re.fullmatch(kinds, stem)
+        return found and found[1]
 
     def __str__(self) -> str:
         return f'{self.preds.path} ({self.side})'
@@ -80,7 +85,7 @@ def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
     tests = _tests(side, preds)
     rule = 'A side is one training procedure with several seeds.'
     for a, b in itertools.combinations(tests, 2):
-        pair = f'{side.name}: {b.preds.path} and {a.preds.path}'
+        pair = f'{side.name}: {a.preds.path} and {b.preds.path}'
         if _same_detections(a.preds, b.preds):
             found.append(
                 f'{pair} hold the same detections: one seed counts as two. '
@@ -98,10 +103,17 @@ def check_seeds(side: Side, preds: Sequence[Predictions]) -> list[str]:
                 f'{pair} are of different configs ({some(differing, 3)}). '
                 f'{rule} Give other configs as candidates.'
             )
-        if a.length and b.length and a.length != b.length:
+        if a.stage and b.stage and a.stage != b.stage:
             found.append(
-                f'{pair} are checkpoints of {a.length} and {b.length}. '
+                f'{pair} are checkpoints of {a.stage} and {b.stage}. '
                 f'{rule} Test the same epoch of each.'
+            )
+        one, other = settings(a.meta), settings(b.meta)
+        unequal = [k for k in one if one[k] != other.get(k, one[k])]
+        if unequal:
+            found.append(
+                f'{pair} were tested differently ({some(unequal)}). {rule} '
+                'Test them in the same way.'
             )
     return found
 

@@ -44,7 +44,7 @@ class Side:
                 raise UserError(
                     f'{run.path} has no {iou_type} predictions '
                     f'(it has: {have})',
-                    'Write them: tools/test.py CONFIG CHECKPOINT --work-dir '
+                    'Write them: mmext test CONFIG CHECKPOINT --work-dir '
                     f'{run.path}. A comparison has one IoU type.',
                 )
         return [run.predictions[iou_type] for run in self.runs]
@@ -145,7 +145,7 @@ def predicted_iou_type(sides: Sequence[Side]) -> str:
     return common_iou_type(
         [(run.path, run.predictions) for side in sides for run in side.runs],
         'predictions',
-        'Test them with the same evaluator: tools/test.py CONFIG CHECKPOINT.',
+        'Test them with the same evaluator: mmext test CONFIG CHECKPOINT.',
     )
 
 

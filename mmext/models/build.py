@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections import ChainMap
@@ -17,9 +18,12 @@ from mmext.utils.registries import not_registered, unknown_argument
 
 
 def build_model(cfg: Mapping[str, Any]) -> nn.Module:
-    """Builds a model from the ``model`` part of a config."""
+    """Builds a model from the ``model`` part of a config.
+
+    It is built from a copy, since mmdet's detectors write into the config.
+    """
     try:
-        return MODELS.build(cfg)
+        return MODELS.build(copy.deepcopy(cfg))
     except (
         AssertionError,
         AttributeError,

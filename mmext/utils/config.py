@@ -175,15 +175,25 @@ def _check_key(cfg: Config, key: str) -> None:
         )
 
 
-def evaluators(cfg: Config, stage: str) -> list[Mapping[str, Any]]:
-    """Returns the evaluators of ``val`` or ``test``, which may be several."""
-    found = cfg.get(f'{stage}_evaluator') or []
-    return [found] if isinstance(found, Mapping) else list(found)
+def evaluators(cfg: Config, stage: str) -> dict[str, Mapping[str, Any]]:
+    """Returns the metrics of ``val`` or ``test`` by their places.
+
+    They may be a list, or those of an evaluator such as mmdet's
+    ``MultiDatasetsEvaluator``.
+    """
+    place = f'{stage}_evaluator'
+    found = cfg.get(place) or []
+    if isinstance(found, Mapping) and 'metrics' in found:
+        place, found = f'{place}.metrics', found['metrics']
+    if isinstance(found, Mapping):
+        return {place: found}
+    return {f'{place}.{i}': metric for i, metric in enumerate(found)}
 
 
 def evaluates_masks(cfg: Config, stage: str) -> bool:
     """Returns whether an evaluator of ``val`` or ``test`` needs masks."""
-    return any('segm' in e.get('metric', ()) for e in evaluators(cfg, stage))
+    metrics = evaluators(cfg, stage).values()
+    return any('segm' in metric.get('metric', ()) for metric in metrics)
 
 
 def resize_scales(dataset: Any) -> list[Any]:

@@ -69,6 +69,8 @@ def _not_json(
             f'{path} is JSON that is nested too deeply',
             'No data have hundreds of levels. Write or download it again.',
         )
+    if data[:2] == b'\x1f\x8b':
+        return UserError(f'{path} is compressed', f'gunzip {path}')
     if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
         return UserError(
             f'{path} is UTF-16, and not UTF-8',

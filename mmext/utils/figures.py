@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+from matplotlib.ticker import ScalarFormatter
 
 from mmext.utils.files import replacing
 from mmext.utils.text import fold
@@ -51,10 +52,16 @@ def wrap(text: str, inches: float, size: float) -> str:
 
 
 def tidy(ax: Axes) -> None:
-    """Removes the right and top of the frame, and draws a light grid."""
+    """Removes the right and top of the frame, and draws a light grid.
+
+    Numbers are complete: an offset above the axis, such as +1, is overlooked.
+    """
     ax.spines[['top', 'right']].set_visible(False)
     ax.grid(True, color='#dddddd', linewidth=0.6)
     ax.set_axisbelow(True)
+    for axis in (ax.xaxis, ax.yaxis):
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.get_major_formatter().set_useOffset(False)
 
 
 def shared_legend(figure: Figure, axes: Iterable[Axes], place: str) -> None:

@@ -28,14 +28,37 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or macOS added it to an archive."""
+    return name.startswith(('.', '__MACOSX'))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Returns all files below a folder, sorted; links are followed.
+
+    Hidden files and folders are left out.
+    """
+    found, visited = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [f for f in folders if not is_hidden(f)]
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        found += [Path(place, n) for n in names if not is_hidden(n)]
+    return sorted(found)
+
+
 def find_images(
     paths: Sequence[str | Path], limit: int | None = None
 ) -> list[Path]:
     """Finds image files, and those in folders and their sub-folders.
 
     Returns absolute paths without repetitions, those of a folder sorted; at
-    most ``limit`` of them, evenly spaced. Raises `UserError` if a path does
-    not exist, is not an image or holds none.
+    most ``limit`` of them, evenly spaced. Hidden files in folders are left
+    out. Raises `UserError` if a path does not exist, is not an image or holds
+    none.
     """
     paths = [Path(path) for path in paths]
     if missing := [path for path in paths if not path.exists()]:
@@ -59,15 +82,16 @@ def find_images(
         if not path.is_dir():
             found.append(path)
             continue
-        inside = [p for p in path.rglob('*') if is_image(p)]
+        files = files_in(path)
+        inside = [file for file in files if is_image(file)]
         if not inside:
-            suffixes = sorted({p.suffix for p in path.rglob('*')} - {''})
+            suffixes = sorted({file.suffix for file in files} - {''})
             raise UserError(
                 f'folder {path} holds no image; it has '
                 + (some(suffixes, 6) or 'nothing'),
                 _ENDINGS,
             )
-        found += sorted(inside)
+        found += inside
     found = [Path(p) for p in dict.fromkeys(map(os.path.abspath, found))]
     if limit is None or limit >= len(found):
         return found

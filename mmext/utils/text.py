@@ -50,9 +50,9 @@ def sentences(*texts: str) -> str:
     return ' '.join(text for text in texts if text)
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = '') -> str:
     """Returns ``'1 image'`` or ``'2 images'``."""
-    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+    return f'{number} {noun if number == 1 else plural or noun + "s"}'
 
 
 def duration(seconds: float | None) -> str:

@@ -100,6 +100,14 @@ def test_a_block_without_a_known_step(
     require_readable(figures[0])
 
 
+def test_steps_close_to_one(figures: list[Figure], tmp_path: Path) -> None:
+    """A regression: the axis had 0 where steps are 1, and +1 on its top."""
+    found = trajectories((2,), True)
+    found.steps.update({b: 1 + 1e-4 * s for b, s in found.steps.items()})
+    stiffness_report.draw_steps({'a': found}, tmp_path / 'a.png')
+    require_readable(figures[0])
+
+
 def test_colours_and_markers_of_models_form_no_groups(
     figures: list[Figure], tmp_path: Path
 ) -> None:

@@ -273,6 +273,11 @@ wrapped(
     type='ConcatDataset',
     datasets=['one', 'one'],
 )
+more(
+    'a metric of each data set, for another number of them',
+    "val_evaluator = dict(type='MultiDatasetsEvaluator', _delete_=True,\n"
+    "    metrics=[dict(type='CocoMetric')] * 2, dataset_prefixes=['a', 'b'])",
+)
 wrapped(
     'validation images several times',
     type='RepeatDataset',

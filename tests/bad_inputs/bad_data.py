@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from collections.abc import Callable
@@ -205,6 +206,7 @@ changed(
     'train.json',
     lambda old: old.replace(b'"disc"', '"圆盘"'.encode('gbk')),
 )
+changed('an annotation file that is compressed', 'train.json', gzip.compress)
 changed(
     'an annotation file in UTF-16',
     'train.json',
@@ -328,6 +330,12 @@ def _(world: World) -> None:
     world.tool(CHECK, 'all')
 
 
+each(
+    'category ids from 0 in the annotations alone',
+    lambda a: a.update(category_id=a['category_id'] - 1),
+)
+
+
 @bad('a folder of LabelMe files')
 def _(world: World) -> None:
     Path('labelme').mkdir()
@@ -375,6 +383,42 @@ yolo(
     'annotations that a conversion would replace',
     {'annotations/instances_val.json': '{}'},
 )
+
+
+yolo(
+    'two orders of class names of YOLO',
+    {
+        'data.yaml': '',
+        'train/labels/classes.txt': 'square\ndisc\n',
+        'val/labels/classes.txt': 'disc\nsquare\n',
+    },
+    CHECK,
+)
+yolo(
+    'a data.yaml whose names are one word',
+    {'data.yaml': 'names: square'},
+)
+yolo(
+    'errors in several YOLO labels',
+    {
+        'train/labels/1.txt': '0 20 10 30 20',
+        'val/labels/1.txt': '1 .5 .5 1.2 .2',
+    },
+)
+yolo(
+    'keypoints as YOLO labels',
+    {'train/labels/1.txt': '0 .5 .5 .4 .4' + ' .4 .4 1 .6 .6 0' * 2},
+)
+
+
+@bad('VOC files without objects')
+def _(world: World) -> None:
+    Path('voc/Annotations').mkdir(parents=True)
+    shutil.copytree(world.data / 'train', 'voc/JPEGImages')
+    for image in Path('voc/JPEGImages').iterdir():
+        file = Path('voc/Annotations', f'{image.stem}.xml')
+        file.write_text('<annotation/>')
+    world.tool(CHECK, 'voc')
 
 
 @bad('a folder of VOC images that does not exist')

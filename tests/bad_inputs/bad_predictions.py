@@ -75,6 +75,13 @@ first('a prediction of an unknown category', category_id=0)
 predictions('predictions for other images', other_images)
 predictions('truncated predictions', lambda found: json.dumps(found)[:-20])
 predictions(
+    'two lists of predictions in one file', lambda found: json.dumps(found) * 2
+)
+predictions(
+    'predictions inside of an object',
+    lambda found: json.dumps({'predictions': found}),
+)
+predictions(
     'a file of metrics instead of predictions',
     lambda found: '{"coco/bbox_mAP": 0.4}',
 )
@@ -130,6 +137,10 @@ boxes(
 boxes('predicted boxes as fractions', lambda *box: [v / 128 for v in box])
 first('predictions with names of images', image_id='1.png')
 option('an unknown format of predictions', '--format', 'ultralitics')
+option(
+    'a format of a file that is not compared',
+    *('--format', 'runs/bad.json=ultralytics'),
+)
 option('an unknown numbering of categories', '--categories', '2')
 
 

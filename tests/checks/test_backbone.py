@@ -88,6 +88,24 @@ class Counts(Net):
         return x
 
 
+class CountsUnsaved(Counts):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('images', torch.zeros(1), persistent=False)
+
+
+class Auxiliary(Net):
+    """A head that only a training has."""
+
+    def end(self, outs: list[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(outs + outs[-1:] if self.training else outs)
+
+
+class NotANumber(Net):
+    def end(self, outs: list[Tensor]) -> tuple[Tensor, ...]:
+        return outs[0], outs[1] * torch.nan
+
+
 class BatchMean(Net):
     def change(self, x: Tensor) -> Tensor:
         return x - x.mean(0, keepdim=True) / 2
@@ -147,6 +165,19 @@ class WrongCheckpointing(Net):
         return super().run(stage, cut)
 
 
+class ChangesImages(Net):
+    """No mistake: a detector does not use the images again."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return x.sub_(0.5)
+
+
+class Frozen(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
 class Branches(Net):
     """Python that depends on the numbers of an image."""
 
@@ -185,7 +216,11 @@ ALL = [
     (measure.check_gradients, InfiniteGradient, r'not finite \(gate\)'),
     (measure.check_modes, AlwaysTraining, r'after eval\(\) \(stages\.0\.1\)'),
     (measure.check_modes, Counts, 'changes images'),
+    (measure.check_modes, CountsUnsaved, 'changes images'),
+    (measure.check_modes, Auxiliary, r'12\)\] in training and \['),
     (measure.check_batch, BatchMean, 'an image alone differs'),
+    (measure.check_batch, NotANumber, 'differs by nan'),
+    (measure.check_channels_last, NotANumber, 'differ by nan'),
     (measure.check_determinism, Noise, 'two passes in evaluation mode'),
     (measure.check_determinism, CallCount, 'two training steps'),
     (measure.check_channels_last, Strides, 'outputs differ'),
@@ -215,9 +250,12 @@ def test_what_cannot_be_exported_raises(x):
         measure.check_export(Branches(), x)
 
 
+@pytest.mark.parametrize('kind', [Net, ChangesImages, Frozen])
 @pytest.mark.parametrize('check', CHECKS)
-def test_a_backbone_without_mistakes_passes_and_stays_as_it_was(check, x):
-    model = Net()
+def test_a_backbone_without_mistakes_passes_and_stays_as_it_was(
+    check, kind, x
+):
+    model, image = kind(), x.clone()
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
     for found in as_list(check(model, x)):
@@ -227,6 +265,21 @@ def test_a_backbone_without_mistakes_passes_and_stays_as_it_was(check, x):
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(x, image)
+
+
+def test_rounding_of_complex_weights(x):
+    """A regression: without imaginary parts, any error was small."""
+
+    class Spectral(LowPrecision):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.tensor(1 + 5j))
+
+        def end(self, outs: list[Tensor]) -> tuple[Tensor, ...]:
+            return tuple((y.float() * self.gate).abs() for y in outs)
+
+    assert not bf16(Spectral(), x).ok
 
 
 def test_levels(x):
@@ -264,6 +317,13 @@ def test_gradients_of_a_frozen_model(x):
     model.stages[1].requires_grad_(True)
     found = gradients(model, model(x)[:1])
     assert (len(found.unused), found.total) == (4, 4)
+
+
+def test_errors_of_imaginary_parts_and_of_one_nan():
+    one = torch.tensor([1 + 1j])
+    assert measure.error_of([one.conj()], [one]) == pytest.approx(2**0.5)
+    error = measure.error_of([one, one * torch.nan, one], [one] * 3)
+    assert not measure.equal(error)
 
 
 def test_kept_bytes_are_those_of_the_activations():

@@ -236,7 +236,7 @@ def test_several_errors_are_reported_at_once(config, data):
     assert '2 things are wrong' in text
     assert '1. train_dataloader.dataset: 1 of 8 annotations' in text
     assert 'val/2.png (is empty)' in text
-    assert 'check_data.py' in text
+    assert 'mmext check-data' in text
     preflight.preflight(config(), STAGES, data=False)
 
 

@@ -130,6 +130,21 @@ def test_sizes_are_those_that_opencv_decodes(
     assert (fact.orientation in (0, 1)) == np.array_equal(shown, stored)
 
 
+def turned_webp(root: Path) -> None:
+    """OpenCV ignores the tag in WebP; the entry has the size as shown."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = root / 'train/2.png'
+    Image.open(path).save(path, 'WEBP', lossless=True, exif=exif)
+    image(width=HEIGHT, height=WIDTH)(root)
+
+
+def similar_class(root: Path) -> None:
+    category = {'id': 9, 'name': 'Disc '}
+    for split in ('train', 'val'):
+        content(lambda c: c['categories'].append(category), split)(root)
+
+
 def truncated(root: Path) -> None:
     path = root / 'train/2.png'
     path.write_bytes(path.read_bytes()[:-2000])
@@ -238,6 +253,7 @@ FIXED = [
     (each(lambda a: a.pop('area')), [error('areas', 8)]),
     (annotation(area=0), [warning('areas')]),
     (annotation(segmentation=[[1, 2, 3, 4]]), [warning('masks')]),
+    (annotation(segmentation=[[1, 2, 9, 2, 9, 9, 1]]), [warning('masks')]),
     (polygons_in_val([[1, 2, 3, 4]]), [error('masks', split='val')]),
     (polygons_in_val([[]]), [error('masks', split='val')]),
     (repeat_object, [warning('objects twice')]),
@@ -273,10 +289,27 @@ NOT_FIXED = [
     (image(width=2 * WIDTH, height=2 * HEIGHT), [error('image sizes')]),
     (turned(6), [error('EXIF rotation')]),
     (turned(3), [warning('EXIF rotation')]),
+    (turned_webp, [error('image sizes')]),
+    (
+        similar_class,
+        [
+            warning('similar classes'),
+            warning('class names'),  # it has no annotation
+            warning('similar classes', split='val'),
+        ],
+    ),
     (entry('categories', 1, id=1), [error('ids'), error('unknown ids')]),
     (image(file_name='../../2.png'), [error('file names')]),
     (image(file_name='/etc/passwd'), [error('file names')]),
     (image(file_name='1.png'), [warning('file names')]),
+    (
+        each(lambda a: a.update(category_id=a['category_id'] - 1)),
+        [error('unknown ids', 7), warning('class names')],
+    ),
+    (
+        each(lambda a: a.update(image_id=a['image_id'] + 9, area=0)),
+        [error('unknown ids', 8), warning('areas', 8)],
+    ),
     (
         each(lambda a: a.update(bbox=[v / 128 for v in a['bbox']])),
         [error('boxes as fractions', 8)],

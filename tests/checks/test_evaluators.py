@@ -87,6 +87,45 @@ def test_two_test_sets_with_the_same_ids(config, tmp_path: Path) -> None:
         found(cfg)
 
 
+def test_a_metric_for_each_of_two_test_sets(config, tmp_path: Path) -> None:
+    """A regression: their files were not compared with the data sets."""
+    other = make_coco(tmp_path / 'other', val=7)
+    cfg = concatenate(config(), {'data_root': str(other)})
+    metric, files = cfg.test_evaluator, [cfg.test_evaluator.ann_file]
+    files.append(str(other / 'val.json'))
+
+    def each(files: list[str]) -> list[Finding]:
+        metrics = [{**metric, 'ann_file': file} for file in files]
+        cfg.test_evaluator = {
+            'type': 'MultiDatasetsEvaluator',
+            'metrics': metrics,
+            'dataset_prefixes': ['a', 'b', 'c'][: len(files)],
+        }
+        return found(cfg)
+
+    assert each(files) == []
+    one, two = each(files[::-1])
+    assert '2 would count as images without detections' in one.problem
+    assert 'metrics.1.ann_file' in two.remedy
+    assert 'mmdet fails at detections on the others' in two.problem
+    [error] = each(files + files[:1])
+    assert 'has 3 metrics, and 2 data sets are tested' in error.problem
+    with pytest.raises(UserError, match=r'metrics\.1\.ann_file: file'):
+        each([files[0], f'{other}/gone.json'])
+
+
+def test_other_images_under_the_same_ids(config, tmp_path: Path) -> None:
+    """A regression: they were called the same images."""
+    cfg = config()
+    other = make_coco(tmp_path / 'other') / 'val.json'
+    change(other, lambda c: c['images'][2].update(file_name='fold2/x.png'))
+    cfg.test_evaluator = [dict(cfg.test_evaluator), dict(cfg.test_evaluator)]
+    cfg.test_evaluator[1].ann_file = str(other)
+    [error] = found(cfg)
+    assert error.level == ERROR and 'is x in one and' in error.problem
+    assert 'test_evaluator.1.ann_file=' in error.remedy
+
+
 def renumbered(content: dict) -> None:
     for image in content['images']:
         image['id'] += 100

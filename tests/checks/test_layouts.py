@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
+from mmext.checks.config import find_config_splits
+from mmext.checks.data import check_data
 from mmext.checks.layouts import find_coco_folder, use_coco_folder
+from mmext.checks.report import recall
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.errors import UserError
 
@@ -84,7 +88,7 @@ def test_classes_are_taken_in_the_order_of_the_file(data):
         ),
         (
             lambda d: shutil.rmtree(d / 'val'),
-            r'image 000000.png of .* is not in .* \(val/, images/val/',
+            r'none of the 3 images of .* is in .*/val: .*',
         ),
         (
             lambda d: (d / 'train/000003.png').unlink(),
@@ -192,6 +196,26 @@ def test_a_config_uses_the_folder(data):
             assert got == want
     assert cfg.val_evaluator.type == 'CocoMetric'
     assert cfg.test_evaluator.ann_file == str(data / VAL)
+
+
+def test_a_run_uses_the_result_of_its_folder(data, tmp_path, monkeypatch):
+    """Also a test, which reads the validation data alone."""
+    monkeypatch.setenv('MMEXT_CACHE', str(tmp_path / 'cache'))
+    broken = sorted((data / 'val').glob('*.*'))[0]
+    broken.write_bytes(b'')
+    errors = check_data(data, workers=1).errors
+    assert [e.check for e in errors] == ['images unreadable']
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(DEMO)
+    use_coco_folder(cfg, find_coco_folder(data))
+    for stages, place in (
+        (('train', 'val'), 'val_dataloader.dataset'),
+        (('test',), 'test_dataloader.dataset'),
+    ):
+        found = recall(find_config_splits(cfg, stages))
+        (error,) = [f for f in found if f.level == 'error']
+        assert error == replace(errors[0], split=place)
+    assert recall(find_config_splits(cfg, ('train',))) is None
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,15 @@ class Unused(Pyramid):
         self.classifier = nn.Linear(128, 10)
 
 
+class UsedInTraining(Unused):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        *maps, last = super().forward(x)
+        if self.training:
+            extra = self.classifier(last.mean((2, 3))).mean()
+            last = last + extra
+        return *maps, last
+
+
 def check_with(
     folder: Path, backbone: nn.Module, base: str = '', **cfg: object
 ) -> list[str]:
@@ -216,6 +225,8 @@ def test_parameters_without_a_gradient_in_several_processes(tmp_path):
     backbone.classifier.requires_grad_(False)
     check_with(tmp_path, backbone, **many)
     assert all(p.grad is None for p in backbone.parameters())
+    # A regression: the model was in evaluation mode.
+    check_with(tmp_path, UsedInTraining(), **many)
 
 
 def orthogonality(**options: object) -> dict:

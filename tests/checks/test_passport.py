@@ -9,13 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from commands import run_tool
 from mmengine.config import Config
 from tiny_run import write_config
 
+from mmext.checks import passport as passports
 from mmext.checks.passport import Passport, Source, make_passport
 from mmext.errors import UserError
 
+IMAGES = torch.rand(2, 3, 64, 64)
 MODULE = """
 from torch import nn
 
@@ -59,10 +62,11 @@ def path_kept(monkeypatch):
     monkeypatch.setattr(sys, 'path', [*sys.path])
 
 
-def test_a_module_with_everything(tmp_path):
+def test_a_module_with_everything(tmp_path, monkeypatch):
     """Two processes, too, and every number is saved."""
     file = write(tmp_path, 'pyramid_whole')
-    passport = make_passport(file, ['width=6'], shape=(64, 96))
+    monkeypatch.setattr(passports, 'COST_SIZE', (64, 96))
+    passport = make_passport(file, ['width=6'])
     assert passport.problems == []
     assert set(values(passport)) == {
         'attributes', 'gradients', 'unused parameters', 'train and eval',
@@ -92,11 +96,37 @@ def test_a_module_with_everything(tmp_path):
 
 def test_unused_parameters_in_two_processes(tmp_path):
     file = write(tmp_path, 'pyramid_unused', 'self.fc = nn.Linear(2, 2)')
-    passport = make_passport(file, shape=(64, 64))
-    wrong = {p.name: p.text for p in passport.problems}
-    assert set(wrong) == {'unused parameters', 'two processes'}
-    assert '2 of 10 (fc.weight, fc.bias)' in wrong['unused parameters']
-    assert 'only with find_unused_parameters=True' in wrong['two processes']
+    passport = make_passport(file, quick=True)
+    assert [p.name for p in passport.problems] == ['unused parameters']
+    found = passports.check_two_processes(Source(str(file)), IMAGES)
+    assert '2 of 10 (fc.weight, fc.bias)' in passport.problems[0].text
+    assert not found.ok
+    assert 'only with find_unused_parameters=True' in found.text
+
+
+@pytest.mark.parametrize(
+    ('stem', 'more', 'out', 'ok'),
+    [
+        ('frozen', 'self.requires_grad_(False)', 'tuple(outs)', None),
+        (
+            'sync',
+            'self.steps[0][1] = nn.SyncBatchNorm(4)',
+            'tuple(outs)',
+            None,
+        ),
+        (
+            'auxiliary',
+            'self.extra = conv(8, 2, 1)',
+            'tuple(outs + [self.extra(x)] * self.training)',
+            True,
+        ),
+    ],
+)
+def test_two_processes(tmp_path, stem, more, out, ok):
+    """What a training uses decides, and nothing to train is no mistake."""
+    file = write(tmp_path, f'pyramid_{stem}', more, out)
+    found = passports.check_two_processes(Source(str(file)), IMAGES)
+    assert found.ok is ok, found
 
 
 def test_what_fails_is_a_problem_and_not_a_traceback(tmp_path):
@@ -137,8 +167,8 @@ def test_a_config_with_its_options(tmp_path):
     assert values(passport)['checkpointing'] is True
 
 
-def test_a_registered_name():
-    source = Source('StarNet', ('arch=s1',))
+def test_the_same_weights_each_time():
+    source = Source('mmext.models:StarNet', ('arch=s1',))
     first, second = source.build(), source.build()
     assert type(first).__name__ == 'StarNet'
     weights = zip(first.parameters(), second.parameters(), strict=True)
@@ -158,7 +188,7 @@ def test_a_module_by_its_name(tmp_path, monkeypatch):
         ('two.py', 'several backbones', 'One, Two, as two.py:CLASS'),
         ('two.py:Three', "no class 'Three'", 'One, Two'),
         ('gone.py', 'config gone.py does not exist', ''),
-        ('StarNett', 'no registered backbone', "Did you mean 'StarNet'?"),
+        ('StarNett', 'no module that can be imported', 'Give FILE.py'),
         ('empty.py', 'has no model.backbone', 'Give the config'),
         ('nothing.py', 'no torch.nn.Module', 'defines the backbone'),
         ('two.py:One', 'no argument', ''),

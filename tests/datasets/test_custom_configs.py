@@ -186,12 +186,21 @@ def test_labels_that_are_no_classes(maps_config, tmp_path, split, label):
         # MMSegmentation would read it as class 0.
         (lambda m: m.astype(np.uint16) + 256, '0.png has label 456'),
         (lambda m: np.stack([m] * 3, -1), '0.png is a picture of 3 channels'),
+        # As of an image that is turned by its EXIF tag.
+        (np.transpose, '0.png is 64 x 80, and its image 80 x 64 as OpenCV'),
     ],
 )
 def test_class_maps_of_other_types(maps_config, tmp_path, change, message):
     file = f'{tmp_path}/maps/val/0.png'
     cv2.imwrite(file, change(cv2.imread(file, cv2.IMREAD_UNCHANGED)))
     with pytest.raises(UserError, match=message):
+        mmext.train(maps_config)
+
+
+@needs_mmseg
+def test_images_without_class_maps(maps_config, tmp_path):
+    (tmp_path / 'maps/train/2.png').unlink()
+    with pytest.raises(UserError, match='1 of 4 images have no .*2.png'):
         mmext.train(maps_config)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
+from unicodedata import normalize
 from zlib import crc32
 
 import pytest
@@ -177,6 +178,20 @@ def cvat_yolo(root: Path) -> None:
     write(root / 'obj.names', '\n'.join(NAMES) + '\n')
 
 
+def cvat_subsets(root: Path) -> None:
+    """YOLO 1.1 of a task whose subsets are not named as Darknet's."""
+    write_files(root, 'obj_{}_data', 'obj_{}_data', CVAT)
+    write_lists(root, 'data/obj_{}_data', CVAT)
+    write(root / 'obj.names', '\n'.join(NAMES) + '\n')
+
+
+def upper_case(root: Path) -> None:
+    splits = {'train': 'Train', 'val': 'VALID'}
+    write_files(root, '{}/Images', '{}/Labels', splits)
+    names = {str(i): name for i, name in enumerate(NAMES)}
+    write(root / 'Data.YAML', {'names': names})
+
+
 def linked(root: Path) -> None:
     """A link to a folder outside, which Git has written as a text file."""
     write_files(root, '../pictures/{}', 'labels/{}')
@@ -203,12 +218,29 @@ def cvat_voc(root: Path) -> None:
         write(root / f'ImageSets/Main/{name}.txt', '\n'.join(lines))
 
 
+def voc_lists(root: Path, folder: str, line: str) -> None:
+    write_voc(root, 'JPEGImages/{}', 'Annotations/{}')
+    for split, images in DATA.items():
+        lines = [line.format(f'{split}/{name}') for name in images]
+        write(root / folder / f'{split}.txt', '\n'.join(lines))
+    for split in DATA:  # names that do not give the split
+        for place in ('JPEGImages', 'Annotations'):
+            (root / place / split).rename(root / place / f'of {split}')
+        file = root / folder / f'{split}.txt'
+        write(file, file.read_text().replace(f'{split}/', f'of {split}/'))
+
+
 def roboflow_coco(root: Path) -> None:
     write_coco(root, '{}', '{}/_annotations.coco.json', ROBOFLOW)
 
 
 def cvat_coco(root: Path) -> None:
     write_coco(root, 'images/{}', 'annotations/instances_{}.json', CVAT)
+
+
+def cvat_keypoints(root: Path) -> None:
+    file = 'annotations/person_keypoints_{}.JSON'
+    write_coco(root, 'images/{}', file, CVAT)
 
 
 def fiftyone(root: Path) -> None:
@@ -220,12 +252,25 @@ def prefixed_coco(root: Path) -> None:
     write_coco(root, '{}', '{}.json', SAME, prefix='{}/')
 
 
+def absolute_coco(root: Path) -> None:
+    write_coco(root, '{}', '{}.json', SAME, prefix=f'{root}/{{}}/')
+
+
 roboflow_voc = partial(write_voc, images='{}', labels='{}', splits=ROBOFLOW)
 labelimg = partial(write_voc, images='images/{}', labels='images/{}')
+fiftyone_voc = partial(write_voc, images='data/{}', labels='labels/{}')
+lists_of_files = partial(voc_lists, folder='ImageSets', line='{}.png')
+paddle_lists = partial(
+    voc_lists,
+    folder='',
+    line='./JPEGImages/{0}.png ./Annotations/{0}.xml',
+)
 YOLO = [ultralytics, roboflow_yolo, colab, cvat_yolo, cvat_ultralytics]
-YOLO += [linked, really_linked, beside_yolo]
-COCO = [roboflow_coco, cvat_coco, fiftyone, prefixed_coco]
-VOC = [roboflow_voc, cvat_voc, labelimg]
+YOLO += [linked, really_linked, beside_yolo, cvat_subsets, upper_case]
+COCO = [roboflow_coco, cvat_coco, fiftyone, prefixed_coco, absolute_coco]
+COCO += [cvat_keypoints]
+VOC = [roboflow_voc, cvat_voc, labelimg, fiftyone_voc, lists_of_files]
+VOC += [paddle_lists]
 
 
 def objects_of(file: str | Path) -> dict[str, list[tuple]]:
@@ -275,6 +320,45 @@ def test_exports(root, tmp_path, make: Callable[[Path], None]):
     assert require_data(tmp_path / 'out').classes == folder.classes
 
 
+@pytest.mark.parametrize('make', [*YOLO, *COCO, *VOC])
+def test_files_that_macos_and_jupyter_add(root, make):
+    make(root)
+    for path in sorted(root.rglob('*')):
+        if path.is_file():
+            binary = b'\0\5\x16\x07\0\2\0\0Mac OS X\xff'
+            inside = root / '__MACOSX' / path.relative_to(root)
+            for folder in (path.parent, inside.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f'._{path.name}').write_bytes(binary)
+    (root / '.ipynb_checkpoints').mkdir()
+    write_image(root / '.ipynb_checkpoints/a.png')
+    write(root / '.ipynb_checkpoints/data.yaml', 'names: [a]')
+    require_data(root)
+
+
+@pytest.mark.parametrize('make', [ultralytics, cvat_yolo, cvat_voc, labelimg])
+@pytest.mark.parametrize('suffixes', [('.png',), ('.txt', '.xml')])
+def test_accents_in_another_encoding(root, make, suffixes, monkeypatch):
+    """macOS writes letters with accents as two characters."""
+    names = {'a': 'K\u00fche', 'd': '\u00e9'}
+    data = {
+        split: {names.get(n, n): objects for n, objects in images.items()}
+        for split, images in DATA.items()
+    }
+    monkeypatch.setattr('test_export_formats.DATA', data)
+    make(root)
+    lists = [*CVAT.values(), *ROBOFLOW.values()]
+    for path in [p for p in root.rglob('*.*') if p.stem not in lists]:
+        if path.suffix in suffixes:
+            path.rename(path.with_name(normalize('NFD', path.name)))
+    folder = find_coco_folder(root)
+    found = {s: objects_of(folder.ann_files[s]) for s in SAME}
+    assert {s: sum(map(len, x.values())) for s, x in found.items()} == {
+        'train': 3,
+        'val': 2,
+    }
+
+
 def ten_images(root: Path, labels: str, text: str) -> None:
     for i in range(10):
         write_image(root / f'images/{i}.png')
@@ -299,12 +383,28 @@ def label_studio_coco(root: Path) -> None:
     write(root / 'result.json', content)
 
 
+def label_studio_on_windows(root: Path) -> None:
+    label_studio_coco(root)
+
+    def change(content: dict) -> None:
+        for image in content['images']:
+            image['file_name'] = image['file_name'].replace('/', '\\')
+
+    edit_json(root / 'result.json', change)
+
+
 def label_studio_voc(root: Path) -> None:
     ten_images(root, 'Annotations/{}.xml', xml(DATA['train']['a']))
 
 
 @pytest.mark.parametrize(
-    'make', [label_studio_yolo, label_studio_coco, label_studio_voc]
+    'make',
+    [
+        label_studio_yolo,
+        label_studio_coco,
+        label_studio_on_windows,
+        label_studio_voc,
+    ],
 )
 def test_images_are_held_out(root, make, capsys):
     make(root)
@@ -329,6 +429,37 @@ def test_images_in_folders_and_xml_files_in_one(root):
     names = [[i['file_name'] for i in c['images']] for c in contents.values()]
     assert [len(n) for n in names] == [2, 1]
     assert {Path(n).stem for n in sum(names, [])} == {*'bce'}
+    (root / 'Images/train').rename(root / 'Images/cows')
+    assert len(read_voc(root).splits['train']) == 3
+
+
+def test_the_images_of_a_test_list_are_not_trained_on(root):
+    """VOC's trainval.txt and test.txt, without train.txt."""
+    label_studio_voc(root)
+    names = [str(i) for i in range(10)]
+    write(root / 'ImageSets/Main/trainval.txt', '\n'.join(names[:6]))
+    write(root / 'ImageSets/Main/test.txt', '\n'.join(names[6:]))
+    contents = read_folder(root, 'voc').contents.values()
+    files = [i['file_name'] for c in contents for i in c['images']]
+    assert sorted(Path(f).stem for f in files) == names[:6]
+
+
+def test_other_text_files_beside_voc_folders(root):
+    label_studio_voc(root)
+    write(root / 'test.txt', 'Images of 2024.\n')
+    (root / 'README.txt').write_bytes(b'\xff')
+    assert len(read_voc(root).splits['train']) == 10
+
+
+@pytest.mark.parametrize('make', [roboflow_yolo, roboflow_voc])
+def test_objects_beyond_their_image_are_counted(root, make):
+    make(root)
+    file = next(root.glob('train/**/a.[tx]*'))
+    beyond = [(0, 100, 20, 150, 30), (0, 0, 0, WIDTH, HEIGHT)]
+    write(file, xml(beyond) if file.suffix == '.xml' else label(beyond))
+    (note,) = read_folder(root, format_of(root)).notes
+    assert note.startswith('train: 1 of 4 objects reach beyond their image')
+    assert 'a.png' in note
 
 
 def test_one_annotation_file_is_split(root):
@@ -371,6 +502,29 @@ def test_changed_labels_are_reported(root, capsys):
     os.utime(root / 'train/labels/a.txt', (later, later))
     find_coco_folder(root)
     assert 'a.txt is newer than' in capsys.readouterr().out
+
+
+def test_coco_annotations_are_converted_again(root, capsys):
+    """As those of YOLO and VOC, if they were exported again."""
+    label_studio_coco(root)
+    convert_folder(root)
+    capsys.readouterr()
+    find_coco_folder(root)
+    assert capsys.readouterr().out == ''
+
+    def remove(content: dict) -> None:
+        del content['annotations'][:5]
+
+    edit_json(root / 'result.json', remove)
+    os.utime(root / 'result.json', (2e9, 2e9))
+    find_coco_folder(root)
+    assert 'result.json is newer than' in capsys.readouterr().out
+    lines = convert_folder(root)
+    ends = [line.partition('images, ')[2] for line in lines[2:]]
+    number = [int(end.split()[0]) for end in ends]
+    assert sum(number) == 5
+    (root / 'result.json').unlink()
+    assert convert_folder(root)[1] == 'There is nothing to convert.'
 
 
 def test_a_run_keeps_its_annotations(root):
@@ -444,7 +598,7 @@ def test_folders_of_voc_by_option(root, capsys):
         format_of(root)
     options = ['--annotations', 'boxes', '--images', 'photos of cows']
     assert run_tool('dataset_converters/voc2coco.py', root, *options) == 0
-    assert 'instances_val.json: 1 images' in capsys.readouterr().out
+    assert 'instances_val.json: 1 image,' in capsys.readouterr().out
     with pytest.raises(UserError, match="--images photos: .*\n.*'photos of"):
         read_voc(root, annotations='boxes', images='photos')
 
@@ -510,7 +664,7 @@ def test_the_category_that_roboflow_adds(root):
             label_studio_coco,
             'result.json',
             coco('train'),
-            r'image a.png .* \(images/, data/\)\n.*Put .*data/images\.',
+            r'no image of .* \(images/, data/\): a.png.*\n.*data/images\.',
         ),
         (
             labelimg,
@@ -518,6 +672,63 @@ def test_the_category_that_roboflow_adds(root):
             None,
             '1 of 5 XML files .*: images/train/a.xml',
         ),
+        (
+            roboflow_yolo,
+            'data.yaml',
+            'names: [{name: cat}]',
+            "a name is {'name': 'cat'}, not a word",
+        ),
+        (
+            roboflow_yolo,
+            'data.yaml',
+            'names: cat',
+            "data.yaml: names is 'cat', not a list",
+        ),
+        (
+            roboflow_yolo,
+            'data.yaml',
+            'val: valid/pictures\n' + NAMES_LINE,
+            r'no .*/valid/pictures\n.*train/images.*Remove val to hold out',
+        ),
+        (
+            roboflow_yolo,
+            'train/labels/a.txt',
+            '0 .5 .5 .2 .2 .5 .5 2 .6 .6 0 .6 .5 1 0 0 0',
+            'a.txt:1: the line seems to be a box and 4 keypoints',
+        ),
+        (
+            label_studio_voc,
+            'Annotations/0.xml',
+            '<annotation>',
+            '0.xml is not XML',
+        ),
+        (
+            partial(ten_images, labels='Annotations/{}.xml', text=xml([])),
+            'notes.txt',
+            '',
+            'no XML file in .*Annotations has an object',
+        ),
+        (
+            beside_yolo,
+            'val/classes.txt',
+            'disc\nsquare',
+            'classes.txt and .*val/classes.txt number the classes differently',
+        ),
+        (
+            roboflow_yolo,
+            'train/labels/classes.txt',
+            'disc\nunused\nsquare',
+            'data.yaml and .*classes.txt number the classes differently: sq',
+        ),
+        (
+            roboflow_yolo,
+            'dataset.yaml',
+            'names: [a]',
+            'data.yaml and dataset.yaml both describe the data set',
+        ),
+        (id, 'a.json', {'shapes': []}, '1 JSON file of LabelMe, whose own'),
+        (id, 'x/a.json', {'a': {'regions': {}}}, '1 JSON file of VIA'),
+        (id, 'ds/ann/a.json', {'objects': []}, '1 JSON file of Supervisely'),
         (
             lambda root: write_image(root / 'a.png'),
             'notes.txt',
@@ -536,6 +747,36 @@ def test_damaged_exports(root, make, file, text, message):
         find_coco_folder(root)
 
 
+@pytest.mark.parametrize(
+    ('make', 'text', 'message'),
+    [
+        (label_studio_yolo, '7 .5 .5 .2 .2', 'class 7, and there are 3 names'),
+        (label_studio_voc, '', 'is not XML'),
+    ],
+)
+def test_all_files_with_an_error_are_named(root, make, text, message):
+    make(root)
+    folder = next(p.parent for p in root.rglob('3.[tx]*'))
+    for i in (3, 5, 8):
+        write(next(folder.glob(f'{i}.*')), text)
+    with pytest.raises(UserError, match=message) as error:
+        read_folder(root, format_of(root))
+    assert '2 more images or their annotations cannot be used: 5.png, 8' in (
+        str(error.value)
+    )
+
+
+def test_images_of_other_formats_are_named(root):
+    roboflow_yolo(root)
+    (root / 'train/images/b.png').rename(root / 'train/images/b.avif')
+    (note,) = read_folder(root, 'yolo').notes
+    assert note.endswith('b.txt; .avif files are not read as images')
+    for path in (root / 'valid/images').iterdir():
+        path.rename(path.with_suffix('.gif'))
+    with pytest.raises(UserError, match='has no images; .gif files are not'):
+        read_folder(root, 'yolo')
+
+
 def test_two_folders_of_a_split(root):
     """The labels without an image are in the first one."""
     write_files(root, 'images/{}', 'labels/{}')
@@ -546,6 +787,9 @@ def test_two_folders_of_a_split(root):
     assert [len(images) for images in found.splits.values()] == [5, 2]
     assert '1 of 6 label files' in found.notes[0]
     assert found.notes[0].endswith('x.txt')
+    paths = 'train: [images, images/train]\nval: images/val\n'
+    write(root / 'data.yaml', paths + NAMES_LINE)
+    assert len(read_yolo(root).splits['train']) == 5
 
 
 def test_nothing_to_convert(root):

@@ -303,6 +303,12 @@ def test_a_remedy_is_printed_once():
     assert remedy.strip() == '-> free some'
 
 
+def test_the_table_is_as_wide_as_the_terminal(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '60')
+    text = as_text([Result('A', 'ops', OK, 'nms, ' * 30)])
+    assert 50 < max(map(len, text.splitlines())) <= 60
+
+
 @pytest.mark.parametrize('wrong', ['nms', 'roi_align', 'deform_conv2d'])
 def test_the_self_test_notices_a_wrong_op(monkeypatch, wrong):
     right = getattr(self_test.ops, wrong)

@@ -12,7 +12,7 @@ from toy import Numbers, Scores, build_runner, loader
 from trained import records
 
 from mmext.engine.curves_hook import summary
-from mmext.evaluation.runs import read_run
+from mmext.evaluation.runs import Run, read_run
 
 __all__ = ['figures']  # a fixture
 
@@ -103,3 +103,16 @@ def test_a_metric_that_was_not_measured_is_not_repeated(tmp_path):
     lines = summary(runner, read_run(tmp_path / 'work')).split('\n')
     rows = [[cell.strip() for cell in line.split('|')] for line in lines]
     assert rows[3:6] == [['1 *', '40', '1'], ['2', '', '3'], ['3', '', '2']]
+
+
+def test_no_validation_is_the_best_if_none_has_an_ap(tmp_path):
+    """COCO's AP is -1, so nan, if the images have no objects."""
+    runner = train(tmp_path, epochs=1)
+    log = ({'step': 1, 'coco/bbox_mAP': -1.0, 'coco/bbox_mAP_50': -1.0},)
+    lines = summary(runner, Run('run', tmp_path, val_log=log)).split('\n')
+    assert lines[0] == 'No epoch has a value of AP'
+    assert [cell.strip() for cell in lines[3].split('|')] == [
+        '1',
+        'nan',
+        'nan',
+    ]

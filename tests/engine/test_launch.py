@@ -82,6 +82,23 @@ def test_test_builds_and_reads_once(config, trained, tmp_path, counts):
     assert counts['read'] == ['epoch_2.pth']
 
 
+def test_warnings_before_the_log_are_in_its_file(
+    config, trained, tmp_path, capfd
+):
+    """A log that has an AP has the reason not to believe it, too."""
+    mmext.test(
+        config,
+        trained / 'epoch_2.pth',
+        work_dir=tmp_path / 'work',
+        cfg_options={'test_dataloader.dataset.indices': 1},
+    )
+    text = 'test_dataloader.dataset: indices=1: 1 of '
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    lines = [x for x in log.read_text().split('\n') if text in x]
+    assert len(lines) == 1 and ' - WARNING - ' in lines[0]
+    assert capfd.readouterr().out.count(text) == 1
+
+
 @pytest.mark.parametrize('seed', [3, None])
 def test_the_model_of_preflight_has_the_weights_of_the_runner(
     config, tmp_path, seed

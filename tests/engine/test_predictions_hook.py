@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mmengine.config import Config
 
 from mmext.engine.launch import _keeping_config, set_tta
-from mmext.engine.predictions_hook import free_name, settings_of
+from mmext.engine.predictions_hook import (
+    describe,
+    free_name,
+    settings_of,
+)
 from mmext.utils.config import resize_scales
 
 SETTINGS = {
@@ -59,6 +64,30 @@ def test_files_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
     assert name(tmp_path) == 'epoch_1'
 
 
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_each_metric_has_its_annotations(
+    tmp_path: Path, wrapped: bool
+) -> None:
+    """A regression: all had those of the last one, or none."""
+    files = [tmp_path / 'a.json', tmp_path / 'b.json']
+    for file in files:
+        file.write_text('{}')
+    evaluator: Any = [{'ann_file': str(file)} for file in files]
+    if wrapped:
+        evaluator = {'type': 'MultiDatasetsEvaluator', 'metrics': evaluator}
+    metrics = [SimpleNamespace(dataset_meta={}, place=f) for f in files]
+    runner = SimpleNamespace(
+        cfg=config(test_evaluator=evaluator),
+        test_dataloader=SimpleNamespace(dataset=None),
+        test_evaluator=SimpleNamespace(metrics=metrics),
+        experiment_name='run_1',
+        timestamp='1',
+        _load_from=None,
+    )
+    found = [describe(runner, metric, {}, None) for metric in metrics]
+    assert [x['annotation_file'] for x in found] == [*map(str, files)]
+
+
 PIPELINE = [
     {'type': 'LoadImageFromFile'},
     {'type': 'Resize', 'scale': (128, 96), 'keep_ratio': True},
@@ -95,16 +124,14 @@ def tta_pipeline(*scales: tuple[int, int]) -> list[dict]:
     return [PIPELINE[0], {'type': 'TestTimeAug', 'transforms': steps}]
 
 
-def test_inherited_tta_at_another_scale(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_inherited_tta_at_another_scale() -> None:
     """The pipeline of mmdet's bases is that of COCO's images."""
-    set_tta(config(tta_pipeline=tta_pipeline((1333, 800), (666, 400))))
-    text = capsys.readouterr().out
+    pipeline = tta_pipeline((1333, 800), (666, 400))
+    text = set_tta(config(tta_pipeline=pipeline))
     assert 'to 1333x800, 666x400, and the test pipeline to 128x96' in text
-    set_tta(config(tta_pipeline=tta_pipeline((1333, 800), (128, 96))))
-    set_tta(config(tta_pipeline=None))
-    assert not capsys.readouterr().out
+    pipeline = tta_pipeline((1333, 800), (128, 96))
+    assert set_tta(config(tta_pipeline=pipeline)) == ''
+    assert set_tta(config(tta_pipeline=None)) == ''
 
 
 def test_scales_of_a_pipeline() -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_cases import Write, random_detections, random_truth
+from pycocotools import mask as mask_utils
 
 import mmext
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import (
     COCO,
     Format,
-    format_of,
+    formats_of,
     read_names,
 )
 from mmext.evaluation.coco.ground_truth import read_ground_truth
@@ -101,6 +102,52 @@ def test_categories_in_another_order(write: Write) -> None:
     assert not any('numbered' in w for w in read(write, FOUND).warnings)
 
 
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize('kind', ['images', 'scale', 'categories'])
+def test_what_covers_no_object_is_a_warning(
+    write: Write, kind: str, iou_type: str
+) -> None:
+    """A regression: AP 0 in silence, and of masks with other categories."""
+    ids = [i['id'] for i in TRUTH['images']]
+    other_image = dict(zip(ids, ids[::-1], strict=True))
+    turned = {1: 4, 4: 7, 7: 1, 10: 10}
+
+    def changed(d: dict) -> dict:
+        x, y, w, h = d['bbox']
+        if kind == 'images':
+            return {**d, 'image_id': other_image[d['image_id']]}
+        if kind == 'categories':
+            return {**d, 'category_id': turned[d['category_id']]}
+        return {**d, 'bbox': [x / 2, y / 2, w / 2, h / 2]}
+
+    says = 'numbered' if kind == 'categories' else 'detections cover'
+    for change, expected in ((changed, True), (dict, False)):
+        found = [change(d) for d in FOUND]
+        if iou_type == 'segm':
+            for d in found:
+                box = np.array([np.maximum(d.pop('bbox'), 1)])
+                d['segmentation'] = mask_utils.frPyObjects(box, 480, 640)[0]
+                d['segmentation']['counts'] = d['segmentation'][
+                    'counts'
+                ].decode()
+        warnings = read(write, found).warnings
+        assert any(says in w for w in warnings) == expected, warnings
+
+
+def test_evaluate_warns(write: Write) -> None:
+    """A regression: only ``compare`` printed what is unusual."""
+    truth = copy.deepcopy(TRUTH)
+    for category in truth['categories']:
+        if category['name'] == 'class1':
+            category['name'] = 'class0'
+    found = [d for d in FOUND if d['category_id'] != 7]
+    with pytest.warns(UserWarning) as caught:
+        mmext.evaluate(write('dt.json', found), write('gt.json', truth))
+    texts = [str(warning.message) for warning in caught]
+    assert any('several categories of the name class0' in t for t in texts)
+    assert any('no detection of class2' in t for t in texts)
+
+
 def test_a_detector_that_knows_one_class(write: Write) -> None:
     found = [{**d, 'category_id': 10} for d in FOUND]
     assert not any('numbered' in w for w in read(write, found).warnings)
@@ -182,6 +229,8 @@ def test_names_in_the_order_of_the_numbers(
         found = read(write, records, Format('detectron2', given))
         same(found)
         assert not found.warnings
+    more = ','.join([*names, 'a class that is not detected'])
+    same(read(write, records, Format('detectron2', f'0:{more}')))
     with pytest.raises(UserError, match="'dog' is not a category"):
         read(write, records, Format('detectron2', '0:class3,class1,dog,x'))
     with pytest.raises(UserError, match='number 2, and there are 2'):
@@ -273,6 +322,22 @@ def test_a_name_of_several_images(write: Write) -> None:
         read(write, records, Format('ultralytics', '0'), truth)
 
 
+def test_the_folders_of_another_machine(write: Write) -> None:
+    """Names are equal from their ends; folders tell images apart."""
+    names = [f'{"ab"[n % 2]}/{n // 2}.jpg' for n in range(len(STEMS))]
+    images = [
+        {**image, 'file_name': name}
+        for image, name in zip(TRUTH['images'], names, strict=True)
+    ]
+    written = {
+        image['id']: 'C:\\data\\' + image['file_name'].replace('/', '\\')
+        for image in images
+    }
+    records = [{**d, 'file_name': written[d['image_id']]} for d in FOUND]
+    truth = {**TRUTH, 'images': images}
+    same(read(write, records, Format('ultralytics', 'ids'), truth))
+
+
 def test_no_detections_of_that_format(write: Write) -> None:
     for record in ({'image_id': 7, 'box': []}, {'category_id': 1}):
         with pytest.raises(UserError, match='record 0 is not a detection of'):
@@ -282,10 +347,16 @@ def test_no_detections_of_that_format(write: Write) -> None:
 
 
 def test_which_format_a_file_has(write: Write) -> None:
-    options = ['ultralytics', 'b.json=rf-detr']
-    assert format_of('a.json', options, ()) == Format('ultralytics')
-    assert format_of('b.json', options, ['0']) == Format('rf-detr', '0')
-    assert format_of('a.json', (), ()) == COCO
+    files, options = ['a.json', 'b.json'], ['ultralytics', 'b.json=rf-detr']
+    assert formats_of(files, options, ['b.json=0']) == {
+        'a.json': Format('ultralytics'),
+        'b.json': Format('rf-detr', '0'),
+    }
+    assert formats_of(files, (), ()) == dict.fromkeys(files, COCO)
+    with pytest.raises(
+        UserError, match=r'runs/c\.json, which is not compared'
+    ):
+        formats_of(files, (), ['runs/c.json=0'])
     # What tools/test.py wrote is COCO's format.
     file = write('run.bbox.json', FOUND)
     write('run.meta.json', {'seed': 1})

@@ -2,6 +2,7 @@
 """Tests which inputs of a comparison raise errors, and which do not."""
 
 import copy
+import gzip
 import hashlib
 import math
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def ap(write: Write, found: list, truth: dict = TRUTH) -> float:
         ({'bbox': [0, 0, 1e200, 1e200]}, 'record 5 has bbox'),
         ({'bbox': [0, 0, 5]}, 'record 5 is not a bbox detection'),
         ({'category_id': 2}, 'record 5 has category_id 2'),
+        ({'image_id': 7.5}, r'record 5 has image_id 7\.5'),
         ({'image_id': 'seven'}, "image_id 'seven' is not a number"),
         ({'image_id': [7]}, 'record 5 is not a bbox detection'),
         ({'category_id': {}}, 'record 5 is not a bbox detection'),
@@ -101,6 +103,33 @@ def test_truncated(gt: GroundTruth, path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match='not a COCO result file'):
             read_predictions(path, gt)
+
+
+def test_joined_files(gt: GroundTruth, path: Path) -> None:
+    """A regression: what followed the first list was skipped in silence."""
+    text = path.read_text()
+    path.write_text(f'{text}\n')
+    assert len(read_predictions(path, gt)) == len(FOUND)
+    path.write_text(f'{text}\n{text}')
+    with pytest.raises(UserError, match='follows the end of the list'):
+        read_predictions(path, gt)
+
+
+@pytest.mark.parametrize(
+    'content, says',
+    [
+        (b' \n', 'it is empty'),
+        (gzip.compress(b'[]', mtime=0), 'it is compressed'),
+        (b'PK\x03\x04\0"mAP"\xff', 'it is not a text file'),
+        (b'{"annotations": [{"score": 1}]}', 'has a list as "annotations"'),
+        (b'{"annotations": [{"id": 1}]}', 'a COCO annotation file'),
+        (b'{"image_id": 1}\n{"image_id": 1}', "begins with '{'"),
+    ],
+)
+def test_what_a_file_is_instead(path: Path, content: bytes, says: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_source(path)
 
 
 def test_a_missing_file(gt: GroundTruth, path: Path) -> None:
@@ -278,6 +307,21 @@ def test_a_warning_for_annotation_0(write: Write, truth: dict) -> None:
     values = report.comparisons[0].baseline
     metrics = {m: float(v[0]) for m, v in values.items()}
     verify(gt, report.sides[0].predictions[0], metrics)
+
+
+def test_a_warning_for_objects_that_are_listed_twice(
+    write: Write, truth: dict
+) -> None:
+    """A detector that finds every object once then has half the recall."""
+    last = max(a['id'] for a in truth['annotations'])
+    copies = [
+        {**a, 'id': last + i} for i, a in enumerate(truth['annotations'], 1)
+    ]
+    truth['annotations'] += copies
+    run = write('a.bbox.json', FOUND)
+    report = compare([run, run], ann=write('gt.json', truth), resamples=100)
+    assert f'lists {len(copies)} objects twice' in report.warnings[0]
+    assert f'annotation {last + 1} is the first' in report.warnings[0]
 
 
 def mask(ann: dict) -> list:

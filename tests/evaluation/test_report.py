@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import io
 import itertools
@@ -32,6 +33,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
+from tiny_run import write_config
 from torch import nn
 from trained import write_log
 
@@ -53,10 +55,11 @@ from mmext.evaluation.coco.ground_truth import (
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.compare import compare
-from mmext.evaluation.cost.complexity import Complexity
+from mmext.evaluation.cost.complexity import Complexity, config_complexity
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.groups import read_groups
-from mmext.evaluation.report.pictures import place_labels
+from mmext.evaluation.report.charts import Axis, short_name
+from mmext.evaluation.report.pictures import picture, place_labels
 from mmext.evaluation.report.plots import (
     plot_confusion,
     plot_curves,
@@ -74,6 +77,7 @@ from mmext.evaluation.statistics.comparison import (
     ImageBootstrap,
     compare_resampled,
 )
+from mmext.utils.config import load_config
 
 __all__ = ['figures']  # a fixture
 
@@ -200,6 +204,20 @@ def test_wide_letters_and_long_names() -> None:
     assert max(map(cell_len, text.splitlines())) <= 60
 
 
+@pytest.mark.parametrize('width', [60, 80])
+def test_sentences_are_indented_in_a_terminal(
+    report: Report, width: int
+) -> None:
+    """A regression: only the first line of a sentence was."""
+    console = Console(width=width, file=io.StringIO())
+    replace(report, warnings=()).print_verdicts(console)
+    heading, *lines = console.file.getvalue().splitlines()
+    assert heading == report.verdicts()[0][0]
+    assert len(lines) > len(report.verdicts()[0][1])
+    for line in lines:
+        assert line.startswith('  ') and cell_len(line) <= width
+
+
 @pytest.mark.parametrize('number', [1, 40])
 def test_uncounted_operators_take_one_line(number: int) -> None:
     names = [f'pointwise_{i}' for i in range(number)] + ['torchvision.nms']
@@ -276,6 +294,16 @@ def rewritten(
             {'checkpoint': 'w/epoch_3.pth'},
             'checkpoints of epoch_2 and epoch_3',
         ),
+        (
+            ('ResNet_s1', 'ResNet_s2'),
+            {'checkpoint': 'w/best_coco_bbox_mAP_epoch_2.pth'},
+            'checkpoints of epoch_2 and best_coco_bbox_mAP.',
+        ),
+        (
+            ('ResNet_s1', 'ResNet_s2'),
+            {'test': {'tta': True}},
+            'were tested differently (TTA). A side is one',
+        ),
     ],
 )
 def test_a_side_is_one_config_with_several_seeds(
@@ -283,8 +311,8 @@ def test_a_side_is_one_config_with_several_seeds(
 ) -> None:
     baseline = rewritten(runs, tmp_path, names, meta)
     first = baseline[0] / 'predictions/epoch_2.meta.json'
-    checkpoint = {'checkpoint': 'w/epoch_2.pth'}
-    edit_json(first, lambda content: content.update(checkpoint))
+    known = {'checkpoint': 'w/epoch_2.pth', 'test': {'tta': False}}
+    edit_json(first, lambda content: content.update(known))
     found = compared(runs, baseline, ['StepNetResNet_s1', 'StepNetResNet_s2'])
     assert any(says in w for w in found.warnings), found.warnings
     (comparison,) = found.comparisons
@@ -303,7 +331,12 @@ def test_configs_that_only_meta_files_name(runs: Path, tmp_path: Path) -> None:
         edit_json(folder / 'epoch_2.meta.json', lambda x, m=meta: x.update(m))
         files.append(folder / 'epoch_2.bbox.json')
     found = compared(runs, files, ['StepNetResNet_s1'])
-    assert 'of different configs (ResNet_s1, ResNet_s2)' in found.warnings[0]
+    # A regression: the files were named in the other order.
+    says = (
+        f'{files[0]} and {files[1]} are of different configs (ResNet_s1, '
+        'ResNet_s2)'
+    )
+    assert says in found.warnings[0]
 
 
 def test_a_good_comparison_has_no_warning(report: Report) -> None:
@@ -614,6 +647,28 @@ def test_no_label_of_a_chart_covers_another(
             assert apart, (one, other)
 
 
+@pytest.mark.parametrize('whole', [False, True])
+@pytest.mark.parametrize('high', [3, 7.9, 12.5, 20, 85, 99, 1234])
+@pytest.mark.parametrize('low', [0, -2, -42])
+def test_every_axis_has_three_ticks(
+    low: float, high: float, whole: bool
+) -> None:
+    """A regression: an axis from -42 to 85 had 0 and 50."""
+    ticks = Axis(low, high, 0, 360, whole).ticks()
+    assert 3 <= len(ticks) <= 7
+    assert all(low <= tick <= high for tick in ticks)
+    assert not whole or all(tick % 1 == 0 for tick in ticks)
+
+
+def test_long_names_are_cut_in_their_middle() -> None:
+    """A regression: names that differ at their end looked equal."""
+    names = [f'a vehicle of the kind number {i}' for i in range(20)]
+    assert len(set(map(short_name, names))) == 20
+    for name in (*names, '很长的名字' * 9, 'short'):
+        assert cell_len(short_name(name)) <= 20
+    assert short_name('short') == 'short'
+
+
 def test_every_chart_has_a_legend_and_labels(report: Report) -> None:
     for svg in drawing(report.html()):
         assert 'aria-label="' in svg and '<figcaption>' in svg
@@ -719,6 +774,21 @@ def test_compare_says_that_there_are_no_pictures(
     assert run_tool('compare.py', *files, *options, '--out', out) == 0
     printed = ' '.join(capsys.readouterr().out.split())
     assert 'Warning: No pictures of the test images' in printed
+
+
+def test_labels_of_long_names_are_inside_of_a_picture(report: Report) -> None:
+    """A regression: their ends, which are the scores, were cut."""
+    names = {i: f'{n}, long ' * 9 for i, n in report.truth.all_names.items()}
+    truth = replace(report.truth, all_names=names)
+    (first, *_) = report.sides[1].predictions
+    for record in truth.dataset['images'][:9]:
+        found = picture(truth, record['id'], {'s1': first}, None)
+        width, font = found['size'][0], found['font']
+        labels = [label for *_, label in found['boxes'] if label]
+        assert labels
+        for text, left, _ in labels:
+            assert re.search(r' \d\.\d\d$', text)
+            assert left >= 0 and left + 0.62 * font * len(text) <= width
 
 
 def test_labels_have_places_of_their_own() -> None:
@@ -856,8 +926,25 @@ def test_a_confusion_matrix_of_many_classes_says_what_it_shows(
     found = [{**a, 'score': 0.9} for a in data['annotations']]
     truth, preds = read_pair(write, data, found)
     plot_confusion(truth, preds, tmp_path / 'c')
-    assert '25 of 40 classes' in figures[0].axes[0].get_title()
+    axes = figures[0].axes[0]
+    assert '25 of 40 classes' in axes.get_title()
+    for axis in (axes.xaxis, axes.yaxis):
+        assert axis.get_ticklabels()[-1].get_text() == 'background'
     require_readable(figures[0], tight=True)
+
+
+def test_the_cost_is_that_of_the_tested_size(tmp_path: Path) -> None:
+    """Two regressions.
+
+    The size was that of an unused ``test_pipeline`` of the base config.
+    mmdet's detectors write into the config, so that after the cost the other
+    seeds of a side were of "different configs".
+    """
+    cfg = load_config(write_config(tmp_path / 'tiny.py', tmp_path))
+    cfg.test_pipeline = [{'type': 'Resize', 'scale': (1333, 800)}]
+    before = copy.deepcopy(cfg._cfg_dict)
+    assert config_complexity(cfg).shape == (96, 128)
+    assert cfg._cfg_dict == before
 
 
 def test_latency_counts_what_it_should() -> None:

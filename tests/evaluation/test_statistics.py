@@ -382,7 +382,7 @@ def test_one_seed_a_side_says_nothing_about_the_methods() -> None:
         'The methods: not tested (one training each). This difference would '
         'survive a standard deviation between seeds of at most 0.7 AP.'
     )
-    assert lines[2].startswith('These checkpoints: of 1 classes tested, 1 wor')
+    assert lines[2].startswith('These checkpoints: of 1 class tested, 1 wor')
     assert not any('the candidate is' in x for x in lines)
     assert any('1 class is on fewer than 10 images' in x for x in lines)
 

@@ -63,6 +63,8 @@ def require_readable(figure: Figure, tight: bool = False) -> None:
     for ax in figure.axes:
         if ax.get_visible():
             assert ax.has_data() or ax.texts, ax.get_title()
+            for axis in (ax.xaxis, ax.yaxis):
+                assert not axis.get_offset_text().get_text()
 
 
 def _texts(figure: Figure) -> Iterator[Text]:

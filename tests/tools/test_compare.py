@@ -77,7 +77,7 @@ def test_sides_of_several_seeds(files: list[Path]) -> None:
         ({'level': 95}, 'Give a share such as 0.95'),
         ({'resamples': 99}, 'Give 100 or more'),
         ({'threads': 0}, 'Give 1 or more'),
-        ({'margin': 1.5}, 'above 0 and below 1, such as 0.005'),
+        ({'margin': 1.5}, 'between 0 and 100 points: 0.5'),
         ({'candidates': ['c']}, 'not both'),
         ({'runs': ['a']}, 'at least one candidate'),
         ({'runs': None, 'baseline': 'a'}, 'at least one candidate'),

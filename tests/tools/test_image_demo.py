@@ -225,9 +225,11 @@ def test_unreadable_images_are_skipped(world, tmp_path, capsys):
     (images / '1.png').write_bytes(b'')
     content = (images / '2.png').read_bytes()
     (images / '2.png').write_bytes(content[:20])
+    cv2.imwrite(str(images / 'thin.png'), np.zeros((2, 2000), np.uint8))
     assert run(world, tmp_path / 'out', images) == 2
     error = capsys.readouterr().err
-    assert '2 of 3 images could not be read' in error and '1.png' in error
+    assert '3 of 4 images could not be read' in error and '1.png' in error
+    assert 'thin.png' in error
     drawn = [p.name for p in (tmp_path / 'out' / 'pictures').rglob('*.png')]
     assert drawn == ['3.png']
     entries = json.loads((tmp_path / 'out' / 'bbox.json').read_text())
@@ -262,10 +264,16 @@ def test_bad_inputs_write_nothing(world, tmp_path, capsys):
 
 
 def test_find_images_returns_each_once(tmp_path):
-    for name in ('b.JPG', 'a.png', 'notes.txt'):
+    for name in ('b.JPG', 'a.png', 'notes.txt', '._a.png', '.cache/c.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find_images([tmp_path / 'b.JPG', tmp_path])
     assert [p.name for p in found] == ['b.JPG', 'a.png']
+    folder = tmp_path / 'other'
+    folder.mkdir()
+    (folder / 'linked').symlink_to(tmp_path)
+    found = [str(p.relative_to(folder)) for p in find_images([folder])]
+    assert found == ['linked/a.png', 'linked/b.JPG']
     with pytest.raises(UserError, match='does not exist'):
         find_images([tmp_path / 'gone' / 'a.png'])
     with pytest.raises(UserError, match='c.png does not exist, nor do .*d.pn'):

@@ -4,7 +4,6 @@
     python tools/misc/check_backbone.py CONFIG              # model.backbone
     python tools/misc/check_backbone.py tinynet.py          # a class of yours
     python tools/misc/check_backbone.py package.module:Class
-    python tools/misc/check_backbone.py StarNet --cfg-options arch=s1
 
 Measures levels, channels and strides; gradients and unused parameters; train
 and eval; batch invariance; determinism; AMP; channels-last; odd sizes;
@@ -28,13 +27,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    pair = {'type': int, 'nargs': 2, 'metavar': ('HEIGHT', 'WIDTH')}
-    add('source', help='a config, a Python file or module, or a name')
-    add('--size', default=(128, 192), help='of images, in pixels', **pair)
+    add('source', help='a config, or a Python file or module')
     add(
-        '--shape',
-        help='of the image for the cost; default: that of the config',
-        **pair,
+        '--size',
+        type=int,
+        nargs=2,
+        default=(128, 192),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of images, in pixels; default: 128 192',
     )
     add('--device', help='default: the first GPU, or the CPU')
     add(
@@ -60,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.source,
         args.cfg_options or (),
         size=tuple(args.size),
-        shape=tuple(args.shape) if args.shape else None,
         device=args.device,
         quick=args.quick,
         log=lambda step: print(f'Measuring: {step}', file=sys.stderr),

@@ -13,9 +13,7 @@ Other splits are named alike, in any case: ``instances_Validation.json``.
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,12 @@ from mmext.datasets.converters.common import (
     CONVERTED,
     WORDS,
     Converted,
+    entries,
+    find_file,
     first_by_rank,
+    folders_in,
     hold_out,
+    is_converted,
     parse_json,
     split_of,
 )
@@ -39,18 +41,22 @@ UNNAMED = re.compile(
     r'.*coco.*',
     re.IGNORECASE,
 )
+PREFIX = re.compile('^(instances|person_keypoints)_', re.IGNORECASE)
 #: Beginnings of names of COCO's files without boxes of objects.
 OTHERS = ('captions', 'panoptic', 'stuff', 'image_info')
 FOLDERS = ('annotations', 'labels')
 
 
-def find_coco(root: Path) -> dict[str, Path]:
+def find_coco(root: Path, source: bool = False) -> dict[str, Path]:
     """Returns split -> annotation file; a file of all images is ``'all'``.
 
-    Returns nothing if there is no such file. Raises `UserError` if several
-    files have equal rank.
+    With ``source``, files that mmext wrote do not count. Returns nothing if
+    there is no such file. Raises `UserError` if several files have equal rank.
     """
-    ranked = [(*_split_and_rank(root, p), p) for p in _candidates(root)]
+    files = json_files(root)
+    if source:
+        files = (p for p in files if not is_converted(parse_json(p)))
+    ranked = [(*_split_and_rank(root, path), path) for path in files]
     splits = {split for split, _, _ in ranked}
     if 'all' in splits:
         ranked = [
@@ -61,16 +67,19 @@ def find_coco(root: Path) -> dict[str, Path]:
     return first_by_rank(ranked, 'annotation files')
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    places = [root, *root.glob('*'), *root.glob('annotations/*')]
-    for folder in sorted(p for p in places if p.is_dir()):
+def json_files(root: Path) -> Iterator[Path]:
+    """Yields the JSON files at the places of annotation files."""
+    inside = folders_in(root)
+    inside += folders_in(root / 'annotations')
+    for folder in (root, *inside):
         name = folder.name.lower()
-        files = [*folder.glob('*.json')]
+        files = entries(folder)
         if folder.parent == root and split_of(name):
-            files += folder.glob('annotations/*.json')
+            files += entries(folder / 'annotations')
             files = [p for p in files if UNNAMED.fullmatch(p.stem)]
         elif folder != root and not split_of(name) and name not in FOLDERS:
             continue
+        files = [p for p in files if p.suffix.lower() == '.json']
         yield from (p for p in files if not p.stem.lower().startswith(OTHERS))
 
 
@@ -85,7 +94,7 @@ def _is_coco(path: Path) -> bool:
 def _split_and_rank(root: Path, path: Path) -> tuple[str, tuple]:
     """Returns the split of an annotation file, and how sure it is."""
     stem = path.stem.lower()
-    name = re.sub('^(instances|person_keypoints)_', '', stem)
+    name = PREFIX.sub('', stem)
     keypoints = stem.startswith('person_keypoints')
     folders = path.relative_to(root).parts[-2::-1]
     words = re.split('[^a-z0-9]+', name)
@@ -96,9 +105,11 @@ def _split_and_rank(root: Path, path: Path) -> tuple[str, tuple]:
     return 'all', (keypoints, not UNNAMED.fullmatch(stem))
 
 
-def find_images(root: Path, ann_file: Path, split: str, content: Any) -> Path:
-    """Returns the folder that has most of the first images of a file."""
-    stem = ann_file.stem.removeprefix('instances_')
+def image_folder(root: Path, ann_file: Path, split: str, content: Any) -> Path:
+    """Returns the folder that has most of the first images of a file.
+    Raises `UserError` if no folder has any.
+    """
+    stem = PREFIX.sub('', ann_file.stem)
     beside = ann_file.parent
     if beside.name.lower() == 'annotations':
         beside = beside.parent
@@ -109,7 +120,7 @@ def find_images(root: Path, ann_file: Path, split: str, content: Any) -> Path:
     ends = _inside([*splits, beside], ['images', 'data'])
     places = dict.fromkeys([*splits, *ends, beside, *middle, root])
     files = [image['file_name'] for image in content['images'][:20]]
-    found = {p: sum(_is_there(p, file) for file in files) for p in places}
+    found = {p: sum(bool(find_file(p, f)) for f in files) for p in places}
     if any(found.values()):
         return max(places, key=found.get)
     own = dict.fromkeys(
@@ -118,8 +129,8 @@ def find_images(root: Path, ann_file: Path, split: str, content: Any) -> Path:
     tried = [f'{top}{name}/' for top in ('', 'images/') for name in own]
     tried += dict.fromkeys(['images/', f'{beside.name}/'])
     raise UserError(
-        f'image {files[0]} of {ann_file} is not in {root} '
-        f'({", ".join(tried)})',
+        f'no image of {ann_file} is in {root} ({", ".join(tried)}): '
+        f'{some(files, 3)}',
         f'Put the images in {root / tried[0]}.',
     )
 
@@ -128,28 +139,20 @@ def _inside(folders: Iterable[Path], names: Iterable[str]) -> list[Path]:
     """Returns sub-folders by their lower-case names, in this order."""
     found = []
     for folder in folders:
-        inside = sorted(p for p in folder.glob('*') if p.is_dir())
+        inside = folders_in(folder)
         found += [p for n in names for p in inside if p.name.lower() == n]
     return found
 
 
-def _is_there(folder: Path, name: str) -> bool:
-    """Returns whether an image is in a folder, however its name is written.
-
-    Backslashes and composed letters are reported by the checks.
-    """
-    name = name.replace('\\', '/')
-    forms = {name, *(unicodedata.normalize(f, name) for f in ('NFC', 'NFD'))}
-    return any(os.path.isfile(folder / form) for form in forms)
-
-
-def read_coco_folder(root: Path, val_part: float) -> Converted:
+def read_coco_folder(
+    root: Path, val_part: float, source: bool = False
+) -> Converted:
     """Reads a train and a val split, with file names relative to ``root``.
 
-    If there is no validation split, a fraction ``val_part`` of the images is
-    held out, always the same ones.
+    ``source`` is that of :func:`find_coco`. If there is no validation split, a
+    fraction ``val_part`` of the images is held out, always the same ones.
     """
-    files = find_coco(root)
+    files = find_coco(root, source)
     if not files.keys() & {'train', 'all'}:
         raise UserError(
             f'{root} has annotations to validate or test '
@@ -173,13 +176,16 @@ def read_coco_folder(root: Path, val_part: float) -> Converted:
 def _read(root: Path, file: Path, split: str) -> dict[str, Any]:
     """Reads a file; names of images begin with their folder."""
     content = read_coco(file, repeated_names=True)
-    folder = find_images(root, file, split, content).relative_to(root)
+    folder = image_folder(root, file, split, content)
     info = content.get('info')
     info = dict(info) if isinstance(info, dict) else {}
-    images = [
-        {**image, 'file_name': (folder / image['file_name']).as_posix()}
-        for image in content['images']
-    ]
+    images = []
+    for image in content['images']:
+        name = image['file_name']
+        path = find_file(folder, name) or folder / name
+        if path.is_relative_to(root):
+            path = path.relative_to(root)
+        images.append({**image, 'file_name': path.as_posix()})
     info['description'] = f'{CONVERTED} {root.name}'
     return {**content, 'images': images, 'info': info}
 

@@ -1,24 +1,27 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The common form of all source formats, and how COCO is written from it."""
+"""The common form of all source formats, and what their readers share."""
 
 from __future__ import annotations
 
 import os
 import random
 import re
-import shutil
-from collections.abc import Collection, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmext.errors import UserError, did_you_mean, printable
+from mmext.errors import UserError, did_you_mean
 from mmext.utils import documents
-from mmext.utils.files import write_json
-from mmext.utils.images import is_image, shown_size
-from mmext.utils.text import count, sentences, short, some
+from mmext.utils.images import (
+    SUFFIXES,
+    files_in,
+    is_hidden,
+    is_image,
+    shown_size,
+)
+from mmext.utils.text import count, sentences, some
 
 #: Split -> how exports name it, before a number or a suffix.
 WORDS = {
@@ -48,6 +51,19 @@ class LabelledImage:
     width: int
     height: int
     objects: list[LabelledObject] = field(default_factory=list)
+    cut: int = 0  # objects with a part of more than a pixel outside
+
+    def clip(
+        self, x1: float, y1: float, x2: float, y2: float
+    ) -> tuple[float, float, float, float] | None:
+        """Returns x, y, width, height of the part inside, None if empty."""
+        beyond = -x1, -y1, x2 - self.width, y2 - self.height
+        self.cut += max(beyond) > 1
+        x1, x2 = max(0.0, x1), min(float(self.width), x2)
+        y1, y2 = max(0.0, y1), min(float(self.height), y2)
+        if x2 <= x1 or y2 <= y1:
+            return None
+        return x1, y1, x2 - x1, y2 - y1
 
 
 @dataclass
@@ -132,32 +148,25 @@ def first_by_rank(
     return {split: paths[0] for split, paths in first.items()}
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Returns all files below a folder, sorted; links are followed.
+def entries(folder: Path) -> list[Path]:
+    """Returns what is in a folder and not hidden, sorted."""
+    return sorted(p for p in folder.glob('*') if not is_hidden(p.name))
 
-    Hidden files and folders are left out.
-    """
-    found, visited = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [f for f in folders if f[0] != '.']
-        if real in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        found += [Path(place, name) for name in names if name[0] != '.']
-    return sorted(found)
+
+def folders_in(folder: Path) -> list[Path]:
+    """Returns the folders in a folder that are not hidden, sorted."""
+    return [p for p in entries(folder) if p.is_dir()]
 
 
 def usual_files(root: Path, names: Collection[str]) -> list[Path]:
     """Returns files in a folder, and below those with names or of splits."""
     inside = [
         file
-        for folder in root.glob('*')
+        for folder in entries(root)
         if folder.name.lower() in names or split_of(folder.name)
         for file in files_in(folder)
     ]
-    return [*root.glob('*'), *inside]
+    return [*entries(root), *inside]
 
 
 def hold_out(
@@ -190,17 +199,6 @@ def hold_out(
     return {split: [items[i] for i in sorted(x)] for split, x in parts.items()}
 
 
-def _drop_repeats(image: LabelledImage) -> int:
-    """Keeps each object once, and returns how many were left out."""
-    unique: list[LabelledObject] = []
-    for o in image.objects:
-        if o not in unique:
-            unique.append(o)
-    dropped = len(image.objects) - len(unique)
-    image.objects = unique
-    return dropped
-
-
 def image_size(path: Path) -> tuple[int, int]:
     """Returns the width and height of an image as OpenCV loads it."""
     try:
@@ -210,6 +208,55 @@ def image_size(path: Path) -> tuple[int, int]:
             f'{path} is not a readable image: {error}',
             'Replace the file, or remove it with its annotations.',
         ) from error
+
+
+def read_each(
+    read: Callable[..., LabelledImage], arguments: Iterable[tuple]
+) -> list[LabelledImage]:
+    """Calls ``read`` for each annotation file and its image.
+
+    Raises `UserError` with the first error, and the names of the other images
+    with one.
+    """
+    images, errors = [], {}
+    for file, image, *rest in arguments:
+        try:
+            images.append(read(file, image, *rest))
+        except UserError as error:
+            errors[image.name] = error
+    if not errors:
+        return images
+    (_, first), *more = errors.items()
+    if not more:
+        raise first
+    others = count(
+        len(more),
+        'more image or its annotations',
+        'more images or their annotations',
+    )
+    names = some(name for name, _ in more)
+    raise UserError(
+        f'{first.problem}. {others} cannot be used: {names}', first.fix
+    )
+
+
+def other_formats(folder: Path) -> str:
+    """Returns which files of a folder are not images by their suffix."""
+    found = {p.suffix.lower() for p in files_in(folder)}
+    found -= {*SUFFIXES, '', '.txt', '.xml', '.json', '.yaml', '.cache'}
+    names = some(sorted(found))
+    return f'; {names} files are not read as images' if names else ''
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Returns a file, however its name is written; None if there is none.
+
+    Names may have backslashes, and accents in another encoding (NFC, NFD).
+    """
+    plain = name.replace('\\', '/')
+    composed = (unicodedata.normalize(f, plain) for f in ('NFC', 'NFD'))
+    paths = (folder / form for form in (name, plain, *composed))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def images_by_name(folder: Path) -> dict[str, Path]:
@@ -227,8 +274,9 @@ def images_by_name(folder: Path) -> dict[str, Path]:
 
 
 def name_in(folder: Path, path: Path) -> str:
-    """Returns a path in a folder without the suffix."""
-    return path.relative_to(folder).with_suffix('').as_posix()
+    """Returns a path in a folder without the suffix, accents as NFC."""
+    name = path.relative_to(folder).with_suffix('').as_posix()
+    return unicodedata.normalize('NFC', name)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -240,51 +288,6 @@ def read_lines(path: Path) -> list[str]:
             f'{path} is not UTF-8: {error}', 'Save it in that encoding.'
         ) from error
     return [line.strip() for line in text.splitlines()]
-
-
-def clip_box(
-    x1: float, y1: float, x2: float, y2: float, width: int, height: int
-) -> tuple[float, float, float, float] | None:
-    """Returns x, y, width, height of the part in the image, None if empty."""
-    x1, x2 = max(0.0, x1), min(float(width), x2)
-    y1, y2 = max(0.0, y1), min(float(height), y2)
-    if x2 <= x1 or y2 <= y1:
-        return None
-    return x1, y1, x2 - x1, y2 - y1
-
-
-def to_coco(
-    data: Labelled, root: Path, classes: Sequence[str], val_part: float
-) -> Converted:
-    """Returns COCO annotations of the objects of some classes.
-
-    A fraction ``val_part`` of the images is held out if no split is for
-    validation. Raises `UserError` if a class is unknown or named twice, or if
-    a split has no images.
-    """
-    require_classes(classes, data.names, root)
-    splits, notes = data.splits, [*data.notes]
-    if 'val' not in splits:
-        splits = hold_out(splits['train'], val_part, notes)
-    for split, images in splits.items():
-        if not images:
-            raise UserError(
-                f'split {split!r} of {root} has no images',
-                'Training needs images to train and images to validate.',
-            )
-        repeats = {i.path: n for i in images if (n := _drop_repeats(i))}
-        if repeats:
-            number = count(sum(repeats.values()), 'object')
-            notes.append(
-                f'{split}: {number} listed twice (the first in the '
-                f'annotations of {next(iter(repeats))}): each is kept once'
-            )
-    paths = [i.path for images in splits.values() for i in images]
-    base = root
-    if not all(path.is_relative_to(root) for path in paths):
-        base = Path(os.path.commonpath([p.parent for p in paths]))
-    contents = {s: _coco(i, classes, root, base) for s, i in splits.items()}
-    return Converted(contents, base, notes)
 
 
 def require_classes(
@@ -320,107 +323,3 @@ def is_converted(content: Any) -> bool:
     info = content.get('info') if isinstance(content, dict) else None
     text = info.get('description') if isinstance(info, dict) else None
     return isinstance(text, str) and text.startswith(CONVERTED)
-
-
-def write_folder(data: Converted, root: Path, out: Path) -> dict[str, Path]:
-    """Writes ``annotations/instances_<split>.json`` for every split.
-
-    If ``out`` is not ``root``, images are copied. Returns the files by split.
-    Raises `UserError` if ``out`` is ``root`` and images are elsewhere.
-    """
-    same = out.resolve() == root.resolve()
-    if same and data.base != root:
-        raise UserError(
-            f'the images are in {data.base}, outside of {root}',
-            '--out DIR writes a folder with annotations and copies of them.',
-        )
-    folder = out / 'annotations'
-    written = {s: folder / f'instances_{s}.json' for s in data.contents}
-    for file in written.values():
-        if file.is_file() and not is_converted(parse_json(file)):
-            raise UserError(
-                f'{file} exists, and mmext did not write it',
-                'Move it, or write to another folder with --out DIR.',
-            )
-    if not same:
-        _copy_images(data, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, file in written.items():
-        write_json(file, data.contents[split])
-    return written
-
-
-def _copy_images(data: Converted, out: Path) -> None:
-    """Copies all images or, if one is not in the folder, none."""
-    names = [
-        i['file_name'] for c in data.contents.values() for i in c['images']
-    ]
-    wrong = [
-        name
-        for name in names
-        if os.path.normpath(name).startswith(('../', '/'))
-        or not os.path.isfile(data.base / name)
-    ]
-    if wrong:
-        raise UserError(
-            f'{len(wrong)} of {count(len(names), "image")} cannot be copied, '
-            f'because they are not in {data.base}: {some(wrong)}',
-            'Add them, or remove their entries. mmext check-data --fix DIR '
-            'writes corrected annotations.',
-        )
-    for name in names:
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(data.base / name, target)
-
-
-def _coco(
-    images: Sequence[LabelledImage],
-    names: Sequence[str],
-    root: Path,
-    base: Path,
-) -> dict:
-    if odd := [name for name in names if name != printable(name)]:
-        raise UserError(
-            f'class {short(odd[0])} of {root} has characters that cannot be '
-            'printed',
-            'Rename the class.',
-        )
-    ids = {name: i + 1 for i, name in enumerate(names)}
-    records, annotations = [], []
-    for image_id, image in enumerate(images, 1):
-        record = {
-            'id': image_id,
-            'file_name': image.path.relative_to(base).as_posix(),
-            'width': image.width,
-            'height': image.height,
-        }
-        records.append(record)
-        for o in image.objects:
-            if o.name not in ids:
-                continue
-            annotation = {
-                'id': len(annotations) + 1,
-                'image_id': image_id,
-                'category_id': ids[o.name],
-                'bbox': [round(v, 3) for v in o.bbox],
-                'area': round(_area(o), 3),
-                'iscrowd': int(o.ignore),
-            }
-            if o.polygon is not None:
-                annotation['segmentation'] = [[round(v, 3) for v in o.polygon]]
-            annotations.append(annotation)
-    return {
-        'info': {'description': f'{CONVERTED} {root.name}'},
-        'licenses': [],
-        'images': records,
-        'annotations': annotations,
-        'categories': [{'id': ids[n], 'name': n} for n in names],
-    }
-
-
-def _area(o: LabelledObject) -> float:
-    if o.polygon is None:
-        return o.bbox[2] * o.bbox[3]
-    x, y = np.array(o.polygon[::2]), np.array(o.polygon[1::2])
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -17,20 +17,24 @@ from mmext.datasets.converters.coco import (
 from mmext.datasets.converters.common import (
     VAL_PART,
     Converted,
-    files_in,
-    is_converted,
-    parse_json,
+    entries,
+    folders_in,
     require_classes,
-    to_coco,
-    write_folder,
 )
 from mmext.datasets.converters.voc import is_voc, read_voc
+from mmext.datasets.converters.write import to_coco, write_folder
 from mmext.datasets.converters.yolo import is_yolo, read_yolo
 from mmext.errors import UserError, printable
-from mmext.utils.images import is_image
+from mmext.utils.images import files_in, is_image
 from mmext.utils.text import count, some
 
 SPLITS = ('train', 'val')
+#: Tool -> what is in the JSON files of its own format.
+TOOLS = {
+    'LabelMe': b'"shapes"',
+    'VIA': b'"regions"',
+    'Supervisely': b'"objects"',
+}
 TESTS = {'yolo': is_yolo, 'voc': is_voc}
 
 
@@ -49,22 +53,25 @@ def format_of(root: Path, source: bool = False) -> str:
             + ('is a file' if root.exists() else 'does not exist'),
             'Give the folder that holds the annotations and the images.',
         )
-    files = find_coco(root).values()
-    written = source and any(is_converted(parse_json(p)) for p in files)
-    if files and not written:
+    if _has_source(root) if source else find_coco(root):
         return 'coco'
     for name, test in TESTS.items():
         if test(root):
             return name
-    if files:
+    if source and find_coco(root):
         return 'coco'
     raise _nothing_found(root)
+
+
+def _has_source(root: Path) -> bool:
+    """Returns whether there are COCO annotations that mmext did not write."""
+    return bool(find_coco(root, source=True).keys() & {'train', 'all'})
 
 
 def _data_sets_in(root: Path, depth: int = 3) -> list[Path]:
     """Returns the data sets in sub-folders, which an archive may have made."""
     found = []
-    for folder in sorted(p for p in root.glob('*') if p.is_dir()):
+    for folder in folders_in(root):
         if _is_data_set(folder):
             found.append(folder)
         elif depth > 1:
@@ -83,7 +90,7 @@ def _is_data_set(folder: Path) -> bool:
 
 
 def _nothing_found(root: Path) -> UserError:
-    inside = sorted(p.name for p in root.glob('*'))
+    inside = [p.name for p in entries(root)]
     problem = (
         f'{root} has no annotations/instances_train.json, no labels of YOLO '
         'and no XML files of VOC; it holds ' + (some(inside, 8) or 'nothing')
@@ -109,12 +116,14 @@ def _nothing_found(root: Path) -> UserError:
                 f'If they are of VOC: mmext convert voc {root} --annotations '
                 f'{folder} --images DIR',
             )
-    if len(jsons) > 2 and b'"shapes"' in jsons[-1].read_bytes():
-        return UserError(
-            f'{root} has {count(len(jsons), "JSON file")} of LabelMe, which '
-            'are not read',
-            'Export them as COCO or YOLO, for example with labelme2coco.',
-        )
+    ends = [path.read_bytes() for path in jsons[:1] + jsons[-1:]]
+    for tool, mark in TOOLS.items():
+        if any(mark in content for content in ends):
+            return UserError(
+                f'{root} has {count(len(jsons), "JSON file")} of {tool}, '
+                'whose own format is not read',
+                f'Export the annotations of {tool} as COCO or YOLO.',
+            )
     if images := sum(map(is_image, files)):
         problem += f' and {count(images, "image")}'
     return UserError(
@@ -133,9 +142,12 @@ def read_folder(
     zero_based: bool = False,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    source: bool = False,
 ) -> Converted:
     """Reads a folder of a format that :func:`format_of` returns.
 
+    ``source`` is that of
+    :func:`~mmext.datasets.converters.coco.find_coco`.
     ``classes`` are those to keep (None is all, also those without objects). A
     fraction ``val_part`` of the images, always the same ones, is held out if
     there is no validation split. The other options are those of
@@ -143,7 +155,7 @@ def read_folder(
     """
     root = Path(os.path.abspath(root))
     if kind == 'coco':
-        found = read_coco_folder(root, val_part)
+        found = read_coco_folder(root, val_part, source)
         if not classes:
             return found
         contents = {
@@ -216,21 +228,23 @@ def convert_folder(
         kind = format_of(root, source=True)
     elif not options.get('annotations'):
         _require_format(root, kind)
-    converted = read_folder(root, kind, **options)
+    # Only converted annotations may be left.
+    source = kind == 'coco' and _has_source(root)
+    converted = read_folder(root, kind, source=source, **options)
     root = root.parent if root.is_file() else root
     out = Path(os.path.abspath(out or root))
     lines = [f'{root}: {kind.upper()} annotations']
     if kind == 'coco' and out == root and not options.get('classes'):
         usual = {s: out / f'annotations/instances_{s}.json' for s in SPLITS}
-        if usual.items() <= find_coco(root).items():
+        if usual.items() <= find_coco(root, source).items():
             return [*lines, 'There is nothing to convert.']
     files = write_folder(converted, root, out)
     lines += [printable(f'note: {note}') for note in converted.notes]
     for split, path in files.items():
         content = converted.contents[split]
         lines.append(
-            f'{path}: {len(content["images"])} images, '
+            f'{path}: {count(len(content["images"]), "image")}, '
             f'{count(len(content["annotations"]), "object")}, '
-            f'{len(content["categories"])} classes'
+            f'{count(len(content["categories"]), "class", "classes")}'
         )
     return lines

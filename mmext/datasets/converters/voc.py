@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -22,17 +23,18 @@ from mmext.datasets.converters.common import (
     Labelled,
     LabelledImage,
     LabelledObject,
-    clip_box,
-    files_in,
+    folders_in,
     image_size,
     images_by_name,
     name_in,
     one_per_split,
+    read_each,
     read_lines,
     split_of,
     usual_files,
 )
 from mmext.errors import UserError, did_you_mean
+from mmext.utils.images import files_in, is_image
 from mmext.utils.text import count, sentences, some
 
 #: Names of folders of XML files and of images, in lower case.
@@ -89,11 +91,18 @@ def read_voc(
             f'{count(without, "image")} without an XML file: left out'
         )
     splits = {
-        split: [_read_file(files[n], paths[n], zero_based) for n in names]
+        split: read_each(
+            _read_file, [(files[n], paths[n], zero_based) for n in names]
+        )
         for split, names in _splits(root, img_dir, paths).items()
     }
     read = [image for split in splits.values() for image in split]
     names = {o.name for image in read for o in image.objects}
+    if not names:
+        raise UserError(
+            f'no XML file in {ann_dir} has an object',
+            'Export the annotations with their objects.',
+        )
     return Labelled(splits, sorted(names), notes)
 
 
@@ -104,7 +113,7 @@ def _folders(
 
     labelImg writes both into one folder.
     """
-    folders = sorted(p for p in root.glob('*') if p.is_dir())
+    folders = folders_in(root)
     names = [p.name for p in folders]
     given = {'annotations': annotations, 'images': images}
     for option, value in given.items():
@@ -133,9 +142,14 @@ def _folders(
     if images is not None:
         return ann_dir, root / images
     known = [p for p in folders if p.name.lower() in IMAGES]
-    if ann_dir == root or ann_dir in known or not known:
+    if ann_dir == root or ann_dir in known:
         return ann_dir, ann_dir
-    return ann_dir, known[0]
+    if known:
+        return ann_dir, known[0]
+    holders = [p for p in folders if any(map(is_image, files_in(p)))]
+    if ann_dir in holders:
+        return ann_dir, ann_dir
+    return ann_dir, holders[0] if len(holders) == 1 else root
 
 
 def _images_of(
@@ -164,38 +178,58 @@ def _splits(
     root: Path, img_dir: Path, images: Mapping[str, Path]
 ) -> dict[str, list[str]]:
     """Returns split -> names, by lists or by the names of folders."""
-    lists = one_per_split((root / 'ImageSets/Main').glob('*.txt'))
-    if 'train' in lists:
-        lists.pop('test', None)
-        return {s: _listed(path, images) for s, path in lists.items()}
+    for folder in ('ImageSets/Main', 'ImageSets', ''):
+        lists = one_per_split((root / folder).glob('[!.]*.txt'))
+        if not folder:  # which may have other text files
+            lists = {s: p for s, p in lists.items() if _lists_any(p, images)}
+        if lists:
+            listed = {s: _listed(path, images) for s, path in lists.items()}
+            used = {name for names in listed.values() for name in names}
+            rest = [name for name in sorted(images) if name not in used]
+            listed.setdefault('train', rest)  # as trainval.txt
+            listed.pop('test', None)
+            return listed
     splits: dict[str | None, list[str]] = {}
     for name in sorted(images):
         image = images[name].relative_to(img_dir)
         split = split_of(*Path(name).parts[:-1], *image.parts[:-1])
         splits.setdefault(split, []).append(name)
-    splits.pop('test', None)
+    test = splits.pop('test', [])
     if None in splits or 'train' not in splits:
-        return {'train': sorted(images)}  # the folders do not name splits
+        # The folders do not name splits.
+        return {'train': sorted(sum(splits.values(), []) or test)}
     return splits
 
 
 def _listed(path: Path, images: Mapping[str, Path]) -> list[str]:
-    """Returns the names in a list, which may contain spaces.
+    """Returns the names in a list.
 
-    Lists of one class have a second column, 1 or -1.
+    Lines are names, names of files or paths, and may contain spaces. Lists of
+    one class have a second column, 1 or -1.
     """
-    names = [
-        line if line in images else line.rsplit(maxsplit=1)[0]
-        for line in read_lines(path)
-        if line
-    ]
-    if missing := [name for name in names if name not in images]:
+    names = {line: _in_list(line, images) for line in read_lines(path) if line}
+    if missing := [line for line, name in names.items() if name is None]:
         raise UserError(
             f'{path} lists {count(len(missing), "name")} without an XML '
             f'file: {some(map(repr, missing), 10)}',
             'Add the files, or remove the lines.',
         )
-    return names
+    return [name for name in names.values() if name]
+
+
+def _lists_any(path: Path, images: Mapping[str, Path]) -> bool:
+    return any(_in_list(line, images) for line in read_lines(path) if line)
+
+
+def _in_list(line: str, images: Mapping[str, Path]) -> str | None:
+    for text in (line, line.rsplit(maxsplit=1)[0], line.split()[0]):
+        path = unicodedata.normalize('NFC', text).replace('\\', '/')
+        for form in (path, os.path.splitext(path)[0]):
+            parts = Path(form).parts
+            ends = ('/'.join(parts[i:]) for i in range(len(parts)))
+            if name := next((end for end in ends if end in images), None):
+                return name
+    return None
 
 
 def _read_file(path: Path, image: Path, zero_based: bool) -> LabelledImage:
@@ -203,7 +237,8 @@ def _read_file(path: Path, image: Path, zero_based: bool) -> LabelledImage:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(
-            f'{path} is not XML: {error}', 'Export the annotations again.'
+            f'{path} is not XML: {error}',
+            'Export the annotations again, in UTF-8.',
         ) from error
     width, height = image_size(image)
     try:
@@ -244,14 +279,15 @@ def _read_file(path: Path, image: Path, zero_based: bool) -> LabelledImage:
                 stacklevel=2,
             )
         shift = 0 if zero_based else 1
-        box = clip_box(x1 - shift, y1 - shift, x2, y2, width, height)
+        box = labelled.clip(x1 - shift, y1 - shift, x2, y2)
         if box is None:
             raise UserError(
                 f'{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no '
                 f'area inside the {width}x{height} image',
                 'Correct or remove it.',
             )
-        ignore = (node.findtext('difficult') or '0').strip() == '1'
+        difficult = (node.findtext('difficult') or '').strip().lower()
+        ignore = difficult in ('1', 'true')
         labelled.objects.append(LabelledObject(name, box, ignore=ignore))
     return labelled
 

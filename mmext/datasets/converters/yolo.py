@@ -8,8 +8,8 @@
     Label Studio   classes.txt images/*        labels/*.txt
     CVAT, Darknet  obj.names   train.txt (paths), labels beside the images
 
-The YAML file may have any name. Its ``train``, ``val`` and ``path`` say where
-images are; without them, folders are found by their names. A line of labels
+Where its files do not say where images are, folders are found by their names;
+see :mod:`~mmext.datasets.converters.yolo_data`. A line of labels
 is ``class cx cy w h`` for a box, ``class x0 y0 x1 y1 x2 y2 ...`` for a
 polygon; coordinates are fractions of the image's width and height.
 """
@@ -18,58 +18,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmext.datasets.converters.common import (
     Labelled,
     LabelledImage,
     LabelledObject,
-    clip_box,
-    files_in,
+    entries,
+    find_file,
+    folders_in,
     image_size,
     images_by_name,
     name_in,
     one_per_split,
+    other_formats,
+    read_each,
     read_lines,
-    split_of,
     usual_files,
 )
-from mmext.errors import UserError, did_you_mean
-from mmext.utils import documents
-from mmext.utils.images import is_image
-from mmext.utils.text import count, sentences, short, some
+from mmext.datasets.converters.yolo_data import (
+    LAYOUT,
+    OTHER,
+    Description,
+    describe,
+    read_yaml,
+    yaml_files,
+)
+from mmext.errors import UserError
+from mmext.utils.images import files_in, is_image
+from mmext.utils.text import count, sentences, some
 
 SLACK = 0.01  # fraction of the image beyond its border: tools round
-#: Text files beside labels that are not labels, in lower case.
-OTHER = ('classes.txt', 'train.txt', 'val.txt', 'valid.txt', 'test.txt')
-OTHER += ('readme.txt', 'readme.roboflow.txt', 'readme.dataset.txt')
-LAYOUT = (
-    'YOLO data have images/{train,val}/ and labels/{train,val}/, or '
-    '{train,valid}/images/ and {train,valid}/labels/.'
-)
-
-
-@dataclass
-class Description:
-    """What a YAML file, or the files of Darknet, say about a data set."""
-
-    file: Path
-    names: dict[int, str]
-    paths: dict[str, list[str]]  # split -> folders, images or lists of them
-    path: str = ''  # what the paths are relative to
-    skip: bool = False  # images without a label file are not used
 
 
 def is_yolo(root: Path) -> bool:
     """Returns whether a folder looks as if it held labels of YOLO."""
     described = any(
-        _read_yaml(file).keys() & {'names', 'nc'} for file in _yaml_files(root)
+        read_yaml(file).keys() & {'names', 'nc'} for file in yaml_files(root)
     )
     return (
         described
-        or any(root.glob('*.names'))
+        or any(p.suffix.lower() == '.names' for p in entries(root))
         or any(map(_is_label_file, usual_files(root, ('labels', 'images'))))
     )
 
@@ -94,7 +83,7 @@ def read_yolo(root: Path) -> Labelled:
     is damaged.
     """
     root = Path(os.path.abspath(root))
-    described = _describe(root)
+    described = describe(root)
     root = root.parent if root.is_file() else root
     sources = _sources(root, described)
     notes: list[str] = []
@@ -120,21 +109,26 @@ def _read_split(
     notes: list[str],
 ) -> list[LabelledImage]:
     """Reads the images of folders, or those that lists name."""
-    read, orphans, unlabelled, labelled = [], [], 0, 0
+    wanted: dict[Path, tuple] = {}
+    orphans, unlabelled, labelled, others = [], 0, 0, ''
     for folder, chosen in _by_folder(sources):
         images = images_by_name(folder)
         if not images:
-            raise UserError(f'{folder} has no images', LAYOUT)
+            raise UserError(
+                f'{folder} has no images{other_formats(folder)}', LAYOUT
+            )
         place, labels = _labels(root, folder, images)
         labelled += len(labels)
-        orphans += [f'{n}.txt' for n in labels if n not in images]
+        if alone := [f'{n}.txt' for n in labels if n not in images]:
+            orphans += alone
+            others = other_formats(folder)
         for name, image in images.items():
             if chosen and image not in chosen:
                 continue
             file = labels.get(name)
             unlabelled += file is None
             if file or not described.skip:
-                read.append(_read_file(file, image, described.names))
+                wanted[image] = file, image, described.names
     if not labelled:
         raise UserError(
             f'{place} has no label files (for the images in {folder})', LAYOUT
@@ -142,7 +136,7 @@ def _read_split(
     if orphans:
         text = (
             f'{len(orphans)} of {count(labelled, "label file")} in {place} '
-            f'have no image in {folder}: {some(orphans, 20)}'
+            f'have no image in {folder}: {some(orphans, 20)}{others}'
         )
         if 2 * len(orphans) > labelled:
             raise UserError(text, 'Add the images, or remove the labels.')
@@ -151,7 +145,7 @@ def _read_split(
         number = count(unlabelled, 'image')
         used = 'left out' if described.skip else 'background'
         notes.append(f'{split}: {number} without a label file: {used}')
-    return read
+    return read_each(_read_file, wanted.values())
 
 
 def _by_folder(sources: Iterable[Path]) -> Iterable[tuple[Path, set[Path]]]:
@@ -173,13 +167,15 @@ def _labels(
     As for Ultralytics, they are where ``images`` is replaced by ``labels`` in
     the path, or beside the images. Returns the folder and name -> file.
     """
-    places = [root / 'labels' / folder.name, folder.parent / 'labels', folder]
+    beside = _named(folder.parent, 'labels')
+    places = [_named(root, 'labels') / folder.name, beside, folder]
     parts = [part.lower() for part in folder.parts]
     if 'images' in parts:
         at = max(i for i, part in enumerate(parts) if part == 'images')
         below = folder.parts[at + 1 :]
-        above = Path(*folder.parts[:at], 'labels', *below)
-        places = [above, Path(root, 'labels', *below), *places]
+        above = _named(Path(*folder.parts[:at]), 'labels')
+        at_root = _named(root, 'labels')
+        places = [p.joinpath(*below) for p in (above, at_root)] + places
     for place in places:
         # labelImg writes the class names beside the labels.
         found = {
@@ -217,33 +213,34 @@ def _sources(root: Path, described: Description) -> dict[str, list[Path]]:
 
 def _conventional(root: Path) -> dict[str, Path]:
     """Finds the folders of splits by their names."""
-    labels = one_per_split(_folders(root / 'labels'))
+    labels = one_per_split(folders_in(_named(root, 'labels')))
+    images = _named(root, 'images')
     # Those of a split that has no images are reported.
-    found = {s: root / 'images' / path.name for s, path in labels.items()}
-    for place in (root, root / 'images'):
-        folders = [p for p in _folders(place) if 'label' not in p.name.lower()]
+    found = {s: images / path.name for s, path in labels.items()}
+    for place in (root, images):
+        inside = folders_in(place)
+        folders = [p for p in inside if 'label' not in p.name.lower()]
         for split, folder in one_per_split(folders).items():
-            found[split] = _images_in(folder) or folder
+            below = _named(folder, 'images')
+            found[split] = below if below.is_dir() else folder
     return found
 
 
 def _unsplit(root: Path) -> Path:
     """Returns the folder of all images."""
-    if folder := _images_in(root):
-        return folder
-    for place in (root, *_folders(root)):
-        if any(map(is_image, place.glob('*'))):
+    images = _named(root, 'images')
+    if images.is_dir():
+        return images
+    for place in (root, *folders_in(root)):
+        if any(map(is_image, entries(place))):
             return place
-    raise UserError(f'{root / "images"} has no images', LAYOUT)
+    raise UserError(f'{images} has no images{other_formats(root)}', LAYOUT)
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(p for p in place.glob('*') if p.is_dir())
-
-
-def _images_in(place: Path) -> Path | None:
-    named = (p for p in _folders(place) if p.name.lower() == 'images')
-    return next(named, None)
+def _named(place: Path, name: str) -> Path:
+    """Returns the folder of a name in any case, which may not exist."""
+    alike = (p for p in folders_in(place) if p.name.lower() == name)
+    return next(alike, place / name)
 
 
 def _resolve(
@@ -270,12 +267,13 @@ def _resolve(
             return [path]
     known = [p for p in files_in(root) if is_image(p)]
     folders = sorted({str(p.parent.relative_to(root)) for p in known})
+    without = f'Remove {split} to hold out images of the training data.'
     raise UserError(
         f'{described.file} has {split}: {text}, and there is no '
         f'{os.path.normpath(places[0])}',
         sentences(
-            did_you_mean(text, folders),
             f'{root} has images in: {some(folders) or "no folder"}.',
+            without if split == 'val' else '',
         ),
     )
 
@@ -301,9 +299,9 @@ def _listed(root: Path, file: Path) -> list[Path]:
     """Returns the images that a text file lists."""
     found, missing = [], []
     for line in filter(None, read_lines(file)):
-        line = line.replace('\\', '/')
-        places = [file.parent / line, *_ends(root, line)]
-        path = next((p for p in places if os.path.isfile(p)), None)
+        places = file.parent / line, *_ends(root, line.replace('\\', '/'))
+        files = (find_file(root, str(place)) for place in places)
+        path = next(filter(None, files), None)
         if path is None:
             missing.append(line)
         else:
@@ -321,131 +319,14 @@ def _listed(root: Path, file: Path) -> list[Path]:
     return found
 
 
-def _yaml_files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    return sorted([*root.glob('*.yaml'), *root.glob('*.yml')])
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    content = documents.parse_yaml(documents.read_bytes(path), path)
-    return content if isinstance(content, dict) else {}
-
-
-def _describe(root: Path) -> Description:
-    """Reads the names of the classes, and where images are."""
-    found = [d for path in _yaml_files(root) if (d := _from_yaml(path))]
-    usual = [d for d in found if d.file.stem in ('data', 'dataset', 'config')]
-    found = usual[:1] or found
-    if len(found) > 1:
-        first, second = found[0].file, found[1].file
-        raise UserError(
-            f'{first} and {second.name} both describe the data set',
-            f'Name one: mmext convert yolo {first}',
-        )
-    if found:
-        return found[0]
-    root = root.parent if root.is_file() else root
-    files = files_in(root)
-    listing = [p for p in files if p.suffix == '.names']
-    listing += [p for p in files if p.name == 'classes.txt']
-    for path in sorted(listing, key=lambda p: len(p.parts)):
-        lines = read_lines(path)
-        while lines and not lines[-1]:
-            lines.pop()
-        if '' in lines:  # would shift the numbers of the following names
-            raise UserError(
-                f'{path}: line {lines.index("") + 1} is empty',
-                'The line is the number of the class. Write its name.',
-            )
-        if lines:
-            lists = [p for p in root.glob('*.txt') if p.name.lower() in OTHER]
-            paths = {s: [p.name] for s, p in one_per_split(lists).items()}
-            return Description(path, dict(enumerate(lines)), paths)
-    raise UserError(
-        f'{root} has no data.yaml with names: [...] and no classes.txt',
-        'Write the class names in the order of their numbers to '
-        f'{root / "classes.txt"}, one a line.',
-    )
-
-
-def _from_yaml(path: Path) -> Description | None:
-    """Returns what a YAML file says, None if it has no names."""
-    content = _read_yaml(path)
-    if 'kpt_shape' in content:  # its lines would be read as polygons
-        raise UserError(
-            f'{path} describes keypoints (kpt_shape)',
-            'Only boxes and polygons can be converted; remove the keypoints.',
-        )
-    names = _yaml_names(path, content.get('names'))
-    if not names:
-        return None
-    number = content.get('nc')
-    if isinstance(number, int) and number != len(names):
-        raise UserError(
-            f'{path} has nc: {number} and {count(len(names), "name")}: '
-            f'{some(names.values(), 10)}',
-            'Correct one of them.',
-        )
-    return Description(
-        path,
-        names,
-        _yaml_paths(path, content),
-        str(content.get('path') or ''),
-        bool(content.get('skip_if_label_file_missing')),
-    )
-
-
-def _yaml_names(path: Path, names: object) -> dict[int, str]:
-    """Returns number -> name in the order of the numbers."""
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict):
-        return {}
-    if odd := [key for key in names if type(key) is not int or key < 0]:
-        raise UserError(
-            f'{path}: the keys of names are {some(names, 10)}, and '
-            f'{odd[0]!r} is not the number of a class',
-            'Number the names from 0.',
-        )
-    for name in names.values():
-        # null, no and off are no words in YAML.
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise UserError(
-                f'{path}: a name is {short(name)}, not a word',
-                'Put it in quotes.',
-            )
-    return {key: str(names[key]) for key in sorted(names)}
-
-
-def _yaml_paths(path: Path, content: Mapping) -> dict[str, list[str]]:
-    """Returns split -> the paths of its images."""
-    found: dict[str, list[str]] = {}
-    for key, value in content.items():
-        word = str(key).rstrip('0123456789')  # not train_size
-        split = split_of(word) if word.isalpha() else None
-        if split in (None, 'test') or not value or split in found:
-            continue
-        texts = value if isinstance(value, list) else [value]
-        if odd := [text for text in texts if not isinstance(text, str)]:
-            raise UserError(
-                f'{path}: {split} is {short(odd[0])}, not a folder or a list '
-                'of images',
-                LAYOUT,
-            )
-        found[split] = texts
-    return found
-
-
 def _read_file(
     path: Path | None, image: Path, names: Mapping[int, str]
 ) -> LabelledImage:
-    width, height = image_size(image)
-    labelled = LabelledImage(image, width, height)
+    labelled = LabelledImage(image, *image_size(image))
     for number, line in enumerate(read_lines(path) if path else [], 1):
         if line:
             labelled.objects.append(
-                _read_line(line, f'{path}:{number}', names, width, height)
+                _read_line(line, f'{path}:{number}', names, labelled)
             )
     return labelled
 
@@ -454,9 +335,9 @@ def _read_line(
     line: str,
     where: str,
     names: Mapping[int, str],
-    width: int,
-    height: int,
+    image: LabelledImage,
 ) -> LabelledObject:
+    width, height = image.width, image.height
     fields = line.split()
     try:
         number, *values = map(float, fields)
@@ -473,6 +354,14 @@ def _read_line(
             f'{where}: class {label}, and there are {len(names)} names '
             f'({min(names)} to {max(names)}): {some(names.values(), 20)}',
             'Correct the line, or add the names.',
+        )
+    # Five points of a polygon can look like two keypoints.
+    seen = values[6::3] if len(values) % 3 == 1 and len(values) != 10 else []
+    if seen and {*seen} <= {0, 1, 2}:
+        raise UserError(
+            f'{where}: the line seems to be a box and {len(seen)} keypoints '
+            'x, y, visibility',
+            'Only boxes and polygons can be converted; remove the keypoints.',
         )
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise UserError(
@@ -497,7 +386,7 @@ def _read_line(
         polygon = [v for x, y in points for v in (x * width, y * height)]
     left, right = min(xs) * width, max(xs) * width
     top, bottom = min(ys) * height, max(ys) * height
-    box = clip_box(left, top, right, bottom, width, height)
+    box = image.clip(left, top, right, bottom)
     if box is None:
         raise UserError(
             f'{where}: the object has no area inside the image',

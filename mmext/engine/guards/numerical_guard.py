@@ -180,7 +180,7 @@ class NumericalGuardHook(Hook):
             )
             return
         config = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
-        tool = f'python tools/misc/replay_step.py {config}'
+        tool = f'mmext replay-step {config}'
         repeats = [f'{tool} {p} repeats the step.\n     ' for p in paths]
         raise SharedError(
             text,

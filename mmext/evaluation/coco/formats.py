@@ -17,7 +17,7 @@ make COCO's records; their models return boxes as corners.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -74,18 +74,35 @@ class Format:
 COCO = Format()
 
 
-def format_of(
-    source: object, formats: Iterable[str], categories: Iterable[str]
-) -> Format:
-    """Returns the format of a source from ``[FILE=]VALUE`` options.
+def formats_of(
+    sources: Sequence[str], formats: Iterable[str], categories: Iterable[str]
+) -> dict[str, Format]:
+    """Returns the format of each source from ``[FILE=]VALUE`` options.
 
     A value that names the source's file precedes one without a file.
+
+    Raises:
+        UserError: An option names another file, or a value is not known.
     """
-    values = []
-    for options in (formats, categories):
-        chosen = dict(option.rpartition('=')[::2] for option in options)
-        values.append(chosen.get(str(source), chosen.get('')))
-    return Format(values[0] or 'coco', values[1])
+    names, numbers = (
+        dict(option.rpartition('=')[::2] for option in options)
+        for options in (formats, categories)
+    )
+    for file in {**names, **numbers}:
+        if file and file not in sources:
+            raise UserError(
+                f'--format or --categories for {file}, which is not compared',
+                sentences(
+                    did_you_mean(file, sources), 'Give FILE as the run.'
+                ),
+            )
+    return {
+        source: Format(
+            names.get(source, names.get('', 'coco')),
+            numbers.get(source, numbers.get('')),
+        )
+        for source in sources
+    }
 
 
 class Reader:
@@ -137,7 +154,7 @@ class Reader:
             return numbers
         ids = [*self.truth.all_names]
         if names:
-            ids = [self._category_id(name) for name in read_names(names)]
+            ids = read_names(names)
         meaning = dict(enumerate(ids, int(start)))
         unknown = [n for n in seen if n not in meaning]
         if unknown:
@@ -147,7 +164,10 @@ class Reader:
                 f'Numbers of the file: {some(seen, 20)}. Give the names in '
                 f'their order: --categories {start}:data.yaml.',
             )
-        if not names:
+        if names:
+            # A detector may know classes that it never finds here.
+            meaning = {n: self._category_id(meaning[n]) for n in seen}
+        else:
             label = self.truth.all_names
             words = [f'{n} is {label[i]}' for n, i in meaning.items()]
             self.warnings.append(
@@ -211,7 +231,7 @@ class Reader:
                 return value
             value = int(value)  # a stem of digits, which is not the id
         path = PurePosixPath(str(value).replace('\\', '/'))
-        names = (str(path), path.name, path.stem)
+        names = _endings(path)
         for name in names:
             if images.get(name) is not None:
                 return images[name]
@@ -303,8 +323,14 @@ def _from_corners(corners: Iterable[float]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
+def _endings(path: PurePosixPath) -> list[str]:
+    """``a/b/1.jpg``, ``b/1.jpg``, ``1.jpg``, ``1``."""
+    paths = [PurePosixPath(*path.parts[n:]) for n in range(len(path.parts))]
+    return [*map(str, paths), path.stem]
+
+
 def _image_names(truth: GroundTruth) -> dict[str, int | None]:
-    """Name of a file, with or without folder and suffix -> id of the image.
+    """Name of a file, with or without folders and suffix -> id of the image.
 
     The value is None for a name of several images.
     """
@@ -312,7 +338,7 @@ def _image_names(truth: GroundTruth) -> dict[str, int | None]:
     for image in truth.dataset['images']:
         text = str(image.get('file_name', '')).replace('\\', '/')
         path = PurePosixPath(text)
-        names = {str(path), path.name, path.stem}
+        names = {*_endings(path)}
         if path.stem.isdecimal():  # Ultralytics writes it as a number
             names.add(str(int(path.stem)))
         for name in sorted(names - {'', '.'}):

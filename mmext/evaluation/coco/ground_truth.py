@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mmext.datasets.coco import is_number, parse_coco, read_bytes
+from mmext.datasets.coco import (
+    is_number,
+    parse_coco,
+    read_bytes,
+    repeated,
+)
 from mmext.datasets.masks import mask_problem
 from mmext.errors import UserError, printable
-from mmext.utils.text import short
+from mmext.utils.text import count, short, some
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,29 @@ class GroundTruth:
     @cached_property
     def warnings(self) -> list[str]:
         """Unusual content for which AP is defined."""
-        if all(a['id'] for a in self.dataset['annotations']):
-            return []
-        return [
-            f'{self.path} has an annotation of id 0. pycocotools, and so '
-            'mmdet, counts its object as missed even if it was found; here '
-            'it counts like any other. Number annotations from 1.'
-        ]
+        annotations = self.dataset['annotations']
+        found = []
+        if not all(a['id'] for a in annotations):
+            found.append(
+                f'{self.path} has an annotation of id 0. pycocotools, and so '
+                'mmdet, counts its object as missed even if it was found; '
+                'here it counts like any other. Number annotations from 1.'
+            )
+        if again := repeated(self.dataset, masks=True):
+            found.append(
+                f'{self.path} lists {count(len(again), "object")} twice, of '
+                f'{len(annotations)}: annotation {again[0]["id"]} is the '
+                'first. At most half of such a pair can be found, so AP is '
+                'too low. mmext check-data --fix DIR writes a corrected copy.'
+            )
+        names = Counter(self.names)
+        if several := [name for name in names if names[name] > 1]:
+            found.append(
+                f'{self.path} has several categories of the name '
+                f'{some(several)}. A detection of one on an object of the '
+                'other counts as wrong.'
+            )
+        return found
 
     def of_classes(self, names: Collection[str]) -> GroundTruth:
         """Returns the ground truth of some classes, on all images.

@@ -24,6 +24,8 @@ from mmext.utils.text import some
 IMAGES, DETECTIONS = 300, 100
 #: Objects that the detections must cover in another order of the numbers.
 COVERED = 0.3
+#: Share of the objects that any detector covers, or of its detections on them.
+MISSED = 0.1
 #: Detections on objects from which categories are checked.
 PAIRS = 10
 #: Other meanings of four numbers -> conversion to x, y, width, height.
@@ -40,18 +42,12 @@ Sample = list[tuple[np.ndarray, list[dict]]]
 REWRITE = 'Write [x, y, width, height] in pixels of the original image.'
 
 
-def check_plausible(
-    path: Path,
-    truth: GroundTruth,
-    image_id: np.ndarray,
-    box: np.ndarray,
-    category_id: np.ndarray,
-) -> list[str]:
-    """Returns warnings about N detections.
+def require_coco_boxes(
+    path: Path, truth: GroundTruth, image_id: np.ndarray, box: np.ndarray
+) -> None:
+    """Raises `UserError` if N boxes are of another format than COCO's.
 
-    Raises:
-        UserError: The (N, 4) boxes are fractions of the image, or cover
-            objects only in another format.
+    They are fractions of the image, or cover objects only in another format.
     """
     sides = np.array([a['bbox'][2:] for a in truth.dataset['annotations']])
     small = np.mean(abs(box) <= 1.5)
@@ -77,12 +73,33 @@ def check_plausible(
             f"more), and in COCO's order {ours}",
             REWRITE,
         )
+
+
+def check_plausible(
+    path: Path,
+    truth: GroundTruth,
+    image_id: np.ndarray,
+    box: np.ndarray,
+    category_id: np.ndarray,
+) -> list[str]:
+    """Returns warnings about N detections, given by (N, 4) boxes."""
+    sample = _sample(truth, image_id)
+    row = _covering(box, sample)
+    objects, ours = len(row), int((row >= 0).sum())
     theirs = np.array([a['category_id'] for _, anns in sample for a in anns])
     pairs = np.stack([category_id[row], theirs], 1)[row >= 0]
-    return [
+    found = [
         *_check_edges(path, truth, image_id, box),
         *_check_categories(path, truth, pairs),
     ]
+    least = min(objects, sum(len(rows) for rows, _ in sample))
+    if least >= PAIRS and ours < MISSED * least and not found:
+        found.append(
+            f'{path}: detections cover {ours} of {objects} objects (IoU 0.5 '
+            'or more). If the detector is better than that, image ids mean '
+            'other images, or boxes are not in pixels of the original images.'
+        )
+    return found
 
 
 def _check_categories(

@@ -30,9 +30,12 @@ from mmext.evaluation.coco.formats import (
     by_image,
 )
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.plausible import check_plausible
+from mmext.evaluation.coco.plausible import (
+    check_plausible,
+    require_coco_boxes,
+)
 from mmext.utils import documents
-from mmext.utils.text import count, short
+from mmext.utils.text import count, short, some
 
 _BLOCK = 16 << 20  # bytes
 _GAP = re.compile(r'[\s,]*')
@@ -111,7 +114,7 @@ class Predictions:
 
 
 def read_meta(path: str | Path) -> dict:
-    """Reads what ``tools/test.py`` wrote beside a prediction file.
+    """Reads what ``mmext test`` wrote beside a prediction file.
 
     ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``.
     The result is empty if there is no such file.
@@ -126,7 +129,7 @@ def read_meta(path: str | Path) -> dict:
     if not os.path.exists(meta):
         return {}
     content = documents.parse_json(documents.read_bytes(meta), meta)
-    fix = 'Write it again: tools/test.py CONFIG CHECKPOINT.'
+    fix = 'Write it again: mmext test CONFIG CHECKPOINT.'
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f'{meta} is a {kind}, not a JSON object', fix)
@@ -199,7 +202,11 @@ def read_predictions(
         box=table[:, 1:5],
         score=table[:, 5],
         mask=masks if has_masks else None,
-        warnings=(*reader.warnings, *_warn(path, table, truth, has_masks)),
+        warnings=(
+            *reader.warnings,
+            *_warn(path, table, truth, masks if has_masks else None),
+            *_check_undetected(path, table, truth, meta),
+        ),
     )
 
 
@@ -247,6 +254,14 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
         while True:
             at = _GAP.match(text, at).end()
             if text[at : at + 1] == ']':
+                rest = (text[at + 1 :] + stream.read(_BLOCK)).strip()
+                if rest:
+                    raise UserError(
+                        f'{path}: {short(rest)} follows the end of the list, '
+                        f'after {count(number, "record")}',
+                        'Were several files joined? Write one list of all '
+                        'detections.',
+                    )
                 return
             try:
                 record, at = decoder.raw_decode(text, at)
@@ -256,14 +271,14 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
                     raise UserError(
                         f'{path} is truncated or not JSON after record '
                         f'{number} ({getattr(error, "msg", error)})',
-                        'Write it again: tools/test.py CONFIG CHECKPOINT.',
+                        'Write it again: mmext test CONFIG CHECKPOINT.',
                     ) from None
                 text, at = text[at:] + block, 0
                 continue
             except RecursionError:
                 raise UserError(
                     f'{path}: record {number} is nested too deeply',
-                    'Write it again: tools/test.py CONFIG CHECKPOINT.',
+                    'Write it again: mmext test CONFIG CHECKPOINT.',
                 ) from None
             if not isinstance(record, dict):
                 raise UserError(
@@ -276,21 +291,33 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
 
 def not_predictions(path: Path, text: str) -> UserError:
     """Returns an error that names the kind of a file, from its beginning."""
-    if re.search(r'mAP|"AP"|precision"', text):
+    text_file = '\0' not in text and '\ufffd' not in text
+    if text_file and re.search(r'mAP|"AP"|precision"', text):
         return UserError(
             f'{path} holds metrics, which are averages over all images',
             'Intervals need the detections. Give the work folder, or the '
-            'predictions/*.bbox.json that tools/test.py wrote in it.',
+            'predictions/*.bbox.json that mmext test wrote in it.',
         )
-    if '"annotations"' in text or '"images"' in text:
+    annotations = re.search('"(annotations|images)"', text)
+    if annotations and '"score"' not in text:
         return UserError(
             f'{path} is a COCO annotation file, not detections',
             'Give it with --ann, and the detections as the run.',
         )
+    begins, inside = text[:1], re.match(r'\s*\{\s*("\w+")\s*:\s*\[', text)
+    what = f'it begins with {begins!r} and not with "["'
+    if not text.strip():
+        what = 'it is empty'
+    elif begins == '\x1f':
+        what = f'it is compressed (gunzip {path})'
+    elif not text_file:
+        what = 'it is not a text file'
+    elif inside:
+        what = f'it is an object that has a list as {inside[1]}'
     return UserError(
-        f'{path} is not a COCO result file: it does not begin with "["',
+        f'{path} is not a COCO result file: {what}',
         'A result file is a JSON list of {image_id, category_id, bbox, '
-        'score}.',
+        'score}. For files of other trainers there is --format.',
     )
 
 
@@ -355,7 +382,7 @@ def _check(
     if len(table) and not np.isin(found['image_id'], truth.image_ids).any():
         raise UserError(
             f'{path} predicts other images: none of its ids (the first is '
-            f'{found["image_id"][0]:.0f}) is in {truth.path}',
+            f'{found["image_id"][0]:.16g}) is in {truth.path}',
             'Compare runs that were tested on the same annotation file.',
         )
     tests = [(k, ~np.isin(found[k], known), '') for k, known in ids.items()]
@@ -380,22 +407,54 @@ def _check(
                     ' If categories are numbered from 0 or 1: --categories 0 '
                     'or 1.'
                 )
-            value = f'{value:.0f}'
+            value = f'{value:.16g}'
         more = f' (and {count(others, "other record")} too)' if others else ''
         raise UserError(
             f'{path}: record {first} has {name} {value}{more}', fix
         )
 
 
+def known_classes(truth: GroundTruth, meta: dict) -> frozenset[str]:
+    """Returns the classes that a run knows; none if ``meta`` names none."""
+    names = meta.get('categories')
+    if not isinstance(names, dict):
+        return frozenset()
+    return frozenset(map(str, names.values())) & {*truth.all_names.values()}
+
+
+def _check_undetected(
+    path: Path, table: np.ndarray, truth: GroundTruth, meta: dict
+) -> list[str]:
+    """Warns of classes without detections that a run may not know."""
+    if known_classes(truth, meta) or not len(table):
+        return []
+    objects = {a['category_id'] for a in truth.dataset['annotations']}
+    missed = objects.difference(np.unique(table[:, 6]).tolist())
+    if not missed:
+        return []
+    names = [truth.all_names[i] for i in sorted(missed)]
+    return [
+        f'{path} has no detection of {some(names)}, of which there are '
+        'objects: AP 0 counts in the mean. If the detector does not know '
+        f'{"it" if len(missed) == 1 else "them"}, name the others: --classes.'
+    ]
+
+
 def _warn(
-    path: Path, table: np.ndarray, truth: GroundTruth, has_masks: bool
+    path: Path,
+    table: np.ndarray,
+    truth: GroundTruth,
+    masks: list[dict] | None,
 ) -> list[str]:
     if not len(table):
         return [f'{path} holds no detection at all: every AP is 0.']
-    found = []
-    if not has_masks:
-        columns = (table[:, 0], table[:, 1:5], table[:, 6])
-        found += check_plausible(path, truth, *columns)
+    image_id, box = table[:, 0], table[:, 1:5]
+    if masks is None:
+        require_coco_boxes(path, truth, image_id, box)
+    else:
+        box = mask_utils.toBbox(masks)
+    found = check_plausible(path, truth, image_id, box, table[:, 6])
+    if masks is None:
         copies = len(table) - len(np.unique(table, axis=0))
         if copies:
             found.append(

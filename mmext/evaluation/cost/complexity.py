@@ -124,9 +124,10 @@ def input_shape(cfg: Config) -> tuple[int, int]:
                 return step['crop_size'], step['crop_size']
     pre = cfg.model.get('data_preprocessor') or {}
     divisor = pre.get('pad_size_divisor', 1)
-    pipeline = cfg.get('test_pipeline') or []
-    if not pipeline and cfg.get('test_dataloader'):
-        pipeline = cfg.test_dataloader.dataset.get('pipeline', [])
+    # A config may replace the loader's pipeline and leave `test_pipeline`.
+    loader = cfg.get('test_dataloader') or {}
+    pipeline = loader.get('dataset', {}).get('pipeline')
+    pipeline = pipeline or cfg.get('test_pipeline') or []
     width, height = 1280, 800
     for step in cfg.get('train_pipeline') or []:
         if step.get('type') == 'RandomCrop':

@@ -19,6 +19,7 @@ from mmext.evaluation.cost.complexity import (
     input_shape,
 )
 from mmext.utils.modules import require_device
+from mmext.utils.text import count
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def measure_latency(
         name = torch.cuda.get_device_name(device)
     else:
         processor = platform.processor() or 'CPU'
-        name = f'{processor}, {torch.get_num_threads()} threads'
+        name = f'{processor}, {count(torch.get_num_threads(), "thread")}'
     return Latency(
         batch=batch,
         seconds=statistics.median(times[warm_up:]),

@@ -43,7 +43,7 @@ class Axis:
         """Returns three to seven round values."""
         raw = (self.high - self.low) / 6
         unit = 10 ** math.floor(math.log10(raw))
-        step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= raw)
+        step = next(s * unit for s in (1, 2, 4, 5, 10) if s * unit >= raw)
         step = max(1, step) if self.whole else step
         first = math.ceil(self.low / step)
         last = math.floor(self.high / step)
@@ -58,10 +58,16 @@ def tick_text(value: float) -> str:
 
 
 def short_name(name: str) -> str:
-    """Returns a name that fits beside bars and whiskers."""
+    """Returns a name that fits beside bars and whiskers.
+
+    A long one is cut in its middle: names often differ at their end.
+    """
     if cell_len(name) <= _LETTERS:
         return name
-    return f'{set_cell_size(name, _LETTERS - 1).rstrip()}…'
+    half = _LETTERS // 2
+    head = set_cell_size(name, half).rstrip()
+    tail = set_cell_size(name[::-1], half - 1)[::-1].lstrip()
+    return f'{head}…{tail}'
 
 
 def line_chart(

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from rich.cells import cell_len
 
 from mmext.evaluation.coco.diagnosis import MIN_SCORE
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
+from mmext.evaluation.report.charts import short_name
 from mmext.utils.files import stays_inside
 from mmext.utils.images import read_pixels
 from mmext.utils.text import some
@@ -113,8 +115,8 @@ def picture(
 ) -> dict[str, Any]:
     """Returns an image with boxes; ``preds`` are by the style of the boxes.
 
-    ``boxes`` has (style, text, box, place of the label or None). A label for
-    which there is no room is left out: the text is a tooltip as well.
+    ``boxes`` has (style, text, box, label), with the label's text and place,
+    or None where there is no room: the whole text is a tooltip.
     """
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
     names = truth.all_names
@@ -133,9 +135,9 @@ def picture(
             found.score.tolist(),
             strict=True,
         ):
-            text = f'{names[category]} {score:.2f}'
-            detected.append((style, text, box))
-            labels.append((score, text, box))
+            name = names[category]
+            detected.append((style, f'{name} {score:.2f}', box))
+            labels.append((score, f'{short_name(name)} {score:.2f}', box))
     image, size = _embed(folder, str(record.get('file_name', '')))
     if size is None and image_id in truth.sizes:
         size = truth.sizes[image_id][::-1]
@@ -150,7 +152,12 @@ def picture(
         'size': size,
         'boxes': [
             *((*box, None) for box in objects),
-            *((*b, p) for b, p in zip(detected, places, strict=True)),
+            *(
+                (*box, place and (label[1], *place))
+                for box, label, place in zip(
+                    detected, labels, places, strict=True
+                )
+            ),
         ],
         'font': font,
     }
@@ -171,7 +178,7 @@ def place_labels(
     taken: list[Box] = []
     for i in sorted(range(len(labels)), key=lambda i: -labels[i][0]):
         _, text, (x, y, w, h) = labels[i]
-        width = _LETTER * font * len(text)
+        width = _LETTER * font * cell_len(text)
         # On the box, in its corner, below it, on its right end.
         for left, base in (
             (x, y - 0.25 * font),

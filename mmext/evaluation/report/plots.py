@@ -125,6 +125,9 @@ def plot_confusion(
     if not few:
         title += f'\n{shown} of {classes} classes: those confused most'
     axes.set_title(title, fontsize=10)
+    for axis in (axes.xaxis, axes.yaxis):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        axis.set_ticklabels([*labels[:-1], 'background'])  # it has 'BG'
     return [table, save(figure, image, dpi=150, bbox_inches='tight')]
 
 

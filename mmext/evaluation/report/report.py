@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from mmext.errors import printable
 from mmext.evaluation.report import tables
@@ -79,15 +81,16 @@ class Report(Results):
         console = console or Console()
         for table in self.tables():
             table.print(console)
+        self.print_verdicts(console)
+
+    def print_verdicts(self, console: Console) -> None:
+        """Prints the sentences on each candidate, and the warnings."""
         for title, lines in self.verdicts():
             console.print(escape(printable(title)), style='bold')
             for line in lines:
                 style = 'yellow' if line.startswith('Warning') else ''
-                console.print(
-                    f'  {escape(printable(line))}',
-                    style=style,
-                    highlight=False,
-                )
+                text = Padding(Text(printable(line), style), (0, 0, 0, 2))
+                console.print(text, highlight=False)
         for line in self.warnings:
             line = escape(f'Warning: {printable(line)}')
             console.print(line, style='yellow')
@@ -95,7 +98,7 @@ class Report(Results):
     def write(
         self, folder: str | Path, images: str | Path | None = None
     ) -> list[Path]:
-        """Writes ``report.md``, ``report.html``, and tables as CSV and TeX.
+        """Writes ``report.html``, ``report.md``, and tables as CSV and TeX.
 
         ``images`` is the folder that the file names of the test images are
         relative to, by default the one that the configs name, or one beside
@@ -103,8 +106,8 @@ class Report(Results):
         """
         folder = Path(folder)
         files = {
-            'report.md': self.markdown(),
             'report.html': self.html(images),
+            'report.md': self.markdown(),
         }
         for i, table in enumerate((*self.tables(), *self.details()), 1):
             name = re.sub(r'\W+', '-', table.title.lower()).strip('-')[:100]

@@ -253,7 +253,7 @@ def logged_table(
     iou_type = iou_type or common_iou_type(
         [(run.path, run.metrics) for run in runs],
         'metrics',
-        'A run has metrics after its first validation or tools/test.py.',
+        'A run has metrics after its first validation or mmext test.',
     )
     costs = [None] * len(runs) if costs is None else costs
     labels = run_labels(runs)
@@ -266,7 +266,7 @@ def logged_table(
             raise UserError(
                 f'{run.path} has no {iou_type} metrics (it has: '
                 f'{", ".join(run.metrics) or "none"})',
-                'Was it validated? Run tools/test.py on its checkpoint.',
+                'Was it validated? Run mmext test on its checkpoint.',
             )
         ap = metrics.get('AP', math.nan)
         delta = None if base is None else ap - base

@@ -154,10 +154,8 @@ def _classes(comparison: Comparison) -> list[str]:
     if not shown:
         found = 'none differs'
     who = 'The methods' if comparison.both else 'These checkpoints'
-    return [
-        f"{who}: of {len(tested)} classes tested, {found} after Holm's "
-        'correction.'
-    ]
+    number = count(len(tested), 'class', 'classes')
+    return [f"{who}: of {number} tested, {found} after Holm's correction."]
 
 
 def _warnings(comparison: Comparison) -> list[str]:

@@ -86,7 +86,7 @@ def test_the_first_bad_batch_stops_the_run(tmp_path, optim, value):
     assert_equal(weights(runner.model), before.seen[-1])
     assert_finite(runner.model)
     file = tmp_path / 'nonfinite_iter_3.pth'
-    assert str(file) in message and 'replay_step.py' in message
+    assert str(file) in message and 'mmext replay-step' in message
     saved = load_step(file)
     assert_equal(saved['state_dict'], before.seen[-1])
     inputs = saved['batches'][0]['data']['inputs']
