@@ -43,6 +43,7 @@ def loader_errors() -> Iterator[None]:
             # would wait for it.
             for worker in multiprocessing.active_children():
                 worker.kill()
+                worker.join()
             seconds = re.search(r'[\d.]+', str(error))[0]
             problem = f'the data loader sent no batch for {seconds} s'
             fix = (

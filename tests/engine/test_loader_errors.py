@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,11 @@ def sends(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
+def stops() -> None:
+    time.sleep(1)  # until the batch before is sent
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def no_memory() -> None:
     raise MemoryError
 
@@ -41,7 +47,7 @@ def no_memory() -> None:
         (sends(signal.SIGKILL), 1, r'a worker .*was killed: Killed\n.*memory'),
         (sends(signal.SIGBUS), 1, r'a worker .*was killed: Bus.*\n.*shm-size'),
         (lambda: os._exit(3), 1, r'a worker .*\(process \d+\) ended\n'),
-        (sends(signal.SIGSTOP), 1, r'sent no batch for 3 s\n.*timeout'),
+        (stops, 1, r'sent no batch for 3 s\n.*timeout'),
         (no_memory, 1, r'^a worker .*\(MemoryError\)\n.*num_workers'),
         (no_memory, 0, r'^this process .*\(MemoryError\)\n.*num_workers'),
     ],
