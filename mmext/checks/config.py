@@ -16,6 +16,7 @@ from mmext.checks.findings import Finding, Split
 from mmext.checks.parts import datasets
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.config import evaluates_masks, evaluators
+from mmext.utils.documents import require_regular
 from mmext.utils.registries import find_class
 from mmext.utils.text import sentences, some
 
@@ -111,6 +112,8 @@ def _classes(where: str, dataset: Mapping, cls: type) -> tuple[str, ...]:
 
 
 def _require(where: str, path: Path, what: str) -> None:
+    if what == 'file':
+        require_regular(path)
     exists = path.is_file() if what == 'file' else path.is_dir()
     if exists:
         return

@@ -54,9 +54,9 @@ def _check_each(
     if len(places) != len(splits):
         yield splits[0].error(
             'evaluator',
-            f'MultiDatasetsEvaluator has {count(len(places), "metric")}, and '
-            f'{count(len(splits), "data set")} are tested: mmdet fails after '
-            'the last image',
+            f'MultiDatasetsEvaluator has {count(len(places), "metric")} for '
+            f'{count(len(splits), "data set")}: mmdet fails after the last '
+            'image',
             'Give a metric and one of dataset_prefixes for each data set, in '
             'their order.',
         )

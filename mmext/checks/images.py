@@ -310,11 +310,14 @@ def check_images(
     here = {path: facts[path] for path in paths if path in facts}
     broken = [p for p, fact in here.items() if not usable(fact, split)]
     if broken:
+        remedy = 'Copy or download them again, or remove their entries.'
+        if here[broken[0]].dtype:
+            remedy = 'Scale them to 0 to 255 and save them with 8 bits.'
         yield split.error(
             'images unreadable',
             f'{len(broken)} of {len(here)} images cannot be read: '
             f'{broken[0]} ({here[broken[0]].problem})' + others(broken),
-            'Copy or download them again, or remove their entries.',
+            remedy,
             count=len(broken),
             fixable=len(broken) < len(paths),
         )

@@ -33,7 +33,7 @@ from mmext.evaluation.report.tables import logged_table, run_labels
 from mmext.evaluation.runs import Run, describe_backbone, read_run
 from mmext.evaluation.tested import cost_of
 from mmext.models.build import build_model
-from mmext.utils.files import write_json
+from mmext.utils.files import naming, write_json
 from mmext.utils.locks import locked
 from mmext.utils.text import count, duration, some
 
@@ -70,7 +70,7 @@ def run_demo(
         splits = find_config_splits(cfg, ('train', 'val'))
         require_fit(cfg, build_model(cfg.model), splits)
         truth = read_ground_truth(plan.data.ann_files['val'])
-    with locked(work_dir):
+    with naming(work_dir), locked(work_dir):
         _announce(console, plan, data, log)
         try:
             _train(plan, console, log, restart)

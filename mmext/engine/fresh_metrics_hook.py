@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -25,15 +26,17 @@ class FreshMetricsHook(Hook):
         self._before = _counts(runner)
 
     def after_val_epoch(self, runner: Runner, **kwargs: Any) -> None:
-        for name, count in _counts(runner).items():
-            if count == self._before.get(name):
+        for name, (buffer, count) in _counts(runner).items():
+            old, before = self._before.get(name, (None, 0))
+            # ValLossHook replaces the buffer.
+            if buffer is old and count == before:
                 del runner.message_hub.log_scalars[name]
 
 
-def _counts(runner: Runner) -> dict[str, int]:
-    """Returns how many values there are of each scalar of validations."""
+def _counts(runner: Runner) -> dict[str, tuple[HistoryBuffer, int]]:
+    """Returns the values of each scalar of validations, and their number."""
     return {
-        name: len(buffer.data[0])
+        name: (buffer, len(buffer.data[0]))
         for name, buffer in runner.message_hub.log_scalars.items()
         if name.startswith('val/')
     }

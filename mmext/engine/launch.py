@@ -45,7 +45,7 @@ from mmext.utils.config import (
     parse_options,
     resize_scales,
 )
-from mmext.utils.files import replacing
+from mmext.utils.files import naming, replacing
 from mmext.utils.locks import locked
 
 Options = Mapping[str, Any] | Sequence[str]
@@ -115,7 +115,7 @@ def train(
             # The weights to start from if there is nothing to resume yet.
             cfg.start_from = cfg.get('load_from')
             cfg.load_from = None if resume is True else str(resume)
-        with _locked(cfg):
+        with naming(cfg.work_dir), _locked(cfg):
             checked = _preflight(cfg, ('train', 'val'), check_data)
             runner = build_runner(cfg, checked)
             del checked  # the runner frees the checkpoint once it is loaded
@@ -215,7 +215,7 @@ def test(
             if show or show_dir:
                 _set_show(cfg, show, show_dir, wait_time)
         cfg.launcher = launcher
-        with _locked(cfg):
+        with naming(cfg.work_dir):
             checked = _preflight(cfg, ('test',), check_data)
             plain = copy.deepcopy(cfg)
             if tta:

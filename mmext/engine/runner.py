@@ -14,7 +14,12 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -67,7 +72,7 @@ from mmext.engine.resume.exact_resume import (
 from mmext.engine.resume.interrupt import InterruptHook, shield_workers
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.errors import UserError, disk_fix
-from mmext.utils.files import sha256
+from mmext.utils.files import naming, sha256
 from mmext.utils.locks import locked
 from mmext.utils.machine import cores
 from mmext.utils.modules import unwrap
@@ -93,7 +98,7 @@ class ReliableRunner(Runner):
       weights are frozen.
     - A loss or gradient that is not finite stops the run. Ctrl-C saves.
     - Curves are drawn, and a table of the validations ends the log.
-    - Another process cannot train or test in the same work dir.
+    - Another process cannot train in the same work dir.
     - A worker of a loader that dies or hangs is an error with a remedy.
 
     Args:
@@ -294,7 +299,7 @@ class ReliableRunner(Runner):
     def train(self) -> nn.Module:
         """Trains; Ctrl-C and SIGTERM save a checkpoint first."""
         try:
-            with self._working():
+            with self._working(locked(self.work_dir)):
                 return super().train()
         finally:
             for hook in self.hooks:
@@ -314,12 +319,17 @@ class ReliableRunner(Runner):
             return super().val()
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _working(
+        self, lock: AbstractContextManager | None = None
+    ) -> Iterator[None]:
         """Locks the work dir; explains what ended a loader's worker."""
-        with ExitStack() as stack:
-            if self.rank == 0:
-                stack.enter_context(locked(self.work_dir))
-            stack.enter_context(loader_errors())
+        if self.rank > 0:
+            lock = None
+        with (
+            naming(self.work_dir),
+            lock or nullcontext(),
+            loader_errors(),
+        ):
             yield
 
     def load_or_resume(self) -> None:

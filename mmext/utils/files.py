@@ -6,11 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from mmext.errors import is_disk_error
 
 
 @contextmanager
@@ -77,6 +80,17 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def naming(folder: str | Path) -> Iterator[None]:
+    """Names a folder in errors of the disk that name no file."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_error(error) and not error.filename:
+            error.filename = f'{folder} or {tempfile.gettempdir()}'
+        raise
 
 
 def stays_inside(path: str | Path, folder: str | Path) -> bool:

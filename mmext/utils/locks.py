@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import LeaseCompromise, OwnerRecord, SoftFileLease, Timeout
 
-from mmext.errors import UserError, is_disk_error
+from mmext.errors import UserError
 from mmext.utils.files import Stamp, stamp
 
 #: The file that names the process. It is removed when the process has ended.
@@ -49,15 +49,9 @@ def locked(folder: str | Path) -> Iterator[None]:
         on_compromise=_end_if_replaced,
         is_singleton=True,  # one for all who lock the folder in this process
     )
-    outermost = not lock.is_locked
     try:
         with _acquire(lock, folder):
             yield
-    except OSError as error:
-        if outermost and is_disk_error(error) and not error.filename:
-            # Writing names no file.
-            error.filename = f'{folder} or {tempfile.gettempdir()}'
-        raise
     finally:
         with contextlib.suppress(OSError):  # it is not empty
             for path in made:

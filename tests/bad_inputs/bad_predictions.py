@@ -177,17 +177,19 @@ predictions(
 def masks(title: str, mask: object, true: object) -> None:
     """Registers a predicted mask, and one of the annotation file."""
 
-    def change(found: list[dict]) -> None:
+    @bad(title)
+    def _(world: World) -> None:
         truth = json.loads(Path('data/val.json').read_text())
+        found = []
         for entry in truth['annotations']:
             entry['segmentation'] = true
+            keys = ('image_id', 'category_id')
+            known = {key: entry[key] for key in keys}
+            found.append({**known, 'score': 0.5, 'segmentation': mask})
         Path('masks.json').write_text(json.dumps(truth))
-        for entry in found:
-            entry['segmentation'] = mask
-        Path('good.bbox.json').write_text(json.dumps(found))
-
-    options = ('--ann', 'masks.json', '--iou-type', 'segm')
-    predictions(title, change, *options, '--no-cost')
+        Path('a.segm.json').write_text(json.dumps(found))
+        runs = ('a.segm.json', 'a.segm.json')
+        world.tool('compare', *runs, '--ann', 'masks.json')
 
 
 NEAR, FAR = ([[0, 0, v, 0, v, v]] for v in (9, 1e9))

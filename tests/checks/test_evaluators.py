@@ -109,7 +109,7 @@ def test_a_metric_for_each_of_two_test_sets(config, tmp_path: Path) -> None:
     assert 'metrics.1.ann_file' in two.remedy
     assert 'mmdet fails at detections on the others' in two.problem
     [error] = each(files + files[:1])
-    assert 'has 3 metrics, and 2 data sets are tested' in error.problem
+    assert 'has 3 metrics for 2 data sets' in error.problem
     with pytest.raises(UserError, match=r'metrics\.1\.ann_file: file'):
         each([files[0], f'{other}/gone.json'])
 

@@ -86,7 +86,7 @@ def test_a_process_may_lock_a_folder_repeatedly(tmp_path):
     assert [*(tmp_path / 'c').iterdir()] == []
 
 
-@pytest.mark.parametrize('start', ['train', 'test', 'torchrun', 'demo'])
+@pytest.mark.parametrize('start', ['train', 'torchrun', 'demo'])
 def test_a_second_run_is_refused(hold, tmp_path, data, start):
     config = write_config(tmp_path / 'tiny.py', data)
     work = tmp_path / 'work'
@@ -105,12 +105,19 @@ def test_a_second_run_is_refused(hold, tmp_path, data, start):
         with pytest.raises(UserError, match=text):
             if start == 'train':
                 mmext.train(config, work_dir=work, resume=True)
-            elif start == 'test':
-                mmext.test(config, 'a.pth', work_dir=work)
             else:
                 run_demo(work, restart=True)
     assert {p.name: p.read_bytes() for p in work.iterdir()} == before
     assert process.poll() is None
+
+
+def test_a_checkpoint_may_be_tested_while_the_training_goes_on(
+    hold, tmp_path, data
+):
+    config = write_config(tmp_path / 'tiny.py', data)
+    hold(tmp_path / 'work')
+    with pytest.raises(UserError, match='a.pth does not exist'):
+        mmext.test(config, 'a.pth', work_dir=tmp_path / 'work')
 
 
 def test_the_lock_of_a_killed_process_is_replaced_at_once(hold, tmp_path):

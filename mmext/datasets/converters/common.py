@@ -256,7 +256,7 @@ def find_file(folder: Path, name: str) -> Path | None:
     plain = name.replace('\\', '/')
     composed = (unicodedata.normalize(f, plain) for f in ('NFC', 'NFD'))
     paths = (folder / form for form in (name, plain, *composed))
-    return next((path for path in paths if path.is_file()), None)
+    return next(filter(os.path.isfile, paths), None)
 
 
 def images_by_name(folder: Path) -> dict[str, Path]:
