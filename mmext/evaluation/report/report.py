@@ -55,7 +55,9 @@ class Report(Results):
         for table in writers:
             for side, comparison in self.candidates():
                 found.append(table(self.names[0], side.name, comparison))
-        found.append(tables.cost_table(self.sides))
+        cost = tables.cost_table(self.sides)
+        if any({*row[1:]} != {'-'} for row in cost.rows):
+            found.append(cost)
         names = self.sides[0].runs[0].names
         if names:
             published = published_table(**names, iou_type=self.iou_type)
