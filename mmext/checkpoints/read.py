@@ -455,7 +455,19 @@ def _install() -> None:
 def _removing_config(loader: Callable) -> Callable:
     @functools.wraps(loader)
     def load(filename: str, map_location: MapLocation = None) -> dict:
-        return _without_config(loader(filename, map_location), filename)
+        try:
+            # OpenMMLab's builds call torch.load.
+            with torch.serialization.safe_globals(SAFE_GLOBALS):
+                found = loader(filename, map_location)
+        except pickle.UnpicklingError as error:
+            wanted = re.findall(r'\bGLOBAL ([\w.]+\.[\w.]+)', str(error))
+            raise UserError(
+                f'checkpoint {filename} was refused: loading it would call '
+                f'{", ".join(wanted) or "code"}',
+                'Ask its author for only the weights, or download it and name '
+                'the file.',
+            ) from error
+        return _without_config(found, filename)
 
     return load
 
