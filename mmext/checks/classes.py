@@ -74,10 +74,12 @@ def check_classes(content: dict[str, Any], split: Split) -> Iterator[Finding]:
             fixable=bool(only_root),
         )
         return
-    alike: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for name in have:
-        alike.setdefault(' '.join(name.split()).casefold(), []).append(name)
-    for same in alike.values():
+        spellings.setdefault(' '.join(name.split()).casefold(), []).append(
+            name
+        )
+    for same in spellings.values():
         if len(same) > 1:
             yield split.warning(
                 'similar classes',

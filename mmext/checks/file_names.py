@@ -34,7 +34,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize('NFC', name)
 
 
-def _alike(name: str) -> str:
+def _folded(name: str) -> str:
     return _composed(name).casefold()
 
 
@@ -70,12 +70,12 @@ class FileNames:
         """Returns the path on disk if each part means one entry only."""
         found: list[str] = []
         for part in parts:
-            alike = self._list(self.folder.joinpath(*found))[_alike(part)]
-            if part in alike:
-                alike = [part]
-            if len(alike) != 1:
+            matching = self._list(self.folder.joinpath(*found))[_folded(part)]
+            if part in matching:
+                matching = [part]
+            if len(matching) != 1:
                 return None
-            found += alike
+            found += matching
         path = self.folder.joinpath(*found)
         return '/'.join(found) if os.path.isfile(path) else None
 
@@ -84,6 +84,6 @@ class FileNames:
             names: dict[str, list[str]] = defaultdict(list)
             if os.path.isdir(folder):
                 for name in os.listdir(folder):
-                    names[_alike(name)].append(name)
+                    names[_folded(name)].append(name)
             self._listed[folder] = names
         return self._listed[folder]

@@ -100,7 +100,7 @@ def _decode(data: np.ndarray) -> ImageFacts:
         if np.array_equal(pixels, shown):
             turn, ignored = 1, turn
         elif not asked:
-            turn = 6 if len(shown) == width else 3  # or one that looks alike
+            turn = 6 if len(shown) == width else 3  # or one of the same size
     problem, values = '', (0, 255)
     if pixels is None:
         problem = f'OpenCV cannot convert its {deep.dtype} values to 8 bits'

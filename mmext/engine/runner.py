@@ -452,7 +452,7 @@ def _later(now: str, work_dir: str) -> str:
     """
     form = '%Y%m%d_%H%M%S'
     for folder in sorted(Path(work_dir).glob('[0-9]*_[0-9]*')):
-        with suppress(ValueError):  # another folder
+        with suppress(OverflowError, ValueError):  # another folder
             next_one = datetime.strptime(folder.name, form) + timedelta(0, 1)
             now = max(now, next_one.strftime(form))
     return now

@@ -121,6 +121,7 @@ def test_a_picture_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
 def test_a_run_is_later_than_those_before_it(tmp_path):
     """The clock may be set back, and logs are read in their order."""
     (tmp_path / '29990101_235959').mkdir()
-    (tmp_path / '99_99').mkdir()
+    for other in ('99_99', '99991231_235959'):  # no time, none after it
+        (tmp_path / other).mkdir()
     names = [build_runner(tmp_path).timestamp for _ in range(2)]
     assert names == ['29990102_000000', '29990102_000001']

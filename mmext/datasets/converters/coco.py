@@ -8,7 +8,8 @@
     FiftyOne       train/labels.json                  train/data/
     Label Studio   result.json                        images/
 
-Other splits are named alike, in any case: ``instances_Validation.json``.
+Other splits are named in the same way, in any case, such as
+``instances_Validation.json``.
 """
 
 from __future__ import annotations

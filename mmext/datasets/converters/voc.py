@@ -163,12 +163,12 @@ def _images_of(
     found = {name: images.get(name) for name in files}
     if all(any('/' in name for name in names) for names in (files, images)):
         return found
-    alike: dict[str, list[Path]] = {}
+    by_name: dict[str, list[Path]] = {}
     for name, path in images.items():
-        alike.setdefault(Path(name).name, []).append(path)
+        by_name.setdefault(Path(name).name, []).append(path)
     counts = Counter(Path(name).name for name in files)
     for name, image in found.items():
-        several = alike.get(Path(name).name, [])
+        several = by_name.get(Path(name).name, [])
         if image is None and len(several) == counts[Path(name).name] == 1:
             found[name] = several[0]
     return found

@@ -239,8 +239,8 @@ def _unsplit(root: Path) -> Path:
 
 def _named(place: Path, name: str) -> Path:
     """Returns the folder of a name in any case, which may not exist."""
-    alike = (p for p in folders_in(place) if p.name.lower() == name)
-    return next(alike, place / name)
+    matching = (p for p in folders_in(place) if p.name.lower() == name)
+    return next(matching, place / name)
 
 
 def _resolve(

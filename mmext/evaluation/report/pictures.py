@@ -116,7 +116,7 @@ def picture(
     """Returns an image with boxes; ``preds`` are by the style of the boxes.
 
     ``boxes`` has (style, text, box, label), with the label's text and place,
-    or None where there is no room: the whole text is a tooltip.
+    or None where there is no room: the complete text is a tooltip.
     """
     record = next(r for r in truth.dataset['images'] if r['id'] == image_id)
     names = truth.all_names
