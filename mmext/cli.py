@@ -19,9 +19,11 @@ from mmext.version import __version__
 #: Heading -> command -> script in tools/.
 GROUPS = {
     'Train and compare': {
+        'plan': 'plan.py',
         'train': 'train.py',
         'test': 'test.py',
         'compare': 'compare.py',
+        'run': 'run.py',
         'demo': 'demo.py',
         'image-demo': 'image_demo.py',
     },
@@ -116,3 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tool = module_from_spec(spec)
     spec.loader.exec_module(tool)
     tool.main()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,255 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Works through the runs of a plan, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from mmext.errors import UserError
+from mmext.experiments.decision import decide
+from mmext.experiments.job import (
+    checked_side,
+    is_finished,
+    job_name,
+    own_state,
+)
+from mmext.experiments.places import Attempt, Place
+from mmext.experiments.plan import Job, Plan
+from mmext.experiments.record import read_record
+from mmext.experiments.state import RECORD
+from mmext.experiments.status import Row, Status, missing_table
+from mmext.utils.files import Stamp, stamp
+from mmext.utils.locks import LockWatch
+from mmext.utils.text import count, some
+
+_PAUSE = 0.5  # seconds between two looks at the runs
+
+
+class Run:
+    """A run of a plan, as its folder shows it."""
+
+    def __init__(self, plan: Plan, job: Job, work_dir: str | Path) -> None:
+        self.plan, self.job = plan, job
+        self.folder = plan.folder_of(job, work_dir)
+        self.name = job_name(job)
+        self.attempt: Attempt | None = None  # that this process started
+        self._lock = LockWatch(self.folder)
+        self._stamp: Stamp = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what has changed in the folder."""
+        self.state = own_state(self.plan, self.folder)
+        self.owner = self._lock.owner()
+        now = stamp(self.folder / RECORD)
+        if now != self._stamp:
+            is_finished(self.plan, self.job, self.folder)
+            self._stamp = now
+
+    @property
+    def done(self) -> bool:
+        return self._stamp is not None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it has failed for good."""
+        if self.done:
+            return False
+        return self.state.status == 'diverged' or (
+            self.state.failures > self.plan.retries
+        )
+
+    @property
+    def working(self) -> bool:
+        """Whether a process works on it, or it is in a cluster's queue."""
+        return bool(self.owner or self.attempt)
+
+    def row(self) -> Row:
+        """Returns what the table shows."""
+        status = self.state.status
+        if self.done:
+            status = 'done'
+        elif status == 'waiting' and self.attempt:
+            status = self.attempt.waits
+        elif self.state.active and not self.working:
+            status = 'cut off'
+        return Row(self.job, self.folder, status, self.state)
+
+
+class Queue:
+    """Starts the runs of a plan in a place, and starts failed ones again."""
+
+    def __init__(
+        self, plan: Plan, runs: Sequence[Run], place: Place, status: Status
+    ) -> None:
+        self.plan, self.runs = plan, runs
+        self.place, self.status = place, status
+        self._stop = 0
+
+    def work(self, jobs: Sequence[Job], wait: bool = True) -> None:
+        """Starts runs and waits until each has a record or is given up.
+
+        Raises:
+            UserError: Ctrl-C or SIGTERM stopped it; the runs on this machine
+                have saved a checkpoint.
+        """
+        runs = [run for run in self.runs if run.job in jobs]
+        with self._listening():
+            while True:
+                for run in runs:
+                    self._follow(run)
+                local = self.place.local and any(r.attempt for r in runs)
+                left = [r for r in runs if not (r.done or r.given_up)]
+                if self._stop and not local:
+                    self._interrupted(runs)
+                if not self._stop:
+                    self.place.start([r for r in left if not r.working])
+                self.status.show([run.row() for run in runs])
+                if not (left or local) or not wait:
+                    return
+                time.sleep(_PAUSE)
+
+    def _follow(self, run: Run) -> None:
+        """Reads the state of a run and ends its attempt if it has ended."""
+        if run.done and not run.attempt:
+            return
+        outcome = run.attempt.outcome() if run.attempt else None
+        run.refresh()
+        if outcome is None:
+            return
+        run.attempt = None
+        if run.done or run.owner:  # another process has it
+            return
+        state = run.state
+        if state.status not in ('failed', 'diverged', 'interrupted'):
+            state.fail(outcome or 'it ended without a record')
+            state.write(run.folder)
+        if state.status != 'interrupted':
+            self.status.report(run.row(), retried=not run.given_up)
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Passes Ctrl-C and SIGTERM on to the runs, which save."""
+
+        def stop(number: int, frame: object) -> None:
+            self._stop += 1
+            for run in self.runs:
+                if run.attempt:
+                    run.attempt.interrupt()
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, stop) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _interrupted(self, runs: Sequence[Run]) -> None:
+        done = sum(run.done for run in runs)
+        raise UserError(
+            f'interrupted: {done} of {count(len(runs), "run")} are done',
+            self.place.after_interrupt,
+        )
+
+
+def run_plan(
+    plan: Plan,
+    work_dir: str | Path,
+    place: Place,
+    *,
+    command: str,
+    everything: bool = False,
+    retry: bool = False,
+    wait: bool = True,
+    console: Console | None = None,
+) -> bool:
+    """Trains, tests and records the runs of a plan.
+
+    It goes from look to look, and stops at the first one that settles the
+    plan.
+
+    Args:
+        plan: The plan.
+        work_dir: Folder of all runs.
+        place: Where runs work.
+        command: What continues this, for messages.
+        everything: Whether to run all seeds at once. Default: False.
+        retry: Whether failed runs get new attempts. Default: False.
+        wait: Whether to wait for a cluster. Default: True.
+        console: Default: the standard output.
+
+    Returns:
+        Whether no run is missing.
+
+    Raises:
+        UserError: A config or the test data are not those of the plan, or
+            the folder has runs of another plan; nothing was written. Or
+            Ctrl-C stopped it.
+    """
+    console = console or Console(file=sys.stdout)
+    runs = [Run(plan, job, work_dir) for job in plan.jobs()]
+    for side in plan.sides:
+        checked_side(plan, side)
+    for run in runs:
+        if retry and run.state.status == 'failed' and not run.working:
+            run.state.failures = 0
+            run.state.write(run.folder)
+    with Status(plan, Path(work_dir), console, place.parallel) as status:
+        queue = Queue(plan, runs, place, status)
+        looks = plan.looks[-1:] if everything else plan.looks
+        for look in looks:
+            jobs = [*plan.jobs(look)]
+            queue.work(jobs, wait)
+            if (
+                not wait
+                or look == plan.looks[-1]
+                or _settled(queue, look, status)
+            ):
+                break
+    if not wait:
+        console.print(f'Submitted. This shows the runs: {escape(command)}')
+        return True
+    missing = [r.row() for r in runs if r.job in jobs and not r.done]
+    if missing:
+        missing_table(missing).print(console)
+        fix = f'{command} --retry gives failed runs new attempts.'
+        console.print(escape(fix), highlight=False, soft_wrap=True)
+    return not missing
+
+
+def _settled(queue: Queue, look: int, status: Status) -> bool:
+    """Decides at a look; says which seeds are not needed if it settles."""
+    plan = queue.plan
+    done = [r for r in queue.runs if r.done]
+    without = [
+        side.name
+        for side in plan.sides
+        if not any(r.job.side == side.name for r in done)
+    ]
+    if without:
+        status.say(f'No run of {some(without)} has a record: no decision.')
+        return True
+    records = {r.job: read_record(r.folder / RECORD) for r in done}
+    failed = [r.job for r in queue.runs if r.given_up]
+    status.say(f'Look at {count(look, "seed")} a side: comparing')
+    decision = decide(plan, records, failed)
+    if not decision.settled:
+        status.say(f'Not settled at {count(look, "seed")} a side')
+        return False
+    later = [
+        job_name(job) for job in plan.jobs() if job not in [*plan.jobs(look)]
+    ]
+    status.say(
+        f'Settled at {count(look, "seed")} a side: '
+        f'{some(decision.verdicts)}. Not needed: {some(later, 20)}'
+    )
+    return True
