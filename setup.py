@@ -53,6 +53,7 @@ EXTRAS = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
     'analysis': ['scikit-learn'],
+    'slurm': ['submitit>=1.5'],
     'docs': DOCS,
     'dev': [
         # `make lint` builds the site.
@@ -65,6 +66,7 @@ EXTRAS = {
         'pytest-xdist',
         'ruff==0.15.*',
         'scikit-learn',
+        'submitit>=1.5',
         'tensorboard',
         'timm',
         'wandb',

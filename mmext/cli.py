@@ -19,13 +19,16 @@ from mmext.version import __version__
 #: Heading -> command -> script in tools/.
 GROUPS = {
     'Train and compare': {
-        'plan': 'plan.py',
         'train': 'train.py',
         'test': 'test.py',
         'compare': 'compare.py',
-        'run': 'run.py',
         'demo': 'demo.py',
         'image-demo': 'image_demo.py',
+    },
+    'Experiments with several seeds': {
+        'plan': 'plan.py',
+        'run': 'run.py',
+        'report': 'report.py',
     },
     'Check': {
         'check-data': 'misc/check_data.py',

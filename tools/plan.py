@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Plans a comparison: how many seeds and images show a gain.
+"""Plans a comparison: the seeds that show a gain.
 
 Writes plan.yaml, to be committed before training, and a page beside it.
 
@@ -89,7 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar='POINTS',
         help='standard error over images of the difference (default: of the '
-        'pilot, or 10 / sqrt(images))',
+        'pilot, or 10 / sqrt(images), for top-1 30 / sqrt(images))',
     )
     size = parser.add_argument_group('seeds')
     several = size.add_mutually_exclusive_group()

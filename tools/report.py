@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reports what a plan's runs show, or compares the runs of records.
+"""Reports what a plan has shown, or what records show.
 
     mmext report plan.yaml --out report
     mmext report work_dirs/plan_a work_dirs/plan_b

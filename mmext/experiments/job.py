@@ -59,12 +59,15 @@ def run_job(plan_path: str | Path, name: str, work_dir: str | Path) -> None:
         job = find_job(plan, name)
         folder = plan.folder_of(job, work_dir)
         if is_finished(plan, job, folder):
+            print(f'{name} has a record: {folder / RECORD}')
             return
         state = own_state(plan, folder)
         cfg, data = checked_side(plan, plan.side(job.side))
     cfg.work_dir = str(folder)
     cfg.setdefault('randomness', {}).seed = job.seed
     first = is_first_process(launcher)
+    if first:
+        print(f'Log: {folder / LOG}', flush=True)
     lock = locked(folder) if first else contextlib.nullcontext()
     with naming(folder), lock, _logged(folder / LOG):
         progress = _Progress(folder, state) if first else None

@@ -5,24 +5,24 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmext.errors import UserError, did_you_mean
 from mmext.experiments.plan import slug
+from mmext.experiments.planned_run import Attempt, Run
 from mmext.experiments.slots import Slot, Slots
+from mmext.experiments.slurm_run import SlurmRun
 from mmext.experiments.state import LOG, last_lines
 from mmext.utils.text import some
 
-if TYPE_CHECKING:
-    from mmext.experiments.queue import Run
-
 _CONTINUES = 'The same command continues'
+_CUT_OFF = 'cut off: its process has ended'
 
 
 class Command:
@@ -49,20 +49,6 @@ class Command:
 
     def of(self, run: Run) -> list[str]:
         return [*self._start, '--job', run.name]
-
-
-class Attempt:
-    """A run that was started and may not have ended."""
-
-    #: Status of the run until its process writes one.
-    waits = 'starting'
-
-    def outcome(self) -> str | None:
-        """Returns why it failed, '' if it did not, None while it works."""
-        raise NotImplementedError
-
-    def interrupt(self) -> None:
-        """Asks a run on this machine to save and stop."""
 
 
 class Place:
@@ -161,6 +147,11 @@ class Template(Place):
                 "For example: --launcher 'sbatch --gres=gpu:1 --wrap "
                 '"{command}"\'',
             )
+        if not shutil.which(self._words[0].replace('\0', sys.executable)):
+            raise UserError(
+                f'--launcher: there is no command {self._words[0]!r}',
+                'Run it on a machine that has it, or name its path.',
+            )
 
     def start(self, runs: Sequence[Run]) -> None:
         for run in runs:
@@ -212,8 +203,7 @@ class _Submitted(Attempt):
             return f'the launcher ended with exit status {code}'
         if code is None or run.owner or run.state.status == 'waiting':
             return None
-        # It has begun, and no process holds its lock.
-        return '' if not run.state.active else 'cut off'
+        return _CUT_OFF if run.state.active else ''
 
 
 class Slurm(Place):
@@ -234,6 +224,7 @@ class Slurm(Place):
     def __init__(
         self, command: Command, options: Sequence[str], folder: Path
     ) -> None:
+        self._options = _parameters(options)
         try:
             import submitit
         except ModuleNotFoundError as error:
@@ -241,7 +232,6 @@ class Slurm(Place):
                 '--slurm needs submitit', "pip install 'mmext[slurm]'"
             ) from error
         self.command, self.folder = command, folder.absolute()
-        self._options = _parameters(options)
         self._kind = submitit.SlurmExecutor
         known = self._kind._valid_parameters()
         for key in self._options:
@@ -265,7 +255,7 @@ class Slurm(Place):
                 folder=self.folder, job_id=run.state.slurm
             )
             if job and not job.done(force_check=True):
-                run.attempt = _SlurmAttempt(job)
+                run.attempt = _SlurmAttempt(job, run)
             else:
                 new.append(run)
         if not new:
@@ -279,7 +269,7 @@ class Slurm(Place):
         for run, job in zip(new, jobs, strict=True):
             run.state.slurm = job.job_id
             _begin(run)
-            run.attempt = _SlurmAttempt(job)
+            run.attempt = _SlurmAttempt(job, run)
         self.parallel = max(self.parallel, len(runs))
 
 
@@ -296,40 +286,17 @@ def _parameters(texts: Sequence[str]) -> Mapping[str, Any]:
     return found
 
 
-class SlurmRun:
-    """What a job of Slurm does; submitit stores it in a file."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.command = command
-
-    def __call__(self) -> None:
-        # A new session: submitit obeys the signals of Slurm, not the run.
-        self.process = subprocess.Popen(self.command, start_new_session=True)
-        if self._ended():
-            raise RuntimeError(f'exit status {self.process.returncode}')
-
-    def _ended(self) -> int:
-        while (code := self.process.poll()) is None:
-            time.sleep(0.5)
-        return code
-
-    def checkpoint(self) -> Any:
-        """Saves before the time limit; submitit queues the job again."""
-        import submitit
-
-        self.process.send_signal(signal.SIGINT)
-        self._ended()
-        return submitit.helpers.DelayedSubmission(SlurmRun(self.command))
-
-
 class _SlurmAttempt(Attempt):
     waits = 'submitted'
 
-    def __init__(self, job: Any) -> None:
-        self._job = job
+    def __init__(self, job: Any, run: Run) -> None:
+        self._job, self._run = job, run
 
     def outcome(self) -> str | None:
         if not self._job.done():
-            return None
+            # A cluster without accounting does not say that a job was killed.
+            ended = self._run.state.active and not self._run.owner
+            unknown = ended and self._job.state == 'UNKNOWN'
+            return _CUT_OFF if unknown else None
         lines = last_lines(self._job.paths.stderr, 1)
         return f'job {self._job.job_id} of Slurm has ended: {some(lines)}'

@@ -275,7 +275,7 @@ def _figure(
 def _rule(plan: Plan) -> Iterator[str]:
     levels = nominal_levels(plan.looks, plan.alpha)
     steps = [
-        f'At {count(look, "seed")} a side, p < {level:.2g} shows a difference.'
+        f'At {count(look, "seed")} a side, p < {level:.3g} shows a difference.'
         for look, level in zip(plan.looks, levels, strict=True)
     ]
     yield f'{" ".join(steps)} No other number of seeds decides.'

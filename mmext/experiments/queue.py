@@ -15,73 +15,16 @@ from rich.markup import escape
 
 from mmext.errors import UserError
 from mmext.experiments.decision import decide
-from mmext.experiments.job import (
-    checked_side,
-    is_finished,
-    job_name,
-    own_state,
-)
-from mmext.experiments.places import Attempt, Place
+from mmext.experiments.job import checked_side, job_name
+from mmext.experiments.places import Place
 from mmext.experiments.plan import Job, Plan
+from mmext.experiments.planned_run import Run
 from mmext.experiments.record import read_record
 from mmext.experiments.state import RECORD
-from mmext.experiments.status import Row, Status, missing_table
-from mmext.utils.files import Stamp, stamp
-from mmext.utils.locks import LockWatch
+from mmext.experiments.status import Status, missing_table
 from mmext.utils.text import count, some
 
 _PAUSE = 0.5  # seconds between two looks at the runs
-
-
-class Run:
-    """A run of a plan, as its folder shows it."""
-
-    def __init__(self, plan: Plan, job: Job, work_dir: str | Path) -> None:
-        self.plan, self.job = plan, job
-        self.folder = plan.folder_of(job, work_dir)
-        self.name = job_name(job)
-        self.attempt: Attempt | None = None  # that this process started
-        self._lock = LockWatch(self.folder)
-        self._stamp: Stamp = None
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Reads what has changed in the folder."""
-        self.state = own_state(self.plan, self.folder)
-        self.owner = self._lock.owner()
-        now = stamp(self.folder / RECORD)
-        if now != self._stamp:
-            is_finished(self.plan, self.job, self.folder)
-            self._stamp = now
-
-    @property
-    def done(self) -> bool:
-        return self._stamp is not None
-
-    @property
-    def given_up(self) -> bool:
-        """Whether it has failed for good."""
-        if self.done:
-            return False
-        return self.state.status == 'diverged' or (
-            self.state.failures > self.plan.retries
-        )
-
-    @property
-    def working(self) -> bool:
-        """Whether a process works on it, or it is in a cluster's queue."""
-        return bool(self.owner or self.attempt)
-
-    def row(self) -> Row:
-        """Returns what the table shows."""
-        status = self.state.status
-        if self.done:
-            status = 'done'
-        elif status == 'waiting' and self.attempt:
-            status = self.attempt.waits
-        elif self.state.active and not self.working:
-            status = 'cut off'
-        return Row(self.job, self.folder, status, self.state)
 
 
 class Queue:
@@ -112,6 +55,7 @@ class Queue:
                     self._interrupted(runs)
                 if not self._stop:
                     self.place.start([r for r in left if not r.working])
+                self.status.parallel = self.place.parallel
                 self.status.show([run.row() for run in runs])
                 if not (left or local) or not wait:
                     return
@@ -130,6 +74,8 @@ class Queue:
             return
         state = run.state
         if state.status not in ('failed', 'diverged', 'interrupted'):
+            if self._stop:
+                return  # Ctrl-C came before it began
             state.fail(outcome or 'it ended without a record')
             state.write(run.folder)
         if state.status != 'interrupted':
@@ -203,7 +149,7 @@ def run_plan(
         if retry and run.state.status == 'failed' and not run.working:
             run.state.failures = 0
             run.state.write(run.folder)
-    with Status(plan, Path(work_dir), console, place.parallel) as status:
+    with Status(plan, Path(work_dir), console) as status:
         queue = Queue(plan, runs, place, status)
         looks = plan.looks[-1:] if everything else plan.looks
         for look in looks:

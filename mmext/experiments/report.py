@@ -37,7 +37,7 @@ from mmext.experiments.plan import (
     read_plan,
 )
 from mmext.experiments.record import Record, read_record
-from mmext.utils import documents
+from mmext.experiments.state import RECORD, read_state
 from mmext.utils.text import count, duration, p_value, some
 
 PAGE = Path(__file__).with_name('report.html')
@@ -88,7 +88,7 @@ def read_runs(
     records, failed = {}, {}
     for job in plan.jobs():
         folder = plan.folder_of(job, work_dir)
-        file = folder / 'record.npz'
+        file = folder / RECORD
         if file.is_file():
             record = read_record(file)
             if record.data_sha256 != plan.data['sha256']:
@@ -113,17 +113,10 @@ def read_runs(
                 )
             records[job] = record
             continue
-        state = _state(folder / 'state.json')
-        if state.get('status') in ('failed', 'diverged'):
-            failed[job] = str(state.get('error') or state['status'])
+        state = read_state(folder)
+        if state and state.given_up(plan.retries):
+            failed[job] = state.error or state.status
     return records, failed
-
-
-def _state(path: Path) -> Mapping:
-    if not path.is_file():
-        return {}
-    content = documents.parse_json(documents.read_bytes(path), path)
-    return content if isinstance(content, dict) else {}
 
 
 def _deviations(

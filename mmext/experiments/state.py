@@ -51,6 +51,10 @@ class State:
         """Whether a process has said that it works."""
         return self.status in ('training', 'testing')
 
+    def given_up(self, retries: int) -> bool:
+        """Whether it has failed for good."""
+        return self.status == 'diverged' or self.failures > retries
+
     def fail(self, error: str, status: str = 'failed') -> None:
         """Counts a failure."""
         self.status, self.error, self.left = status, error, None

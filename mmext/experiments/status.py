@@ -233,7 +233,8 @@ class Status:
         }
         text = render(Path(__file__).with_name(PAGE), **values)
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with replacing(self.work_dir / PAGE) as part:
+        # A full disk ends the runs that need it, and not the others.
+        with suppress(OSError), replacing(self.work_dir / PAGE) as part:
             part.write_text(text, 'utf-8', errors='backslashreplace')
 
 

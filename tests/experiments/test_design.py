@@ -154,8 +154,8 @@ def test_looks(folder: Path) -> None:
     assert found.plan.looks == (3, 5, 8)
     assert found.plan.sides[1].seeds == tuple(range(9, 17))
     rule = found.verdicts()[1][1][0]
-    assert 'At 3 seeds a side, p < 0.0014 shows a difference.' in rule
-    assert 'At 8 seeds a side, p < 0.045 ' in rule
+    assert 'At 3 seeds a side, p < 0.00137 shows a difference.' in rule
+    assert 'At 8 seeds a side, p < 0.0449 ' in rule
 
 
 def test_several_candidates(folder: Path) -> None:

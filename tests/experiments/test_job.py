@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import TWO_PROCESSES, run_command, run_python, run_tool
+from experiments import plan_of
 from json_files import edit_json
-from small_plan import sides, small_plan
 from tiny_run import make_coco, write_config
 
 from mmext.errors import UserError
@@ -29,8 +29,21 @@ custom_imports = dict(
     imports=['mmext', 'crash_once'], allow_failed_imports=False)
 custom_hooks = [dict(type='CrashOnce')]
 """
-#: What two runs of the same training do not share.
-TIMES = {'started', 'finished', 'train_seconds', 'results'}
+#: What two runs of the same training do not share, or is compared otherwise.
+TIMES = {'started', 'finished', 'train_seconds', 'checkpoint_sha256'}
+TIMES |= {'results', 'curves'}
+
+
+def with_configs(plan: Plan, *configs: Path) -> Plan:
+    """Returns a plan with other configs of its sides."""
+    pairs = zip(plan.sides, configs, strict=True)
+    return replace(
+        plan,
+        sides=tuple(
+            replace(side, config=str(path), sha256=config_sha256(path))
+            for side, path in pairs
+        ),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -41,10 +54,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_config(root / 'a.py', root / 'data', 2, more=HOOK)
     shutil.copy(config, root / 'b.py')
     data = describe_data(planned_config(config, {}), 'bbox')
-    plan = small_plan(
+    plan = plan_of(
+        (2,),
+        task='bbox',
         data={'sha256': data.sha256, 'images': 5, 'groups': None},
-        sides=sides(config, root / 'b.py', config_sha256(config)),
     )
+    plan = with_configs(plan, config, root / 'b.py')
     write_plan(root / 'plan.yaml', plan)
     torch.set_num_threads(1)
     for job in plan.jobs():
@@ -63,7 +78,9 @@ def same(one: Record, other: Record) -> None:
     """Asserts that two records have the same numbers."""
     arrays = [pack(record.results) for record in (one, other)]
     np.testing.assert_equal(*arrays)
-    for field in dataclasses.fields(Record):
+    for name in one.curves.keys() - {'time', 'data_time'}:
+        assert one.curves[name] == other.curves[name]
+    for field in fields(Record):
         if field.name not in TIMES:
             values = (getattr(r, field.name) for r in (one, other))
             assert next(values) == next(values), field.name
@@ -92,7 +109,7 @@ def test_cut_off_runs_end_as_undisturbed(world, plan, monkeypatch, capfd):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
     undisturbed, folder = world / 'undisturbed', world / 'disturbed'
     shutil.copytree(undisturbed, folder, dirs_exist_ok=True)
-    crashes = {Job('A', 2): 'kill', Job('B x', 101): 'fail'}
+    crashes = {Job('base', 2): 'kill', Job('cand 1', 3): 'fail'}
     for job, what in crashes.items():
         shutil.rmtree(plan.folder_of(job, folder))
         run = plan.folder_of(job, folder)
@@ -103,7 +120,7 @@ def test_cut_off_runs_end_as_undisturbed(world, plan, monkeypatch, capfd):
         *('--work-dir', folder),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'A, seed 2: failed: killed by SIGKILL' in done.stdout
+    assert 'base, seed 2: failed: killed by SIGKILL' in done.stdout
     assert 'RuntimeError: a GPU has fallen off the bus' in done.stdout
     assert '_mAP' not in done.stdout
     for job in plan.jobs():
@@ -116,9 +133,9 @@ def test_cut_off_runs_end_as_undisturbed(world, plan, monkeypatch, capfd):
         log = (plan.folder_of(job, folder) / LOG).read_text()
         assert 'Resuming from' in log
     # Nothing is left to do, and nothing is done.
-    before = (plan.folder_of(Job('A', 1), folder) / RECORD).stat()
+    before = (plan.folder_of(Job('base', 1), folder) / RECORD).stat()
     assert run_tool('run.py', world / 'plan.yaml', '--work-dir', folder) == 0
-    after = (plan.folder_of(Job('A', 1), folder) / RECORD).stat()
+    after = (plan.folder_of(Job('base', 1), folder) / RECORD).stat()
     assert before.st_mtime_ns == after.st_mtime_ns
 
 
@@ -127,7 +144,7 @@ def test_cut_off_runs_end_as_undisturbed(world, plan, monkeypatch, capfd):
     [('nan', 'diverged', 1), ('interrupt', 'interrupted', 0)],
 )
 def test_how_a_run_ends(world, plan, tmp_path, what, status, failures):
-    job = Job('B x', 102)
+    job = Job('cand 1', 4)
     folder = plan.folder_of(job, tmp_path)
     State(plan.sha256).write(folder)
     (folder / 'crash').write_text(what)
@@ -147,43 +164,41 @@ def test_how_a_run_ends(world, plan, tmp_path, what, status, failures):
 def test_two_processes(world, plan, tmp_path):
     done = run_command(
         *(*TWO_PROCESSES, '-m', 'mmext.cli', 'run', world / 'plan.yaml'),
-        *('--work-dir', tmp_path, '--job', 'A/1'),
+        *('--work-dir', tmp_path, '--job', 'base/1'),
     )
     assert done.returncode == 0, done.stderr
-    folder = plan.folder_of(Job('A', 1), tmp_path)
+    folder = plan.folder_of(Job('base', 1), tmp_path)
     assert read_state(folder).status == 'done'
     record = read_record(folder / RECORD)
     assert len(record.curves['loss']) == 2  # batches of two processes
 
 
 def test_what_is_refused(world, plan, tmp_path):
-    def refused(path: Path = world / 'plan.yaml', name: str = 'A/1') -> str:
+    def refused(path: Path = world / 'plan.yaml', name: str = 'base/1') -> str:
         with pytest.raises(UserError) as error:
             run_job(path, name, tmp_path / 'work')
         assert not (tmp_path / 'work').exists()
         return str(error.value)
 
-    assert "Did you mean 'B x/101'?" in refused(name='B/101')
-    config = write_config(tmp_path / 'a.py', world / 'data', 2, more=HOOK)
-    own = dataclasses.replace(plan, sides=sides(config, config))
-    write_plan(tmp_path / 'plan.yaml', own)
-    assert 'is not the config of the plan' in refused(tmp_path / 'plan.yaml')
+    assert "Did you mean 'cand 1/3'?" in refused(name='cand/3')
+    own = tmp_path / 'plan.yaml'
+    other = write_config(tmp_path / 'a.py', world / 'data', 3, more=HOOK)
+    sides = tuple(replace(side, config=str(other)) for side in plan.sides)
+    write_plan(own, replace(plan, sides=sides))
+    assert 'is not the config of the plan' in refused(own)
     shutil.copytree(world / 'data', tmp_path / 'data')
-    config = write_config(tmp_path / 'a.py', tmp_path / 'data', 2, more=HOOK)
+    write_config(other, tmp_path / 'data', 2, more=HOOK)
     edit_json(tmp_path / 'data' / 'val.json', lambda x: x['images'].reverse())
-    own = dataclasses.replace(
-        plan, sides=sides(config, config, config_sha256(config))
-    )
-    write_plan(tmp_path / 'plan.yaml', own)
-    text = refused(tmp_path / 'plan.yaml')
+    write_plan(own, with_configs(plan, other, other))
+    text = refused(own)
     assert 'has other test data than the plan' in text
     assert plan.data['sha256'][:12] in text
 
 
 def test_the_record_of_another_run(world, plan, tmp_path):
-    folder = plan.folder_of(Job('A', 1), tmp_path)
+    folder = plan.folder_of(Job('base', 1), tmp_path)
     folder.mkdir(parents=True)
-    other = plan.folder_of(Job('B x', 101), world / 'undisturbed')
+    other = plan.folder_of(Job('cand 1', 3), world / 'undisturbed')
     shutil.copy(other / RECORD, folder)
-    with pytest.raises(UserError, match='is the record of B x/101, and not'):
-        run_job(world / 'plan.yaml', 'A/1', tmp_path)
+    with pytest.raises(UserError, match='is the record of cand 1/3, and not'):
+        run_job(world / 'plan.yaml', 'base/1', tmp_path)

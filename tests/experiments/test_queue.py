@@ -19,14 +19,15 @@ from typing import Any
 import pytest
 import torch
 from commands import ROOT, environment
+from experiments import plan_of, records_of, write_runs
 from rich.console import Console
-from small_plan import sides, small_plan
 
 from mmext.errors import UserError
-from mmext.experiments import queue
+from mmext.experiments import planned_run, queue
 from mmext.experiments.places import Command, Local, Slurm, Template
 from mmext.experiments.plan import Job, Plan
-from mmext.experiments.queue import Run, run_plan
+from mmext.experiments.planned_run import Run
+from mmext.experiments.queue import run_plan
 from mmext.experiments.slots import Slots, find_slots
 from mmext.experiments.state import LOG, RECORD, State, read_state
 
@@ -52,7 +53,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(queue, '_PAUSE', 0.05)
     monkeypatch.setattr(queue, 'checked_side', lambda plan, side: None)
     monkeypatch.setattr(
-        queue, 'is_finished', lambda p, j, folder: (folder / RECORD).exists()
+        planned_run,
+        'is_finished',
+        lambda p, j, folder: (folder / RECORD).exists(),
     )
 
 
@@ -91,14 +94,14 @@ def printed(console: Console) -> str:
 
 
 def test_runs_are_interleaved_and_one_at_a_time_in_a_slot(tmp_path, console):
-    plan = small_plan()
+    plan = plan_of((2,))
     assert work(plan, tmp_path / 'w', console, cpu(1))
     found = events(tmp_path / 'w')
     assert [e['run'] for e in found] == [
-        'A/seed_1',
-        'B-x/seed_101',
-        'A/seed_2',
-        'B-x/seed_102',
+        'base/seed_1',
+        'cand-1/seed_3',
+        'base/seed_2',
+        'cand-1/seed_4',
     ]
     for one, other in zip(found, found[1:], strict=False):
         assert one['end'] <= other['begin']
@@ -113,7 +116,7 @@ def test_runs_are_interleaved_and_one_at_a_time_in_a_slot(tmp_path, console):
 def test_gpus_are_given_to_one_run_each(tmp_path, console, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5,7')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
-    plan = small_plan()
+    plan = plan_of((2,))
     place = Local(Fake(), find_slots(None, None))
     assert work(plan, tmp_path / 'w', console, place)
     found = events(tmp_path / 'w')
@@ -137,7 +140,7 @@ def test_two_plans_never_share_a_slot(tmp_path, console, monkeypatch):
             t.fakes.__wrapped__(patch, folder.parent)
             slots = t.Slots(('gpu-0', 'gpu-1'), gpus=True)
             place = t.Local(t.Fake(), slots)
-            plan = t.small_plan(claim=folder.name)
+            plan = t.plan_of((2,), claim=folder.name)
             assert t.work(plan, folder, t.Console(), place)
     """)
     monkeypatch.syspath_prepend(Path(__file__).parent)
@@ -180,19 +183,19 @@ def test_cpu_slots(monkeypatch):
     'what, why', [('fail', 'the disk is full'), ('kill', 'killed by SIGKILL')]
 )
 def test_a_failed_run_is_reported_and_retried(tmp_path, console, what, why):
-    plan = small_plan()
-    folder = todo(plan, tmp_path, Job('B x', 101), what)
+    plan = plan_of((2,))
+    folder = todo(plan, tmp_path, Job('cand 1', 3), what)
     assert work(plan, tmp_path, console)
     text = printed(console)
-    assert f'B x, seed 101: failed: {why}. It starts again.' in text
+    assert f'cand 1, seed 3: failed: {why}. It starts again.' in text
     assert f'    working: {what}' in text
     assert read_state(folder).failures == 1
     assert 'done' in (folder / LOG).read_text()
 
 
 def test_a_run_that_fails_always_is_given_up(tmp_path, console):
-    plan = small_plan()
-    folder = todo(plan, tmp_path, Job('A', 2), 'fail', 'kill')
+    plan = plan_of((2,))
+    folder = todo(plan, tmp_path, Job('base', 2), 'fail', 'kill')
     assert not work(plan, tmp_path, console)
     assert read_state(folder).failures == 2
     assert len(events(tmp_path)) == 4  # a killed one writes none
@@ -208,14 +211,14 @@ def test_a_run_that_fails_always_is_given_up(tmp_path, console):
 
 def test_a_run_without_a_record_has_failed(tmp_path, console, monkeypatch):
     monkeypatch.setattr(Fake, 'of', lambda self, run: ['true'])
-    plan = small_plan(retries=0)
+    plan = plan_of((2,), retries=0)
     assert not work(plan, tmp_path, console)
     assert 'ended without a record' in printed(console)
 
 
 def test_a_diverged_run_is_not_retried(tmp_path, console):
-    plan = small_plan(retries=3)
-    folder = todo(plan, tmp_path, Job('A', 1), 'diverge')
+    plan = plan_of((2,), retries=3)
+    folder = todo(plan, tmp_path, Job('base', 1), 'diverge')
     assert not work(plan, tmp_path, console)
     assert read_state(folder).failures == 1
     assert not work(plan, tmp_path, console, retry=True)
@@ -223,8 +226,8 @@ def test_a_diverged_run_is_not_retried(tmp_path, console):
 
 
 def test_a_run_of_another_process_is_waited_for(tmp_path, console):
-    plan = small_plan()
-    run = plan.folder_of(Job('A', 1), tmp_path)
+    plan = plan_of((2,))
+    run = plan.folder_of(Job('base', 1), tmp_path)
     State(plan.sha256).write(run)
     other = subprocess.Popen(
         [sys.executable, str(FAKE), str(run), plan.sha256],
@@ -244,14 +247,14 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, console):
     thread.start()
     assert work(plan, tmp_path, console)
     thread.join()
-    assert [e['run'] for e in events(tmp_path)].count('A/seed_1') == 1
+    assert [e['run'] for e in events(tmp_path)].count('base/seed_1') == 1
     assert '1 training' in printed(console)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_is_passed_on(tmp_path, console, number):
-    plan = small_plan()
-    folder = todo(plan, tmp_path, Job('A', 1), 'sleep')
+    plan = plan_of((2,))
+    folder = todo(plan, tmp_path, Job('base', 1), 'sleep')
 
     def interrupt() -> None:
         while not (state := read_state(folder)) or not state.active:
@@ -274,7 +277,7 @@ def test_ctrl_c_is_passed_on(tmp_path, console, number):
     'settled, everything, runs', [(1, False, 2), (2, False, 4), (1, True, 6)]
 )
 def test_looks(tmp_path, console, monkeypatch, settled, everything, runs):
-    plan = small_plan(looks=(1, 2, 3), sides=sides('a.py', 'b.py', seeds=3))
+    plan = plan_of((1, 2, 3))
     asked = []
 
     def decide(plan: Plan, records: dict, failed: list) -> SimpleNamespace:
@@ -294,26 +297,37 @@ def test_looks(tmp_path, console, monkeypatch, settled, everything, runs):
         assert asked == [2, 4][:settled]
         text = printed(console)
         assert f'Settled at {settled} seed' in text
-        assert 'Not needed: ' in text and 'B x/103' in text
+        assert 'Not needed: ' in text and 'cand 1/6' in text
+
+
+def test_records_that_settle_a_plan(tmp_path, console):
+    plan = plan_of((3, 5))
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.8}, seeds=3)
+    write_runs(plan, records, tmp_path)
+    assert work(plan, tmp_path, console)
+    assert not (tmp_path / 'events').exists()
+    assert 'Settled at 3 seeds a side: better. Not needed: ' in printed(
+        console
+    )
 
 
 def test_no_look_without_a_side(tmp_path, console):
-    plan = small_plan(looks=(1, 2), retries=0)
-    todo(plan, tmp_path, Job('A', 1), 'fail')
+    plan = plan_of((1, 2), retries=0)
+    todo(plan, tmp_path, Job('base', 1), 'fail')
     assert not work(plan, tmp_path, console)
-    assert 'No run of A has a record' in printed(console)
+    assert 'No run of base has a record' in printed(console)
 
 
-def test_the_words_of_a_launcher(tmp_path):
-    plan = small_plan()
-    run = Run(plan, Job('B x', 101), tmp_path)
+def test_the_words_of_a_launcher(tmp_path, slurm):
+    plan = plan_of((2,))
+    run = Run(plan, Job('cand 1', 3), tmp_path)
     command = Command('my plan.yaml', tmp_path)
     words = command.of(run)
-    assert words[-2:] == ['--job', 'B x/101']
-    line = f"'my plan.yaml' --work-dir {tmp_path} --job 'B x/101'"
+    assert words[-2:] == ['--job', 'cand 1/3']
+    line = f"'my plan.yaml' --work-dir {tmp_path} --job 'cand 1/3'"
     quoted = Template(command, 'sbatch -J {name} --wrap "nice {command}"')
     *start, wrapped = quoted.words(run)
-    assert start == ['sbatch', '-J', 'B-x-101', '--wrap']
+    assert start == ['sbatch', '-J', 'cand-1-3', '--wrap']
     assert wrapped.startswith('nice ') and wrapped.endswith(line)
     assert Template(command, 'srun {command} {folder}').words(run) == [
         'srun',
@@ -328,7 +342,7 @@ def test_the_words_of_a_launcher(tmp_path):
         '--nproc-per-node',
     ]
     with pytest.raises(UserError, match='no {command}'):
-        Template(command, 'sbatch job.sh')
+        Template(command, 'nice job.sh')
 
 
 SBATCH = r"""#!{python}
@@ -388,17 +402,20 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_launcher_that_submits(tmp_path, console, slurm):
-    plan = small_plan()
-    folder = todo(plan, tmp_path / 'w', Job('A', 1), 'kill')
+    plan = plan_of((2,))
+    folder = todo(plan, tmp_path / 'w', Job('base', 1), 'kill')
     place = Template(Fake(), 'sbatch --wrap "{command}"')
     assert work(plan, tmp_path / 'w', console, place)
     assert len([*slurm.iterdir()]) == 5  # one was cut off
-    assert 'A, seed 1: failed: cut off. It starts again' in printed(console)
+    assert (
+        'base, seed 1: failed: cut off: its process has ended. It starts again'
+        in printed(console)
+    )
     assert read_state(folder).failures == 1
 
 
 def test_a_launcher_that_fails(tmp_path, console):
-    plan = small_plan(retries=0)
+    plan = plan_of((2,), retries=0)
     place = Template(Fake(), 'sh -c "echo no such queue; exit 3" {command}')
     assert not work(plan, tmp_path, console, place)
     assert 'the launcher ended with exit status 3' in printed(console)
@@ -406,7 +423,7 @@ def test_a_launcher_that_fails(tmp_path, console):
 
 
 def test_no_wait(tmp_path, console, slurm):
-    plan = small_plan()
+    plan = plan_of((2,))
     place = Template(Fake(), 'sbatch --wrap "{command}"')
     assert work(plan, tmp_path / 'w', console, place, wait=False)
     assert 'Submitted' in printed(console)
@@ -415,8 +432,8 @@ def test_no_wait(tmp_path, console, slurm):
 
 def test_slurm_arrays(tmp_path, console, slurm):
     pytest.importorskip('submitit')
-    plan = small_plan(looks=(1,), sides=sides('a.py', 'b.py', seeds=1))
-    folder = todo(plan, tmp_path / 'w', Job('A', 1), 'fail')
+    plan = plan_of((1,))
+    folder = todo(plan, tmp_path / 'w', Job('base', 1), 'fail')
     options = ['partition=gpu', 'time=60']
 
     def place() -> Slurm:
@@ -428,7 +445,7 @@ def test_slurm_arrays(tmp_path, console, slurm):
     assert work(plan, tmp_path / 'w', console, place())
     assert len([*slurm.iterdir()]) == 2
     assert len(events(tmp_path / 'w')) == 3
-    assert 'A, seed 1: failed: the disk is full' in printed(console)
+    assert 'base, seed 1: failed: the disk is full' in printed(console)
     assert read_state(folder).slurm == '2'
     with pytest.raises(UserError, match="'partition'"):
         Slurm(Fake(), ['partitoin=gpu'], tmp_path)
@@ -438,10 +455,10 @@ def test_slurm_arrays(tmp_path, console, slurm):
 
 def test_a_slurm_job_saves_before_its_time_limit(tmp_path):
     pytest.importorskip('submitit')
-    from mmext.experiments.places import SlurmRun
+    from mmext.experiments.slurm_run import SlurmRun
 
-    plan = small_plan()
-    folder = todo(plan, tmp_path, Job('A', 1), 'sleep')
+    plan = plan_of((2,))
+    folder = todo(plan, tmp_path, Job('base', 1), 'sleep')
     run = SlurmRun([sys.executable, str(FAKE), str(folder), plan.sha256])
     ended = threading.Thread(target=lambda: pytest.raises(RuntimeError, run))
     ended.start()
@@ -455,14 +472,14 @@ def test_a_slurm_job_saves_before_its_time_limit(tmp_path):
 
 
 def test_the_folder_of_another_plan_is_refused(tmp_path, console):
-    plan, other = small_plan(), small_plan(gain=2.0)
-    State(other.sha256).write(plan.folder_of(Job('A', 1), tmp_path))
+    plan, other = plan_of((2,)), plan_of((2,), gain=3.0)
+    State(other.sha256).write(plan.folder_of(Job('base', 1), tmp_path))
     with pytest.raises(UserError) as error:
         work(plan, tmp_path, console)
     assert plan.sha256[:12] in error.value.problem
     assert other.sha256[:12] in error.value.problem
     assert '--work-dir' in error.value.fix
-    folder = plan.folder_of(Job('B x', 102), tmp_path / 'w')
+    folder = plan.folder_of(Job('cand 1', 4), tmp_path / 'w')
     folder.mkdir(parents=True)
     (folder / 'epoch_1.pth').touch()
     with pytest.raises(UserError, match='is of no plan'):

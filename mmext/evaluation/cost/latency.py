@@ -78,7 +78,8 @@ def measure_latency(
         batch=batch,
         seconds=statistics.median(times[warm_up:]),
         peak_bytes=torch.cuda.max_memory_allocated(device) if gpu else None,
-        device=f'Speed: {device_name(device)}, {shape[0]}x{shape[1]}, median of {repeats}.',
+        device=f'Speed: {device_name(device)}, {shape[0]}x{shape[1]}, '
+        f'median of {repeats}.',
     )
 
 

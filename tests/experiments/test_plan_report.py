@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from experiments import plan_of, record_of, records_of, write_runs
 from mmext.errors import UserError
 from mmext.experiments.plan import Job, Plan, write_plan
 from mmext.experiments.report import PlanReport, report_plan
+from mmext.experiments.state import State
 
 BOTH = {'base': 0.5, 'cand 1': 0.7}
 
@@ -115,12 +115,31 @@ def test_failed_runs_are_deviations(folder: Path) -> None:
     del records[job]
     run = plan.folder_of(job, folder / 'runs')
     run.mkdir(parents=True)
-    state = {'status': 'diverged', 'error': 'the loss is nan'}
-    (run / 'state.json').write_text(json.dumps(state))
+    state = State(plan.sha256)
+    state.fail('the loss is nan', 'diverged')
+    state.write(run)
     report = written(plan, records, folder)
     assert 'is better' in report.verdicts()[0][0]
     assert 'cand 1, seed 6, has no result: the loss is nan' in report.warnings
     assert 'the loss is nan' in report.html()
+
+
+def test_a_failed_run_that_will_be_retried_is_not_missing(
+    folder: Path,
+) -> None:
+    plan = plan_of()
+    records = records_of(plan, BOTH)
+    job = [*plan.jobs()][-1]
+    del records[job]
+    state = State(plan.sha256)
+    state.fail('killed')
+    state.write(plan.folder_of(job, folder / 'runs'))
+    report = written(plan, records, folder)
+    assert report.verdicts()[0][0] == 'Not decided yet'
+    state.fail('killed again')
+    state.write(plan.folder_of(job, folder / 'runs'))
+    report = report_plan(folder / 'plan.yaml', folder / 'runs')
+    assert 'cand 1, seed 6, has no result: killed again' in report.warnings
 
 
 @pytest.mark.parametrize(
