@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from mmext.experiments.plan import Plan, read_plan
-from mmext.experiments.report import PlanReport, report_plan
+from mmext.experiments.reports.report import PlanReport, report_plan
 from mmext.experiments.state import read_state
 from mmext.utils.text import duration
 

@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from rich.progress import Progress
 
-    from mmext.experiments.design import make_plan
-    from mmext.experiments.power_table import require_new
+    from mmext.experiments.design.make import make_plan
+    from mmext.experiments.design.power_table import require_new
 
     def share(points: float | None) -> float | None:
         return None if points is None else points / 100

@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from rich.progress import Progress
 
-    from mmext.experiments.ledger import report_records
-    from mmext.experiments.report import report_plan
+    from mmext.experiments.reports.ledger import report_records
+    from mmext.experiments.reports.report import report_plan
 
     with Progress(transient=True) as bar:
         task = bar.add_task('', total=1.0)

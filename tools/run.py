@@ -93,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = read_plan(args.plan)
     work_dir = Path(args.work_dir or default_work_dir(args.plan))
     if args.job:
-        from mmext.experiments.job import run_job
+        from mmext.experiments.runs.job import run_job
 
         run_job(args.plan, args.job, work_dir)
         return
-    from mmext.experiments.places import Command, Local, Slurm, Template
-    from mmext.experiments.queue import run_plan
-    from mmext.experiments.slots import find_slots
+    from mmext.experiments.runs.places import Command, Local, Slurm, Template
+    from mmext.experiments.runs.queue import run_plan
+    from mmext.experiments.runs.slots import find_slots
 
     of_run = Command(args.plan, work_dir, args.gpus_per_run)
     if args.slurm:

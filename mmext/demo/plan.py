@@ -14,9 +14,9 @@ from mmext.checks.preflight import require_fit
 from mmext.errors import UserError
 from mmext.evaluation.runs import describe_backbone
 from mmext.experiments.configs import config_sha256, planned_config
+from mmext.experiments.design.timing import time_training
 from mmext.experiments.plan import Plan, PlannedSide
 from mmext.experiments.test_data import test_data
-from mmext.experiments.timing import time_training
 from mmext.models.build import build_model
 from mmext.utils.files import packaged
 

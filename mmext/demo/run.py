@@ -17,13 +17,17 @@ from mmext.demo.plan import make_plan
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.runs import read_run
-from mmext.experiments.places import Command, Local
 from mmext.experiments.plan import Plan, read_plan, write_plan
-from mmext.experiments.queue import run_plan
-from mmext.experiments.report import PlanReport, report_plan
-from mmext.experiments.slots import find_slots
+from mmext.experiments.reports.report import PlanReport, report_plan
+from mmext.experiments.runs.places import Command, Local
+from mmext.experiments.runs.queue import run_plan
+from mmext.experiments.runs.slots import find_slots
 from mmext.utils.files import naming, write_json
+from mmext.utils.locks import locked
 from mmext.utils.text import count, duration
+
+#: The file that marks the folder of a demo, and what it was made for.
+ARGUMENTS = 'arguments.json'
 
 
 def run_demo(
@@ -60,7 +64,6 @@ def run_demo(
     console = console or Console(file=sys.stdout)
     begun = time.monotonic()
     work_dir = Path(work_dir)
-    path, runs = work_dir / 'plan.yaml', work_dir / 'runs'
     wanted = {
         'data': data and str(Path(data).absolute()),
         'minutes': minutes,
@@ -68,29 +71,35 @@ def run_demo(
         'images': images,
         'seed': seed,
     }
-    plan = None if restart else _known_plan(work_dir, wanted)
-    if plan is None:
-        console.print('Measuring training steps', highlight=False)
-        plan = make_plan(data, minutes, epochs, images, seed)
-        with naming(work_dir):
+    path, runs = work_dir / 'plan.yaml', work_dir / 'runs'
+    with naming(work_dir), locked(work_dir):
+        plan = None if restart else _known_plan(work_dir, wanted)
+        if plan is None:
+            _require_own(work_dir)
+            console.print('Measuring training steps', highlight=False)
+            plan = make_plan(data, minutes, epochs, images, seed)
             shutil.rmtree(runs, ignore_errors=True)
-            work_dir.mkdir(parents=True, exist_ok=True)
-            write_json(work_dir / 'arguments.json', wanted)
+            write_json(work_dir / ARGUMENTS, wanted)
             write_plan(path, plan)
-    _announce(console, plan, data)
-    place = Local(Command(path, runs), find_slots(None, None))
-    if not run_plan(
-        plan, runs, place, command='mmext demo', retry=True, console=console
-    ):
-        raise UserError(
-            'a run of the demo failed',
-            f'Its output is in job.log in its folder in {runs}. The same '
-            'command tries again.',
-        )
-    report = report_plan(path, runs)
-    picture = work_dir / 'detections.png'
-    _draw(picture, plan, runs, report)
-    page, *_ = report.write(work_dir / 'report')
+        _announce(console, plan, data)
+        place = Local(Command(path, runs), find_slots(None, None))
+        if not run_plan(
+            plan,
+            runs,
+            place,
+            command='mmext demo',
+            retry=True,
+            console=console,
+        ):
+            raise UserError(
+                'a run of the demo failed',
+                f'Its output is in job.log in its folder in {runs}. The same '
+                'command tries again.',
+            )
+        report = report_plan(path, runs)
+        picture = work_dir / 'detections.png'
+        _draw(picture, plan, runs, report)
+        page, *_ = report.write(work_dir / 'report')
     console.print()
     report.print(console)
     console.print(
@@ -102,10 +111,20 @@ def run_demo(
     return report
 
 
+def _require_own(work_dir: Path) -> None:
+    """Raises `UserError` for a folder whose runs are not of a demo."""
+    runs = work_dir / 'runs'
+    if runs.exists() and not (work_dir / ARGUMENTS).exists():
+        raise UserError(
+            f'{runs} exists, and no demo has made it',
+            'Name another folder with --work-dir.',
+        )
+
+
 def _known_plan(work_dir: Path, wanted: dict) -> Plan | None:
     """The plan in the folder, None if there is none for these arguments."""
     try:
-        known = json.loads((work_dir / 'arguments.json').read_text())
+        known = json.loads((work_dir / ARGUMENTS).read_text())
         return read_plan(work_dir / 'plan.yaml') if known == wanted else None
     except (OSError, ValueError, UserError):
         return None

@@ -2,7 +2,7 @@
 """Semantic segmentation: areas of each image and class, and what they give.
 
 mIoU, aAcc and mAcc are those of MMSegmentation's ``IoUMetric``: areas are
-added over the data set before they are divided. "mIoU by image" is the mean
+added over the data set before they are divided. "mIoU-I" is the mean
 over images of the mean IoU of the classes that an image has (Wang et al.
 2023, Revisiting Evaluation Metrics for Semantic Segmentation: Optimization
 and Evaluation of Fine-grained Intersection over Union; official code:
@@ -65,7 +65,7 @@ class Areas:
             'mIoU': _mean(iou),
             'aAcc': _share(hit.sum(1), label.sum(1)),
             'mAcc': _mean(_share(hit, label)),
-            'mIoU by image': _share(
+            'mIoU-I': _share(
                 weights[:, counted] @ by_image[counted],
                 weights[:, counted].sum(1),
             ),

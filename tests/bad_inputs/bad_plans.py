@@ -80,7 +80,7 @@ def _(world: World) -> None:
 def _(world: World) -> None:
     from records import make_record
 
-    from mmext.experiments.record import write_record
+    from mmext.experiments.records.record import write_record
     from mmext.utils.files import sha256
 
     tested = sha256(world.data / 'val.json')
@@ -92,7 +92,7 @@ def _(world: World) -> None:
 def _(world: World) -> None:
     from records import make_record
 
-    from mmext.experiments.record import write_record
+    from mmext.experiments.records.record import write_record
 
     write_record('a.npz', make_record())
     plan(world, '--pilot', 'a.npz', 'a.npz')

@@ -11,7 +11,7 @@ import numpy as np
 from bad_input import World, mistake
 from records import bomb, damage, make_record
 
-from mmext.experiments.record import write_record
+from mmext.experiments.records.record import write_record
 
 bad = partial(mistake, 'Records')
 

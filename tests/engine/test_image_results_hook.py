@@ -17,7 +17,7 @@ from mmext.evaluation.coco.predictions import read_meta
 from mmext.evaluation.image_results import read_image_results
 from mmext.evaluation.runs import read_run
 from mmext.experiments import test_data as data
-from mmext.experiments.recording import record_run
+from mmext.experiments.records.recording import record_run
 from mmext.models.build import build_model
 from mmext.utils.config import load_config
 

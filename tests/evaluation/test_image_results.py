@@ -128,7 +128,7 @@ def test_miou_by_image_is_that_of_its_definition() -> None:
         ]
         assert bool(ious) == (i != 3)
         expected += [np.mean(ious)] if ious else []
-    assert found['mIoU by image'] == pytest.approx(np.mean(expected))
+    assert found['mIoU-I'] == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize('thrs', [0.0, 0.18, None])
@@ -215,7 +215,7 @@ def test_sides_are_compared_and_the_metric_is_named() -> None:
     assert claim.endswith("the candidate's checkpoints are better.")
     # Holm over the other three metrics, and none for the primary one.
     assert found.both['mIoU'].holm == found.both['mIoU'].p
-    others = [found.both[m] for m in ('aAcc', 'mAcc', 'mIoU by image')]
+    others = [found.both[m] for m in ('aAcc', 'mAcc', 'mIoU-I')]
     assert min(x.holm for x in others) >= 3 * min(x.p for x in others) - 1e-12
 
 

@@ -14,7 +14,8 @@ from mmext.evaluation.statistics.comparison import (
     compare_resampled,
 )
 from mmext.evaluation.statistics.looks import nominal_levels
-from mmext.experiments.decision import (
+from mmext.experiments.plan import Job
+from mmext.experiments.reports.decision import (
     BETTER,
     OPEN,
     UNTESTED,
@@ -24,7 +25,6 @@ from mmext.experiments.decision import (
     deciding,
     evaluate_records,
 )
-from mmext.experiments.plan import Job
 
 
 def test_a_clear_gain_is_decided() -> None:

@@ -29,13 +29,13 @@ from mmext.evaluation.statistics.power import (
     power,
     smallest_gain,
 )
-from mmext.experiments.design import make_plan
-from mmext.experiments.pilot import pilot_noise
+from mmext.experiments.design.make import make_plan
+from mmext.experiments.design.pilot import pilot_noise
+from mmext.experiments.design.power_table import Design, in_percent, in_points
+from mmext.experiments.design.timing import MEASURED, WARM_UP, time_training
 from mmext.experiments.plan import Job, read_plan
-from mmext.experiments.power_table import Design, in_percent, in_points
-from mmext.experiments.record import read_record, write_record
+from mmext.experiments.records.record import read_record, write_record
 from mmext.experiments.test_data import TestData
-from mmext.experiments.timing import MEASURED, WARM_UP, time_training
 from mmext.utils.config import load_config
 from mmext.utils.files import sha256
 

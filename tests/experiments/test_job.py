@@ -17,10 +17,10 @@ from tiny_run import make_coco, write_config
 
 from mmext.errors import UserError
 from mmext.experiments.configs import config_sha256, planned_config
-from mmext.experiments.job import job_name, run_job
-from mmext.experiments.packing import pack
 from mmext.experiments.plan import Job, Plan, write_plan
-from mmext.experiments.record import Record, read_record
+from mmext.experiments.records.packing import pack
+from mmext.experiments.records.record import Record, read_record
+from mmext.experiments.runs.job import job_name, run_job
 from mmext.experiments.state import LOG, RECORD, State, read_state
 from mmext.experiments.test_data import test_data as describe_data
 

@@ -11,10 +11,10 @@ from experiments import plan_of, records_of, write_runs
 
 from mmext.errors import UserError
 from mmext.evaluation.statistics.pooling import pool
-from mmext.experiments.decision import decide
-from mmext.experiments.ledger import report_records
 from mmext.experiments.plan import Plan
-from mmext.experiments.record import write_record
+from mmext.experiments.records.record import write_record
+from mmext.experiments.reports.decision import decide
+from mmext.experiments.reports.ledger import report_records
 
 #: Log risk ratios of 13 trials of a vaccine, with their variances (Colditz
 #: et al. 1994), a common example of random effects.

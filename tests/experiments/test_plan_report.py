@@ -11,7 +11,7 @@ from experiments import plan_of, record_of, records_of, write_runs
 
 from mmext.errors import UserError
 from mmext.experiments.plan import Job, Plan, write_plan
-from mmext.experiments.report import PlanReport, report_plan
+from mmext.experiments.reports.report import PlanReport, report_plan
 from mmext.experiments.state import State
 
 BOTH = {'base': 0.5, 'cand 1': 0.7}

@@ -24,11 +24,11 @@ from rich.console import Console
 
 from mmext.errors import UserError
 from mmext.experiments import planned_run, queue
-from mmext.experiments.places import Command, Local, Slurm, Template
 from mmext.experiments.plan import Job, Plan
-from mmext.experiments.planned_run import Run
-from mmext.experiments.queue import run_plan
-from mmext.experiments.slots import Slots, find_slots
+from mmext.experiments.runs.places import Command, Local, Slurm, Template
+from mmext.experiments.runs.planned_run import Run
+from mmext.experiments.runs.queue import run_plan
+from mmext.experiments.runs.slots import Slots, find_slots
 from mmext.experiments.state import LOG, RECORD, State, read_state
 
 FAKE = ROOT / 'tests' / 'helpers' / 'fake_job.py'
@@ -167,13 +167,13 @@ def test_two_plans_never_share_a_slot(tmp_path, console, monkeypatch):
 
 def test_cpu_slots(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    monkeypatch.setattr('mmext.experiments.slots.cores', lambda: 9)
+    monkeypatch.setattr('mmext.experiments.runs.slots.cores', lambda: 9)
     monkeypatch.delenv('OMP_NUM_THREADS')
     assert find_slots(None, None).names == ('cpu-0', 'cpu-1')
     slots = find_slots(3, None)
     slot = slots.take()
     assert slots.environment(slot)['OMP_NUM_THREADS'] == '3'
-    monkeypatch.setattr('mmext.experiments.slots.cores', lambda: 2)
+    monkeypatch.setattr('mmext.experiments.runs.slots.cores', lambda: 2)
     assert find_slots(None, None).most == 1
     with pytest.raises(UserError, match='--gpus-per-run 2: .* 0 GPUs'):
         find_slots(None, 2)
@@ -455,7 +455,7 @@ def test_slurm_arrays(tmp_path, console, slurm):
 
 def test_a_slurm_job_saves_before_its_time_limit(tmp_path):
     pytest.importorskip('submitit')
-    from mmext.experiments.slurm_run import SlurmRun
+    from mmext.experiments.runs.slurm_run import SlurmRun
 
     plan = plan_of((2,))
     folder = todo(plan, tmp_path, Job('base', 1), 'sleep')

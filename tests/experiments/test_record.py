@@ -25,8 +25,8 @@ from mmext.evaluation.statistics.comparison import (
 )
 from mmext.evaluation.top1 import Labels
 from mmext.experiments import test_data as data
-from mmext.experiments.record import read_record, write_record
-from mmext.experiments.recording import record_run, without_folders
+from mmext.experiments.records.record import read_record, write_record
+from mmext.experiments.records.recording import record_run, without_folders
 
 KNOWN = {'side': 'StepNet', 'seed': 4, 'config_sha256': 'c' * 64}
 

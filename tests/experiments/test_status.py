@@ -14,19 +14,19 @@ from trained import write_log
 
 from mmext.errors import UserError
 from mmext.experiments.plan import Plan
+from mmext.experiments.runs.status import (
+    PAGE,
+    Row,
+    Status,
+    missing_table,
+    time_left,
+)
 from mmext.experiments.state import (
     LOG,
     STATE,
     State,
     last_lines,
     read_state,
-)
-from mmext.experiments.status import (
-    PAGE,
-    Row,
-    Status,
-    missing_table,
-    time_left,
 )
 
 

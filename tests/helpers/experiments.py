@@ -10,7 +10,7 @@ import numpy as np
 
 from mmext.evaluation.top1 import Labels
 from mmext.experiments.plan import Job, Plan, PlannedSide
-from mmext.experiments.record import Record, write_record
+from mmext.experiments.records.record import Record, write_record
 
 SHA = 'a' * 64
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmext.evaluation.coco.matching import ClassMatches, Matches
-from mmext.experiments.record import Record, write_record
+from mmext.experiments.records.record import Record, write_record
 from mmext.utils.arrays import write_arrays
 
 IMAGES = 20

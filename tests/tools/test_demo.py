@@ -22,9 +22,9 @@ from mmext.demo import picture, plan, run
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.experiments.configs import planned_config, unplanned_differences
+from mmext.experiments.design.timing import TrainingTime
 from mmext.experiments.plan import read_plan
-from mmext.experiments.report import PlanReport
-from mmext.experiments.timing import TrainingTime
+from mmext.experiments.reports.report import PlanReport
 
 __all__ = ['figures']  # a fixture
 
@@ -160,6 +160,13 @@ def test_a_plan_can_be_read_again(cache, tmp_path):
     run.write_plan(tmp_path / 'plan.yaml', found)
     assert read_plan(tmp_path / 'plan.yaml').sha256 == found.sha256
     assert replace(found, alpha=0.1).sha256 != found.sha256
+
+
+def test_runs_of_others_are_not_removed(tmp_path):
+    (tmp_path / 'runs' / 'precious').mkdir(parents=True)
+    with pytest.raises(UserError, match='no demo has made it'):
+        run.run_demo(tmp_path, restart=True)
+    assert (tmp_path / 'runs' / 'precious').is_dir()
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from typing import Any
 
 from mmext.errors import UserError, did_you_mean
 from mmext.experiments.plan import slug
-from mmext.experiments.planned_run import Attempt, Run
-from mmext.experiments.slots import Slot, Slots
-from mmext.experiments.slurm_run import SlurmRun
+from mmext.experiments.runs.planned_run import Attempt, Run
+from mmext.experiments.runs.slots import Slot, Slots
+from mmext.experiments.runs.slurm_run import SlurmRun
 from mmext.experiments.state import LOG, last_lines
 from mmext.utils.text import some
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmext.errors import UserError
 from mmext.experiments.plan import Plan, parse_plan
-from mmext.experiments.record import Record
+from mmext.experiments.records.record import Record
 from mmext.utils.git import git
 from mmext.utils.text import count
 

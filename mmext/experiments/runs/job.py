@@ -23,8 +23,8 @@ from mmext.engine.guards.numerical_guard import DivergedError
 from mmext.errors import UserError, did_you_mean
 from mmext.experiments.configs import side_config
 from mmext.experiments.plan import Job, Plan, PlannedSide, read_plan
-from mmext.experiments.record import read_record, write_record
-from mmext.experiments.recording import record_run
+from mmext.experiments.records.record import read_record, write_record
+from mmext.experiments.records.recording import record_run
 from mmext.experiments.state import LOG, RECORD, State, read_state
 from mmext.experiments.test_data import TestData, test_data
 from mmext.utils.files import naming

@@ -20,7 +20,7 @@ from mmext.evaluation.statistics.comparison import (
 from mmext.evaluation.statistics.intervals import Estimate
 from mmext.evaluation.statistics.looks import nominal_levels
 from mmext.experiments.plan import Job, Plan
-from mmext.experiments.record import Record
+from mmext.experiments.records.record import Record
 
 BETTER, WORSE = 'better', 'worse'
 WITHIN, OPEN = 'loss at most the margin', 'not settled'

@@ -18,8 +18,8 @@ from mmext.evaluation.report.render import render
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.statistics.looks import nominal_levels
 from mmext.evaluation.statistics.power import Noise, least_gains
+from mmext.experiments.design.timing import TrainingTime
 from mmext.experiments.plan import Plan, write_plan
-from mmext.experiments.timing import TrainingTime
 from mmext.utils.files import replacing
 from mmext.utils.text import count, duration, some
 

@@ -30,7 +30,7 @@ from mmext.evaluation.runs import (
     read_run,
 )
 from mmext.evaluation.tested import checkpoint_name
-from mmext.experiments.record import Record
+from mmext.experiments.records.record import Record
 from mmext.utils.git import commit
 from mmext.utils.machine import cores
 from mmext.utils.text import some

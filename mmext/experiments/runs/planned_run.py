@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmext.experiments.job import is_finished, job_name, own_state
 from mmext.experiments.plan import Job, Plan
+from mmext.experiments.runs.job import is_finished, job_name, own_state
+from mmext.experiments.runs.status import Row
 from mmext.experiments.state import RECORD
-from mmext.experiments.status import Row
 from mmext.utils.files import Stamp, stamp
 from mmext.utils.locks import LockWatch
 

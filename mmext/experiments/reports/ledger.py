@@ -26,9 +26,12 @@ from mmext.evaluation.statistics.comparison import (
 )
 from mmext.evaluation.statistics.pooling import Pooled, pool
 from mmext.evaluation.statistics.verdict import interval, verdict
-from mmext.experiments.decision import evaluate_records, require_equal_images
-from mmext.experiments.record import Record, read_record
-from mmext.experiments.report import PAGE, claim_rows, training_charts
+from mmext.experiments.records.record import Record, read_record
+from mmext.experiments.reports.decision import (
+    evaluate_records,
+    require_equal_images,
+)
+from mmext.experiments.reports.report import PAGE, claim_rows, training_charts
 from mmext.utils.text import count, p_value, points, points_range, some
 
 

@@ -28,7 +28,7 @@ from mmext.evaluation.image_results import (
 from mmext.evaluation.runs import IMAGE_TASKS
 from mmext.evaluation.semantic import Areas
 from mmext.evaluation.top1 import Labels
-from mmext.experiments.packing import pack, unpack
+from mmext.experiments.records.packing import pack, unpack
 from mmext.utils.arrays import read_arrays, write_arrays
 from mmext.utils.text import short, some
 

@@ -17,7 +17,16 @@ from mmext.evaluation.report.render import render
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.statistics.intervals import Estimate
 from mmext.evaluation.statistics.verdict import verdict
-from mmext.experiments.decision import (
+from mmext.experiments.plan import (
+    PRIMARY,
+    Job,
+    Plan,
+    PlannedSide,
+    default_work_dir,
+    read_plan,
+)
+from mmext.experiments.records.record import Record, read_record
+from mmext.experiments.reports.decision import (
     BETTER,
     OPEN,
     WITHIN,
@@ -27,16 +36,7 @@ from mmext.experiments.decision import (
     decide,
     deciding,
 )
-from mmext.experiments.history import plan_changes
-from mmext.experiments.plan import (
-    PRIMARY,
-    Job,
-    Plan,
-    PlannedSide,
-    default_work_dir,
-    read_plan,
-)
-from mmext.experiments.record import Record, read_record
+from mmext.experiments.reports.history import plan_changes
 from mmext.experiments.state import RECORD, read_state
 from mmext.utils.text import count, duration, p_value, some
 

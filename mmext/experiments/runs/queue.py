@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from mmext.errors import UserError
-from mmext.experiments.decision import decide
-from mmext.experiments.job import checked_side, job_name
-from mmext.experiments.places import Place
 from mmext.experiments.plan import Job, Plan
-from mmext.experiments.planned_run import Run
-from mmext.experiments.record import read_record
+from mmext.experiments.records.record import read_record
+from mmext.experiments.reports.decision import decide
+from mmext.experiments.runs.job import checked_side, job_name
+from mmext.experiments.runs.places import Place
+from mmext.experiments.runs.planned_run import Run
+from mmext.experiments.runs.status import Status, missing_table
 from mmext.experiments.state import RECORD
-from mmext.experiments.status import Status, missing_table
 from mmext.utils.text import count, some
 
 _PAUSE = 0.5  # seconds between two looks at the runs

@@ -29,17 +29,17 @@ from mmext.experiments.configs import (
     planned_config,
     unplanned_differences,
 )
-from mmext.experiments.pilot import pilot_noise
-from mmext.experiments.plan import Plan, PlannedSide, check_plan
-from mmext.experiments.power_table import (
+from mmext.experiments.design.pilot import pilot_noise
+from mmext.experiments.design.power_table import (
     Design,
     Simulation,
     in_metric,
     in_percent,
     in_points,
 )
+from mmext.experiments.design.timing import time_training
+from mmext.experiments.plan import Plan, PlannedSide, check_plan
 from mmext.experiments.test_data import TestData, test_data
-from mmext.experiments.timing import time_training
 from mmext.utils.config import parse_options
 from mmext.utils.files import sha256
 from mmext.utils.text import count, some

@@ -19,8 +19,8 @@ from mmext.evaluation.statistics.power import (
     noise_from_pilot,
     pooled_sd,
 )
-from mmext.experiments.record import Record, read_record
-from mmext.experiments.recording import record_run
+from mmext.experiments.records.record import Record, read_record
+from mmext.experiments.records.recording import record_run
 from mmext.experiments.test_data import TestData
 from mmext.utils.text import count, some
 
