@@ -248,6 +248,11 @@ def test_the_largest_seed_sd_leaves_the_interval_at_zero() -> None:
     )
     assert largest == pytest.approx(0.0072, abs=1e-4)
     assert largest_seed_sd(replace(image, value=0.01)) == 0
+    # The level of the smallest of five p-values is 0.01.
+    largest = largest_seed_sd(image, candidates=5)
+    assert 2.575829 * math.sqrt(image.se**2 + 2 * largest**2) == (
+        pytest.approx(0.026)
+    )
 
 
 def resampled(
@@ -408,6 +413,19 @@ def test_not_worse_by_more_than_a_margin(
     value: float, margin: float, says: str
 ) -> None:
     assert says in verdict(comparison(value, 0.004), margin)[0]
+
+
+def test_p_that_is_the_level() -> None:
+    """A regression: 1 - 0.95 is above 0.05 in floating point."""
+    found = comparison(0.02, 0.01)
+    at = replace(found.differences['AP'], p=0.05, holm=0.05)
+    found = replace(found, differences={'AP': at})
+    assert 'no difference was shown' in verdict(found)[0]
+
+
+def test_the_bound_of_one_of_several_candidates() -> None:
+    found = replace(comparison(0.002, 0.004), candidates=2)
+    assert '(one-sided 95 %, of this candidate alone)' in verdict(found)[0]
 
 
 def test_several_seeds_a_side_have_two_claims() -> None:

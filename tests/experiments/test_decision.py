@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from experiments import plan_of, record_of, records_of
+from scipy.special import stdtrit
 
 from mmext.errors import UserError
 from mmext.evaluation.statistics.comparison import (
@@ -99,6 +100,22 @@ def test_each_look_has_its_level() -> None:
     assert len(first.remaining) == 4
     last = decide(plan, records_of(plan, accuracy))
     assert (last.look, last.candidates[0].alpha) == (4, levels[1])
+
+
+@pytest.mark.parametrize('looks', [(2, 8), (1, 8)])
+def test_a_strict_look_needs_no_millions_of_resamples(looks: tuple) -> None:
+    """A regression: 45,000 for looks at 2 and 8 seeds, 10^8 for 1 and 8."""
+    plan = plan_of(looks, images=200)
+    accuracy = {'base': 0.6, 'cand 1': 0.62}
+    found = decide(plan, records_of(plan, accuracy, seeds=looks[0]))
+    (comparison,) = found.comparisons
+    assert comparison.resamples == 5000
+    over_images = comparison.differences['top-1']
+    low, high = over_images.interval
+    # Beyond what the resamples reach: Student's, with 199 degrees of freedom.
+    reach = -stdtrit(199, found.candidates[0].alpha / 2) * over_images.se
+    assert (high - low) / 2 == pytest.approx(reach)
+    assert low < over_images.least < over_images.value
 
 
 def test_the_first_look_that_decides_counts() -> None:
@@ -206,4 +223,33 @@ def test_records_of_other_data(change: dict, what: str) -> None:
     job = [*records][2]
     records[job] = replace(records[job], **change)
     with pytest.raises(UserError, match=f'{job.side}, .*{job.seed}, .*{what}'):
+        decide(plan, records)
+
+
+def test_a_candidate_without_any_run_does_not_stop_the_others() -> None:
+    plan = plan_of((2, 3), 2)
+    accuracy = {'base': 0.3, 'cand 1': 0.3, 'cand 2': 0.9}
+    records = records_of(plan, accuracy)
+    failed = [job for job in records if job.side == 'cand 1']
+    for job in failed:
+        del records[job]
+    found = decide(plan, records, failed)
+    assert [v.name for v in found.candidates] == ['cand 2']
+    assert (found.verdicts, found.settled) == ((BETTER,), True)
+    assert found.comparisons[0].candidates == 1
+
+
+@pytest.mark.parametrize(
+    ('change', 'what'),
+    [
+        ({'task': 'bbox'}, 'other metrics'),
+        ({'groups': np.arange(300)}, 'other groups'),
+    ],
+)
+def test_records_that_are_not_comparable(change: dict, what: str) -> None:
+    plan = plan_of()
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.7})
+    job = [*records][2]
+    records[job] = replace(records[job], **change)
+    with pytest.raises(UserError, match=what):
         decide(plan, records)

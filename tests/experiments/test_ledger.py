@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments import plan_of, records_of, write_runs
+from records import make_record
 
 from mmext.errors import UserError
 from mmext.evaluation.statistics.pooling import pool
@@ -15,6 +16,7 @@ from mmext.experiments.plan import Plan
 from mmext.experiments.records.record import write_record
 from mmext.experiments.reports.decision import decide
 from mmext.experiments.reports.ledger import report_records
+from mmext.utils.text import points
 
 #: Log risk ratios of 13 trials of a vaccine, with their variances (Colditz
 #: et al. 1994), a common example of random effects.
@@ -106,7 +108,10 @@ def test_studies_are_pooled(tmp_path: Path) -> None:
     assert heading == 'cand 1: all studies'
     assert f'top-1 +{100 * mean.mean.value:.1f} [' in lines[0]
     rows = ledger.tables()[0].rows
-    assert [row[0] for row in rows] == ['Net, b', 'Net, c', 'Net, d']
+    names = ['Net, b', 'Net, c', 'Net, d', 'mean']
+    assert [row[0] for row in rows] == names
+    assert rows[-1][4] == points(mean.mean.value)
+    assert rows[-1][-1] == '3 studies'
     page, *_ = ledger.write(tmp_path / 'out')
     assert '>mean<' in page.read_text()
 
@@ -118,7 +123,7 @@ def test_one_training_a_side_is_not_in_the_mean(tmp_path: Path) -> None:
     ledger = report_records([tmp_path])
     lines = ledger.verdicts()[0][1]
     assert 'over 2 studies' in lines[0]
-    assert lines[-1].startswith('1 study with one training a side')
+    assert lines[-1].startswith('1 study is not in the mean')
 
 
 def test_the_baseline_can_be_named(tmp_path: Path) -> None:
@@ -152,3 +157,47 @@ def test_no_candidate_and_no_record(tmp_path: Path) -> None:
     (tmp_path / 'b').mkdir()
     with pytest.raises(UserError, match='b has no record'):
         report_records([tmp_path / 'b'])
+
+
+def test_only_studies_with_a_standard_error_are_counted(
+    tmp_path: Path,
+) -> None:
+    write_study(tmp_path / 'b', 'b', 0.1)
+    write_study(tmp_path / 'c', 'c', 0.1, 1)
+    # Every run is right on every image: no variance at all.
+    plan = plan_of()
+    plan = replace(plan, data={**plan.data, 'sha256': 'd' * 64})
+    records = records_of(plan, {'base': 1.5, 'cand 1': 1.5})
+    records = {j: replace(r, data_sha256='d' * 64) for j, r in records.items()}
+    write_runs(plan, records, tmp_path / 'd')
+    lines = report_records([tmp_path]).verdicts()[0][1]
+    assert 'over 2 studies' in lines[0]
+    assert lines[-1].startswith('1 study is not in the mean')
+
+
+def test_studies_on_the_same_images_are_not_independent(
+    tmp_path: Path,
+) -> None:
+    for n, name in enumerate('bc'):
+        write_study(tmp_path / name, 'b', 0.1 + 0.01 * n, n, looks=(3 + n,))
+    warnings = report_records([tmp_path]).warnings
+    assert any('same test data' in w for w in warnings)
+
+
+def test_boxes_and_masks_are_not_pooled(tmp_path: Path) -> None:
+    for task in ('bbox', 'segm'):
+        for n, side in enumerate(('base', 'cand')):
+            for seed in (1, 2):
+                record = make_record(
+                    task=task,
+                    side=side,
+                    seed=10 * n + seed,
+                    baseline=not n,
+                    data_name=task,
+                )
+                file = tmp_path / task / f'{side}_{seed}.npz'
+                file.parent.mkdir(exist_ok=True)
+                write_record(file, record)
+    with pytest.raises(UserError, match='AP of bbox .*AP of segm'):
+        report_records([tmp_path])
+    assert report_records([tmp_path / 'bbox']).studies

@@ -11,7 +11,11 @@ from experiments import plan_of, record_of, records_of, write_runs
 
 from mmext.errors import UserError
 from mmext.experiments.plan import Job, Plan, write_plan
-from mmext.experiments.reports.report import PlanReport, report_plan
+from mmext.experiments.reports.report import (
+    PlanReport,
+    against_level,
+    report_plan,
+)
 from mmext.experiments.state import State
 
 BOTH = {'base': 0.5, 'cand 1': 0.7}
@@ -119,7 +123,7 @@ def test_failed_runs_are_deviations(folder: Path) -> None:
     state.fail('the loss is nan', 'diverged')
     state.write(run)
     report = written(plan, records, folder)
-    assert 'is better' in report.verdicts()[0][0]
+    assert 'better than base, after 3 and 2 of 3' in report.verdicts()[0][0]
     assert 'cand 1, seed 6, has no result: the loss is nan' in report.warnings
     assert 'the loss is nan' in report.html()
 
@@ -147,7 +151,10 @@ def test_a_failed_run_that_will_be_retried_is_not_missing(
     [
         ({'commit': 'd' * 40}, 'different commits: ccc'),
         ({'versions': {'torch': '2.1'}}, 'different versions of torch: 2.0 ('),
-        ({'hardware': {'device': 'GPU'}}, 'different devices: CPU (5 runs), '),
+        (
+            {'hardware': {'device': 'GPU'}},
+            'different devices: CPU (5 runs), GPU (1 run).',
+        ),
         (
             {'config_sha256': 'f' * 64},
             'configs: as planned (5 runs), cand 1 f',
@@ -182,12 +189,44 @@ def test_a_plan_that_was_committed_too_late(folder: Path) -> None:
     commit(folder, '2030-01-01T10:30Z')
     (warning,) = written(plan, records_of(plan, BOTH), folder).warnings
     assert warning.startswith('The plan was not committed before the first t')
+    assert '(2030-01-01 10:00 UTC)' in warning
+    assert 'is of 2030-01-01 10:30 UTC' in warning
+
+
+def test_a_plan_that_was_renamed_after_the_training(folder: Path) -> None:
+    plan = plan_of()
+    write_plan(folder / 'plan.yaml', plan)
+    commit(folder)
+    (folder / 'plans').mkdir()
+    git(folder, 'mv', 'plan.yaml', 'plans/[a] plan.yaml')
+    git(folder, 'commit', '-qm', 'rename', when='2030-02-01T00:00Z')
+    write_runs(plan, records_of(plan, BOTH), folder / 'runs')
+    path = folder / 'plans/[a] plan.yaml'
+    assert report_plan(path, folder / 'runs').warnings == ()
+    (folder / 'link.yaml').symlink_to(path)
+    assert report_plan(folder / 'link.yaml', folder / 'runs').warnings == ()
+
+
+def test_a_history_that_is_cut_off(folder: Path) -> None:
+    """A shallow clone does not know when the plan was committed."""
+    plan = plan_of()
+    full = folder / 'full'
+    full.mkdir()
+    write_plan(full / 'plan.yaml', plan)
+    commit(full)
+    git(full, 'commit', '-qm', 'x', '--allow-empty', when='2030-02-01T00:00Z')
+    git(folder, 'clone', '-q', '--depth', '1', full.as_uri(), 'copy')
+    write_runs(plan, records_of(plan, BOTH), folder / 'runs')
+    path = folder / 'copy/plan.yaml'
+    (warning,) = report_plan(path, folder / 'runs').warnings
+    assert 'git fetch --unshallow' in warning
+    assert 'not committed' not in warning
 
 
 def test_a_plan_that_is_in_no_repository(folder: Path) -> None:
     plan = plan_of()
     (warning,) = written(plan, records_of(plan, BOTH), folder).warnings
-    assert warning.startswith('The plan is not in a git repository')
+    assert warning.startswith('No git repository has the plan')
 
 
 def test_a_plan_that_was_changed_after_results(folder: Path) -> None:
@@ -233,3 +272,62 @@ def test_other_metrics_than_the_planned_one(folder: Path) -> None:
     }
     with pytest.raises(UserError, match='has top-1, and the plan decides by '):
         written(plan, records, folder)
+
+
+def test_a_candidate_that_always_failed(folder: Path) -> None:
+    plan = plan_of(candidates=2)
+    accuracy = {'base': 0.3, 'cand 1': 0.3, 'cand 2': 0.9}
+    records = records_of(plan, accuracy)
+    for job in [job for job in records if job.side == 'cand 1']:
+        del records[job]
+        state = State(plan.sha256)
+        state.fail('the loss is nan', 'diverged')
+        state.write(plan.folder_of(job, folder / 'runs'))
+    report = written(plan, records, folder)
+    first, second = report.verdicts()
+    assert first[0] == 'cand 1 against base: no run of cand 1 has a result'
+    assert second[0].startswith('cand 2 is better than base')
+    assert 'cand 1, seed 4, has no result: the loss is nan' in report.warnings
+    assert 'Differences: cand 2' in report.html()
+
+
+def test_what_remains_if_the_first_look_tests_no_method(folder: Path) -> None:
+    plan = plan_of((1, 3))
+    report = written(plan, records_of(plan, BOTH, seeds=1), folder)
+    ((heading, lines),) = report.verdicts()
+    assert heading.endswith('the methods are not tested')
+    assert lines[0].startswith('To the next look, 4 runs remain: base/2')
+
+
+def test_the_level_is_beside_the_intervals(folder: Path) -> None:
+    """Those at a look are wider than the usual ones."""
+    plan = plan_of((2, 3))
+    accuracy = {'base': 0.6, 'cand 1': 0.605}
+    report = written(plan, records_of(plan, accuracy, seeds=2), folder)
+    level = f'{100 * (1 - report.decision.candidates[0].alpha):.4g} %'
+    notes = [' '.join(t.notes) for t in [*report.tables(), *report.details()]]
+    assert sum(f'Intervals: {level}.' in note for note in notes) == 3
+
+
+@pytest.mark.parametrize(
+    ('p', 'level', 'shown'),
+    [
+        (0.04996, 0.05, 'p = 0.04996 < 0.05'),
+        (0.05, 0.05, 'p = 0.05 >= 0.05'),
+        (0.00138, 0.00136013, 'p = 0.00138 >= 0.00136'),
+        (2e-9, 0.05, 'p < 0.001 < 0.05'),
+        (0.12345, 0.04493, 'p = 0.123 >= 0.0449'),
+    ],
+)
+def test_p_beside_its_level(p: float, level: float, shown: str) -> None:
+    assert against_level(p, level) == shown
+
+
+def test_trainings_with_the_same_results(folder: Path) -> None:
+    """As if the seed did nothing, or a run was copied."""
+    plan = plan_of()
+    records = records_of(plan, BOTH)
+    one, other = Job('base', 1), Job('base', 3)
+    records[other] = replace(records[other], results=records[one].results)
+    warnings = written(plan, records, folder).warnings
+    assert any('base/1, base/3 have the same results' in w for w in warnings)

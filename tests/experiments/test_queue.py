@@ -23,8 +23,8 @@ from experiments import plan_of, records_of, write_runs
 from rich.console import Console
 
 from mmext.errors import UserError
-from mmext.experiments import planned_run, queue
 from mmext.experiments.plan import Job, Plan
+from mmext.experiments.runs import planned_run, queue
 from mmext.experiments.runs.places import Command, Local, Slurm, Template
 from mmext.experiments.runs.planned_run import Run
 from mmext.experiments.runs.queue import run_plan

@@ -70,7 +70,7 @@ def tested_table(sides: Sequence[EvaluatedSide]) -> Table:
 def claims_table(results: Results) -> Table:
     """Returns one row a candidate: what was shown of checkpoints, methods."""
     first = results.comparisons[0]
-    level = f'{100 * first.differences[first.primary].level:g} %'
+    level = _level(first)
     header = ['model', 'delta AP', f'checkpoints {level}', 'p']
     header += [f'methods {level}', 'p']
     rows = []
@@ -113,8 +113,9 @@ def metric_table(base: str, name: str, comparison: Comparison) -> Table:
             row += _interval_and_p(comparison.both[metric])
         rows.append(row)
     notes = [
+        f'Intervals: {_level(comparison)}.',
         f"{comparison.primary} decides. p of the others: after Holm's "
-        'correction for all of them.'
+        'correction for all of them.',
     ]
     return Table(header, rows, f'{name} against {base}', notes)
 
@@ -142,15 +143,17 @@ def class_table(base: str, name: str, comparison: Comparison) -> Table:
     drawn = 'images' if comparison.groups is None else 'groups'
     header = ['class', drawn, base, name, 'delta', what, 'p', 'p Holm']
     value = CLASS_METRICS[comparison.primary]
-    return Table(header, rows, f'{value} by class: {name}')
+    notes = [f'Intervals: {_level(comparison)}.']
+    return Table(header, rows, f'{value} by class: {name}', notes)
 
 
 def interval_table(name: str, comparison: Comparison) -> Table:
     """Returns one row a metric or IoU threshold, with every interval."""
     header = ['metric', 'delta', 'SE', 'interval', 'percentile', 'BCa', 'p']
     notes = [
+        f'Intervals: {_level(comparison)}.',
         'interval, percentile, BCa, p: of these checkpoints, over images. No '
-        'p is corrected.'
+        'p is corrected.',
     ]
     if comparison.seeds:
         header += ['between seeds', 'p seeds']
@@ -309,6 +312,11 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
         word if words.count(word) == 1 else f'{word} ({run.name})'
         for word, run in zip(words, runs, strict=True)
     ]
+
+
+def _level(comparison: Comparison) -> str:
+    """The coverage of the intervals: at a look of a plan, not 95 %."""
+    return f'{100 * comparison.differences[comparison.primary].level:.4g} %'
 
 
 def _interval_and_p(test: Estimate) -> list[str]:

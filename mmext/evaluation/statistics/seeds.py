@@ -167,14 +167,15 @@ def satterthwaite(
     return variance, df
 
 
-def largest_seed_sd(image: Estimate) -> float:
+def largest_seed_sd(image: Estimate, candidates: int = 1) -> float:
     """Returns the spread between seeds that a difference would survive.
 
     With one training a side, the interval for the methods would exclude zero
     if the standard deviation between seeds were known to be at most this,
     ``sqrt(((D / z)^2 - se^2) / 2)``. It is 0 if the interval over images
-    alone contains zero, and nan if there is no standard error.
+    alone contains zero, and nan if there is no standard error. The level is
+    that of Bonferroni for several ``candidates``.
     """
-    z = float(ndtri((1 + image.level) / 2))
+    z = -float(ndtri((1 - image.level) / 2 / candidates))
     left = (image.value / z) ** 2 - image.se**2
     return math.sqrt(left / 2) if not left < 0 else 0.0

@@ -84,7 +84,9 @@ def _claim_about_methods(comparison: Comparison, margin: float | None) -> str:
         )
     text = f'The methods: not tested ({comparison.untested}).'
     if max(map(len, _seeds(comparison))) == 1:
-        largest = largest_seed_sd(comparison.differences[comparison.primary])
+        largest = largest_seed_sd(
+            comparison.differences[comparison.primary], comparison.candidates
+        )
         if largest > 0:
             text += (
                 ' This difference would survive a standard deviation between '
@@ -106,18 +108,19 @@ def _claim(
             f'{comparison.primary} {points(found.value)}, no interval can be '
             f'given over {drawn}.'
         )
-    alpha = 1 - found.level
+    # Without the error of the subtraction: 1 - 0.95 is above 0.05.
+    alpha = round(1 - found.level, 12)
     level = f'{100 * found.level:.4g} %'
     text = (
         f'{comparison.primary} {interval(found.value, found.interval)} '
-        f'({level} over {drawn}), {_p(found.p)}'
+        f'({level} over {drawn}), {p_text(found.p)}'
     )
     p = found.p
     if comparison.candidates > 1 and math.isfinite(found.holm):
         p = found.holm
         text += (
-            f" ({_p(p)} after Holm's correction for {comparison.candidates} "
-            'candidates)'
+            f" ({p_text(p)} after Holm's correction for "
+            f'{comparison.candidates} candidates)'
         )
     if abs(found.value) < 1e-9:
         text += ': the two values are equal.'
@@ -128,8 +131,10 @@ def _claim(
     loss = max(0.0, -found.least)
     if margin is None and (loss == 0 or (p < alpha and found.value < 0)):
         return text
+    alone = ', of this candidate alone' if comparison.candidates > 1 else ''
     text += (
-        f' A loss is at most {_points(comparison, loss)} (one-sided {level})'
+        f' A loss is at most {_points(comparison, loss)} (one-sided {level}'
+        f'{alone})'
     )
     if margin is not None:
         where = 'within' if loss < margin else 'beyond'
@@ -138,7 +143,8 @@ def _claim(
 
 
 def _classes(comparison: Comparison) -> list[str]:
-    alpha = 1 - comparison.differences[comparison.primary].level
+    level = comparison.differences[comparison.primary].level
+    alpha = round(1 - level, 12)
     tested = [c for c in comparison.classes if math.isfinite(c.holm)]
     if len(comparison.classes) < 2 or not tested:
         return []
@@ -150,7 +156,7 @@ def _classes(comparison: Comparison) -> list[str]:
         for names, verb in ((better, 'improved'), (worse, 'worsened'))
         if names
     ]
-    found = f'{" and ".join(parts)} at {100 * alpha:g} %'
+    found = f'{" and ".join(parts)} at {100 * alpha:.3g} %'
     if not shown:
         found = 'none differs'
     who = 'The methods' if comparison.both else 'These checkpoints'
@@ -211,6 +217,7 @@ def _points(comparison: Comparison, share: float) -> str:
     return f'{points(share, sign=False)} {comparison.primary}'
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """Returns ``p = 0.012`` or ``p < 0.001``."""
     text = p_value(p)
     return f'p < {text[1:]}' if text.startswith('<') else f'p = {text}'

@@ -122,16 +122,20 @@ def write_record(path: str | Path, record: Record) -> None:
         for f in fields(Record)
         if f.name not in _ARRAYS
     }
-    results = record.results
-    description['classes'] = results.names
-    if isinstance(results, Matches):
-        description['areas'] = results.areas
-        arrays = pack(results)
-    else:
-        arrays = arrays_of(results)
+    description['classes'] = record.results.names
+    if isinstance(record.results, Matches):
+        description['areas'] = record.results.areas
+    arrays = arrays_in(record)
     if record.groups is not None:
         arrays['groups'] = record.groups
     write_arrays(path, KIND, VERSION, description, arrays)
+
+
+def arrays_in(record: Record) -> dict[str, np.ndarray]:
+    """Returns the arrays that the results of a record are stored as."""
+    if isinstance(record.results, Matches):
+        return pack(record.results)
+    return arrays_of(record.results)
 
 
 def read_record(path: str | Path) -> Record:

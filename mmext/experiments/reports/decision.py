@@ -21,10 +21,12 @@ from mmext.evaluation.statistics.intervals import Estimate
 from mmext.evaluation.statistics.looks import nominal_levels
 from mmext.experiments.plan import Job, Plan
 from mmext.experiments.records.record import Record
+from mmext.utils.text import some
 
 BETTER, WORSE = 'better', 'worse'
 WITHIN, OPEN = 'loss at most the margin', 'not settled'
 UNTESTED = 'methods not tested'
+_MOST_RESAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Verdict:
     """What is decided about a candidate.
 
     Args:
+        name: The candidate.
         word: A constant of this module.
         comparison: At the look, with intervals at ``1 - alpha``.
         look: Number of seeds a side.
         alpha: Nominal p-value below which this look decides.
     """
 
+    name: str
     word: str
     comparison: Comparison
     look: int
@@ -55,7 +59,8 @@ class Decision:
 
     Args:
         look: The last look that was needed, None if none is complete.
-        candidates: One verdict a candidate; empty if no look is complete.
+        candidates: One verdict a candidate that has a run; empty if no look
+            is complete.
         values: The primary metric of the runs up to the look.
         missing: Runs up to the look that failed for good.
         remaining: Runs to the next look.
@@ -103,8 +108,8 @@ def decide(
         plan: The plan.
         records: The records of its runs.
         failed: Runs that are given up.
-        resamples: Number of bootstrap resamples. Default: 1000, or more if
-            a look needs them.
+        resamples: Number of bootstrap resamples. Default: 1000, or up to 5000
+            if a look needs them.
         progress: Called with what is being done and the share that is done.
             Default: None.
 
@@ -113,8 +118,9 @@ def decide(
     """
     require_equal_images(records.values())
     alphas = nominal_levels(plan.looks, plan.alpha)
-    # The interval at the strictest level needs as many, or more.
-    resamples = max(resamples, math.ceil(4 / min(alphas)))
+    # For the interval at the strictest level, unless that is too many.
+    needed = math.ceil(4 / max(min(alphas), 4 / _MOST_RESAMPLES))
+    resamples = max(resamples, needed)
     evaluated: dict[Job, Resampled] = {}
     found = Decision(None)
     for look, alpha in zip(plan.looks, alphas, strict=True):
@@ -127,13 +133,10 @@ def decide(
         results = evaluate_records(runs, resamples, progress)
         evaluated |= dict(zip(new, results, strict=True))
         now = _at_look(plan, look, alpha, evaluated, records)
-        before = found.candidates or now
+        before = {old.name: old for old in found.candidates if old.settled}
         found = Decision(
             look=look,
-            candidates=tuple(
-                old if old.settled else new
-                for old, new in zip(before, now, strict=True)
-            ),
+            candidates=tuple(before.get(new.name, new) for new in now),
             values={
                 job: float(run.metrics[plan.metric][0])
                 for job, run in evaluated.items()
@@ -150,9 +153,11 @@ def require_equal_images(records: Collection[Record]) -> None:
     first = next(iter(records), None)
     for record in records:
         for what, values in (
+            ('metrics', (first.task, record.task)),
             ('images', (first.images, record.images)),
             ('classes', (first.results.names, record.results.names)),
             ('test data', (first.data_sha256, record.data_sha256)),
+            ('groups', (first.groups, record.groups)),
         ):
             if not np.array_equal(*values):
                 raise UserError(
@@ -200,32 +205,39 @@ def _at_look(
     evaluated: Mapping[Job, Resampled],
     records: Mapping[Job, Record],
 ) -> tuple[Verdict, ...]:
-    sides = [
-        [
-            evaluated[job]
-            for seed in side.seeds[:look]
-            if (job := Job(side.name, seed)) in evaluated
-        ]
-        for side in plan.sides
-    ]
-    for side, runs in zip(plan.sides, sides, strict=True):
-        if not runs:
-            raise UserError(
-                f'no run of {side.name} has a record',
-                'mmext run names why they failed.',
-            )
+    sides: dict[str, list[Resampled]] = {}
+    for job in plan.jobs(look):
+        if job in evaluated:
+            sides.setdefault(job.side, []).append(evaluated[job])
+    without = why_undecidable(plan, sides)
+    if without:
+        raise UserError(without, 'mmext run names why they failed.')
+    base = sides.pop(plan.baseline.name)
+    names = [side.name for side in plan.sides if side.name in sides]
     groups = next(iter(records.values())).groups
     comparisons = correct(
         [
-            compare_resampled(sides[0], runs, 1 - alpha, groups=groups)
-            for runs in sides[1:]
+            compare_resampled(base, sides[name], 1 - alpha, groups=groups)
+            for name in names
         ]
     )
     last = look == plan.looks[-1]
     return tuple(
-        Verdict(_word(plan, c, alpha, last), c, look, alpha)
-        for c in comparisons
+        Verdict(name, _word(plan, c, alpha, last), c, look, alpha)
+        for name, c in zip(names, comparisons, strict=True)
     )
+
+
+def why_undecidable(plan: Plan, sides: Collection[str]) -> str:
+    """Returns why nothing can be decided if only these sides have a record.
+
+    The result is empty if the baseline and a candidate have one.
+    """
+    base, *rest = (side.name for side in plan.sides)
+    if base in sides and any(name in sides for name in rest):
+        return ''
+    missing = rest if base in sides else [base]
+    return f'no run of {some(missing)} has a record'
 
 
 def deciding(plan: Plan, comparison: Comparison) -> Estimate | None:

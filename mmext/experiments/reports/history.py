@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from mmext.errors import UserError
@@ -12,6 +12,8 @@ from mmext.experiments.plan import Plan, parse_plan
 from mmext.experiments.records.record import Record
 from mmext.utils.git import git
 from mmext.utils.text import count
+
+_TIME = '%Y-%m-%d %H:%M %Z'
 
 
 def plan_changes(
@@ -38,27 +40,36 @@ def plan_changes(
             f'{str(made_by[0])[:12]}, and this one has {plan.sha256[:12]}.'
         )
     begun = min(datetime.fromisoformat(r.started) for r in records)
-    versions = _versions(Path(path))
-    if versions is None:
+    since = f'before the first training began ({begun:{_TIME}})'
+    versions = _versions(Path(path).resolve())
+    if not versions:
         return [
             *found,
-            'The plan is not in a git repository, which would show when it '
-            'was written.',
+            'No git repository has the plan in a commit, which would show '
+            'when it was written.',
         ]
     before = [
         (commit, text) for commit, when, text in versions if when <= begun
     ]
-    if not before:
-        return [
-            *found,
-            'The plan was not committed before the first training began '
-            f'({begun:%Y-%m-%d %H:%M}).',
-        ]
-    commit, text = before[0]  # the newest
-    if not _says(text, path, plan) and not made_by:
+    if before:
+        commit, text = before[0]  # the newest
+        if not _says(text, path, plan) and not made_by:
+            found.append(
+                'The plan was changed after the first training began '
+                f'({begun:{_TIME}}): commit {commit[:12]} has another one.'
+            )
+    elif _is_shallow(path):
         found.append(
-            'The plan was changed after the first training began '
-            f'({begun:%Y-%m-%d %H:%M}): commit {commit[:12]} has another one.'
+            f'Git does not show whether the plan was committed {since}: this '
+            'clone has a part of the history. Get the rest: git fetch '
+            '--unshallow.'
+        )
+    else:
+        commit, when, _ = versions[-1]
+        found.append(
+            f'The plan was not committed {since}: its first commit, '
+            f'{commit[:12]}, is of {when:{_TIME}}. Amending or rebasing '
+            'renews that time.'
         )
     return found
 
@@ -70,17 +81,31 @@ def _says(text: str, path: str | Path, plan: Plan) -> bool:
         return False
 
 
-def _versions(path: Path) -> list[tuple[str, datetime, str]] | None:
-    """(commit, time, text) of a file, the newest first; None without git."""
+def _is_shallow(path: str | Path) -> bool:
+    folder = Path(path).resolve().parent
+    found = git(folder, 'rev-parse', '--is-shallow-repository')
+    return found is not None and found.strip() == 'true'
+
+
+def _versions(path: Path) -> list[tuple[str, datetime, str]]:
+    """(commit, time, text) of a file and its older names, the newest first.
+
+    The list is empty without git.
+    """
     log = git(
-        path.absolute().parent, 'log', '--format=%H %cI', '--', path.name
+        path.parent,
+        *('--literal-pathspecs', 'log', '--follow', '-m', '--raw'),
+        *('--no-abbrev', '--no-show-signature', '--format=%H %ct'),
+        *('--', path.name),
     )
-    if log is None:
-        return None
     found = []
-    for line in log.splitlines():
-        commit, when = line.split()
-        text = git(path.absolute().parent, 'show', f'{commit}:./{path.name}')
-        if text is not None:  # it may have been deleted
-            found.append((commit, datetime.fromisoformat(when), text))
+    for line in (log or '').splitlines():
+        words = line.split()
+        if len(words) == 2:
+            commit, seconds = words
+        elif words:  # modes, then blobs, before and after
+            text = git(path.parent, 'cat-file', 'blob', words[3])
+            if text is not None:  # it may have been deleted
+                when = datetime.fromtimestamp(int(seconds), timezone.utc)
+                found.append((commit, when, text))
     return found

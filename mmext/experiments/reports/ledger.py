@@ -9,8 +9,10 @@ over several studies are pooled by a random-effects model.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mmext.errors import UserError, did_you_mean
@@ -24,15 +26,22 @@ from mmext.evaluation.statistics.comparison import (
     compare_resampled,
     correct,
 )
+from mmext.evaluation.statistics.intervals import Estimate
 from mmext.evaluation.statistics.pooling import Pooled, pool
-from mmext.evaluation.statistics.verdict import interval, verdict
+from mmext.evaluation.statistics.verdict import interval, p_text, verdict
+from mmext.experiments.plan import PRIMARY
 from mmext.experiments.records.record import Record, read_record
 from mmext.experiments.reports.decision import (
     evaluate_records,
     require_equal_images,
 )
-from mmext.experiments.reports.report import PAGE, claim_rows, training_charts
-from mmext.utils.text import count, p_value, points, points_range, some
+from mmext.experiments.reports.report import (
+    PAGE,
+    claim_rows,
+    same_results,
+    training_charts,
+)
+from mmext.utils.text import count, points, points_range, some
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,10 @@ class Study:
     name: str
     sides: dict[str, tuple[Record, ...]]
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def first_record(self) -> Record:
+        return next(iter(self.sides.values()))[0]
 
     def candidates(self) -> Iterator[tuple[str, Comparison]]:
         """Yields the name of each candidate with its comparison."""
@@ -78,6 +91,7 @@ def report_records(
     """
     studies = []
     groups = _studies(paths)
+    _require_one_task(groups)
     for n, records in enumerate(groups):
 
         def report(what: str, share: float, n: int = n) -> None:
@@ -99,14 +113,21 @@ def report_records(
             ]
         )
         studies.append(Study(_name(records[0]), sides, tuple(comparisons)))
-    metrics = {s.comparisons[0].primary: s.name for s in studies}
-    if len(metrics) > 1:
-        each = [f'{metric} ({name})' for metric, name in metrics.items()]
+    return Ledger(tuple(_name_apart(studies)), level)
+
+
+def _require_one_task(studies: Sequence[Sequence[Record]]) -> None:
+    """Raises `UserError` for several, such as boxes and masks."""
+    tasks = {records[0].task: _name(records[0]) for records in studies}
+    if len(tasks) > 1:
+        each = [
+            f'{PRIMARY[task]} of {task} ({name})'
+            for task, name in tasks.items()
+        ]
         raise UserError(
             f'the records have different metrics: {some(each)}',
             'Report them one by one.',
         )
-    return Ledger(tuple(_name_apart(studies)), level)
 
 
 def _studies(paths: Sequence[str | Path]) -> list[list[Record]]:
@@ -126,7 +147,7 @@ def _studies(paths: Sequence[str | Path]) -> list[list[Record]]:
     for file in files:
         record = read_record(file)
         study = studies.setdefault(
-            (record.plan_sha256 or '', record.data_sha256), {}
+            (record.plan_sha256, record.data_sha256, record.task), {}
         )
         key = (record.side, record.seed)
         if key in study:
@@ -195,11 +216,21 @@ class Ledger(Document):
 
     @property
     def warnings(self) -> list[str]:
-        """That there is no plan."""
-        return [
+        """That there is no plan, and what is not independent."""
+        found = [
             'Exploratory: what is compared, and when, could be chosen after '
             'the results. mmext report PLAN decides by a plan.'
         ]
+        data = Counter(s.first_record.data_sha256 for s in self.studies)
+        if max(data.values()) > 1:
+            found.append(
+                'Studies on the same test data are not independent: the '
+                'interval of their mean is too narrow for images like these.'
+            )
+        for study in self.studies:
+            records = chain.from_iterable(study.sides.values())
+            found += [f'{study.name}: {x}' for x in same_results(records)]
+        return found
 
     def rows(self) -> dict[str, list[tuple[str, Comparison]]]:
         """Candidate -> its studies, by name.
@@ -218,13 +249,17 @@ class Ledger(Document):
 
     def pooled(self, name: str) -> Pooled | None:
         """Returns the mean over the studies that test the methods."""
-        tested = [c.both[self.metric] for _, c in self.rows()[name] if c.both]
-        tested = [e for e in tested if math.isfinite(e.se) and e.se > 0]
+        tested = self._tested(name)
         if len(tested) < 2:
             return None
         return pool(
             [e.value for e in tested], [e.se for e in tested], self.level
         )
+
+    def _tested(self, name: str) -> list[Estimate]:
+        """Of the methods, in the studies of a candidate that test them."""
+        found = [c.both[self.metric] for _, c in self.rows()[name] if c.both]
+        return [e for e in found if math.isfinite(e.p)]
 
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Returns the mean of each candidate, then study by study."""
@@ -242,34 +277,31 @@ class Ledger(Document):
     def _mean(self, name: str) -> list[str]:
         found = self.pooled(name)
         if found is None:
-            return [
-                'No mean: fewer than two studies test the methods (one '
-                'training a side tests checkpoints).'
-            ]
+            return ['No mean: fewer than two studies test the methods.']
         mean = found.mean
-        used = [c for _, c in self.rows()[name] if c.both]
+        used = len(self._tested(name))
         lines = [
             f'{self.metric} {interval(mean.value, mean.interval)} '
-            f'({100 * self.level:g} % over {len(used)} studies, random '
-            f'effects), p = {p_value(mean.p)}.',
-            'The true differences of the studies vary with a standard '
-            f'deviation of {points(found.tau, sign=False)}.',
+            f'({100 * self.level:g} % over {used} studies, random '
+            f'effects), {p_text(mean.p)}.',
+            'Estimated standard deviation of the true differences of the '
+            f'studies: {points(found.tau, sign=False)}.',
         ]
         if math.isfinite(found.prediction[0]):
             lines.append(
-                f'Another study is expected at '
+                'The true difference of another study is expected in '
                 f'{points_range(found.prediction)}.'
             )
-        left = len(self.rows()[name]) - len(used)
+        left = len(self.rows()[name]) - used
         if left:
             lines.append(
-                f'{count(left, "study", "studies")} with one training a side '
-                'not in the mean.'
+                f'{count(left, "study is", "studies are")} not in the mean: '
+                'the methods are not tested there.'
             )
         return lines
 
     def tables(self) -> list[Table]:
-        """Returns a row for each study and candidate, then the metrics."""
+        """Returns a row for each study and mean, then the metrics."""
         rows = []
         for study in self.studies:
             first = next(iter(study.sides.values()))
@@ -286,6 +318,13 @@ class Ledger(Document):
                         'methods' if c.both else 'checkpoints',
                     ]
                 )
+        for name in self.rows():
+            pooled = self.pooled(name)
+            if pooled:
+                mean = pooled.mean
+                number = count(len(self._tested(name)), 'study', 'studies')
+                values = points(mean.value), points_range(mean.interval)
+                rows.append(['mean', name, '-', '-', *values, number])
         header = ['study', 'candidate', 'seeds', 'images']
         header += [f'delta {self.metric}', f'{100 * self.level:g} %', 'of']
         found = [Table(header, rows, 'Studies')]

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from mmext.experiments.plan import (
     PRIMARY,
     Job,
     Plan,
-    PlannedSide,
     default_work_dir,
     read_plan,
 )
-from mmext.experiments.records.record import Record, read_record
+from mmext.experiments.records.record import (
+    Record,
+    arrays_in,
+    read_record,
+)
 from mmext.experiments.reports.decision import (
     BETTER,
     OPEN,
@@ -38,9 +42,10 @@ from mmext.experiments.reports.decision import (
 )
 from mmext.experiments.reports.history import plan_changes
 from mmext.experiments.state import RECORD, read_state
-from mmext.utils.text import count, duration, p_value, some
+from mmext.utils.text import count, duration, some
 
 PAGE = Path(__file__).with_name('report.html')
+_SCOPES = {'images': 'images like these', 'data set': 'this data set'}
 
 
 def report_plan(
@@ -135,6 +140,7 @@ def _deviations(
     for job, why in failed.items():
         yield f'{job.side}, seed {job.seed}, has no result: {why}'
     yield from plan_changes(path, plan, records.values())
+    yield from same_results(used)
     for what, values in (
         ('commits', [record.commit or 'unknown' for record in used]),
         ('configs', _configs(plan, used)),
@@ -143,7 +149,10 @@ def _deviations(
     ):
         found = Counter(values)
         if len(found) > 1:
-            each = [f'{value} ({n} runs)' for value, n in found.most_common()]
+            each = [
+                f'{value} ({count(n, "run")})'
+                for value, n in found.most_common()
+            ]
             yield f'The runs have different {what}: {some(each)}.'
     dirty = [r for r in used if str(r.commit or '').endswith('-dirty')]
     if dirty:
@@ -208,21 +217,31 @@ class PlanReport(Document):
             ]
         found = []
         margin = None if plan.margin is None else plan.margin / 100
-        for side, result in self._candidates():
-            lines = verdict(result.comparison, margin)
-            if result.word == OPEN:
+        results = {result.name: result for result in decision.candidates}
+        for name in (side.name for side in plan.sides[1:]):
+            if name not in results:
+                heading = f'{name} against {plan.baseline.name}'
+                heading += f': no run of {name} has a result'
+                found.append((heading, ['The deviations say why.']))
+                continue
+            lines = verdict(results[name].comparison, margin)
+            if not results[name].settled:
                 lines.insert(0, self._what_remains())
-            found.append((self._heading(side.name, result), lines))
+            found.append((self._heading(results[name]), lines))
         return found
 
-    def _candidates(self) -> Iterator[tuple[PlannedSide, Verdict]]:
-        """Each candidate with its verdict, none before a look."""
-        sides = self.plan.sides[1:]
-        yield from zip(sides, self.decision.candidates, strict=False)
-
-    def _heading(self, name: str, result: Verdict) -> str:
-        base, plan = self.plan.baseline.name, self.plan
+    def _heading(self, result: Verdict) -> str:
+        base, plan, name = self.plan.baseline.name, self.plan, result.name
         look = f'after {count(result.look, "seed")} a side'
+        done = [
+            len(values[plan.metric])
+            for values in (
+                result.comparison.baseline,
+                result.comparison.candidate,
+            )
+        ]
+        if min(done) < result.look:
+            look = f'after {done[0]} and {done[1]} of {result.look} seeds'
         found = deciding(plan, result.comparison)
         if found is None:
             return f'{name} against {base}, {look}: the methods are not tested'
@@ -234,8 +253,7 @@ class PlanReport(Document):
             OPEN: f'{name} against {base} is not settled',
         }[result.word]
         p = found.holm if math.isfinite(found.holm) else found.p
-        sign = '<' if p < result.alpha else '>='
-        return f'{text}, {look} (p = {p_value(p)} {sign} {result.alpha:.4g})'
+        return f'{text}, {look} ({against_level(p, result.alpha)})'
 
     def _what_remains(self) -> str:
         if not self.decision.remaining:
@@ -258,8 +276,8 @@ class PlanReport(Document):
         if any(len(c.classes) > 1 for c in self.decision.comparisons):
             writers.append(tables.class_table)
         for table in writers:
-            for side, result in self._candidates():
-                found.append(table(base, side.name, result.comparison))
+            for result in self.decision.candidates:
+                found.append(table(base, result.name, result.comparison))
         if self.decision.look is not None:
             found.append(self._trainings())
         return found
@@ -267,8 +285,8 @@ class PlanReport(Document):
     def details(self) -> list[Table]:
         """Returns every interval of every metric, and the plan."""
         found = [
-            tables.interval_table(side.name, result.comparison)
-            for side, result in self._candidates()
+            tables.interval_table(result.name, result.comparison)
+            for result in self.decision.candidates
         ]
         return [*found, self._plan_table()]
 
@@ -304,7 +322,7 @@ class PlanReport(Document):
             ['margin', '-' if plan.margin is None else f'{plan.margin:g}'],
             ['alpha', f'{plan.alpha:g}'],
             ['power', '-' if plan.power is None else f'{plan.power:g}'],
-            ['about', f'methods on {plan.scope}'],
+            ['about', f'methods on {_SCOPES[plan.scope]}'],
             ['looks', f'{level} seeds a side'],
             ['test data', f'{plan.data["images"]} images'],
             ['data SHA-256', plan.data['sha256'][:12]],
@@ -347,12 +365,14 @@ class PlanReport(Document):
         chart = dots(sides, f'{metric} of each training')
         caption = 'A point a seed; the line is the mean.'
         yield 'All trainings', [('dots', chart, caption, [])]
-        for n, (side, result) in enumerate(self._candidates(), 1):
-            yield self._claims(n, side.name, result)
+        for result in self.decision.candidates:
+            yield self._claims(result)
         yield from training_charts(self.records.values())
 
-    def _claims(self, n: int, name: str, result: Verdict) -> tuple:
+    def _claims(self, result: Verdict) -> tuple:
         metric, comparison = self.plan.metric, result.comparison
+        name = result.name
+        n = [side.name for side in self.plan.sides].index(name)
         rows = [
             ('methods, such images', comparison.both.get(metric)),
             ('methods, this data', comparison.seeds.get(metric)),
@@ -406,6 +426,38 @@ def training_charts(records: Sequence[Record]) -> Iterator[tuple]:
             figures.append(('line_chart', chart, caption, key))
     if figures:
         yield 'Training', figures
+
+
+def against_level(p: float, level: float) -> str:
+    """Returns ``p = 0.012 < 0.05``, with digits that show which is smaller."""
+    if p < 0.001 < level:
+        return f'p < 0.001 < {level:.3g}'
+    for digits in (3, 4, 6, 9):
+        texts = f'{p:.{digits}g}', f'{level:.{digits}g}'
+        if (float(texts[0]) < float(texts[1])) == (p < level):
+            break
+    return f'p = {texts[0]} {"<" if p < level else ">="} {texts[1]}'
+
+
+def same_results(records: Iterable[Record]) -> Iterator[str]:
+    """Yields a sentence on trainings whose results agree on every image.
+
+    These are no independent trainings: they are copies, or the seed did
+    nothing.
+    """
+    found: dict[bytes, list[str]] = {}
+    for record in records:
+        arrays = arrays_in(record)
+        content = b''.join(arrays[key].tobytes() for key in sorted(arrays))
+        digest = hashlib.sha256(content).digest()
+        found.setdefault(digest, []).append(f'{record.side}/{record.seed}')
+    for names in found.values():
+        if len(names) > 1:
+            yield (
+                f'{some(names)} have the same results on every '
+                'image: are they copies of one training? Then the intervals '
+                'of the methods are too narrow.'
+            )
 
 
 def _with(power: float | None) -> str:

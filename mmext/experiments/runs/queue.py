@@ -16,7 +16,7 @@ from rich.markup import escape
 from mmext.errors import UserError
 from mmext.experiments.plan import Job, Plan
 from mmext.experiments.records.record import read_record
-from mmext.experiments.reports.decision import decide
+from mmext.experiments.reports.decision import decide, why_undecidable
 from mmext.experiments.runs.job import checked_side, job_name
 from mmext.experiments.runs.places import Place
 from mmext.experiments.runs.planned_run import Run
@@ -176,13 +176,9 @@ def _settled(queue: Queue, look: int, status: Status) -> bool:
     """Decides at a look; says which seeds are not needed if it settles."""
     plan = queue.plan
     done = [r for r in queue.runs if r.done]
-    without = [
-        side.name
-        for side in plan.sides
-        if not any(r.job.side == side.name for r in done)
-    ]
+    without = why_undecidable(plan, {r.job.side for r in done})
     if without:
-        status.say(f'No run of {some(without)} has a record: no decision.')
+        status.say(f'{without[0].upper()}{without[1:]}: no decision.')
         return True
     records = {r.job: read_record(r.folder / RECORD) for r in done}
     failed = [r.job for r in queue.runs if r.given_up]
