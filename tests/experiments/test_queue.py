@@ -233,7 +233,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, console):
         [sys.executable, str(FAKE), str(run), plan.sha256],
         stdout=subprocess.DEVNULL,
     )
-    while not (run / 'running.lock').exists():
+    while not read_state(run).active:
         time.sleep(0.01)
     os.kill(other.pid, signal.SIGSTOP)  # until the other runs have ended
 
