@@ -23,8 +23,8 @@ from experiments import plan_of, records_of, write_runs
 from rich.console import Console
 
 from mmext.errors import UserError
-from mmext.experiments import planned_run, queue
 from mmext.experiments.plan import Job, Plan
+from mmext.experiments.runs import planned_run, queue
 from mmext.experiments.runs.places import Command, Local, Slurm, Template
 from mmext.experiments.runs.planned_run import Run
 from mmext.experiments.runs.queue import run_plan
@@ -233,7 +233,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, console):
         [sys.executable, str(FAKE), str(run), plan.sha256],
         stdout=subprocess.DEVNULL,
     )
-    while not (run / 'running.lock').exists():
+    while read_state(run).status != 'training':
         time.sleep(0.01)
     os.kill(other.pid, signal.SIGSTOP)  # until the other runs have ended
 

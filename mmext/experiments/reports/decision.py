@@ -153,6 +153,7 @@ def require_equal_images(records: Collection[Record]) -> None:
             ('images', (first.images, record.images)),
             ('classes', (first.results.names, record.results.names)),
             ('test data', (first.data_sha256, record.data_sha256)),
+            ('groups', (first.groups, record.groups)),
         ):
             if not np.array_equal(*values):
                 raise UserError(
