@@ -56,8 +56,8 @@ def side_config(plan: Plan, side: PlannedSide) -> Config:
         raise UserError(
             f'{side.config} ({side.name}) is not the config of the plan: its '
             f'SHA-256 is {found[:12]}, planned was {side.sha256[:12]}',
-            'Restore it, with the files that it inherits, or write a new '
-            'plan.',
+            'Restore it, with the files that it inherits and the environment '
+            'variables that it reads, or write a new plan.',
         )
     return planned_config(side.config, plan.options, plan.folder)
 

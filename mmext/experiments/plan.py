@@ -324,6 +324,11 @@ def check_plan(path: str | Path, plan: Plan) -> None:
         'Give increasing numbers of seeds, such as [3, 5, 8].',
     )
     require(
+        looks[0] > 1 or len(looks) == 1,
+        f'looks is {short(looks)}, and one seed a side decides nothing',
+        'Begin with 2 or more.',
+    )
+    require(
         len(plan.sides) >= 2,
         f'it has {len(plan.sides)} sides',
         'Give the baseline and at least one candidate.',

@@ -7,11 +7,14 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from mmext.datasets.coco import is_number
 from mmext.errors import UserError
 from mmext.utils.documents import parse_json, read_bytes
 from mmext.utils.files import write_json
+from mmext.utils.text import short
 
 STATE, LOG, RECORD = 'state.json', 'job.log', 'record.npz'
+_REMOVE = 'Remove the folder; the run begins again.'
 _RESULT = re.compile(r'mAP|\(A[PR]\)|mIoU|aAcc|accuracy')
 
 
@@ -72,10 +75,20 @@ def read_state(folder: Path) -> State | None:
     if not path.exists():
         return None
     content = parse_json(read_bytes(path), path)
-    known = {f.name for f in fields(State)}
-    if not isinstance(content, dict) or not {'plan_sha256'} <= {*content}:
-        raise UserError(f'{path} is no state of a run', 'Remove this file.')
-    return State(**{k: v for k, v in content.items() if k in known})
+    known = {f.name: f.type for f in fields(State)}
+    if not isinstance(content, dict) or 'plan_sha256' not in content:
+        raise UserError(f'{path} is no state of a run', _REMOVE)
+    found = {k: v for k, v in content.items() if k in known}
+    for key, value in found.items():
+        if not _has_type(value, known[key]):
+            raise UserError(f'{path}: {key} is {short(value)}', _REMOVE)
+    return State(**found)
+
+
+def _has_type(value: object, name: str) -> bool:
+    if name.startswith('float'):
+        return is_number(value) or (value is None and name != 'float')
+    return type(value).__name__ == name
 
 
 def last_lines(path: Path, number: int = 5) -> list[str]:

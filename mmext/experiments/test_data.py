@@ -40,6 +40,7 @@ class TestData:
         images: Number of images.
         classes: Their names.
         annotations: COCO annotation file, None for other data.
+        names: Those of the images in their order, if there is no such file.
     """
 
     task: str
@@ -47,6 +48,7 @@ class TestData:
     images: int
     classes: tuple[str, ...]
     annotations: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def test_data(cfg: Config, task: str | None = None) -> TestData:
@@ -142,13 +144,11 @@ def _built(cfg: Config, task: str) -> TestData:
     paths = [info.get('img_path') for info in infos]
     # A data set in one file has no names of images.
     names = range(len(paths)) if None in paths else relative_names(paths)
-    rows = sorted(
-        (str(name), _label(info))
-        for name, info in zip(names, infos, strict=True)
-    )
+    names = tuple(map(str, names))
+    rows = sorted(zip(names, map(_label, infos), strict=True))
     text = json.dumps([header, rows], default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return TestData(task, digest, len(infos), classes)
+    return TestData(task, digest, len(infos), classes, names=names)
 
 
 def _label(info: dict[str, Any]) -> str:

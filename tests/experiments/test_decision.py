@@ -215,6 +215,7 @@ def test_groups_are_drawn_together() -> None:
     [
         ({'images': tuple(map(str, range(300)))}, 'other images'),
         ({'data_sha256': 'b' * 64}, 'other test data'),
+        ({'groups': np.arange(300) // 2}, 'other groups'),
     ],
 )
 def test_records_of_other_data(change: dict, what: str) -> None:

@@ -142,8 +142,12 @@ def test_seeds_that_are_given(folder: Path) -> None:
         re.match(r'A gain of 3 AP is shown with power \d+ %\.', w)
         for w in found.warnings
     )
+    assert found.plan.power < 0.8  # as the report says it
     one = plan(folder, 0.03, seeds=1)
+    assert one.plan.power is None
     assert 'says nothing about the methods' in ' '.join(one.warnings)
+    said = str(one.verdicts())
+    assert 'nothing is decided' in said and 'probability' not in said
     assert one.tables()[0].rows[-1][0] == '1'
     assert one.tables()[0].rows[-1][-1] == '-'
     assert 'plan' in one.html()
@@ -435,9 +439,18 @@ def test_a_pilot_that_does_not_fit(tmp_path: Path) -> None:
         pilot_noise(paths, replace(PILOT, task='bbox'))
     with pytest.raises(UserError, match='knows the classes a, b, c'):
         pilot_noise(paths, replace(PILOT, classes=('a', 'b')))
-    with pytest.raises(UserError, match='have the same results'):
+    with pytest.raises(UserError, match='the same config and seed'):
         pilot_noise([paths[0], *paths], PILOT)
     right = np.arange(300) % 5 > 1
+    for seeds, why in (
+        ((-1, 1), 'have the same results'),
+        ((1, 2), 'equal results in the pilot'),
+    ):
+        for path, seed in zip(paths, seeds, strict=False):
+            run = record_of(plan_of((2,)), Job('base', 1), right)
+            write_record(path, replace(run, seed=seed))
+        with pytest.raises(UserError, match=why):
+            pilot_noise(paths[:2], PILOT)
     again = record_of(plan_of((2,)), Job('base', 1), right)
     write_record(tmp_path / 'x.npz', replace(again, config={'model': {}}))
     write_record(

@@ -161,6 +161,15 @@ def test_how_a_run_ends(world, plan, tmp_path, what, status, failures):
     same(read_record(reference / RECORD), read_record(folder / RECORD))
 
 
+def test_a_trained_run_without_checkpoints_trains_again(world, plan, tmp_path):
+    job = Job('base', 1)
+    folder = plan.folder_of(job, tmp_path)
+    State(plan.sha256, status='done', trained=True).write(folder)
+    run_job(world / 'plan.yaml', 'base/1', tmp_path)
+    undisturbed = plan.folder_of(job, world / 'undisturbed')
+    same(read_record(folder / RECORD), read_record(undisturbed / RECORD))
+
+
 def test_two_processes(world, plan, tmp_path):
     done = run_command(
         *(*TWO_PROCESSES, '-m', 'mmext.cli', 'run', world / 'plan.yaml'),

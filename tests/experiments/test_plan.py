@@ -112,6 +112,7 @@ def key(**values: Any) -> Callable[[dict], object]:
         (key(looks=[]), 'looks is ()', 'increasing'),
         (key(looks=5), 'looks is 5', 'list'),
         (key(looks=[0, 5]), 'looks is (0, 5)', 'increasing'),
+        (key(looks=[1, 5]), 'one seed a side decides nothing', '2 or more'),
         (key(task='boxes'), "task is 'boxes'", 'bbox, segm, mIoU, top1'),
         (key(scope='world'), "scope is 'world'", 'images, data set'),
         (key(checkpoint='best'), "checkpoint is 'best'", 'last'),

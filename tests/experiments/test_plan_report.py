@@ -77,6 +77,12 @@ def test_nothing_is_shown_before_the_first_look(folder: Path) -> None:
     assert '70.' not in report.markdown()
 
 
+def test_a_work_dir_without_runs(folder: Path) -> None:
+    write_plan(folder / 'plan.yaml', plan_of())
+    with pytest.raises(UserError, match='nowhere has no run of'):
+        report_plan(folder / 'plan.yaml', folder / 'nowhere')
+
+
 def test_what_remains_to_be_run(folder: Path) -> None:
     plan = plan_of((2, 3))
     accuracy = {'base': 0.6, 'cand 1': 0.605}

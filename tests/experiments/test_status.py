@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from experiments import plan_of
+from json_files import edit_json
 from rich.console import Console
 from trained import write_log
 
 from mmext.errors import UserError
 from mmext.experiments.plan import Plan
+from mmext.experiments.runs.planned_run import Run
 from mmext.experiments.runs.status import (
     PAGE,
     Row,
@@ -144,6 +146,33 @@ def test_a_state_is_read_as_it_was_written(plan, tmp_path):
     (tmp_path / STATE).write_text(json.dumps({'status': 'done'}))
     with pytest.raises(UserError, match='no state of a run'):
         read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('failures', '2'),
+        ('share', None),
+        ('error', None),
+        ('status', ['done']),
+        ('plan_sha256', 5),
+        ('left', float('nan')),
+    ],
+)
+def test_a_state_that_was_edited(plan, tmp_path, key, value):
+    State(plan.sha256).write(tmp_path)
+    edit_json(tmp_path / STATE, lambda state: state.update({key: value}))
+    with pytest.raises(UserError, match=f'(?s){key} is .*Remove the f'):
+        read_state(tmp_path)
+
+
+def test_a_run_whose_record_was_removed(plan, tmp_path):
+    job = next(plan.jobs())
+    State(plan.sha256, **DONE).write(plan.folder_of(job, tmp_path))
+    row = Run(plan, job, tmp_path).row()
+    assert row.status == 'waiting'
+    console = Console(file=io.StringIO())
+    assert 'ended' not in Status(plan, tmp_path, console).line([row])
 
 
 def test_the_last_lines_of_a_long_log(tmp_path):

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from tiny_run import MASK_RCNN, make_coco, write_config
 
 from mmext.errors import UserError
+from mmext.evaluation.groups import named_images, read_groups
 from mmext.experiments import test_data as data
 from mmext.utils.config import load_config
 from mmext.utils.files import sha256
@@ -97,6 +98,8 @@ def test_other_data_are_names_and_labels(tmp_path: Path, make) -> None:
     found = data.test_data(make(root))
     assert found.images == 3 and found.annotations is None
     assert len(found.classes) == 2
+    group = read_groups('0|$', named_images(found.names, root))
+    assert {*group.tolist()} == {0, 1}
     moved = tmp_path / 'else' / 'where'
     shutil.copytree(root, moved)
     assert data.test_data(make(moved)) == found

@@ -21,7 +21,7 @@ from mmext.checks.findings import require
 from mmext.checks.preflight import preflight
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
-from mmext.evaluation.groups import read_groups
+from mmext.evaluation.groups import named_images, read_groups
 from mmext.evaluation.runs import describe_model
 from mmext.evaluation.statistics.power import Noise, fewest_images
 from mmext.experiments.configs import (
@@ -51,7 +51,7 @@ SEED_SD = 0.002
 #: on 5,000 images; top-1 if one of the methods is right on 9 % of the images.
 IMAGE_SE = {'bbox': 0.1, 'segm': 0.1, 'mIoU': 0.1, 'top1': 0.3}
 _ASSUMED_SD = 'assumed: anecdotes for COCO, a pilot replaces it'
-_ASSUMED_SE = 'assumed: {:g} / sqrt(images), a pilot replaces it'
+_ASSUMED_SE = 'assumed: {:g} / sqrt({}s), a pilot replaces it'
 #: Test images below which SEED_SD is likely to be too small, and below which
 #: intervals were not tested.
 _LIKE_COCO, _FEWEST_IMAGES = 2000, 100
@@ -146,7 +146,10 @@ def make_plan(
     data = _common_data(configs, task)
     truth = data.annotations and read_ground_truth(data.annotations)
     warnings = [*_check_data(data, truth, ann)]
-    group = _group(groups, truth) if groups else None
+    group = None
+    if groups:
+        named = truth or named_images(data.names, 'the test data')
+        group = read_groups(groups, named)
     plan = Plan(
         claim='',
         task=data.task,
@@ -207,7 +210,9 @@ def make_plan(
             report = progress and functools.partial(progress, what)
             with _about(path):
                 times[name] = time_training(cfg, report)
+    reached = math.floor(100 * simulation.power(tuple(looks))) / 100
     plan = _with_looks(plan, looks, first_seed)
+    plan = replace(plan, power=min(power, reached) or None)
     return Design(plan, simulation, max(most, looks[-1]), times, warnings)
 
 
@@ -326,15 +331,6 @@ def _check_data(
         )
 
 
-def _group(groups: str, truth: GroundTruth | None) -> np.ndarray:
-    if truth is None:
-        raise UserError(
-            f'--groups {groups}: the test data have no annotation file',
-            'Plan without groups. Power is then a little too high.',
-        )
-    return read_groups(groups, truth)
-
-
 def _differences(configs: Mapping[str, Config], allowed: bool) -> list[str]:
     """What differs between the baseline and each candidate, in words."""
     first, *others = configs.values()
@@ -400,7 +396,9 @@ def _noise(
     if image_se is None:
         alone = IMAGE_SE[data.task]
         image_se = alone / math.sqrt(units)
-        sources[1] = _ASSUMED_SE.format(100 * alone)
+        sources[1] = _ASSUMED_SE.format(
+            100 * alone, 'image' if group is None else 'group'
+        )
     return Noise(seed_sd, image_se, units, shared), sources
 
 

@@ -89,6 +89,13 @@ def pilot_noise(
             'Train one config with two other seeds and add these runs, or '
             'give --seed-sd as well.',
         )
+    if seeds and not sd:
+        raise UserError(
+            'trainings of one config have equal results in the pilot '
+            f'({some(paths, 3)}), which says nothing about their deviation',
+            'Train for longer or test on more images, or give --seed-sd as '
+            'well.',
+        )
     several = sum(len(side) for side in sides if len(side) > 1)
     units = len(images) if group is None else len(np.unique(group))
     return Pilot(
@@ -151,11 +158,13 @@ def _require_another(
 ) -> None:
     """Raises `UserError` for a training that is given twice."""
     for other, known, theirs in side:
-        if np.array_equal(values, theirs, equal_nan=True):
-            what = 'the same results'
-        elif run.seed == known.seed >= 0:
+        if run.seed == known.seed >= 0:
             what = f'the same config and seed, {run.seed}'
-        else:
+        elif min(run.seed, known.seed) < 0 and np.array_equal(
+            values, theirs, equal_nan=True
+        ):
+            what = 'the same results'
+        else:  # weak models may agree on every image
             continue
         raise UserError(
             f'{other} and {path} have {what}',

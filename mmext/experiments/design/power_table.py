@@ -95,7 +95,7 @@ class Design(Document):
     def tables(self) -> list[Table]:
         """Returns seeds and test images -> power, smallest gain, hours."""
         plan, simulation = self.plan, self.simulation
-        best = f'gain at {in_percent(plan.power)}'
+        best = f'gain at {in_percent(simulation.plan.power)}'
         header = ['seeds', *map(self._images, self._units()), best]
         notes = [
             f'seeds: trainings of each side. {best}: the smallest gain, in '
@@ -128,10 +128,14 @@ class Design(Document):
         ]
         about = [
             f'{"; ".join(about)}.',
-            f'A true gain of {in_metric(plan)} is shown with probability '
-            f'{in_percent(self.simulation.power(plan.looks))}. Equal methods '
-            f'are called different with probability {100 * plan.alpha:g} %.',
         ]
+        if plan.looks != (1,):
+            power = in_percent(self.simulation.power(plan.looks))
+            about.append(
+                f'A true gain of {in_metric(plan)} is shown with probability '
+                f'{power}. Equal methods are called different with '
+                f'probability {100 * plan.alpha:g} %.'
+            )
         if self.times:
             about.append(f'Training takes {self._hours(plan.looks)} in all.')
         number = count(plan.looks[-1], 'seed')
@@ -273,6 +277,23 @@ def _figure(
 
 
 def _rule(plan: Plan) -> Iterator[str]:
+    if plan.looks == (1,):
+        yield (
+            'Two checkpoints are compared: with one seed a side, nothing is '
+            'decided about the methods.'
+        )
+    else:
+        yield from _decides(plan)
+    yield (
+        'The last checkpoint of a training is tested. A failed training is '
+        f'repeated, at most {count(plan.retries, "time")}, one that diverged '
+        'is not. The report names missing seeds.'
+    )
+    if plan.differences:
+        yield f'Part of the claim, too: {"; ".join(plan.differences)}.'
+
+
+def _decides(plan: Plan) -> Iterator[str]:
     levels = nominal_levels(plan.looks, plan.alpha)
     steps = [
         f'At {count(look, "seed")} a side, p < {level:.3g} shows a difference.'
@@ -297,13 +318,6 @@ def _rule(plan: Plan) -> Iterator[str]:
             'If no difference is shown, a loss of more than '
             f'{plan.margin:g} {plan.metric} may still be excluded.'
         )
-    yield (
-        'The last checkpoint of a training is tested. A failed training is '
-        f'repeated, at most {count(plan.retries, "time")}, one that diverged '
-        'is not. The report names missing seeds.'
-    )
-    if plan.differences:
-        yield f'Part of the claim, too: {"; ".join(plan.differences)}.'
 
 
 def _numbers(values: Iterable[int]) -> str:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mmext.datasets.coco import is_number
@@ -20,7 +19,7 @@ from mmext.evaluation.classes import choose_classes
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_meta, read_predictions
-from mmext.evaluation.groups import read_groups
+from mmext.evaluation.groups import named_images, read_groups
 from mmext.evaluation.image_results import read_image_results
 from mmext.evaluation.runs import (
     IMAGE_TASKS,
@@ -83,8 +82,7 @@ def record_run(
     file = tested[task]
     if task in IMAGE_TASKS:
         results, images = read_image_results(file)
-        listed = [{'id': i, 'file_name': n} for i, n in enumerate(images)]
-        truth = SimpleNamespace(dataset={'images': listed}, path=file)
+        truth = named_images(images, file)
     else:
         truth = read_ground_truth(data.annotations)
         truth, _ = choose_classes(truth, [(side, file)])

@@ -71,6 +71,11 @@ def report_plan(
     plan = read_plan(path)
     folder = Path(work_dir or default_work_dir(path))
     records, failed = read_runs(plan, folder)
+    if work_dir and not (records or failed):
+        raise UserError(
+            f'--work-dir {folder} has no run of {path} that has ended',
+            'Give the folder that mmext run was given.',
+        )
     decision = decide(
         plan, records, [*failed], resamples=resamples, progress=progress
     )

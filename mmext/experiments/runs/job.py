@@ -74,7 +74,7 @@ def run_job(plan_path: str | Path, name: str, work_dir: str | Path) -> None:
         hooks = [progress] if progress else []
         options: dict[str, Any] = {'launcher': launcher, 'hooks': hooks}
         with progress.reported() if progress else contextlib.nullcontext():
-            if not state.trained:
+            if not (state.trained and (folder / 'last_checkpoint').exists()):
                 launch.train(cfg, resume=True, **options)
             if progress:
                 progress.enter('testing', TRAINING)

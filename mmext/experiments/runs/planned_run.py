@@ -55,11 +55,7 @@ class Run:
     @property
     def given_up(self) -> bool:
         """Whether it has failed for good."""
-        if self.done:
-            return False
-        return self.state.status == 'diverged' or (
-            self.state.failures > self.plan.retries
-        )
+        return not self.done and self.state.given_up(self.plan.retries)
 
     @property
     def working(self) -> bool:
@@ -75,4 +71,6 @@ class Run:
             status = self.attempt.waits
         elif self.state.active and not self.working:
             status = 'cut off'
+        elif status == 'done':  # its record was removed
+            status = 'waiting'
         return Row(self.job, self.folder, status, self.state)

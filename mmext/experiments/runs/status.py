@@ -190,7 +190,8 @@ class Status:
         left = time_left(rows, self.parallel)
         if left is None:
             return 'time left: not known yet'
-        return f'{duration(left)} left' if left else 'ended'
+        ended = all(row.ended for row in rows)
+        return 'ended' if ended else f'{duration(left)} left'
 
     def _table(self, rows: Sequence[Row]) -> RichTable:
         table = RichTable(*HEADER, box=None, pad_edge=False, show_footer=True)
