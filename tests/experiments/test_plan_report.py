@@ -297,12 +297,20 @@ def test_a_candidate_that_always_failed(folder: Path) -> None:
     assert 'Differences: cand 2' in report.html()
 
 
-def test_what_remains_if_the_first_look_tests_no_method(folder: Path) -> None:
-    plan = plan_of((1, 3))
-    report = written(plan, records_of(plan, BOTH, seeds=1), folder)
+def test_what_remains_if_too_few_runs_are_left_at_a_look(
+    folder: Path,
+) -> None:
+    plan = plan_of((2, 3))
+    records = records_of(plan, BOTH, seeds=2)
+    for job in [*records][2:]:
+        del records[job]
+        state = State(plan.sha256)
+        state.fail('the loss is nan', 'diverged')
+        state.write(plan.folder_of(job, folder / 'runs'))
+    report = written(plan, records, folder)
     ((heading, lines),) = report.verdicts()
     assert heading.endswith('the methods are not tested')
-    assert lines[0].startswith('To the next look, 4 runs remain: base/2')
+    assert lines[0] == 'To the next look, 2 runs remain: base/3, cand 1/6.'
 
 
 def test_the_level_is_beside_the_intervals(folder: Path) -> None:
