@@ -87,7 +87,7 @@ def make_plan(
         data={
             'sha256': data_of.sha256,
             'images': data_of.images,
-            'annotations': data_of.annotations,
+            'annotations': data_of.file_name,
             'groups': None,
         },
         sides=sides,

@@ -17,11 +17,13 @@ from mmext.demo.plan import make_plan
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.runs import read_run
+from mmext.experiments.configs import side_config
 from mmext.experiments.plan import Plan, read_plan, write_plan
 from mmext.experiments.reports.report import PlanReport, report_plan
 from mmext.experiments.runs.places import Command, Local
 from mmext.experiments.runs.queue import run_plan
 from mmext.experiments.runs.slots import find_slots
+from mmext.experiments.test_data import test_data
 from mmext.utils.files import naming, write_json
 from mmext.utils.locks import locked
 from mmext.utils.text import count, duration
@@ -152,6 +154,6 @@ def _draw(picture: Path, plan: Plan, runs: Path, report: PlanReport) -> None:
         run = read_run(plan.folder_of(job, runs))
         title = f'{job.side}   AP {100 * value:.1f}'
         detections[title] = run.predictions['bbox']
-    truth = read_ground_truth(plan.data['annotations'])
-    folder = Path(plan.data['annotations']).parent.parent
+    file = test_data(side_config(plan, plan.baseline)).annotations
+    truth, folder = read_ground_truth(file), Path(file).parent.parent
     draw_picture(picture, truth, folder / 'val', detections)

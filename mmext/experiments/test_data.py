@@ -48,6 +48,12 @@ class TestData:
     images: int
     classes: tuple[str, ...]
     annotations: str | None = None
+
+    @property
+    def file_name(self) -> str | None:
+        """Name of the annotation file, without the folders of a machine."""
+        return self.annotations and Path(self.annotations).name
+
     names: tuple[str, ...] = ()
 
 

@@ -13,6 +13,7 @@ import torch
 from commands import TWO_PROCESSES, run_command, run_python, run_tool
 from experiments import plan_of
 from json_files import edit_json
+from own_slots import own_slots
 from tiny_run import make_coco, write_config
 
 from mmext.errors import UserError
@@ -23,6 +24,8 @@ from mmext.experiments.records.record import Record, read_record
 from mmext.experiments.runs.job import job_name, run_job
 from mmext.experiments.state import LOG, RECORD, State, read_state
 from mmext.experiments.test_data import test_data as describe_data
+
+__all__ = ['own_slots']  # a fixture
 
 HOOK = """
 custom_imports = dict(

@@ -15,6 +15,7 @@ import pytest
 from coco_cases import json_writer, pycoco
 from commands import run_tool
 from drawn import figures, legend_labels, require_readable
+from own_slots import own_slots
 from rich.console import Console
 
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
@@ -26,7 +27,7 @@ from mmext.experiments.design.timing import TrainingTime
 from mmext.experiments.plan import read_plan
 from mmext.experiments.reports.report import PlanReport
 
-__all__ = ['figures']  # a fixture
+__all__ = ['figures', 'own_slots']  # fixtures
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +39,7 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def demo(cache, tmp_path_factory) -> tuple[Path, str, PlanReport]:
+def demo(cache, own_slots, tmp_path_factory) -> tuple[Path, str, PlanReport]:
     work_dir = tmp_path_factory.mktemp('demo')
     out = io.StringIO()
     console = Console(file=out, width=160, force_terminal=False)
@@ -73,9 +74,9 @@ def test_the_picture_has_a_column_a_run(demo):
     assert width / height > 2.5
 
 
-def test_predictions_give_the_reported_ap(demo):
+def test_predictions_give_the_reported_ap(demo, cache):
     work_dir, _, report = demo
-    file = Path(report.plan.data['annotations'])
+    (file,) = cache.glob('*/annotations/instances_val.json')
     truth = json.loads(file.read_text())
     for job, value in report.decision.values.items():
         folder = report.plan.folder_of(job, work_dir / 'runs')

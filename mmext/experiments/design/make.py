@@ -164,7 +164,7 @@ def make_plan(
         data={
             'sha256': data.sha256,
             'images': data.images,
-            'annotations': data.annotations,
+            'annotations': data.file_name,
             'groups': groups,
         },
         sides=tuple(
