@@ -52,6 +52,7 @@ EXTRAS = {
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
+    'timm': ['timm>=1.0.31'],
     'analysis': ['scikit-learn'],
     'docs': DOCS,
     'dev': [
@@ -66,7 +67,7 @@ EXTRAS = {
         'ruff==0.15.*',
         'scikit-learn',
         'tensorboard',
-        'timm',
+        'timm>=1.0.31',
         'wandb',
     ],
 }
