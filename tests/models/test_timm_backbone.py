@@ -131,6 +131,18 @@ def test_all_and_too_many_frozen_groups() -> None:
         TimmBackbone('test_resnet', frozen_stages=last + 1)
 
 
+def test_a_model_with_one_kind_of_groups() -> None:
+    """RDNet has no coarse groups; its others are a stem and stages."""
+    model = TimmBackbone('rdnet_tiny', frozen_stages=1)
+    stages = [n for n, _ in model.model.dense_stages.named_children()]
+    assert len(model.freezable) == 1 + len(stages)
+    held = {n for n, p in model.named_parameters() if not p.requires_grad}
+    near = ('model.stem.', f'model.dense_stages.{stages[0]}.')
+    assert held == {
+        n for n, _ in model.named_parameters() if n.startswith(near)
+    }
+
+
 def test_norm_eval() -> None:
     model = TimmBackbone('test_resnet', norm_eval=True).train()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -227,12 +227,13 @@ class TimmBackbone(BaseBackbone):
 
         if not hasattr(self.model, 'group_matcher'):
             return {}
+        try:
+            matcher = self.model.group_matcher(coarse=coarse)
+        except AssertionError:  # RDNet has one kind of groups
+            matcher = self.model.group_matcher()
         named = [*self.model.named_parameters(), (HEAD, None)]
-        return group_parameters(
-            SimpleNamespace(named_parameters=lambda: named),
-            self.model.group_matcher(coarse=coarse),
-            reverse=True,
-        )
+        holder = SimpleNamespace(named_parameters=lambda: named)
+        return group_parameters(holder, matcher, reverse=True)
 
     def _frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, param in self.model.named_parameters():
