@@ -52,6 +52,7 @@ EXTRAS = {
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
+    'timm': ['timm>=1.0.31'],
     'analysis': ['scikit-learn'],
     'slurm': ['submitit>=1.5'],
     'docs': DOCS,
@@ -68,7 +69,7 @@ EXTRAS = {
         'scikit-learn',
         'submitit>=1.5',
         'tensorboard',
-        'timm',
+        'timm>=1.0.31',
         'wandb',
     ],
 }

@@ -44,6 +44,7 @@ LOCATIONS = {
     ],
     'model': ['mmext.models', 'mmext.regularizers'],
     'optim_wrapper': ['mmext.engine'],
+    'optimizer wrapper constructor': ['mmext.engine'],
     'runner': ['mmext.engine'],
 }
 #: Packages of the OneDL builds that print :data:`NOISE` if the optional
