@@ -87,7 +87,7 @@ def wait_for(plan: Plan, folder: Path, number: int) -> int:
     job = [*plan.jobs()][number]
     while True:
         state = read_state(plan.folder_of(job, folder))
-        if state.status == 'training' and state.share > 0.3:
+        if state and state.status == 'training' and state.share > 0.3:
             return state.pid
         time.sleep(0.2)
 
