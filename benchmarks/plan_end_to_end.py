@@ -132,16 +132,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     path = write_plan(args)
-    begun = time.monotonic()
     undisturbed, other = args.work_dir / 'plain', args.work_dir / 'disturbed'
     if run(path, undisturbed).wait():
         raise SystemExit('mmext run failed')
-    took = time.monotonic() - begun
     shutil.rmtree(other, ignore_errors=True)
     failures = disturbed(path, other)
     reports = [report_plan(path, folder) for folder in (undisturbed, other)]
     differ = differing(*reports)
     plan, report = reports[0].plan, reports[0]
+    folders = [plan.folder_of(job, undisturbed) for job in plan.jobs()]
+    took = sum(read_state(folder).seconds for folder in folders)
     heading, lines = report.verdicts()[0]
     text = [
         '# A plan, undisturbed and disturbed',
