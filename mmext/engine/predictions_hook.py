@@ -223,7 +223,7 @@ def describe(
         'checkpoint': checkpoint and str(checkpoint),
         'checkpoint_sha256': local and sha256(checkpoint),
         'seed': seed,
-        'versions': versions(),
+        'versions': versions(runner.cfg.get('default_scope')),
         'metrics': {
             key: value.item() if hasattr(value, 'item') else value
             for key, value in metrics.items()
@@ -243,15 +243,16 @@ def model_meta(cfg: Config, model: nn.Module) -> dict[str, Any]:
     return found
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that a result depends on."""
-    modules = (mmdet, mmcv, mmengine, torch, numpy)
+def versions(scope: str | None = None) -> dict[str, str]:
+    """Returns the versions of the packages that a result depends on.
+
+    ``scope`` is the config's ``default_scope``. That another package was
+    imported by chance says nothing about the result.
+    """
+    modules = [mmdet, mmcv, mmengine, torch, numpy]
     found = {'mmext': __version__}
-    modules += tuple(
-        sys.modules[name]
-        for name in ('mmseg', 'mmpretrain')
-        if name in sys.modules
-    )
+    if scope in ('mmseg', 'mmpretrain') and scope in sys.modules:
+        modules.append(sys.modules[scope])
     found |= {m.__name__: str(m.__version__) for m in modules}
     for name in ('torchvision', 'pycocotools', 'hotcoco'):
         with suppress(PackageNotFoundError):
