@@ -1,4 +1,4 @@
-"""Plans, and records of runs that nobody trained."""
+"""Plans, and records of runs without a training."""
 
 from __future__ import annotations
 

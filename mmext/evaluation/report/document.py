@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +18,19 @@ from mmext.evaluation.report.table import Table, in_markdown
 from mmext.utils.files import replacing
 
 
-class Document:
+class Document(ABC):
     """What all reports share; a subclass gives the sentences and tables."""
 
     title: str
     warnings: Sequence[str] = ()
 
+    @abstractmethod
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Returns (heading, sentences), the most important ones first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tables(self) -> list[Table]:
         """Returns the tables, the most important one first."""
-        raise NotImplementedError
 
     def details(self) -> list[Table]:
         """Returns the tables that are too wide for a terminal."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Command:
         return [*self._start, '--job', run.name]
 
 
-class Place:
+class Place(ABC):
     """Starts runs.
 
     Args:
@@ -64,9 +65,9 @@ class Place:
     local = False
     after_interrupt = f'The runs go on. {_CONTINUES} to show them.'
 
+    @abstractmethod
     def start(self, runs: Sequence[Run]) -> None:
         """Starts as many runs as there is room for, in their order."""
-        raise NotImplementedError
 
 
 def _begin(run: Run) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from mmext.experiments.plan import Job, Plan
@@ -13,18 +14,18 @@ from mmext.utils.files import Stamp, stamp
 from mmext.utils.locks import LockWatch
 
 
-class Attempt:
+class Attempt(ABC):
     """A run that was started and may not have ended."""
 
     #: Status of the run until its process writes one.
     waits = 'starting'
 
+    @abstractmethod
     def outcome(self) -> str | None:
         """Returns why it failed, '' if it did not, None while it works."""
-        raise NotImplementedError
 
-    def interrupt(self) -> None:
-        """Asks a run on this machine to save and stop."""
+    def interrupt(self) -> None:  # noqa: B027
+        """Asks a run on this machine to save and stop; others go on."""
 
 
 class Run:
