@@ -233,6 +233,11 @@ def test_a_plan_that_is_in_no_repository(folder: Path) -> None:
     plan = plan_of()
     (warning,) = written(plan, records_of(plan, BOTH), folder).warnings
     assert warning.startswith('No git repository has the plan')
+    # One training a side decides nothing about methods.
+    once = plan_of((1,))
+    once_folder = folder / 'once'
+    once_folder.mkdir()
+    assert not written(once, records_of(once, BOTH), once_folder).warnings
 
 
 def test_a_plan_that_was_changed_after_results(folder: Path) -> None:

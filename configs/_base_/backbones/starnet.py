@@ -46,4 +46,24 @@ starnet = dict(
         ),
         neck=dict(in_channels=[32, 64, 128, 256]),
     ),
+    # For RTMDet, whose neck takes three levels.
+    rtmdet_s1=dict(
+        data_preprocessor=dict(  # the pixels of StarNet's weights
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=True,
+        ),
+        backbone=dict(
+            _delete_=True,
+            type='StarNet',
+            arch='s1',
+            out_indices=(1, 2, 3),
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint='https://github.com/ma-xu/Rewrite-the-Stars/'
+                'releases/download/checkpoints_v1/starnet_s1.pth.tar',
+            ),
+        ),
+        neck=dict(in_channels='auto'),
+    ),
 )

@@ -42,6 +42,8 @@ def plan_changes(
     begun = min(datetime.fromisoformat(r.started) for r in records)
     since = f'before the first training began ({begun:{_TIME}})'
     versions = _versions(Path(path).resolve())
+    if not versions and plan.looks == (1,):
+        return found  # it decides nothing about methods
     if not versions:
         return [
             *found,

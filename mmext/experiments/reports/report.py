@@ -328,7 +328,7 @@ class PlanReport(Document):
             ['alpha', f'{plan.alpha:g}'],
             ['power', '-' if plan.power is None else f'{plan.power:g}'],
             ['about', f'methods on {_SCOPES[plan.scope]}'],
-            ['looks', f'{level} seeds a side'],
+            ['looks (seeds a side)', level],
             ['test data', f'{plan.data["images"]} images'],
             ['data SHA-256', plan.data['sha256'][:12]],
             ['plan SHA-256', plan.sha256[:12]],
