@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import runpy
 import sys
@@ -29,6 +30,7 @@ from mmext.evaluation.statistics.power import (
     power,
     smallest_gain,
 )
+from mmext.experiments.design import timing
 from mmext.experiments.design.make import make_plan
 from mmext.experiments.design.pilot import pilot_noise
 from mmext.experiments.design.power_table import Design, in_percent, in_points
@@ -364,7 +366,9 @@ def test_numbers() -> None:
     ]
 
 
-def test_the_time_of_a_training(folder: Path) -> None:
+def test_the_time_of_a_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = []
     found = time_training(load_config(folder / 'a.py'), done.append)
     assert found.steps == 8  # 4 epochs of 3 images in batches of 2
@@ -373,12 +377,24 @@ def test_the_time_of_a_training(folder: Path) -> None:
     assert found.device
     assert len(done) == WARM_UP + MEASURED
     before = {p.name for p in folder.iterdir()}
+    monkeypatch.setattr(os, 'getloadavg', lambda: (99.0, 0.0, 0.0))
     timed = plan(folder, timing=True)
+    assert any('load 99.0' in warning for warning in timed.warnings)
     assert {p.name for p in folder.iterdir()} == before
     assert timed.tables()[0].header[-1] == 'training'
     assert timed.times.keys() == {'ResNet-18', 'ResNet-34'}
     expected = sum(t.seconds for t in timed.times.values())
     assert expected > 0
+
+
+def test_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes made steps twenty times as slow, without a word."""
+    monkeypatch.setattr(timing, 'cores', lambda: 2)
+    monkeypatch.setattr(os, 'getloadavg', lambda: (0.4, 0.0, 0.0))
+    assert not timing.busy_warnings()
+    monkeypatch.setattr(os, 'getloadavg', lambda: (7.5, 0.0, 0.0))
+    (warning,) = timing.busy_warnings()
+    assert warning.startswith('Other processes use the CPU (load 7.5 on 2 ')
 
 
 def test_a_training_step_that_fails(folder: Path) -> None:

@@ -37,7 +37,7 @@ from mmext.experiments.design.power_table import (
     in_percent,
     in_points,
 )
-from mmext.experiments.design.timing import time_training
+from mmext.experiments.design.timing import busy_warnings, time_training
 from mmext.experiments.plan import Plan, PlannedSide, check_plan
 from mmext.experiments.test_data import TestData, test_data
 from mmext.utils.config import parse_options
@@ -205,6 +205,7 @@ def make_plan(
         looks = _choose(simulation, most)
     times = {}
     if timing:
+        warnings += busy_warnings()
         for name, (path, cfg) in zip(names, configs.items(), strict=True):
             what = f'{name}: training steps'
             report = progress and functools.partial(progress, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import statistics
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,6 +20,8 @@ from torch.utils.benchmark import timer
 from mmext.engine.launch import build_runner
 from mmext.errors import UserError
 from mmext.evaluation.cost.latency import device_name
+from mmext.utils.machine import cores
+from mmext.utils.text import count
 
 #: Steps that are not measured: they start workers and choose algorithms.
 WARM_UP, MEASURED = 2, 5
@@ -72,6 +75,17 @@ def time_training(
                 f'{type(error).__name__}: {error}',
                 'mmext train shows where. --no-timing plans without steps.',
             ) from error
+
+
+def busy_warnings() -> list[str]:
+    """Warns if other processes slow the steps that are measured."""
+    load, number = os.getloadavg()[0], cores()
+    if load < 0.75 * number:
+        return []
+    return [
+        f'Other processes use the CPU (load {load:.1f} on '
+        f'{count(number, "core")}): a training on an idle machine is faster.'
+    ]
 
 
 def _silent(cfg: Config, folder: str) -> Config:
