@@ -113,6 +113,22 @@ def test_runs_are_interleaved_and_one_at_a_time_in_a_slot(tmp_path, console):
     assert 'starting' not in printed(console)[len(before) :]
 
 
+def test_it_says_that_another_plan_has_the_slots(
+    tmp_path, console, monkeypatch
+):
+    """It waited without a word."""
+    monkeypatch.setattr('mmext.experiments.runs.queue._TELL_AFTER', 0.6)
+    place = cpu(1)
+    slot = place.slots.take()
+    threading.Timer(1.5, slot.release).start()
+    assert work(plan_of((2,)), tmp_path / 'w', console, place)
+    assert printed(console).count('Waiting: other plans use every slot') == 1
+    monkeypatch.setattr('mmext.experiments.runs.queue._TELL_AFTER', 60.0)
+    again = Console(file=io.StringIO(), width=200)
+    assert work(plan_of((2,)), tmp_path / 'again', again, place)
+    assert 'Waiting' not in printed(again)
+
+
 def test_gpus_are_given_to_one_run_each(tmp_path, console, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5,7')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
@@ -154,7 +170,7 @@ def test_two_plans_never_share_a_slot(tmp_path, console, monkeypatch):
         )
         for name in ('one', 'two')
     ]
-    assert [p.wait(60) for p in processes] == [0, 0]
+    assert [p.wait(300) for p in processes] == [0, 0]
     found = [*events(tmp_path / 'one'), *events(tmp_path / 'two')]
     assert len(found) == 8
     for gpu in ('0', '1'):

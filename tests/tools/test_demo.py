@@ -122,7 +122,8 @@ def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Makes a training step take this long."""
 
     def timed(cfg: SimpleNamespace) -> TrainingTime:
-        images = cfg.train_dataloader.dataset.get('indices', 320)
+        data = cfg.train_dataloader.dataset
+        images = data.get('indices') or data.num_train
         steps = cfg.train_cfg.max_epochs * (images // 4)
         return TrainingTime(seconds, steps, 'CPU')
 
@@ -130,13 +131,13 @@ def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    # 80 steps an epoch, two detectors; 90 s of 600 s are no training.
+    # Two steps an epoch, two detectors; 90 s of 600 s are no training.
     ('seconds', 'epochs'),
-    [(0.01, 9), (0.5, 6), (1.0, 3), (100.0, 1)],
+    [(0.4, 9), (20.0, 6), (40.0, 3), (4000.0, 1)],
 )
 def test_the_epochs_fit_into_the_time(cache, monkeypatch, seconds, epochs):
     step_of(monkeypatch, seconds)
-    options = plan.make_plan(minutes=10).options
+    options = plan.make_plan(minutes=10, images=8).options
     assert options['train_cfg.max_epochs'] == epochs
 
 

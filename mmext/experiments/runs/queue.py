@@ -25,6 +25,7 @@ from mmext.experiments.state import RECORD
 from mmext.utils.text import count, some
 
 _PAUSE = 0.5  # seconds between two looks at the runs
+_TELL_AFTER = 5.0  # seconds without a run
 
 
 class Queue:
@@ -45,6 +46,7 @@ class Queue:
                 have saved a checkpoint.
         """
         runs = [run for run in self.runs if run.job in jobs]
+        told, since = not self.place.local, time.monotonic()
         with self._listening():
             while True:
                 for run in runs:
@@ -55,6 +57,14 @@ class Queue:
                     self._interrupted(runs)
                 if not self._stop:
                     self.place.start([r for r in left if not r.working])
+                    if not left or any(run.working for run in left):
+                        since = time.monotonic()
+                    elif not told and time.monotonic() - since > _TELL_AFTER:
+                        told = True
+                        self.status.say(
+                            'Waiting: other plans use every slot of this '
+                            'machine. A run starts when one of theirs ends.'
+                        )
                 self.status.parallel = self.place.parallel
                 self.status.show([run.row() for run in runs])
                 if not (left or local) or not wait:
