@@ -34,6 +34,7 @@ def version() -> str:
     return scope['__version__']
 
 
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1.0']
 # The OpenMMLab packages are extras: both stacks install the same modules, so
 # a hard requirement on one would corrupt an environment that has the other.
@@ -53,10 +54,12 @@ EXTRAS = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
     'analysis': ['scikit-learn'],
+    'export': EXPORT,
     'docs': DOCS,
     'dev': [
         # `make lint` builds the site.
         *DOCS,
+        *EXPORT,
         'hypothesis',
         'import-linter>=2.3',
         'parameterized',  # of tools/dev/upstream_tests.py

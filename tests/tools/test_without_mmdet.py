@@ -32,11 +32,13 @@ NEED = {
     'analysis_tools/stiffness.py': 'a.py b.pth --images c',
     'analysis_tools/token_mixers.py': '',
     'demo.py': '',
+    'export.py': 'a.py b.pth',
     'image_demo.py': 'a.py b.pth c.jpg',
     'misc/check_backbone.py': 'a.py',
     'misc/replay_step.py': 'a.py b.pth',
     'model_converters/publish_model.py': 'a.pth b.pth',
     'model_converters/released_to_mmext.py': 'StarNet a.pth b.pth',
+    'predict.py': f'a.pth {ROOT}/docs/images/compare.png --config a.py',
     'test.py': 'a.py b.pth',
     'train.py': 'a.py',
 }

@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""`mmext.Detector`: a checkpoint or an exported file as a function."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmext.errors import UserError
+from mmext.export.detections import Detections
+from mmext.export.exported import FORMATS, ExportedFile
+from mmext.export.preparation import Preparation, Prepared
+from mmext.utils.images import is_bomb, read_pixels
+
+#: An image (H, W, 3), uint8, BGR, or the path of one.
+Image = np.ndarray | str | Path
+#: Detects in prepared images of one size.
+Run = Callable[[Sequence[Prepared]], list[Detections]]
+
+
+class Detector:
+    """Detects objects in images, with a checkpoint or an exported file.
+
+    Several threads may call it at once.
+
+    Args:
+        model: A file that ``mmext export`` wrote, or a checkpoint.
+        config: The config of a checkpoint. Default: none, for a file.
+        batch_size: How many images of one size run together. Default: 1.
+        device: The device of a checkpoint. Default: ``'cpu'``.
+        cfg_options: Changes of the config, as in `mmext.predict`. Default:
+            none.
+        trust_checkpoint: SHA-256 of files that may run any code. Default:
+            none.
+
+    Attributes:
+        classes: The name of each label.
+
+    Raises:
+        UserError: The file cannot be used.
+
+    Example:
+        >>> detector = mmext.Detector('detector.onnx')
+        >>> found = detector(['a.jpg', 'b.jpg'])[0]
+        >>> detector.classes[found.labels[0]], found.scores[0], found.boxes[0]
+        ('cell', 0.98, array([10.1, 20.5, 64.0, 72.9], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        config: str | Path | None = None,
+        *,
+        batch_size: int = 1,
+        device: str = 'cpu',
+        cfg_options: Mapping[str, Any] | Sequence[str] | None = None,
+        trust_checkpoint: str | Sequence[str] = (),
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f'batch_size is {batch_size}', 'Give 1 or more.')
+        self.batch_size = batch_size
+        if Path(model).suffix in FORMATS:
+            self._open(model, config, device, trust_checkpoint)
+        else:
+            self._load(model, config, device, cfg_options, trust_checkpoint)
+
+    def _open(
+        self,
+        model: str | Path,
+        config: str | Path | None,
+        device: str,
+        trust_checkpoint: str | Sequence[str],
+    ) -> None:
+        if config is not None or device != 'cpu':
+            raise UserError(
+                f'{model} is an exported file, which needs no config and runs '
+                'on the CPU',
+                'Give only the file.',
+            )
+        trusted = contextlib.nullcontext()
+        if trust_checkpoint:
+            from mmext.checkpoints.read import trusting
+
+            trusted = trusting(trust_checkpoint)
+        with trusted:
+            self._detect = ExportedFile(model)
+        self.classes = self._detect.meta.classes
+        self._prepare = self._detect.meta.preparation
+
+    def _load(
+        self,
+        model: str | Path,
+        config: str | Path | None,
+        device: str,
+        cfg_options: Mapping[str, Any] | Sequence[str] | None,
+        trust_checkpoint: str | Sequence[str],
+    ) -> None:
+        if config is None:
+            raise UserError(
+                f'{model} is a checkpoint by its name, and its config is '
+                'missing',
+                "Give it: Detector('epoch_12.pth', 'config.py'). Exported "
+                f'files end in {" or ".join(FORMATS)}.',
+            )
+        from mmext.checkpoints.read import trusting
+        from mmext.engine.predict import load_detector
+        from mmext.export.eager import EagerDetector
+        from mmext.export.preparation import find_preparation
+        from mmext.utils.config import load_config
+
+        cfg = load_config(config, cfg_options)
+        with trusting(trust_checkpoint):
+            loaded = load_detector(cfg, model, device)
+        self._detect = EagerDetector(loaded.model)
+        self.classes = loaded.model.dataset_meta['classes']
+        self._prepare = find_preparation(
+            loaded.model.cfg.test_dataloader.dataset.pipeline
+        )
+
+    def __call__(self, images: Image | Sequence[Image]) -> list[Detections]:
+        """Detects in one or several images.
+
+        Args:
+            images: Arrays (H, W, 3) of type uint8, in OpenCV's order BGR, or
+                paths.
+
+        Returns:
+            What was found in each of them.
+
+        Raises:
+            UserError: An image cannot be read, or has a size that an
+                exported file does not take.
+        """
+        if isinstance(images, np.ndarray | str | Path):
+            images = [images]
+        return detect(self._detect, self._prepare, images, self.batch_size)
+
+
+def detect(
+    run: Run,
+    prepare: Preparation,
+    images: Sequence[Image],
+    batch_size: int = 1,
+) -> list[Detections]:
+    """Detects in images of any sizes; those of one size run together.
+
+    Args:
+        run: Detects in prepared images of one size.
+        prepare: Prepares an image.
+        images: As in :class:`Detector`.
+        batch_size: The largest batch. Default: 1.
+    """
+    prepared = [prepare(read_image(image)) for image in images]
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(prepared):
+        by_size.setdefault(image.pixels.shape, []).append(i)
+    found: dict[int, Detections] = {}
+    for places in by_size.values():
+        for start in range(0, len(places), batch_size):
+            batch = places[start : start + batch_size]
+            results = run([prepared[i] for i in batch])
+            found.update(zip(batch, results, strict=True))
+    return [found[i] for i in range(len(prepared))]
+
+
+def read_image(image: Image) -> np.ndarray:
+    """Reads an image, or checks that an array is one."""
+    if not isinstance(image, np.ndarray):
+        path = Path(image)
+        pixels = None if is_bomb(path) else read_pixels(path, cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise UserError(
+                f'image {path} cannot be read', 'Check the path and the file.'
+            )
+        return pixels
+    shape = image.shape
+    if image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise UserError(
+            f'an image is an array {shape} of type {image.dtype}',
+            'Give (height, width, 3) of type uint8, in the order BGR.',
+        )
+    if not image.size:
+        raise UserError(f'an image has the shape {shape}', 'It is empty.')
+    return image
