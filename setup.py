@@ -53,8 +53,10 @@ EXTRAS = {
     ],
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
+    'timm': ['timm>=1.0.31'],
     'analysis': ['scikit-learn'],
     'export': EXPORT,
+    'slurm': ['submitit>=1.5'],
     'docs': DOCS,
     'dev': [
         # `make lint` builds the site.
@@ -68,8 +70,9 @@ EXTRAS = {
         'pytest-xdist',
         'ruff==0.15.*',
         'scikit-learn',
+        'submitit>=1.5',
         'tensorboard',
-        'timm',
+        'timm>=1.0.31',
         'wandb',
     ],
 }

@@ -26,6 +26,11 @@ GROUPS = {
         'predict': 'predict.py',
         'image-demo': 'image_demo.py',
     },
+    'Experiments with several seeds': {
+        'plan': 'plan.py',
+        'run': 'run.py',
+        'report': 'report.py',
+    },
     'Check': {
         'check-data': 'misc/check_data.py',
         'check-backbone': 'misc/check_backbone.py',
@@ -118,3 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tool = module_from_spec(spec)
     spec.loader.exec_module(tool)
     tool.main()
+
+
+if __name__ == '__main__':
+    main()

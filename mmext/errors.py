@@ -124,7 +124,7 @@ def nearest(
     counts common letters.
     """
     word = str(word).lower()
-    by_lower = {str(c).lower(): str(c) for c in choices}
+    by_lower = {c.lower(): c for c in sorted(map(str, choices))}
     similar = difflib.get_close_matches(
         word, by_lower, max(len(by_lower), 1), cutoff
     )

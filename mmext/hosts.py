@@ -44,6 +44,7 @@ LOCATIONS = {
     ],
     'model': ['mmext.models', 'mmext.regularizers'],
     'optim_wrapper': ['mmext.engine'],
+    'optimizer wrapper constructor': ['mmext.engine'],
     'runner': ['mmext.engine'],
 }
 #: Packages of the OneDL builds that print :data:`NOISE` if the optional
@@ -51,7 +52,11 @@ LOCATIONS = {
 NOISY = ('mmdet.datasets', 'mmpretrain.datasets', 'mmseg.datasets')
 NOISE = 'Could not import OneDL'
 #: Beginnings of warnings that every import of the packages gives.
-WARNINGS = ('faster_coco_eval is not installed', 'pkg_resources is deprecated')
+WARNINGS = (
+    'faster_coco_eval is not installed',
+    'pkg_resources is deprecated',
+    'Default ``avg_non_ignore`` is False',
+)
 #: Logger -> beginning of a record on machines with nvcc and without a GPU.
 RECORDS = {'torch.utils.cpp_extension': 'No CUDA runtime is found'}
 

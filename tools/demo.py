@@ -3,8 +3,7 @@
 
 python tools/demo.py [--data DIR]
 
-Both together take a few minutes on two CPU cores, and less on a GPU, which is
-used if there is one.
+Both together take about ten minutes or less. A GPU is used if there is one.
 """
 
 from __future__ import annotations
@@ -29,9 +28,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'and the images in train/ and val/; default: generated shapes',
     )
     add('--work-dir', default='work_dirs/demo', help='folder of the results')
-    add('--epochs', type=int, help='passes over the training images')
+    add(
+        '--minutes',
+        type=float,
+        default=10.0,
+        help='about how long both trainings may take (default: 10)',
+    )
+    add(
+        '--epochs',
+        type=int,
+        help='passes over the training images, whatever time they take',
+    )
     add('--images', type=int, help='training images to use')
-    add('--seed', type=int, default=0, help='of the trainings (default: 0)')
+    add(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the first training (default: 0)',
+    )
     add(
         '--restart',
         action='store_true',
@@ -54,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_demo(
         args.work_dir,
         data=args.data,
+        minutes=args.minutes,
         epochs=args.epochs,
         images=args.images,
         seed=args.seed,

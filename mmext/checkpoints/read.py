@@ -420,6 +420,28 @@ def load_from_http(
     return load_from_local(path, map_location)
 
 
+def load_from_hub(filename: str, map_location: MapLocation = None) -> dict:
+    """Reads ``hf-hub:OWNER/NAME`` from the cache, or downloads it first."""
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+    )
+
+    repo, _, revision = filename.removeprefix('hf-hub:').partition('@')
+    name = 'model.safetensors'
+    try:
+        path = hf_hub_download(repo, name, revision=revision or None)
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f'could not download {filename}: {str(error).splitlines()[0]}',
+            f'Download {hf_hub_url(repo, name)} elsewhere, and name the file '
+            f"instead: init_cfg=dict(type='Pretrained', checkpoint={name!r}).",
+        ) from error
+    return load_from_local(path, map_location)
+
+
 def load_from_any(
     file: str | Path | IO[bytes],
     map_location: MapLocation = None,
@@ -442,6 +464,7 @@ def _install() -> None:
     register = CheckpointLoader.register_scheme
     register('', load_from_local, force=True)
     register(('http://', 'https://'), load_from_http, force=True)
+    register('hf-hub:', load_from_hub, force=True)
     # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
     host.load_from_http = load_from_http
     # The others (s3://, openmmlab://, pavi://) call this one, which unpickles

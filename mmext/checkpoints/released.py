@@ -47,6 +47,10 @@ class StrictInit(BaseModule):
     #: What a user should check if a checkpoint does not fit.
     weights_hint = 'Check the arch and the channels of the backbone'
 
+    def released_tensors(self, tensors: dict[str, Tensor]) -> dict:
+        """Returns a checkpoint's tensors in the form that this model has."""
+        return tensors
+
     def released_key(self, key: str) -> str | None:
         """Returns the name here of a checkpoint's key; None to drop it."""
         return None if key.startswith('head.') else key
@@ -154,6 +158,7 @@ def load_released_weights(
         source, content = str(checkpoint), _read(checkpoint)
     tensors = _find_tensors(content, source, wrapper)
     tensors, unused = _strip_prefix(tensors, source, prefix)
+    tensors = rules.released_tensors(tensors)
     names = _rename(tensors, rules, source)
     matched = {name: tensors[key] for key, name in names.items()}
     found = compare(backbone.state_dict(), matched)

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmext.checks.backbone import gradients, maps_of, stride_of
+from mmext.checks.normalization import check_normalization
 from mmext.errors import UserError
+from mmext.models import SimpleFeaturePyramid
+from mmext.models.backbones.base_backbone import BaseBackbone
 from mmext.utils.config import evaluates_masks
 from mmext.utils.text import some
 
@@ -38,13 +41,40 @@ def check_model(
     """
     for stage in stages:
         _check_masks(cfg, model, stage)
+    _check_pyramid(model)
     maps = _check_channels(model)
     if warning := stride_warning(cfg, model, maps):
         log(f'warning: {warning}')
     if 'train' in stages:
         _check_hooks(cfg, model)
+        check_normalization(cfg, model)
+        _check_optimizer(cfg, model)
         if cfg.get('launcher', 'none') != 'none':
             _check_unused(cfg, model)
+
+
+def size_for(model: nn.Module) -> tuple[int, int]:
+    """Returns the size of an image that every stage can take."""
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, BaseBackbone):
+        return SIDE, SIDE
+    side = 224 if any(SIDE % s for s in backbone.strides) else SIDE  # 16 * 14
+    return getattr(backbone, 'fixed_size', None) or (side, side)
+
+
+def _check_pyramid(model: nn.Module) -> None:
+    neck = getattr(model, 'neck', None)
+    backbone = getattr(model, 'backbone', None)
+    if (
+        isinstance(neck, SimpleFeaturePyramid)
+        and isinstance(backbone, BaseBackbone)
+        and neck.stride != backbone.strides[-1]
+    ):
+        raise UserError(
+            f'model.neck.stride is {neck.stride}, and the map of the backbone '
+            f'has stride {backbone.strides[-1]}',
+            f'--cfg-options model.neck.stride={backbone.strides[-1]}',
+        )
 
 
 def _check_masks(cfg: Config, model: nn.Module, stage: str) -> None:
@@ -61,6 +91,18 @@ def _check_masks(cfg: Config, model: nn.Module, stage: str) -> None:
             f'--cfg-options {stage}_evaluator.metric=bbox, or a detector '
             'with a mask head such as Mask R-CNN.',
         )
+
+
+def _check_optimizer(cfg: Config, model: nn.Module) -> None:
+    """Builds our constructor, and lets it check the model."""
+    given = cfg.get('optim_wrapper') or {}
+    kind = given.get('constructor')
+    if isinstance(kind, str):
+        kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
+    if hasattr(kind, 'check_model'):
+        options = {k: v for k, v in given.items() if k != 'constructor'}
+        paramwise = options.pop('paramwise_cfg', None)
+        kind(options, paramwise).check_model(model)
 
 
 def _check_hooks(cfg: Config, model: nn.Module) -> None:
@@ -108,7 +150,7 @@ def _check_channels(model: nn.Module) -> list[Tensor]:
     try:
         model.eval()
         with torch.no_grad():
-            features = model.extract_feat(torch.zeros(1, 3, SIDE, SIDE))
+            features = model.extract_feat(torch.zeros(1, 3, *size_for(model)))
             if isinstance(features, list | tuple):
                 maps.extend(features)
             # A head would take the images of a batch for the levels.
@@ -151,8 +193,9 @@ def _run_heads(model: nn.Module, features: Any) -> None:
     if (head := getattr(model, 'roi_head', None)) is not None:
         from mmdet.structures import DetDataSample
 
-        box = InstanceData(bboxes=torch.tensor([[0.0, 0, SIDE, SIDE]]))
-        sample = DetDataSample(metainfo={'img_shape': (SIDE, SIDE)})
+        size = size_for(model)
+        box = InstanceData(bboxes=torch.tensor([[0.0, 0, *size[::-1]]]))
+        sample = DetDataSample(metainfo={'img_shape': size})
         head(features, [box], [sample])
 
 
@@ -162,17 +205,18 @@ def stride_warning(
     """Returns a warning if parts assume other strides than the maps have.
 
     Boxes and anchors are then in the wrong places, and AP stays close to 0.
-    ``maps`` are those that the heads get for an image of ``SIDE`` pixels.
+    ``maps`` are those that the heads get for an image of ``size_for``.
     """
     if not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
         return ''
     sides = [m.shape[2] for m in maps]
-    actual = [stride_of(SIDE, side) for side in sides]
+    height = size_for(model)[0]
+    actual = [stride_of(height, side) for side in sides]
     assumed, options = {}, {}
     for name, module in model.named_modules():
         key, strides = _assumed_strides(cfg, name, module)
         if any(
-            abs(side - SIDE / stride) > 1
+            abs(side - height / stride) > 1
             for side, stride in zip(sides, strides, strict=False)
         ):
             right = ','.join(map(str, actual[: len(strides)]))
@@ -226,7 +270,9 @@ def _check_unused(cfg: Config, model: nn.Module) -> None:
     net = copy.deepcopy(model)
     net.train()
     try:
-        found = gradients(net, net.extract_feat(torch.rand(2, 3, SIDE, SIDE)))
+        found = gradients(
+            net, net.extract_feat(torch.rand(2, 3, *size_for(model)))
+        )
     except Exception:  # of any model, which may need another image
         return
     unused = [n for n in found.unused if n.startswith(('backbone.', 'neck.'))]

@@ -1,17 +1,23 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The two configs of the demo, with the same data, budget and seed."""
+"""The plan of the demo: two small detectors, a training each, in minutes."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
-from mmext.checks.layouts import CocoFolder, find_coco_folder, use_coco_folder
-from mmext.datasets.shapes.generate import cached_shapes
+from mmext.checks.config import find_config_splits
+from mmext.checks.layouts import find_coco_folder
+from mmext.checks.preflight import require_fit
 from mmext.errors import UserError
+from mmext.evaluation.runs import describe_backbone
+from mmext.experiments.configs import config_sha256, planned_config
+from mmext.experiments.design.timing import time_training
+from mmext.experiments.plan import Plan, PlannedSide
+from mmext.experiments.test_data import test_data
+from mmext.models.build import build_model
 from mmext.utils.files import packaged
 
 NAMES = (
@@ -19,81 +25,116 @@ NAMES = (
     'faster-rcnn_stepnet-r18_fpn_demo_shapes',
 )
 CONFIGS = packaged('configs') / 'demo'
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Configs that are ready to run, the baseline first, and their data."""
-
-    configs: tuple[Config, ...]
-    data: CocoFolder
+#: Seconds of a run that are no training: start, test, record.
+_APART = 45.0
 
 
 def make_plan(
-    work_dir: str | Path,
     data: str | Path | None = None,
+    minutes: float = 10.0,
     epochs: int | None = None,
     images: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Adapts the configs to the arguments of `mmext.demo.run.run_demo`."""
+    """Returns a plan whose trainings fit into a time on this machine.
+
+    The number of epochs is that of the configs, or the largest that fits: a
+    few steps of both detectors are measured. See
+    :func:`~mmext.demo.run.run_demo` for the arguments.
+    """
     for name, value in (('epochs', epochs), ('images', images)):
         if value is not None and value < 1:
             raise UserError(f'--{name} {value}: must be 1 or more')
-    configs = tuple(Config.fromfile(CONFIGS / f'{n}.py') for n in NAMES)
-    folder = None if data is None else find_coco_folder(data)
-    for name, cfg in zip(NAMES, configs, strict=True):
-        cfg.work_dir = str(Path(work_dir) / name)
-        cfg.randomness = {'seed': seed}
-        cfg.resume = True
-        # With a name, MMEngine would give both runs the same log.
-        cfg.visualizer.pop('name', None)
-        shapes = _shapes(cfg)
-        budget = cfg.train_cfg.max_epochs * shapes['num_train']
-        if folder is None:
-            if images is not None:
-                shapes['num_train'] = images
-                shapes['num_val'] = max(1, images // 4)
-                for key in ('train', 'val', 'test'):
-                    cfg[f'{key}_dataloader'].dataset.update(shapes)
-        else:
-            use_coco_folder(cfg, folder)
-            used = min(images or budget, folder.num_images['train'], budget)
-            cfg.train_dataloader.dataset.indices = used
-            epochs = epochs or max(1, round(budget / used))
-        if epochs is not None:
-            cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
-            for scheduler in cfg.param_scheduler:
-                if scheduler.get('T_max'):
-                    scheduler.T_max = epochs
+    if not 0 < minutes < float('inf'):
+        raise UserError(f'--minutes {minutes}: must be more than 0')
+    folder = None if data is None else str(data)
+    if folder is not None:
+        # COCO alone: pictures of its layout are drawn at the end.
+        used = find_coco_folder(folder).num_images['train']
+        images = min(images or used, used)
+    options = _images(images, folder)
+    paths = [CONFIGS / f'{name}.py' for name in NAMES]
+    configs = [planned_config(path, options, folder) for path in paths]
+    splits = find_config_splits(configs[0], ('train', 'test'))
+    require_fit(configs[0], build_model(configs[0].model), splits)
+    epochs = epochs or _fitting_epochs(configs, minutes)
+    options |= _epochs(configs[0], epochs)
+    data_of = test_data(configs[0])
+    sides = tuple(
+        PlannedSide(
+            name=describe_backbone(cfg.model.backbone),
+            config=str(path),
+            sha256=config_sha256(path),
+            seeds=(seed + n,),
+        )
+        for n, (path, cfg) in enumerate(zip(paths, configs, strict=True))
+    )
+    return Plan(
+        claim=f'{sides[1].name} has a higher AP than {sides[0].name}',
+        task='bbox',
+        gain=2.0,
+        margin=None,
+        alpha=0.05,
+        power=None,
+        scope='images',
+        seed_sd={'value': 1.0, 'source': 'assumed'},
+        image_se={
+            'value': 1.0,
+            'images': data_of.images,
+            'source': 'assumed',
+        },
+        looks=(1,),
+        data={
+            'sha256': data_of.sha256,
+            'images': data_of.images,
+            'annotations': data_of.file_name,
+            'groups': None,
+        },
+        sides=sides,
+        options=options,
+        folder=folder,
+    )
+
+
+def _images(images: int | None, folder: str | None) -> dict[str, Any]:
+    """The options for a number of training images."""
+    if images is None:
+        return {}
+    if folder is not None:
+        return {'+train_dataloader.dataset.indices': images}
+    val = max(1, images // 4)
+    return {
+        f'{split}_dataloader.dataset.{key}': value
+        for split in ('train', 'val', 'test')
+        for key, value in (('num_train', images), ('num_val', val))
+    }
+
+
+def _epochs(cfg: Config, epochs: int) -> dict[str, Any]:
+    """The options for a number of epochs."""
+    options = {
+        'train_cfg.max_epochs': epochs,
+        # The test follows: a validation would take its time again.
+        '+train_cfg.val_begin': epochs + 1,
         # About ten checkpoints a run, even with many short epochs.
-        interval = -(-cfg.train_cfg.max_epochs // 10)
-        cfg.default_hooks.checkpoint.update(
-            interval=interval, max_keep_ckpts=1
-        )
-        # The picture is drawn from the predictions of the validation.
-        cfg.val_evaluator.outfile_prefix = str(
-            Path(cfg.work_dir, 'predictions', 'val')
-        )
-    if folder is None:
-        root = cached_shapes(**_shapes(configs[0]))
-        folder = find_coco_folder(root)
-    return Plan(configs, folder)
+        'default_hooks.checkpoint.interval': -(-epochs // 10),
+        '+default_hooks.checkpoint.max_keep_ckpts': 1,
+    }
+    for n, scheduler in enumerate(cfg.param_scheduler):
+        if scheduler.get('T_max'):
+            options[f'param_scheduler.{n}.T_max'] = epochs
+    return options
 
 
-def _shapes(cfg: Config) -> dict:
-    """The arguments of the generated data set that a config uses."""
-    keys = ('num_train', 'num_val', 'seed', 'size')
-    dataset = cfg.train_dataloader.dataset
-    return {k: dataset[k] for k in keys if k in dataset}
-
-
-def work_units(cfg: Config, folder: CocoFolder) -> tuple[int, int, int]:
-    """Returns iterations an epoch, their work, the work of the validation.
-
-    The unit is the forward pass of one image; a backward pass takes two.
-    """
-    loader = cfg.train_dataloader
-    used = loader.dataset.get('indices') or folder.num_images['train']
-    iterations = math.ceil(used / loader.batch_size)
-    return iterations, 3 * loader.batch_size, folder.num_images['val']
+def _fitting_epochs(configs: list[Config], minutes: float) -> int:
+    """The epochs of the configs, or the most that fit into the time."""
+    left = 60 * minutes
+    an_epoch = 0.0
+    for cfg in configs:
+        time = time_training(cfg)
+        an_epoch += time.seconds / cfg.train_cfg.max_epochs
+        left -= _APART
+    planned = configs[0].train_cfg.max_epochs
+    if configs[0].train_dataloader.dataset.get('indices') is not None:
+        planned = 10**6  # of other data, as many as fit
+    return max(1, min(planned, int(left / an_epoch)))

@@ -1,205 +1,159 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Runs the demo: trains both models, compares them, draws a picture."""
+"""Runs the demo: a plan, its two runs, the report and a picture."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
+import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from rich.console import Console
 
-from mmext.checks.config import find_config_splits
-from mmext.checks.preflight import require_fit
 from mmext.demo.picture import draw_picture
-from mmext.demo.plan import Plan, make_plan, work_units
-from mmext.demo.progress import DemoProgress, ProgressHook
-from mmext.engine.launch import build_runner
-from mmext.engine.predictions_hook import model_meta
+from mmext.demo.plan import make_plan
 from mmext.errors import UserError
-from mmext.evaluation.coco.ground_truth import (
-    GroundTruth,
-    read_ground_truth,
-)
-from mmext.evaluation.compare import compare
-from mmext.evaluation.report.tables import logged_table, run_labels
-from mmext.evaluation.runs import Run, describe_backbone, read_run
-from mmext.evaluation.tested import cost_of
-from mmext.models.build import build_model
+from mmext.evaluation.coco.ground_truth import read_ground_truth
+from mmext.evaluation.runs import read_run
+from mmext.experiments.configs import side_config
+from mmext.experiments.plan import Plan, read_plan, write_plan
+from mmext.experiments.reports.report import PlanReport, report_plan
+from mmext.experiments.runs.places import Command, Local
+from mmext.experiments.runs.queue import run_plan
+from mmext.experiments.runs.slots import find_slots
+from mmext.experiments.test_data import test_data
 from mmext.utils.files import naming, write_json
 from mmext.utils.locks import locked
-from mmext.utils.text import count, duration, some
+from mmext.utils.text import count, duration
+
+#: The file that marks the folder of a demo, and what it was made for.
+ARGUMENTS = 'arguments.json'
 
 
 def run_demo(
     work_dir: str | Path = 'work_dirs/demo',
     *,
     data: str | Path | None = None,
+    minutes: float = 10.0,
     epochs: int | None = None,
     images: int | None = None,
     seed: int = 0,
     restart: bool = False,
     console: Console | None = None,
-) -> list[Run]:
-    """Trains two small detectors and compares them.
-
-    It prints a table and what the comparison shows, and leaves predictions
-    that `mmext.compare` takes.
+) -> PlanReport:
+    """Trains two small detectors by a plan and reports what they show.
 
     An interrupted demo continues in ``work_dir``, and a finished one is only
-    shown, unless ``restart`` is set. ``data`` is a folder in COCO format
-    instead of the generated shapes. By default the configs define the
-    numbers of epochs and training images; with ``data``, as many epochs as
-    take the same number of iterations.
+    shown, unless ``restart`` is set or other arguments are given.
+
+    Args:
+        work_dir: Folder of the results. Default: ``work_dirs/demo``.
+        data: A folder in COCO format instead of the generated shapes.
+        minutes: About how long both trainings may take. Default: 10.
+        epochs: Passes over the training images. Default: as many as fit into
+            the time, at most those of the configs for the shapes.
+        images: Training images to use. Default: those of the configs, or all
+            of ``data``.
+        seed: Of the first training; the second one has the next. Default: 0.
+        restart: Whether to train from the beginning. Default: False.
+        console: Default: the standard output.
+
+    Raises:
+        UserError: The data or an argument cannot be used, or a run failed.
     """
-    # The stream is bound here, because _quiet redirects sys.stdout.
     console = console or Console(file=sys.stdout)
     begun = time.monotonic()
     work_dir = Path(work_dir)
-    log = work_dir / 'demo.log'
-    with _quiet():  # without a log file: the arguments may be wrong
-        plan = make_plan(work_dir, data, epochs, images, seed)
-        cfg = plan.configs[0]
-        splits = find_config_splits(cfg, ('train', 'val'))
-        require_fit(cfg, build_model(cfg.model), splits)
-        truth = read_ground_truth(plan.data.ann_files['val'])
+    wanted = {
+        'data': data and str(Path(data).absolute()),
+        'minutes': minutes,
+        'epochs': epochs,
+        'images': images,
+        'seed': seed,
+    }
+    path, runs = work_dir / 'plan.yaml', work_dir / 'runs'
     with naming(work_dir), locked(work_dir):
-        _announce(console, plan, data, log)
-        try:
-            _train(plan, console, log, restart)
-        except KeyboardInterrupt:
-            console.print(
-                '\nInterrupted. The same command resumes from the last '
-                'checkpoint; with --restart it trains from the beginning.'
-            )
-            raise
-        except UserError as error:
-            if '--resume' not in error.fix:
-                raise
+        plan = None if restart else _known_plan(work_dir, wanted)
+        if plan is None:
+            _require_own(work_dir)
+            console.print('Measuring training steps', highlight=False)
+            plan = make_plan(data, minutes, epochs, images, seed)
+            shutil.rmtree(runs, ignore_errors=True)
+            write_json(work_dir / ARGUMENTS, wanted)
+            write_plan(path, plan)
+        _announce(console, plan, data)
+        place = Local(Command(path, runs), find_slots(None, None))
+        if not run_plan(
+            plan,
+            runs,
+            place,
+            command='mmext demo',
+            retry=True,
+            console=console,
+        ):
             raise UserError(
-                error.problem,
-                f'{error.fix} The demo continues without that option.',
-            ) from error
-        picture = work_dir / 'detections.png'
-        with _quiet(log):
-            for cfg in plan.configs:
-                _describe_predictions(cfg, truth)
-            runs = [read_run(cfg.work_dir) for cfg in plan.configs]
-            table = logged_table(
-                runs, costs=[cost_of(run.model) for run in runs]
+                'a run of the demo failed',
+                f'Its output is in job.log in its folder in {runs}. The same '
+                'command tries again.',
             )
-            detections = {}
-            for label, run in zip(run_labels(runs), runs, strict=True):
-                title = f'{label}   AP {100 * run.metrics["bbox"]["AP"]:.1f}'
-                detections[title] = run.predictions['bbox']
-            draw_picture(picture, truth, plan.data.img_dirs['val'], detections)
-            report = compare([r.path for r in runs], quick=True, cost=False)
-        ((title, lines),) = report.verdicts()
-        lines += [f'Warning: {line}' for line in report.warnings]
-        points = '\n'.join(f'- {line}' for line in lines)
-        text = f'{table.markdown()}\n## {title}\n\n{points}\n'
-        (work_dir / 'table.md').write_text(text, encoding='utf-8')
-        folders = ' '.join(str(run.path) for run in runs)
-        took = duration(time.monotonic() - begun)
-        console.print()
-        table.print(console)
-        report.print_verdicts(console)
-        console.print(
-            f'\n{took} in all. Detections: {picture}\n'
-            f'Table: {work_dir / "table.md"}   Log: {log}\n'
-            f'Full comparison: mmext compare {folders} --out report',
-            highlight=False,
-            soft_wrap=True,
+        report = report_plan(path, runs)
+        picture = work_dir / 'detections.png'
+        _draw(picture, plan, runs, report)
+        page, *_ = report.write(work_dir / 'report')
+    console.print()
+    report.print(console)
+    console.print(
+        f'\n{duration(time.monotonic() - begun)} in all. '
+        f'Detections: {picture}\nReport: {page}',
+        highlight=False,
+        soft_wrap=True,
+    )
+    return report
+
+
+def _require_own(work_dir: Path) -> None:
+    """Raises `UserError` for a folder whose runs are not of a demo."""
+    runs = work_dir / 'runs'
+    if runs.exists() and not (work_dir / ARGUMENTS).exists():
+        raise UserError(
+            f'{runs} exists, and no demo has made it',
+            'Name another folder with --work-dir.',
         )
-    return runs
 
 
-def _announce(
-    console: Console, plan: Plan, data: str | Path | None, log: Path
-) -> None:
+def _known_plan(work_dir: Path, wanted: dict) -> Plan | None:
+    """The plan in the folder, None if there is none for these arguments."""
+    try:
+        known = json.loads((work_dir / ARGUMENTS).read_text())
+        return read_plan(work_dir / 'plan.yaml') if known == wanted else None
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def _announce(console: Console, plan: Plan, data: str | Path | None) -> None:
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
         device = f'the CPU ({count(torch.get_num_threads(), "thread")})'
-    cfg, images = plan.configs[0], plan.data.num_images
-    used = cfg.train_dataloader.dataset.get('indices') or images['train']
+    epochs = count(plan.options['train_cfg.max_epochs'], 'epoch')
     console.print(
         f'Faster R-CNN with two backbones on {device}\n'
-        f'Data: {data or "generated shapes"}: {used} images to train, '
-        f'{images["val"]} to validate, {cfg.train_cfg.max_epochs} epochs\n'
-        f'Classes ({len(plan.data.classes)}): {some(plan.data.classes, 6)}\n'
-        f'Log: {log}\n',
+        f'Data: {data or "generated shapes"}, {epochs}, '
+        f'{plan.data["images"]} images to test\n',
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _train(plan: Plan, console: Console, log: Path, restart: bool) -> None:
-    """Trains and validates each config that is not finished."""
-    names = [describe_backbone(cfg.model.backbone) for cfg in plan.configs]
-    totals, units = [], []
-    for cfg in plan.configs:
-        iterations, work, images = work_units(cfg, plan.data)
-        units.append((work, images))
-        totals.append(cfg.train_cfg.max_epochs * iterations * work + images)
-    with DemoProgress(names, totals, console) as progress:
-        for i, cfg in enumerate(plan.configs):
-            _prepare_work_dir(cfg, restart)
-            if _is_finished(cfg):
-                progress.start(i, totals[i])
-                progress.update(i, totals[i], 'finished before')
-                continue
-            with _quiet(log):
-                runner = build_runner(cfg)
-                runner.register_hook(ProgressHook(progress, i, *units[i]))
-                runner.train()
-
-
-def _is_finished(cfg: Config) -> bool:
-    if not Path(cfg.work_dir, 'predictions', 'val.bbox.json').is_file():
-        return False
-    return read_run(cfg.work_dir).step == cfg.train_cfg.max_epochs
-
-
-def _describe_predictions(cfg: Config, truth: GroundTruth) -> None:
-    """Writes the data and the checkpoint of the validation's predictions."""
-    folder = Path(cfg.work_dir)
-    last = (folder / 'last_checkpoint').read_text(encoding='utf-8').strip()
-    meta = {
-        'annotation_file': str(truth.path.resolve()),
-        'annotation_sha256': truth.sha256,
-        'config_name': folder.name,
-        'checkpoint': last,
-        'seed': cfg.randomness.seed,
-        'model': model_meta(cfg, build_model(cfg.model)),
-    }
-    write_json(folder / 'predictions' / 'val.meta.json', meta, indent=1)
-
-
-def _prepare_work_dir(cfg: Config, restart: bool) -> None:
-    """Empties the folder if it is of a run with another config."""
-    folder = Path(cfg.work_dir)
-    mark = folder / 'demo.sha256'
-    wanted = hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
-    if mark.is_file() and (restart or mark.read_text() != wanted):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(wanted)
-
-
-@contextlib.contextmanager
-def _quiet(log: Path = Path(os.devnull)) -> Iterator[None]:
-    """Redirects the output of the libraries to a file, or drops it."""
-    with (
-        log.open('a', encoding='utf-8') as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        yield
+def _draw(picture: Path, plan: Plan, runs: Path, report: PlanReport) -> None:
+    """Draws detections of both detectors beside the ground truth."""
+    detections = {}
+    for job, value in report.decision.values.items():
+        run = read_run(plan.folder_of(job, runs))
+        title = f'{job.side}   AP {100 * value:.1f}'
+        detections[title] = run.predictions['bbox']
+    file = test_data(side_config(plan, plan.baseline)).annotations
+    truth, folder = read_ground_truth(file), Path(file).parent.parent
+    draw_picture(picture, truth, folder / 'val', detections)

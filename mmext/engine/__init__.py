@@ -3,6 +3,7 @@
 
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import CheckDataHook
+from mmext.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmext.engine.optimizers import CPUAmpOptimWrapper
 from mmext.engine.pictures_hook import PicturesHook
 from mmext.engine.predictions_hook import PredictionsHook
@@ -16,6 +17,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'CheckDataHook',
     'EpochSeedHook',
+    'LayerDecayOptimWrapperConstructor',
     'NumericalGuardHook',
     'PicturesHook',
     'PredictionsHook',

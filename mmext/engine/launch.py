@@ -20,6 +20,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmext.checkpoints.read import require_sha256, trusting
@@ -64,6 +65,7 @@ def train(
     launcher: str = 'none',
     trust_checkpoint: str | Sequence[str] = (),
     check_data: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> Runner:
     """Trains a detector.
 
@@ -88,6 +90,7 @@ def train(
             Default: none.
         check_data: Whether to check annotations and images before the run.
             Default: True.
+        hooks: Hooks in addition to those of the config. Default: none.
 
     Returns:
         The runner after its last epoch.
@@ -119,6 +122,8 @@ def train(
             checked = _preflight(cfg, ('train', 'val'), check_data)
             runner = build_runner(cfg, checked)
             del checked  # the runner frees the checkpoint once it is loaded
+            for hook in hooks:
+                runner.register_hook(hook)
             _train(runner)
     return runner
 
@@ -159,6 +164,7 @@ def test(
     launcher: str = 'none',
     trust_checkpoint: str | Sequence[str] = (),
     check_data: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> dict[str, float]:
     """Tests a checkpoint and writes its predictions as COCO result files.
 
@@ -183,6 +189,7 @@ def test(
         launcher: See :func:`train`.
         trust_checkpoint: See :func:`train`.
         check_data: See :func:`train`.
+        hooks: See :func:`train`.
 
     Returns:
         The metrics by name, such as ``'coco/bbox_mAP'``, from 0 to 1.
@@ -227,7 +234,8 @@ def test(
                 runner = build_runner(cfg, checked)
             if tta and warning:
                 runner.logger.warning(warning)
-            runner.register_hook(PredictionsHook())
+            for hook in (PredictionsHook(), *hooks):
+                runner.register_hook(hook)
             if not out:
                 return runner.test()
             part = Path(out).with_name(f'.writing-{Path(out).name}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmext.engine.image_results import image_results_metrics
 from mmext.evaluation.coco.predictions import read_meta
 from mmext.evaluation.cost.complexity import count_complexity, input_shape
 from mmext.evaluation.runs import describe_model
@@ -40,9 +42,11 @@ class PredictionsHook(Hook):
     """Writes the predictions of a test as COCO result files.
 
     ``WORK_DIR/predictions/<name>.bbox.json`` (and ``.segm.json``) are the
-    result files. ``<name>.meta.json`` describes the data, the checkpoint, the
-    settings and the versions that they were made with. Files are moved there
-    when they are complete.
+    result files. ``<name>.mIoU.npz`` and ``<name>.top1.npz`` have the results
+    of each image if the test has MMSegmentation's ``IoUMetric`` or
+    MMPretrain's ``Accuracy``. ``<name>.meta.json`` describes the data, the
+    checkpoint, the settings and the versions that they were made with. Files
+    are moved there when they are complete.
 
     A test replaces the files of the same test only. ``<name>`` is that of the
     checkpoint, with ``-tta`` for test-time augmentation, and if that is taken,
@@ -69,9 +73,11 @@ class PredictionsHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Makes the metrics write to a temporary folder."""
+        metrics = runner.test_evaluator.metrics
+        metrics += image_results_metrics(metrics)
         self._metrics = [
             metric
-            for metric in runner.test_evaluator.metrics
+            for metric in metrics
             if getattr(metric, 'outfile_prefix', '') is None
         ]
         if runner.rank != 0:
@@ -217,7 +223,7 @@ def describe(
         'checkpoint': checkpoint and str(checkpoint),
         'checkpoint_sha256': local and sha256(checkpoint),
         'seed': seed,
-        'versions': versions(),
+        'versions': versions(runner.cfg.get('default_scope')),
         'metrics': {
             key: value.item() if hasattr(value, 'item') else value
             for key, value in metrics.items()
@@ -237,10 +243,16 @@ def model_meta(cfg: Config, model: nn.Module) -> dict[str, Any]:
     return found
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that a result depends on."""
-    modules = (mmdet, mmcv, mmengine, torch, numpy)
+def versions(scope: str | None = None) -> dict[str, str]:
+    """Returns the versions of the packages that a result depends on.
+
+    ``scope`` is the config's ``default_scope``. That another package was
+    imported by chance says nothing about the result.
+    """
+    modules = [mmdet, mmcv, mmengine, torch, numpy]
     found = {'mmext': __version__}
+    if scope in ('mmseg', 'mmpretrain') and scope in sys.modules:
+        modules.append(sys.modules[scope])
     found |= {m.__name__: str(m.__version__) for m in modules}
     for name in ('torchvision', 'pycocotools', 'hotcoco'):
         with suppress(PackageNotFoundError):

@@ -72,6 +72,7 @@ from mmext.engine.resume.exact_resume import (
 from mmext.engine.resume.interrupt import InterruptHook, shield_workers
 from mmext.engine.resume.seeding import EpochSeedHook
 from mmext.errors import UserError, disk_fix
+from mmext.models.channels import fill_channels
 from mmext.utils.files import naming, sha256
 from mmext.utils.locks import locked
 from mmext.utils.machine import cores
@@ -122,6 +123,7 @@ class ReliableRunner(Runner):
     ) -> ReliableRunner:
         """Builds a runner from a config, which is copied."""
         cfg = copy.deepcopy(cfg)
+        fill_channels(cfg.get('model'))  # and in the config that is dumped
         names = set(inspect.signature(Runner).parameters) - {'cfg'}
         settings = {name: cfg[name] for name in names if name in cfg}
         return cls(checked=checked, cfg=cfg, **settings)

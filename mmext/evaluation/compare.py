@@ -178,7 +178,6 @@ def compare(
     warnings += check_sides(sides, predictions, with_objects)
     comparisons = [
         compare_resampled(
-            matches,
             resampled[0],
             results,
             level,

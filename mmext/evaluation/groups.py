@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -58,6 +60,12 @@ def read_groups(spec: str | Path, truth: GroundTruth) -> np.ndarray:
             'Give at least two groups, of which one has several images.',
         )
     return group
+
+
+def named_images(names: Sequence[str], path: str | Path) -> SimpleNamespace:
+    """Returns images without an annotation file, for :func:`read_groups`."""
+    images = [{'id': i, 'file_name': n} for i, n in enumerate(names)]
+    return SimpleNamespace(dataset={'images': images}, path=path)
 
 
 def _from_field(

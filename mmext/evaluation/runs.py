@@ -4,7 +4,8 @@
 A run is a work folder of MMEngine's runner. It holds
 ``<time stamp>/vis_data/scalars.json`` (one JSON object a line: training
 scalars and validation metrics), a config, and after ``tools/test.py``
-``predictions/<name>.<iou type>.json`` with ``<name>.meta.json``.
+``predictions/<name>.<iou type>.json`` with ``<name>.meta.json``, or
+``<name>.mIoU.npz`` or ``<name>.top1.npz`` with results of each image.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ Metrics = dict[str, dict[str, float]]
 #: mmdet's suffix -> the usual name, in the order of a table.
 METRIC_NAMES = {'mAP': 'AP'}
 METRIC_NAMES |= {f'mAP_{x}': f'AP{x}' for x in ('50', '75', 's', 'm', 'l')}
+#: Tasks of which testing writes the results of each image.
+IMAGE_TASKS = ('mIoU', 'top1')
 _STEPS = ('step', 'iter', 'epoch')
 _NO_METRICS = (*_STEPS, 'time', 'data_time', 'memory')
 _METRIC = re.compile(r'(?:^|/)(bbox|segm)_(mAP(?:_(?:50|75|s|m|l))?)$')
@@ -59,6 +62,8 @@ class Run:
         val_log: The logged validation metrics, in order of steps.
         model: What testing wrote about the model: names and cost.
         predictions: IoU type -> result file that testing wrote.
+        image_results: ``'mIoU'`` or ``'top1'`` -> file of the results of each
+            image that testing wrote.
         other_tests: Result files of the work folder that are of another
             checkpoint, or were tested in another way.
         file_format: Who wrote the result files.
@@ -75,6 +80,7 @@ class Run:
     val_log: tuple[dict, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
     predictions: dict[str, Path] = field(default_factory=dict)
+    image_results: dict[str, Path] = field(default_factory=dict)
     other_tests: tuple[Path, ...] = ()
     file_format: Format = COCO
 
@@ -130,8 +136,12 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
     train, val = _read_scalars(path)
     configs = _by_age(path, '*.py') or _by_age(path, '*/vis_data/config.py')
     config_file = configs[-1] if configs else None
-    predictions, other_tests = _read_tests(path)
-    if not (train or val or predictions):
+    tested, other_tests = _read_tests(path)
+    predictions, image_results = (
+        {k: file for k, file in tested.items() if file.suffix == suffix}
+        for suffix in ('.json', '.npz')
+    )
+    if not (train or val or tested):
         raise UserError(
             f'{path} holds no run: no */vis_data/scalars.json and no '
             'predictions/*.json',
@@ -148,8 +158,9 @@ def read_run(path: str | Path, which: str = 'last') -> Run:
         seed=_seed(path, config_file),
         train_log=tuple(train),
         val_log=tuple(val),
-        model=model_of(predictions),
+        model=model_of(tested),
         predictions=predictions,
+        image_results=image_results,
         other_tests=other_tests,
     )
 
@@ -263,13 +274,14 @@ def _by_age(folder: Path, pattern: str) -> list[Path]:
 
 
 def _read_tests(path: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
-    """The result files of one test by IoU type, and those of others."""
+    """The result files of one test by their kind, and those of others."""
     tests: dict[str, dict[str, Path]] = {}
-    for file in _by_age(path, 'predictions/*.json'):
-        stem, _, iou_type = file.stem.rpartition('.')
-        if stem and iou_type != 'meta':
+    for file in _by_age(path, 'predictions/*'):
+        stem, _, kind = file.stem.rpartition('.')
+        results = {'.json': kind != 'meta', '.npz': kind in IMAGE_TASKS}
+        if stem and results.get(file.suffix):
             # Again at the end: a test is as old as its newest file.
-            tests[stem] = {**tests.pop(stem, {}), iou_type: file}
+            tests[stem] = {**tests.pop(stem, {}), kind: file}
     metas = {
         stem: read_meta(next(iter(files.values())))
         for stem, files in tests.items()

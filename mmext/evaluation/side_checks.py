@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,25 +307,44 @@ def _config_differences(a: _Test, b: _Test) -> list[str]:
     """What differs between the configs of two trainings."""
     configs = [a.run.config, b.run.config]
     if None not in configs:
-        parts = [{k: c.get(k) for k in _TRAINING} for c in configs]
-        return list(_differences(*parts))
+        return training_differences(*configs)
     names = [str(x.meta.get('config_name') or '') for x in (a, b)]
     return names if all(names) and names[0] != names[1] else []
 
 
-def _differences(a: object, b: object, where: str = '') -> Iterator[str]:
+def training_differences(
+    a: Mapping[str, Any], b: Mapping[str, Any]
+) -> list[str]:
+    """Returns what differs between two configs in the training."""
+    parts = [{k: c.get(k) for k in _TRAINING} for c in (a, b)]
+    return list(differences(*parts))
+
+
+def differences(
+    a: object,
+    b: object,
+    ignored: Collection[str] = _NO_TRAINING,
+    where: str = '',
+) -> Iterator[str]:
+    """Yields ``key: value and other value`` of what differs.
+
+    Args:
+        a: A config, or a part of it.
+        b: Another one.
+        ignored: Keys, at any depth, that may differ.
+        where: The key of the part. Default: the whole config.
+    """
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in dict.fromkeys((*a, *b)):
-            if key not in _NO_TRAINING:
-                yield from _differences(
-                    a.get(key), b.get(key), f'{where}.{key}'.lstrip('.')
-                )
+            if key not in ignored:
+                path = f'{where}.{key}'.lstrip('.')
+                yield from differences(a.get(key), b.get(key), ignored, path)
     elif (
         isinstance(a, list | tuple)
         and isinstance(b, list | tuple)
         and len(a) == len(b)
     ):
         for n, pair in enumerate(zip(a, b, strict=True)):
-            yield from _differences(*pair, f'{where}.{n}')
+            yield from differences(*pair, ignored, f'{where}.{n}')
     elif a != b:
         yield f'{where}: {short(a, 40)} and {short(b, 40)}'

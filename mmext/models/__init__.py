@@ -7,6 +7,7 @@ from mmext.models.backbones.gmlp import GMLP
 from mmext.models.backbones.plugin_resnet import PluginResNet
 from mmext.models.backbones.starnet import StarNet
 from mmext.models.backbones.stepnet_resnet import StepNetResNet
+from mmext.models.backbones.timm_backbone import TimmBackbone
 from mmext.models.layers.channel_attention import (
     ECAAttention,
     FCAAttention,
@@ -31,4 +32,5 @@ __all__ = [
     'StarNet',
     'StepAdaptor',
     'StepNetResNet',
+    'TimmBackbone',
 ]

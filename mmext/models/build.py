@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmext.errors import UserError
+from mmext.models.channels import fill_channels
 from mmext.utils.registries import not_registered, unknown_argument
 
 
@@ -22,7 +23,9 @@ def build_model(cfg: Mapping[str, Any]) -> nn.Module:
 
     It is built from a copy, since mmdet's detectors write into the config.
     """
+    cfg = copy.deepcopy(cfg)
     try:
+        fill_channels(cfg)
         return MODELS.build(copy.deepcopy(cfg))
     except (
         AssertionError,

@@ -102,6 +102,13 @@ def stays_inside(path: str | Path, folder: str | Path) -> bool:
     return os.path.commonpath([root, os.path.abspath(path)]) == root
 
 
+def relative_names(paths: Sequence[str]) -> list[str]:
+    """Returns paths relative to the folder that all of them are in."""
+    paths = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [Path(os.path.relpath(p, folder)).as_posix() for p in paths]
+
+
 def packaged(name: str) -> Path:
     """Returns the folder ``configs`` or ``tools`` that belongs to mmext.
 

@@ -120,3 +120,28 @@ def _end_if_replaced(loss: LeaseCompromise) -> None:
             flush=True,
         )
         os._exit(2)
+
+
+class LockWatch:
+    """Tells whether a process that is alive has locked a folder.
+
+    A process of another machine counts as dead after :data:`LEASE` seconds
+    of questions without a sign of life.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder).absolute() / NAME
+        self._lock = SoftFileLease(
+            self._path, lease_duration=LEASE, heartbeat_interval=BEAT
+        )
+
+    def owner(self) -> str:
+        """Returns ``process <n> of <machine>``, or an empty text."""
+        if not self._path.exists():
+            return ''
+        try:
+            with self._lock.acquire(timeout=0):  # its process is dead
+                return ''
+        except Timeout:
+            owner = self._lock.owner
+            return 'another process' if owner is None else _name(owner)

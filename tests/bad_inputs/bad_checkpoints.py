@@ -266,3 +266,25 @@ released(
     'released weights with a tensor of another shape',
     lambda w: {**w, KEY: w[KEY][:1]},
 )
+
+
+@bad('weights of another model of timm')
+def _(world: World) -> None:
+    import timm
+    from mmengine.registry import MODELS
+
+    state = timm.create_model('test_vit3').state_dict()
+    save_file(state, 'test_vit3.safetensors')
+    weights = {'type': 'Pretrained', 'checkpoint': 'test_vit3.safetensors'}
+    kind = {'type': 'TimmBackbone', 'name': 'test_vit'}
+    MODELS.build({**kind, 'init_cfg': weights}).init_weights()
+
+
+@bad('weights of the hub without a connection', 'model.safetensors')
+def _(world: World) -> None:
+    import huggingface_hub
+    from mmengine.registry import MODELS
+
+    world.patch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    kind = {'type': 'TimmBackbone', 'name': 'test_vit', 'pretrained': True}
+    MODELS.build(kind).init_weights()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,64 @@ def _(world: World) -> None:
     build(type='StarNet', arch='s1')(torch.zeros(1, 4, 64, 64))
 
 
+def timm(title: str, name: str, *quotes: str, **cfg: object) -> None:
+    bad(title, *quotes)(
+        lambda world: build(type='TimmBackbone', name=name, **cfg)
+    )
+
+
+timm('a model that timm does not have', 'convnext_tinny', 'convnext_tinny')
+timm('weights that timm does not have', 'test_vit.in1k', 'in1k', 'r160_in1k')
+timm('two sources of weights', 'test_vit', pretrained=True, init_cfg={})
+timm('no weights in timm', 'gmlp_ti16_224', pretrained=True)
+timm('an option that a model of timm does not take', 'vgg11', img_size=224)
+timm('stages of a model without groups', 'csatv2', frozen_stages=1)
+
+
+@bad('a model of timm that gives no features')
+def _(world: World) -> None:
+    import mmext.timm_models  # noqa: F401
+
+    build(type='TimmBackbone', name='mmext_starnet_s1')
+
+
+@bad('timm is not installed')
+def _(world: World) -> None:
+    world.patch.setitem(sys.modules, 'timm', None)
+    build(type='TimmBackbone', name='test_vit')
+
+
+@bad('an image size that a model of timm does not take')
+def _(world: World) -> None:
+    model = build(type='TimmBackbone', name='test_vit_relpos')
+    model(torch.zeros(1, 3, 96, 128))
+
+
+part(
+    'a stride that no pyramid fits',
+    type='SimpleFeaturePyramid',
+    in_channels=64,
+    stride=4,
+)
+PLAIN = """model.update(
+    backbone=dict(_delete_=True, type='TimmBackbone', name='test_vit'{}),
+    neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=64,
+        out_channels=16, stride={}))
+"""
+more('a pyramid for another stride', PLAIN.format('', 14))
+more(
+    'pixels that pre-trained weights have not seen',
+    PLAIN.format(', pretrained=True', 16),
+)
+DECAY = """optim_wrapper.update(
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(layer_decay_rate={}))
+"""
+more('a decay of learning rates above 1', DECAY.format(7))
+more(
+    'a decay of learning rates for a backbone without layers',
+    DECAY.format(0.7),
+)
 option(
     'a neck with other channels than the backbone',
     'model.neck.in_channels=[256,512,1024,2048]',

@@ -13,7 +13,10 @@ import bad_commands  # noqa: F401
 import bad_configs  # noqa: F401
 import bad_data  # noqa: F401
 import bad_exports  # noqa: F401
+import bad_plans  # noqa: F401
 import bad_predictions  # noqa: F401
+import bad_records  # noqa: F401
+import bad_runs  # noqa: F401
 import pytest
 from bad_input import CASES, PAGE, BadInput, World, message_in, row
 from tiny_run import write_config

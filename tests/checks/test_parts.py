@@ -102,9 +102,14 @@ def test_an_unknown_argument_of_a_backend():
 @pytest.mark.parametrize(
     ('kind', 'registry', 'message'),
     [
-        ('TIMMBackbone', MODELS, "Did you mean 'mmpretrain.TIMMBackbone'"),
-        ('TIMMBackbon', MODELS, "Did you mean 'mmpretrain.TIMMBackbone'"),
-        ('mmpretrain.TIMBackbone', MODELS, "mean 'mmpretrain.TIMMBackbone'"),
+        (
+            'TIMMBackbone',
+            MODELS,
+            "'TimmBackbone' or 'mmpretrain.TIMMBackbone'",
+        ),
+        ('TIMMBackbon', MODELS, "Did you mean 'TimmBackbone'"),
+        ('RIFormerr', MODELS, "Did you mean 'mmpretrain.RIFormer'"),
+        ('mmpretrain.RIFormerr', MODELS, "mean 'mmpretrain.RIFormer'"),
         ('ResNett', MODELS, r"Did you mean 'ResNet'\?"),
         ('StarNett', MODELS, r"Did you mean 'StarNet'\?"),
         ('DetVisualisationHook', HOOKS, r"mean 'DetVisualizationHook'\?"),

@@ -20,7 +20,7 @@ import mmext
 from mmext.demo.run import run_demo
 from mmext.errors import UserError
 from mmext.utils import locks
-from mmext.utils.locks import NAME, locked
+from mmext.utils.locks import NAME, LockWatch, locked
 
 HOLD = """
 import sys, time
@@ -179,3 +179,14 @@ def test_a_process_that_lost_its_lock_ends(hold, quick, tmp_path):
     assert process.wait(20) == 2
     assert 'another process works in' in process.stderr.read()
     assert 'node7' in (tmp_path / 'work' / NAME).read_text()
+
+
+def test_who_has_locked_a_folder(hold, tmp_path):
+    watch = LockWatch(tmp_path)
+    assert watch.owner() == ''
+    process = hold(tmp_path)
+    assert watch.owner().startswith(f'process {process.pid} of ')
+    process.kill()
+    process.wait()
+    assert watch.owner() == ''
+    assert not (tmp_path / NAME).exists()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmext.evaluation.coco.matching import Matches
 from mmext.evaluation.statistics.comparison import (
     ClassEstimate,
     Comparison,
@@ -249,21 +248,26 @@ def test_the_largest_seed_sd_leaves_the_interval_at_zero() -> None:
     )
     assert largest == pytest.approx(0.0072, abs=1e-4)
     assert largest_seed_sd(replace(image, value=0.01)) == 0
-
-
-def fake_matches(images: int, classes: int) -> Matches:
-    return Matches(
-        names=tuple(map(str, range(classes))),
-        areas=('all',),
-        objects=np.ones((images, classes, 1), np.int32),
-        classes=(),
+    # The level of the smallest of five p-values is 0.01.
+    largest = largest_seed_sd(image, candidates=5)
+    assert 2.575829 * math.sqrt(image.se**2 + 2 * largest**2) == (
+        pytest.approx(0.026)
     )
+
+
+def resampled(
+    metric: np.ndarray, classes: np.ndarray, images: int
+) -> Resampled:
+    """100 resamples of a run; every image has every class."""
+    count = classes.shape[1]
+    names = tuple(map(str, range(count)))
+    present = np.ones((images, count), bool)
+    return Resampled({'AP': metric}, classes, 100, names, present)
 
 
 def test_classes_of_equal_methods_are_not_named() -> None:
     """Over images alone, a class is named in most comparisons."""
     rng = np.random.default_rng(8)
-    matches = fake_matches(100, 12)
     bootstrap = ImageBootstrap(100, 100).weights / 100
     named, over_images = [], []
     for _ in range(80):
@@ -274,9 +278,9 @@ def test_classes_of_equal_methods_are_not_named() -> None:
                 values = rng.normal(0, 0.2, (100, 12))
                 values += rng.normal(0, 0.03, 12)
                 found = bootstrap @ values
-                runs.append(Resampled({'AP': found.mean(1)}, found, 100))
+                runs.append(resampled(found.mean(1), found, 100))
             sides.append(runs)
-        found = compare_resampled(matches, *sides)
+        found = compare_resampled(*sides)
         named.append(min(c.holm for c in found.classes) < 0.05)
         over_images.append(
             min(c.difference.holm for c in found.classes) < 0.05
@@ -411,6 +415,19 @@ def test_not_worse_by_more_than_a_margin(
     assert says in verdict(comparison(value, 0.004), margin)[0]
 
 
+def test_p_that_is_the_level() -> None:
+    """A regression: 1 - 0.95 is above 0.05 in floating point."""
+    found = comparison(0.02, 0.01)
+    at = replace(found.differences['AP'], p=0.05, holm=0.05)
+    found = replace(found, differences={'AP': at})
+    assert 'no difference was shown' in verdict(found)[0]
+
+
+def test_the_bound_of_one_of_several_candidates() -> None:
+    found = replace(comparison(0.002, 0.004), candidates=2)
+    assert '(one-sided 95 %, of this candidate alone)' in verdict(found)[0]
+
+
 def test_several_seeds_a_side_have_two_claims() -> None:
     found = comparison(0.02, 0.004, (3, 3))
     both = replace(found.differences['AP'], p=0.03, holm=0.06)
@@ -418,13 +435,14 @@ def test_several_seeds_a_side_have_two_claims() -> None:
     found = replace(found, both={'AP': both}, seeds={'AP': test}, candidates=2)
     lines = verdict(found)
     assert lines[0] == (
-        'The methods: AP +2.0 [+1.2, +2.8] (95 % over seeds and images), '
+        'The methods, on images like these: AP +2.0 [+1.2, +2.8] (95 % over '
+        'seeds and images), '
         "p = 0.030 (p = 0.060 after Holm's correction for 2 candidates): no "
         'difference was shown.'
     )
-    assert lines[1].startswith('These 3 and 3 checkpoints, on images like th')
-    assert lines[1].endswith("the candidate's checkpoints are better.")
-    assert lines[2].startswith('Between seeds alone +0.5 [')
+    assert lines[2].startswith('These 3 and 3 checkpoints, on images like th')
+    assert lines[2].endswith("the candidate's checkpoints are better.")
+    assert lines[1].startswith('The methods, on these images: AP +0.5 [')
     assert any('3 seeds give a rough estimate' in x for x in lines)
 
 
@@ -434,7 +452,10 @@ def test_seeds_that_do_not_differ_have_no_p_value() -> None:
     test = seed_test(found.baseline['AP'], found.candidate['AP'])
     found = replace(found, seeds={'AP': test}, both=found.differences)
     assert test.se == 0
-    assert 'Between seeds alone +2.0 [n/a], p = n/a' in verdict(found)[2]
+    assert verdict(found)[1] == (
+        'The methods, on these images: AP +2.0, no interval can be given '
+        'over seeds.'
+    )
     assert 'p < 0.001: the candidate is better' in verdict(found)[0]
 
 
@@ -442,7 +463,7 @@ def test_one_seed_on_one_side() -> None:
     found = comparison(0.02, 0.004, (3, 1))
     found = replace(found, both=found.differences)
     lines = verdict(found)
-    assert lines[0].startswith('The methods: AP +2.0')
+    assert lines[0].startswith('The methods, on images like these: AP +2.0')
     assert any('One side has one training' in x for x in lines)
 
 
@@ -453,14 +474,11 @@ def test_no_difference_but_rounding() -> None:
 
 def test_the_same_runs_in_another_order_do_not_differ() -> None:
     rng = np.random.default_rng(6)
-    matches = fake_matches(20, 1)
     runs = [
-        Resampled({'AP': v}, v[:, None], 100)
+        resampled(v, v[:, None], 20)
         for v in rng.random((5, 121)).astype(np.float32).astype(float)
     ]
-    found = compare_resampled(
-        matches, runs, [runs[i] for i in (3, 1, 4, 0, 2)]
-    )
+    found = compare_resampled(runs, [runs[i] for i in (3, 1, 4, 0, 2)])
     for estimated in (found.differences['AP'], found.classes[0].difference):
         assert estimated.interval == (0, 0) and estimated.p == 1
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from backbone_checks import check_gradients
+from torch import nn
 
 from mmext.errors import UserError
 from mmext.models import GMLP, LayerNorm2d, SimpleFeaturePyramid
@@ -21,6 +24,43 @@ def test_levels(size: tuple[int, int], num_outs: int) -> None:
         expected.append(tuple((n + 1) // 2 for n in expected[-1]))
     outs = neck((torch.rand(2, 16, *size),))
     assert [tuple(o.shape) for o in outs] == [(2, 8, *s) for s in expected]
+
+
+@pytest.mark.parametrize('stride, divisor', [(8, 2), (16, 4), (32, 8)])
+def test_other_strides(stride: int, divisor: int) -> None:
+    neck = SimpleFeaturePyramid(2 * divisor, 8, stride=stride)
+    x = torch.rand(1, 2 * divisor, 256 // stride, 128 // stride)
+    sizes = [tuple(o.shape[2:]) for o in neck((x,))]
+    assert sizes == [(64, 32), (32, 16), (16, 8), (8, 4), (4, 2)]
+    check_gradients(neck, (x,))
+    with pytest.raises(UserError, match=f'a multiple of {divisor}'):
+        SimpleFeaturePyramid(2 * divisor + 1, stride=stride)
+
+
+@pytest.mark.parametrize('stride', [6, 10, 12, 14, 20, 28, 40])
+@pytest.mark.parametrize('cells', [5, 8, 37])
+def test_strides_that_do_not_halve(stride: int, cells: int) -> None:
+    """Each level covers the image, with less than one further cell."""
+    neck = SimpleFeaturePyramid(16, 4, stride=stride)
+    pixels = cells * stride
+    outs = neck((torch.rand(1, 16, cells, cells),))
+    base = 2 ** round(math.log2(stride))
+    assert pixels <= outs[0].shape[2] * 4 < pixels + 2 * base
+    for out, level in zip(outs, (4, 8, 16, 32, 64), strict=True):
+        assert out.shape[2] * level >= pixels
+
+
+def test_interpolation_keeps_positions() -> None:
+    """A ramp over the pixels is the same ramp on the levels."""
+    neck = SimpleFeaturePyramid(4, stride=14)
+    seen = []
+    neck.levels[2] = nn.Identity()
+    neck.levels[2].register_forward_hook(lambda *io: seen.append(io[2]))
+    centres = 14 * torch.arange(37) + 7.0
+    neck((centres.expand(1, 4, 37, 37).contiguous(),))
+    row = seen[0][0, 0, 0]
+    expected = 16 * torch.arange(len(row)) + 8.0
+    torch.testing.assert_close(row[:-1], expected[:-1])
 
 
 def test_gradients() -> None:
@@ -72,3 +112,6 @@ def test_wrong_inputs() -> None:
         neck((torch.rand(1, 8, 4, 4), torch.rand(1, 8, 4, 4)))
     with pytest.raises(UserError, match='one map of 8'):
         neck((torch.rand(1, 4, 4, 4),))
+    for stride in (0, 4, 64):
+        with pytest.raises(UserError, match=f'(?s)stride={stride}.*6 to 45'):
+            SimpleFeaturePyramid(8, stride=stride)

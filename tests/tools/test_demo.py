@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Tests the demo from its arguments to its table, on a few images."""
+"""Tests the demo from its arguments to its report, on a few images."""
 
 from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,19 +15,19 @@ import pytest
 from coco_cases import json_writer, pycoco
 from commands import run_tool
 from drawn import figures, legend_labels, require_readable
-from mmengine.config import Config
-from mmengine.runner import Runner
+from own_slots import own_slots
 from rich.console import Console
 
 from mmext.datasets.shapes.generate import CLASSES, write_shapes
 from mmext.demo import picture, plan, run
-from mmext.demo.progress import DemoProgress, seconds_left
 from mmext.errors import UserError
 from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.compare import compare
-from mmext.evaluation.runs import read_run
+from mmext.experiments.configs import planned_config, unplanned_differences
+from mmext.experiments.design.timing import TrainingTime
+from mmext.experiments.plan import read_plan
+from mmext.experiments.reports.report import PlanReport
 
-__all__ = ['figures']  # a fixture
+__all__ = ['figures', 'own_slots']  # fixtures
 
 
 @pytest.fixture(scope='module')
@@ -37,85 +39,31 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def demo(cache, tmp_path_factory) -> tuple[Path, str, list]:
-    """The demo, interrupted in the second model and then run again."""
+def demo(cache, own_slots, tmp_path_factory) -> tuple[Path, str, PlanReport]:
     work_dir = tmp_path_factory.mktemp('demo')
     out = io.StringIO()
     console = Console(file=out, width=160, force_terminal=False)
-    build = run.build_runner
-    built = []
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    def build_interrupted(cfg: Config) -> Runner:
-        built.append(cfg.work_dir)
-        runner = build(cfg)
-        if len(built) == 2:
-            runner.train = interrupt
-        return runner
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, 'build_runner', build_interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run.run_demo(work_dir, epochs=1, images=4, console=console)
-        runs = run.run_demo(work_dir, epochs=1, images=4, console=console)
-    assert [Path(b).name for b in built] == [plan.NAMES[i] for i in (0, 1, 1)]
-    return work_dir, out.getvalue(), runs
+    report = run.run_demo(work_dir, epochs=1, images=4, console=console)
+    return work_dir, out.getvalue(), report
 
 
-def test_the_table_compares_both_backbones(demo):
-    work_dir, out, runs = demo
-    header, rule, first, second = (
-        (work_dir / 'table.md').read_text().split('\n')[2:6]
-    )
-    columns = [cell.strip() for cell in header.split('|')[1:-1]]
-    metrics = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'delta']
-    costs = ['params', 'FLOPs', 'train time']
-    assert columns == ['backbone', *metrics, *costs]
-    assert set(rule) <= set('|-: ')
-    assert first.startswith('| ResNet-18 ')
-    assert second.startswith('| StepNetResNet-18 ')
-    assert 'ResNet-18' in out
-    for one in runs:
-        assert 0 <= one.metrics['bbox']['AP'] <= 1
-        assert one.step == 1
-        assert one.seed == 0
-        assert one.train_seconds > 0
-
-
-def test_the_end_is_a_verdict_about_two_checkpoints(demo):
-    work_dir, out, runs = demo
-    for text in (out, (work_dir / 'table.md').read_text()):
+def test_it_ends_with_a_verdict_and_a_page(demo):
+    work_dir, out, report = demo
+    page = (work_dir / 'report' / 'report.html').read_text()
+    for text in (out, page):
         assert 'StepNetResNet-18 against ResNet-18' in text
         assert 'These two checkpoints, on images like these: AP' in text
         assert 'The methods: not tested (one training each).' in text
-    assert f'mmext compare {runs[0].path} {runs[1].path}' in out
+    assert 'All trainings' in page
+    assert [job.seed for job in report.records] == [0, 1]
 
 
-def test_the_demo_is_compared_without_an_annotation_file(demo):
-    _, _, runs = demo
-    report = compare([r.path for r in runs], resamples=100, cost=False)
-    assert report.truth.path.name == 'instances_val.json'
-    found = report.comparisons[0].baseline['AP'][0]
-    assert found == pytest.approx(runs[0].metrics['bbox']['AP'], abs=1e-3)
-
-
-def test_progress_reached_the_screen_and_logs_did_not(demo):
+def test_the_libraries_print_into_the_logs(demo):
     work_dir, out, _ = demo
-    assert '100%  StepNetResNet-18: AP' in out
-    assert 'ResNet-18: finished before' in out
-    assert 'The same command resumes' in out
+    assert '100%' in out
     assert ' - mmengine - ' not in out
-    assert ' - mmengine - ' in (work_dir / 'demo.log').read_text()
-
-
-def test_each_run_logs_into_its_own_folder(demo):
-    work_dir, _, _ = demo
-    for name in plan.NAMES:
-        logged = read_run(work_dir / name)
-        assert [r['step'] for r in logged.train_log] == [1]
-        assert [r['step'] for r in logged.val_log] == [1]
+    for log in work_dir.glob('runs/*/*/job.log'):
+        assert 'Epoch(train)' in log.read_text()
 
 
 def test_the_picture_has_a_column_a_run(demo):
@@ -126,80 +74,108 @@ def test_the_picture_has_a_column_a_run(demo):
     assert width / height > 2.5
 
 
-def test_predictions_give_the_logged_ap(demo, cache):
-    work_dir, _, runs = demo
-    (root,) = cache.glob('shapes-v*4+1*')
-    truth = json.loads((root / 'annotations/instances_val.json').read_text())
-    for one in runs:
-        found = (one.path / 'predictions/val.bbox.json').read_text()
-        expected = pycoco(truth, json.loads(found)).stats[0]
-        assert one.metrics['bbox']['AP'] == pytest.approx(expected, abs=1e-3)
+def test_predictions_give_the_reported_ap(demo, cache):
+    work_dir, _, report = demo
+    (file,) = cache.glob('*/annotations/instances_val.json')
+    truth = json.loads(file.read_text())
+    for job, value in report.decision.values.items():
+        folder = report.plan.folder_of(job, work_dir / 'runs')
+        (found,) = folder.glob('predictions/*.bbox.json')
+        expected = pycoco(truth, json.loads(found.read_text())).stats[0]
+        assert value == pytest.approx(expected, abs=1e-10)
 
 
-def test_other_settings_start_from_the_beginning(cache, tmp_path):
-    (cfg,) = plan.make_plan(tmp_path, epochs=1, images=4).configs[:1]
-    run._prepare_work_dir(cfg, restart=False)
-    old = Path(cfg.work_dir, 'epoch_1.pth')
-    old.touch()
-    run._prepare_work_dir(cfg, restart=False)
-    assert old.exists()
-    run._prepare_work_dir(cfg, restart=True)
-    assert not old.exists()
-    old.touch()
-    (cfg,) = plan.make_plan(tmp_path, epochs=2, images=4).configs[:1]
-    run._prepare_work_dir(cfg, restart=False)
-    assert not old.exists()
+def test_a_finished_demo_is_shown_again(demo, monkeypatch):
+    work_dir, _, _ = demo
+    before = {p: p.stat().st_mtime_ns for p in work_dir.rglob('record.npz')}
+
+    def measured(*_: object) -> None:
+        raise AssertionError('planned again')
+
+    monkeypatch.setattr(run, 'make_plan', measured)
+    out = io.StringIO()
+    run.run_demo(work_dir, epochs=1, images=4, console=Console(file=out))
+    after = {p: p.stat().st_mtime_ns for p in work_dir.rglob('record.npz')}
+    assert len(before) == 2
+    assert before == after
+    with pytest.raises(AssertionError, match='planned again'):
+        run.run_demo(work_dir, epochs=2, images=4)
 
 
-def test_both_models_get_the_same_data_budget_and_seed(cache, tmp_path):
-    first, second = plan.make_plan(tmp_path, images=8, seed=3).configs
-    for key in (
-        'train_dataloader',
-        'val_dataloader',
-        'train_cfg',
-        'optim_wrapper',
-        'param_scheduler',
-        'randomness',
-    ):
-        assert first[key] == second[key], key
-    assert first.randomness.seed == 3
+def test_both_detectors_get_the_same_data_and_budget(cache):
+    found = plan.make_plan(images=8, epochs=2, seed=3)
+    assert [side.seeds for side in found.sides] == [(3,), (4,)]
+    configs = [planned_config(s.config, found.options) for s in found.sides]
+    assert unplanned_differences(*configs) == []
     heads = [
         {k: v for k, v in cfg.model.items() if k != 'backbone'}
-        for cfg in (first, second)
+        for cfg in configs
     ]
     assert heads[0] == heads[1]
+    for cfg in configs:
+        assert cfg.param_scheduler[1].T_max == 2
+        assert cfg.train_dataloader.dataset.num_train == 8
+        assert cfg.test_dataloader.dataset.num_val == 2
+
+
+def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Makes a training step take this long."""
+
+    def timed(cfg: SimpleNamespace) -> TrainingTime:
+        images = cfg.train_dataloader.dataset.get('indices', 320)
+        steps = cfg.train_cfg.max_epochs * (images // 4)
+        return TrainingTime(seconds, steps, 'CPU')
+
+    monkeypatch.setattr(plan, 'time_training', timed)
+
+
+@pytest.mark.parametrize(
+    # 80 steps an epoch, two detectors; 90 s of 600 s are no training.
+    ('seconds', 'epochs'),
+    [(0.01, 9), (0.5, 6), (1.0, 3), (100.0, 1)],
+)
+def test_the_epochs_fit_into_the_time(cache, monkeypatch, seconds, epochs):
+    step_of(monkeypatch, seconds)
+    options = plan.make_plan(minutes=10).options
+    assert options['train_cfg.max_epochs'] == epochs
 
 
 @pytest.mark.parametrize('name', ['bccd', 'nuclei', 'coco_mini'])
-def test_own_data_takes_as_many_iterations(shared, tmp_path, name):
-    default = Config.fromfile(plan.CONFIGS / f'{plan.NAMES[0]}.py')
-    budget = (
-        default.train_cfg.max_epochs
-        * default.train_dataloader.dataset.num_train
-        / default.train_dataloader.batch_size
+def test_own_data(shared, monkeypatch, name):
+    step_of(monkeypatch, 0.5)
+    found = plan.make_plan(data=shared(f'data/{name}'), images=40)
+    cfg = planned_config(found.sides[0].config, found.options, found.folder)
+    classes = cfg.train_dataloader.dataset.metainfo.classes
+    assert cfg.model.roi_head.bbox_head.num_classes == len(classes)
+    # 510 s for steps of 0.5 s: 51 epochs of 10 steps, or fewer images.
+    used = cfg.train_dataloader.dataset.indices
+    assert used <= 40
+    assert cfg.train_cfg.max_epochs == 510 // (2 * 0.5 * (used // 4))
+    assert (
+        cfg.train_cfg.max_epochs / cfg.default_hooks.checkpoint.interval <= 10
     )
-    planned = plan.make_plan(tmp_path, data=shared(f'data/{name}'))
-    for cfg in planned.configs:
-        iterations, _, _ = plan.work_units(cfg, planned.data)
-        epochs = cfg.train_cfg.max_epochs
-        assert epochs * iterations == pytest.approx(budget, rel=0.15)
-        assert cfg.param_scheduler[1].T_max == epochs
-        assert epochs / cfg.default_hooks.checkpoint.interval <= 10
-        classes = cfg.train_dataloader.dataset.metainfo.classes
-        assert cfg.model.roi_head.bbox_head.num_classes == len(classes)
 
 
-def test_own_data_of_any_size_fits_the_budget(tmp_path, monkeypatch):
-    root = write_shapes(tmp_path / 'data', 6, 2)
-    cfg = plan.make_plan(tmp_path, data=root, images=5, epochs=2).configs[0]
-    assert cfg.train_dataloader.dataset.indices == 5
-    assert cfg.train_cfg.max_epochs == 2
+def test_a_plan_can_be_read_again(cache, tmp_path):
+    found = plan.make_plan(images=4, epochs=1)
+    run.write_plan(tmp_path / 'plan.yaml', found)
+    assert read_plan(tmp_path / 'plan.yaml').sha256 == found.sha256
+    assert replace(found, alpha=0.1).sha256 != found.sha256
 
 
-@pytest.mark.parametrize('wrong', [{'epochs': 0}, {'images': 0}])
-def test_a_wrong_number(tmp_path, wrong):
-    with pytest.raises(UserError, match='must be 1 or more'):
-        plan.make_plan(tmp_path, **wrong)
+def test_runs_of_others_are_not_removed(tmp_path):
+    (tmp_path / 'runs' / 'precious').mkdir(parents=True)
+    with pytest.raises(UserError, match='no demo has made it'):
+        run.run_demo(tmp_path, restart=True)
+    assert (tmp_path / 'runs' / 'precious').is_dir()
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'epochs': 0}, {'images': 0}, {'minutes': 0}]
+)
+def test_a_wrong_number(wrong):
+    with pytest.raises(UserError, match='must be'):
+        plan.make_plan(**wrong)
 
 
 def test_a_wrong_folder_ends_with_the_message(tmp_path, monkeypatch, capfd):
@@ -209,37 +185,6 @@ def test_a_wrong_folder_ends_with_the_message(tmp_path, monkeypatch, capfd):
     assert 'nowhere does not exist' in error
     assert 'Traceback' not in error
     assert list(tmp_path.iterdir()) == []
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.mark.parametrize('terminal', [True, False])
-def test_time_left_follows_from_the_speed(terminal):
-    out, clock = io.StringIO(), Clock()
-    console = Console(file=out, force_terminal=terminal, width=150)
-    with DemoProgress(['one', 'two'], [100, 300], console, clock) as bars:
-        bars.start(0)
-        clock.now = 50.0
-        bars.update(0, 50, 'half')
-        # 50 of 400 in 50 seconds.
-        assert seconds_left(bars.overall) == pytest.approx(350)
-        assert seconds_left(bars.runs[0]) == pytest.approx(50)
-        clock.now = 100.0
-        bars.update(0, 100, 'done')
-        # An earlier session did two thirds, which took no time of this one.
-        bars.start(1, 200)
-        clock.now = 150.0
-        bars.update(1, 250, 'more')
-        assert seconds_left(bars.runs[1]) == pytest.approx(50)
-        assert seconds_left(bars.overall) == pytest.approx(50)
-    text = out.getvalue()
-    assert '5 min 50 s left' in text
-    assert '50 s left' in text
 
 
 def test_a_drawn_box_lies_on_its_object(tmp_path):

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from coco_cases import random_detections
 from commands import ROOT, run_python
+from experiments import plan_of, records_of, write_runs
 from PIL import Image
 from tiny_run import make_coco
 from trained import write_log
+
+from mmext.experiments.plan import write_plan
 
 #: Tool -> arguments with which it needs MMDetection.
 NEED = {
@@ -39,6 +42,8 @@ NEED = {
     'model_converters/publish_model.py': 'a.pth b.pth',
     'model_converters/released_to_mmext.py': 'StarNet a.pth b.pth',
     'predict.py': f'a.pth {ROOT}/docs/images/compare.png --config a.py',
+    'plan.py': '--baseline a.py --candidate b.py --gain 1',
+    'run.py': 'plan.yaml',
     'test.py': 'a.py b.pth',
     'train.py': 'a.py',
 }
@@ -59,6 +64,7 @@ DO_NOT_NEED = {
     'dataset_converters/voc2coco.py': 'voc',
     'dataset_converters/yolo2coco.py': 'yolo',
     'misc/check_data.py': 'coco --fix fixed',
+    'report.py': 'runs --out report',
 }
 # Packages that cannot be imported. An attempt to import torch is an error.
 MISSING = """
@@ -143,8 +149,10 @@ def run_tools(
 def refused(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the tools report that need MMDetection; they write nothing."""
     folder = tmp_path_factory.mktemp('refused')
+    write_plan(folder / 'plan.yaml', plan_of())
     found = run_tools(folder, NEED)
-    assert [p.name for p in folder.iterdir()] == ['sitecustomize.py']
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ['plan.yaml', 'sitecustomize.py']
     return found
 
 
@@ -188,6 +196,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     write(yolo / 'data.yaml', 'names: [cat]\n')
     lines = [{'loss': 1 / i, 'lr': 0.1, 'iter': i, 'step': i} for i in (1, 2)]
     write_log(folder / 'run', [*lines, {'coco/bbox_mAP': 0.3, 'step': 1}])
+    plan = plan_of(images=40)
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.6})
+    write_runs(plan, records, folder / 'runs')
     found = run_tools(folder, DO_NOT_NEED, torch=False)
     assert (folder / 'curves/loss.png').is_file()
     return found

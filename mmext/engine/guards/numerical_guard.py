@@ -52,6 +52,10 @@ from mmext.utils.random_state import (
 SCALER_SKIPS = 20
 
 
+class DivergedError(SharedError):
+    """A loss or gradient is not finite; the same training repeats it."""
+
+
 @HOOKS.register_module()
 class NumericalGuardHook(Hook):
     """Stops at, or skips, a step whose loss or gradient is not finite.
@@ -67,7 +71,7 @@ class NumericalGuardHook(Hook):
             the run.
 
     Raises:
-        SharedError: In all processes, at the same step.
+        DivergedError: In all processes, at the same step.
     """
 
     priority = 'VERY_HIGH'
@@ -182,7 +186,7 @@ class NumericalGuardHook(Hook):
         config = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
         tool = f'mmext replay-step {config}'
         repeats = [f'{tool} {p} repeats the step.\n     ' for p in paths]
-        raise SharedError(
+        raise DivergedError(
             text,
             ''.join(repeats) + 'A lower learning rate, a longer warm-up or '
             '--cfg-options +optim_wrapper.clip_grad.max_norm=10 may help; '

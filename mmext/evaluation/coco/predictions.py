@@ -116,7 +116,8 @@ class Predictions:
 def read_meta(path: str | Path) -> dict:
     """Reads what ``mmext test`` wrote beside a prediction file.
 
-    ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``.
+    ``<name>.bbox.json`` and ``<name>.segm.json`` share ``<name>.meta.json``,
+    which stands beside ``<name>.mIoU.npz`` and ``<name>.top1.npz`` too.
     The result is empty if there is no such file.
 
     Raises:
@@ -124,7 +125,8 @@ def read_meta(path: str | Path) -> dict:
             type.
     """
     path = Path(path)
-    stem = re.sub(r'(\.(bbox|segm))?\.json$', '', path.name)
+    kinds = r'(\.(bbox|segm))?\.json$|\.(mIoU|top1)\.npz$'
+    stem = re.sub(kinds, '', path.name)
     meta = path.with_name(f'{stem}.meta.json')
     if not os.path.exists(meta):
         return {}

@@ -74,17 +74,21 @@ def measure_latency(
             model.predict(images, samples)
             times.append(timer() - start)
     model.train(training)
-    if gpu:
-        name = torch.cuda.get_device_name(device)
-    else:
-        processor = platform.processor() or 'CPU'
-        name = f'{processor}, {count(torch.get_num_threads(), "thread")}'
     return Latency(
         batch=batch,
         seconds=statistics.median(times[warm_up:]),
         peak_bytes=torch.cuda.max_memory_allocated(device) if gpu else None,
-        device=f'Speed: {name}, {shape[0]}x{shape[1]}, median of {repeats}.',
+        device=f'Speed: {device_name(device)}, {shape[0]}x{shape[1]}, '
+        f'median of {repeats}.',
     )
+
+
+def device_name(device: torch.device) -> str:
+    """Returns the name of a GPU, or the CPU with its number of threads."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    processor = platform.processor() or 'CPU'
+    return f'{processor}, {count(torch.get_num_threads(), "thread")}'
 
 
 def config_latency(

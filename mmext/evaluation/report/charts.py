@@ -75,10 +75,12 @@ def line_chart(
     x_label: str,
     y_label: str,
     y_range: tuple[float, float] | None = None,
+    styles: Sequence[int] | None = None,
 ) -> Chart:
     """Returns a line for each (name, points), without points of y nan.
 
-    A few points are marked, so that a single one can be seen.
+    A few points are marked, so that a single one can be seen. ``styles`` are
+    the numbers of the lines' colours, by default one for each line.
     """
     finite = [
         (name, [(x, y) for x, y in points if math.isfinite(y)])
@@ -99,28 +101,55 @@ def line_chart(
             name,
             [(x_axis.at(x), y_axis.at(y)) for x, y in points],
             len(points) <= MARKED,
+            style % 6,
         )
-        for name, points in finite
+        for (name, points), style in zip(
+            finite, styles or range(len(finite)), strict=True
+        )
     ]
     labels = {'x_label': x_label, 'y_label': y_label}
     return {'x': x_axis, 'y': y_axis, 'lines': lines, **labels}
 
 
 def forest(
-    rows: Iterable[tuple[str, float, float, float]], label: str, side: int
+    rows: Iterable[tuple[str, float, float, float]],
+    label: str,
+    side: int,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Chart:
     """Returns whiskers from (name, difference, low, high).
 
-    Rows without a difference are left out.
+    Rows without a difference are left out. ``marks`` are values that a line
+    with a name shows, such as a planned gain.
     """
     rows = [row for row in rows if math.isfinite(row[1])]
     if not rows:
         return None
     ends = [v for _, *values in rows for v in values if math.isfinite(v)]
+    ends += [value for value, _ in marks]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = 0.05 * (high - low or 1)
     axis = Axis(low - pad, high + pad, _NAMES, _WIDTH - 14)
-    return {'x': axis, 'label': label, 'side': side, 'rows': rows}
+    return {
+        'x': axis,
+        'label': label,
+        'side': side,
+        'rows': rows,
+        'marks': marks,
+    }
+
+
+def dots(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Chart:
+    """Returns a row for each (name, values): a point a value, and the mean."""
+    finite = [(name, [v for v in vs if math.isfinite(v)]) for name, vs in rows]
+    values = [v for _, vs in finite for v in vs]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    pad = 0.05 * (high - low)
+    axis = Axis(low - pad, high + pad, _NAMES, _WIDTH - 14)
+    means = [(name, vs, sum(vs) / len(vs)) for name, vs in finite if vs]
+    return {'x': axis, 'label': label, 'rows': means}
 
 
 def bars(

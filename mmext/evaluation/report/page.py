@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from mmext.evaluation.coco.accumulate import METRICS
@@ -25,10 +24,9 @@ from mmext.evaluation.report.charts import (
     bars,
     forest,
     line_chart,
-    short_name,
-    tick_text,
 )
 from mmext.evaluation.report.pictures import ImageFolder, picture
+from mmext.evaluation.report.render import render
 from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import (
@@ -53,16 +51,9 @@ def html_page(
     images: ImageFolder,
 ) -> str:
     """Returns the page; without images, boxes are on empty frames."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {'tick': tick_text, 'short': short_name}
     pictures = _drawn(_galleries(results, images))
-    return environment.get_template('page.html').render(
+    return render(
+        Path(__file__).with_name('page.html'),
         title=' / '.join(results.names),
         verdicts=verdicts,
         warnings=[f'Warning: {w}' for w in results.warnings],

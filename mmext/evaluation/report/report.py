@@ -3,34 +3,32 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
-from rich.text import Text
-
-from mmext.errors import printable
 from mmext.evaluation.report import tables
+from mmext.evaluation.report.document import Document
 from mmext.evaluation.report.published import published_table
 from mmext.evaluation.report.results import Results
-from mmext.evaluation.report.table import Table, in_markdown
+from mmext.evaluation.report.table import Table
 from mmext.evaluation.statistics.verdict import verdict
-from mmext.utils.files import replacing
 
 if TYPE_CHECKING:
     from mmext.evaluation.report.pictures import ImageFolder
 
 
-class Report(Results):
+class Report(Results, Document):
     """The result of :func:`mmext.compare`: numbers, sentences and tables.
 
     Example:
         >>> report.comparisons[0].differences['AP'].interval
         (0.0042, 0.0198)
     """
+
+    @property
+    def title(self) -> str:
+        """Names of the sides."""
+        return ' / '.join(self.names)
 
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Returns (heading, sentences) of each candidate."""
@@ -78,25 +76,6 @@ class Report(Results):
         configs = [side.runs[0].config for side in self.sides]
         return find_image_folder(self.truth, configs, given and Path(given))
 
-    def print(self, console: Console | None = None) -> None:
-        """Prints the tables and the sentences, by default in the terminal."""
-        console = console or Console()
-        for table in self.tables():
-            table.print(console)
-        self.print_verdicts(console)
-
-    def print_verdicts(self, console: Console) -> None:
-        """Prints the sentences on each candidate, and the warnings."""
-        for title, lines in self.verdicts():
-            console.print(escape(printable(title)), style='bold')
-            for line in lines:
-                style = 'yellow' if line.startswith('Warning') else ''
-                text = Padding(Text(printable(line), style), (0, 0, 0, 2))
-                console.print(text, highlight=False)
-        for line in self.warnings:
-            line = escape(f'Warning: {printable(line)}')
-            console.print(line, style='yellow')
-
     def write(
         self, folder: str | Path, images: str | Path | None = None
     ) -> list[Path]:
@@ -106,33 +85,7 @@ class Report(Results):
         relative to, by default the one that the configs name, or one beside
         the annotation file. Returns the files.
         """
-        folder = Path(folder)
-        files = {
-            'report.html': self.html(images),
-            'report.md': self.markdown(),
-        }
-        for i, table in enumerate((*self.tables(), *self.details()), 1):
-            name = re.sub(r'\W+', '-', table.title.lower()).strip('-')[:100]
-            if f'{name}.csv' in files:  # names that differ in punctuation
-                name += f'-{i}'
-            files[f'{name}.csv'] = table.csv()
-            files[f'{name}.tex'] = table.latex()
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            with replacing(folder / name) as part:
-                part.write_text(text, 'utf-8', errors='backslashreplace')
-        return [folder / name for name in files]
-
-    def markdown(self) -> str:
-        """Returns the report as one Markdown document."""
-        parts = [f'# {in_markdown(" / ".join(self.names))}\n']
-        for title, lines in self.verdicts():
-            parts.append(f'## {in_markdown(title)}\n')
-            items = [f'- {in_markdown(line)}' for line in lines]
-            parts.append('\n'.join(items) + '\n')
-        parts += [f'- Warning: {in_markdown(w)}\n' for w in self.warnings]
-        parts += [t.markdown() for t in (*self.tables(), *self.details())]
-        return '\n'.join(parts)
+        return self.write_files(folder, self.html(images))
 
     def html(self, images: str | Path | None = None) -> str:
         """Returns the report as one page; ``images`` as in :meth:`write`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmext.errors import UserError
-from mmext.evaluation.coco.accumulate import AP_METRICS, METRICS
+from mmext.evaluation.coco.accumulate import AP_METRICS, IOU_METRICS
 from mmext.evaluation.coco.predictions import read_meta
 from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
@@ -20,13 +20,16 @@ from mmext.evaluation.runs import (
     common_iou_type,
     other_metrics,
 )
-from mmext.evaluation.statistics.comparison import PRIMARY, Comparison
+from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import METHODS, Estimate
 from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings
 from mmext.utils.text import duration, p_value, points, points_range, some
 
 if TYPE_CHECKING:
     from mmext.evaluation.tested import Complexity
+
+#: The metric that decides -> the value of a class.
+CLASS_METRICS = {'AP': 'AP', 'mIoU': 'IoU', 'top-1': 'Recall'}
 
 
 def summary_table(results: Results) -> Table:
@@ -37,7 +40,7 @@ def summary_table(results: Results) -> Table:
     rows = [
         [
             name,
-            str(len(found[PRIMARY])),
+            str(len(found[first.primary])),
             *(_mean_sd(found[m]) for m in metrics),
         ]
         for name, found in zip(results.names, values, strict=True)
@@ -67,13 +70,13 @@ def tested_table(sides: Sequence[EvaluatedSide]) -> Table:
 def claims_table(results: Results) -> Table:
     """Returns one row a candidate: what was shown of checkpoints, methods."""
     first = results.comparisons[0]
-    level = f'{100 * first.differences[PRIMARY].level:g} %'
+    level = _level(first)
     header = ['model', 'delta AP', f'checkpoints {level}', 'p']
     header += [f'methods {level}', 'p']
     rows = []
     for side, comparison in results.candidates():
-        found = comparison.differences[PRIMARY]
-        methods = comparison.both.get(PRIMARY)
+        found = comparison.differences[first.primary]
+        methods = comparison.both.get(first.primary)
         row = [side.name, points(found.value), *_interval_and_p(found)]
         row += _interval_and_p(methods) if methods else ['not tested', '-']
         rows.append(row)
@@ -96,10 +99,9 @@ def metric_table(base: str, name: str, comparison: Comparison) -> Table:
     if comparison.both:
         header += ['methods', 'p']
     rows = []
-    for metric in METRICS:
-        if metric not in comparison.differences:
+    for metric, found in comparison.differences.items():
+        if metric in IOU_METRICS:
             continue
-        found = comparison.differences[metric]
         row = [
             metric,
             _mean_sd(comparison.baseline[metric]),
@@ -111,8 +113,9 @@ def metric_table(base: str, name: str, comparison: Comparison) -> Table:
             row += _interval_and_p(comparison.both[metric])
         rows.append(row)
     notes = [
-        f"{PRIMARY} decides. p of the others: after Holm's correction for all "
-        'of them.'
+        f'Intervals: {_level(comparison)}.',
+        f"{comparison.primary} decides. p of the others: after Holm's "
+        'correction for all of them.',
     ]
     return Table(header, rows, f'{name} against {base}', notes)
 
@@ -139,15 +142,18 @@ def class_table(base: str, name: str, comparison: Comparison) -> Table:
     what = 'methods' if comparison.both else 'checkpoints'
     drawn = 'images' if comparison.groups is None else 'groups'
     header = ['class', drawn, base, name, 'delta', what, 'p', 'p Holm']
-    return Table(header, rows, f'AP by class: {name}')
+    value = CLASS_METRICS[comparison.primary]
+    notes = [f'Intervals: {_level(comparison)}.']
+    return Table(header, rows, f'{value} by class: {name}', notes)
 
 
 def interval_table(name: str, comparison: Comparison) -> Table:
     """Returns one row a metric or IoU threshold, with every interval."""
     header = ['metric', 'delta', 'SE', 'interval', 'percentile', 'BCa', 'p']
     notes = [
+        f'Intervals: {_level(comparison)}.',
         'interval, percentile, BCa, p: of these checkpoints, over images. No '
-        'p is corrected.'
+        'p is corrected.',
     ]
     if comparison.seeds:
         header += ['between seeds', 'p seeds']
@@ -306,6 +312,11 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
         word if words.count(word) == 1 else f'{word} ({run.name})'
         for word, run in zip(words, runs, strict=True)
     ]
+
+
+def _level(comparison: Comparison) -> str:
+    """The coverage of the intervals: at a look of a plan, not 95 %."""
+    return f'{100 * comparison.differences[comparison.primary].level:.4g} %'
 
 
 def _interval_and_p(test: Estimate) -> list[str]:

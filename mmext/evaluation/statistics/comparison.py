@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -29,8 +30,6 @@ from mmext.evaluation.statistics.seeds import (
     why_untestable,
 )
 
-#: The metric that decides. Its p-value is not corrected for the others.
-PRIMARY = 'AP'
 #: A class on fewer images gets no interval, because no method is reliable.
 FEWEST_IMAGES = 10
 JACKKNIFE_GROUPS = 200
@@ -40,10 +39,12 @@ JACKKNIFE_GROUPS = 200
 class ClassEstimate:
     """AP of both sides on one class, mean over seeds, and their difference.
 
+    For semantic segmentation it is the IoU, for classification the recall.
+
     Args:
         name: The class.
-        images: Number of images with an object of the class, or of groups of
-            images if these are resampled.
+        images: Number of images that have the class, or of groups of images
+            if these are resampled.
         baseline: AP from 0 to 1.
         candidate: AP from 0 to 1.
         difference: With its uncertainty over images. Interval and p are nan
@@ -79,8 +80,9 @@ class Comparison:
     would new trainings too?
 
     The corrected p-value, ``Estimate.holm``, is Holm's over the candidates for
-    AP, over the candidates and the eleven other metrics for these, and over
-    the candidates and classes for the classes.
+    the primary metric, over the candidates and the other metrics for these
+    (AP at one IoU threshold is in no test), and over the candidates and
+    classes for the classes.
 
     Args:
         images: Number of images.
@@ -96,6 +98,8 @@ class Comparison:
         candidates: Number of candidates that were compared. Default: 1.
         groups: Number of groups of images, if these are resampled. Default:
             None, for images.
+        primary: The metric that decides. Its p-value is not corrected for
+            the others. Default: AP.
     """
 
     images: int
@@ -109,10 +113,34 @@ class Comparison:
     untested: str = ''
     candidates: int = 1
     groups: int | None = None
+    primary: str = 'AP'
 
     def best_estimate(self, metric: str) -> Estimate:
         """Returns the difference over seeds and images, or over images."""
         return self.both.get(metric) or self.differences[metric]
+
+
+class ImageResults(Protocol):
+    """Results of one run on each image, of which metrics are sums.
+
+    `~mmext.evaluation.semantic.Areas` and `~mmext.evaluation.top1.Labels`
+    are such results. `Matches` is not: AP has code of its own.
+    """
+
+    primary: str  # the metric that decides
+    names: tuple[str, ...]  # K classes
+
+    @property
+    def present(self) -> np.ndarray:
+        """(I, K) whether an image has a class."""
+
+    def weighted(
+        self, weights: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns metric -> (R,) values and the (R, K) values of classes.
+
+        ``weights`` are (R, I) integers: how often an image counts.
+        """
 
 
 @dataclass(frozen=True)
@@ -122,13 +150,19 @@ class Resampled:
     Args:
         metrics: Metric -> (1 + B + J,) values: on all images, on B bootstrap
             resamples, and without each of J groups of images.
-        classes: (1 + B + J, K) AP of each class.
+        classes: (1 + B + J, K) values of each class.
         resamples: B.
+        names: K classes.
+        present: (I, K) whether an image has the class.
+        primary: The metric that decides. Default: AP.
     """
 
     metrics: dict[str, np.ndarray]
     classes: np.ndarray
     resamples: int
+    names: tuple[str, ...]
+    present: np.ndarray
+    primary: str = 'AP'
 
 
 class ImageBootstrap:
@@ -165,7 +199,7 @@ class ImageBootstrap:
 
     def evaluate(
         self,
-        matches: Matches,
+        results: Matches | ImageResults,
         progress: Callable[[float], None] | None = None,
         threads: int = 2,
     ) -> Resampled:
@@ -174,8 +208,26 @@ class ImageBootstrap:
         ``progress`` is called with the share that is done, from 0 to 1.
 
         Raises:
-            UserError: The fast and the exact values on all images differ.
+            UserError: The fast and the exact AP on all images differ.
         """
+        if isinstance(results, Matches):
+            found = self._coco(results, progress, threads)
+            present, primary = results.objects[:, :, 0] > 0, 'AP'
+        else:
+            found = results.weighted(self.weights)
+            present, primary = results.present, results.primary
+            if progress:
+                progress(1.0)
+        return Resampled(
+            *found, self.resamples, results.names, present, primary
+        )
+
+    def _coco(
+        self,
+        matches: Matches,
+        progress: Callable[[float], None] | None,
+        threads: int,
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         cube = accumulate_weighted(matches, self.weights, threads, progress)
         exact = accumulate_weighted(
             matches, self.weights[:1], threads, exact=True
@@ -192,7 +244,7 @@ class ImageBootstrap:
             metrics[name][0] = value[0]
         classes = summarize_classes(cube)
         classes[0] = summarize_classes(exact)[0]
-        return Resampled(metrics, classes, self.resamples)
+        return metrics, classes
 
 
 def bootstrap_weights(
@@ -232,7 +284,6 @@ def _require_equal(fast: np.ndarray, exact: np.ndarray) -> None:
 
 
 def compare_resampled(
-    matches: Matches,
     baseline: Sequence[Resampled],
     candidate: Sequence[Resampled],
     level: float = 0.95,
@@ -243,7 +294,6 @@ def compare_resampled(
     """Compares two sides, each with one resampled run a seed.
 
     Args:
-        matches: Any of the matched runs, for the objects of each class.
         baseline: Runs of the baseline.
         candidate: Runs of the candidate.
         level: Coverage of the intervals. Default: 0.95.
@@ -251,9 +301,9 @@ def compare_resampled(
             the number of seeds, which is checked here. Default: they do.
         groups: As in `ImageBootstrap`. Default: None.
     """
-    count = baseline[0].resamples
+    first = baseline[0]
+    count, present = first.resamples, first.present
     untested = untested or why_untestable(len(baseline), len(candidate))
-    present = matches.objects[:, :, 0] > 0
     if groups is not None:
         present = np.stack(
             [present[groups == group].any(0) for group in np.unique(groups)]
@@ -273,7 +323,7 @@ def compare_resampled(
 
     base_values, cand_values = {}, {}
     differences, seeds, both = {}, {}, {}
-    for name in baseline[0].metrics:
+    for name in first.metrics:
         base, cand = (
             np.stack([run.metrics[name] for run in side])
             for side in (baseline, candidate)
@@ -290,14 +340,14 @@ def compare_resampled(
     )
     classes = []
     for k, (name, images) in enumerate(
-        zip(matches.names, present.sum(0).tolist(), strict=True)
+        zip(first.names, present.sum(0).tolist(), strict=True)
     ):
         values = base[..., k], cand[..., k]
         means = [float(x[:, 0].mean()) for x in values]
         found = estimates(*values, images, FEWEST_IMAGES)
         classes.append(ClassEstimate(name, images, *means, *found))
     comparison = Comparison(
-        images=matches.num_images,
+        images=len(first.present),
         resamples=count,
         baseline=base_values,
         candidate=cand_values,
@@ -307,6 +357,7 @@ def compare_resampled(
         both=both,
         untested=untested,
         groups=None if groups is None else len(present),
+        primary=first.primary,
     )
     return correct([comparison])[0]
 
@@ -322,13 +373,17 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
             c,
             differences=dict(c.differences),
             both=dict(c.both),
+            seeds=dict(c.seeds),
             candidates=len(comparisons),
         )
         for c in comparisons
     ]
-    others = [m for m in METRICS if m != PRIMARY]
-    for tables in ([c.differences for c in found], [c.both for c in found]):
-        _correct(tables, [PRIMARY])
+    primary = found[0].primary
+    untested = (primary, *IOU_METRICS)
+    others = [m for m in found[0].differences if m not in untested]
+    for key in ('differences', 'both', 'seeds'):
+        tables = [getattr(c, key) for c in found]
+        _correct(tables, [primary])
         _correct(tables, others)
     classes = []
     for key in ('difference', 'both'):

@@ -67,7 +67,8 @@ def estimate(
         images: Number of images on which the difference depends. The
             smallest p-value of B resamples is 2 / (B + 1), which is too large
             to correct for many classes. If this number is given, smaller
-            p-values are Student's t with ``images - 1`` degrees of freedom.
+            p-values, and the interval at a smaller level, are Student's with
+            ``images - 1`` degrees of freedom.
             Default: None.
     """
     resampled = resampled[np.isfinite(resampled)]
@@ -88,9 +89,14 @@ def estimate(
         'bca': _interval(resampled, _bca(value, resampled, jackknife, tails)),
     }
     p = _p_value(moved)
-    if images and images > 1 and p <= 2 / len(moved) and se > 0:
-        p = min(p, 2 * float(stdtr(images - 1, -abs(value) / se)))
     least, _ = _interval(moved, np.array([1 - level, level]))
+    if images and images > 1 and se > 0:
+        by_student = student(value, se**2, images - 1, level)
+        if p <= 2 / len(moved):
+            p = min(p, by_student.p)
+        if 1 - level < 2 / (len(moved) + 1):  # beyond the resamples
+            intervals['stretched'] = by_student.interval
+            least = by_student.least
     return Estimate(value, se, intervals, p, level, least)
 
 

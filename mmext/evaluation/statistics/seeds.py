@@ -9,6 +9,7 @@ checkpoints may still depend on the seeds, so methods are compared on both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import ndtri
@@ -58,10 +59,10 @@ def seed_test(
     sides = (baseline, candidate)
     if min(map(len, sides)) < 2:
         return no_estimate(value, level)
-    parts = [
-        (float(np.var(side, ddof=1)) / len(side), len(side)) for side in sides
-    ]
-    return _satterthwaite(value, parts, level)
+    sizes = [len(side) for side in sides]
+    between = np.array([np.var(side, ddof=1) / len(side) for side in sides])
+    variance, df = satterthwaite(between, sizes)
+    return student(value, float(variance), float(df), level)
 
 
 def two_level(
@@ -100,39 +101,81 @@ def two_level(
     if few or not math.isfinite(image.se):
         return no_estimate(value, level)
     borrowed = len(sides) == 1
-    parts, shared = [], 0.0
+    between, shared, sizes = [], 0.0, [*map(len, sides), images]
     for side in sides:
-        seeds = len(side)
-        weight = 1 / seeds + borrowed
-        parts.append((weight * float(np.var(side[:, 0], ddof=1)), seeds))
-        change = side[:, 1:] - side[:, :1]
-        change = change[:, np.isfinite(change).all(0)]
-        if change.size and not borrowed:
-            shared += weight * float(np.var(change, 0, ddof=1).mean())
-    # At most what is between seeds, so that the sum is V_img or more.
-    shared = min(shared, sum(part for part, _ in parts))
-    parts.append((max(0.0, image.se**2 - shared), images))
-    return _satterthwaite(value, parts, level)
+        weight = 1 / len(side) + borrowed
+        between.append(weight * np.var(side[:, 0], ddof=1))
+        if not borrowed:
+            shared += weight * seed_image_variance(side)
+    parts = seed_and_image_parts(np.array(between), image.se**2, shared)
+    variance, df = satterthwaite(parts, sizes)
+    return student(value, float(variance), float(df), level)
 
 
-def largest_seed_sd(image: Estimate) -> float:
+def seed_image_variance(side: np.ndarray) -> float:
+    """Returns the part of the variance between seeds that images explain.
+
+    It is the mean over resamples of the variance over seeds of the change
+    from all images to the resample.
+
+    Args:
+        side: (S, 1 + B) values: on all images, then on each resample.
+    """
+    change = side[:, 1:] - side[:, :1]
+    change = change[:, np.isfinite(change).all(0)]
+    return float(np.var(change, 0, ddof=1).mean()) if change.size else 0.0
+
+
+def seed_and_image_parts(
+    between: np.ndarray,
+    over_images: np.ndarray | float,
+    shared: np.ndarray | float,
+) -> np.ndarray:
+    """Splits the variance of a difference into independent parts.
+
+    Args:
+        between: (P, ...) variances between the seeds of the sides.
+        over_images: (...) variance over images.
+        shared: (...) what both contain.
+
+    Returns:
+        (P + 1, ...) the variances between seeds, then that over images alone.
+    """
+    # At most what is between seeds, so that the sum is over_images or more.
+    shared = np.minimum(shared, between.sum(0))
+    alone = np.maximum(0, over_images - shared)
+    return np.concatenate([between, alone[None]])
+
+
+def satterthwaite(
+    parts: np.ndarray, sizes: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sum of independent variances and its degrees of freedom.
+
+    Args:
+        parts: (P, ...) variances.
+        sizes: Number of observations behind each of the P.
+    """
+    variance = parts.sum(0)
+    curvature = sum(
+        part**2 / (size - 1)
+        for part, size in zip(parts, sizes, strict=True)
+        if size > 1
+    )
+    with np.errstate(divide='ignore', invalid='ignore'):
+        df = np.fmin(1e6, np.divide(variance**2, curvature))
+    return variance, df
+
+
+def largest_seed_sd(image: Estimate, candidates: int = 1) -> float:
     """Returns the spread between seeds that a difference would survive.
 
     With one training a side, the interval for the methods would exclude zero
     if the standard deviation between seeds were known to be at most this,
     ``sqrt(((D / z)^2 - se^2) / 2)``. It is 0 if the interval over images
-    alone contains zero, and nan if there is no standard error.
+    alone contains zero, and nan if there is no standard error. The level is
+    that of Bonferroni for several ``candidates``.
     """
-    z = float(ndtri((1 + image.level) / 2))
+    z = -float(ndtri((1 - image.level) / 2 / candidates))
     left = (image.value / z) ** 2 - image.se**2
     return math.sqrt(left / 2) if not left < 0 else 0.0
-
-
-def _satterthwaite(
-    value: float, parts: list[tuple[float, float]], level: float
-) -> Estimate:
-    """An estimate from independent (variance, number of observations)."""
-    variance = sum(part for part, _ in parts)
-    curvature = sum(part**2 / (size - 1) for part, size in parts if size > 1)
-    df = min(1e6, variance**2 / curvature) if curvature > 0 else 1e6
-    return student(value, variance, df, level)

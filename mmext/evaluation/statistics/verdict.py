@@ -14,7 +14,6 @@ import numpy as np
 
 from mmext.evaluation.statistics.comparison import (
     FEWEST_IMAGES,
-    PRIMARY,
     Comparison,
 )
 from mmext.evaluation.statistics.intervals import Estimate
@@ -33,27 +32,25 @@ def verdict(comparison: Comparison, margin: float | None = None) -> list[str]:
 
     Args:
         comparison: The comparison.
-        margin: A loss of AP, from 0 to 1, that would not matter. The claims
-            then say whether a larger loss is excluded. Default: None.
+        margin: A loss of the primary metric, from 0 to 1, that would not
+            matter. The claims then say whether a larger loss is excluded.
+            Default: None.
     """
     claims = [
         _claim_about_methods(comparison, margin),
         _claim_about_checkpoints(comparison, margin),
     ]
     lines = claims if comparison.both else claims[::-1]
-    seeds = comparison.seeds.get(PRIMARY)
+    seeds = comparison.seeds.get(comparison.primary)
     if seeds and math.isfinite(seeds.se):
-        base, cand = _seeds(comparison)
-        lines.append(
-            f'Between seeds alone {interval(seeds.value, seeds.interval)}, '
-            f'{_p(seeds.p)} (Welch, {len(base)} and {len(cand)} seeds).'
-        )
+        claim = _claim(comparison, seeds, 'seeds', 'the candidate is', margin)
+        lines.insert(1, f'The methods, on these images: {claim}')
     lines += _classes(comparison)
     return [*lines, *_warnings(comparison)]
 
 
 def interval(value: float, ends: tuple[float, float]) -> str:
-    """Returns ``+1.2 [+0.4, +2.0]`` in AP points, ``[n/a]`` for ends of nan.
+    """Returns ``+1.2 [+0.4, +2.0]`` in points, ``[n/a]`` for ends of nan.
 
     ``value`` and ``ends`` are shares from -1 to 1.
     """
@@ -69,7 +66,7 @@ def _claim_about_checkpoints(
     who = 'two' if base == cand == 1 else f'{base} and {cand}'
     return f'These {who} checkpoints, on images like these: ' + _claim(
         comparison,
-        comparison.differences[PRIMARY],
+        comparison.differences[comparison.primary],
         _drawn(comparison),
         f"the candidate's checkpoint{' is' if cand == 1 else 's are'}",
         margin,
@@ -78,20 +75,22 @@ def _claim_about_checkpoints(
 
 def _claim_about_methods(comparison: Comparison, margin: float | None) -> str:
     if comparison.both:
-        return 'The methods: ' + _claim(
+        return 'The methods, on images like these: ' + _claim(
             comparison,
-            comparison.both[PRIMARY],
+            comparison.both[comparison.primary],
             'seeds and images',
             'the candidate is',
             margin,
         )
     text = f'The methods: not tested ({comparison.untested}).'
     if max(map(len, _seeds(comparison))) == 1:
-        largest = largest_seed_sd(comparison.differences[PRIMARY])
+        largest = largest_seed_sd(
+            comparison.differences[comparison.primary], comparison.candidates
+        )
         if largest > 0:
             text += (
                 ' This difference would survive a standard deviation between '
-                f'seeds of at most {_ap(largest)}.'
+                f'seeds of at most {_points(comparison, largest)}.'
             )
     return text
 
@@ -106,20 +105,22 @@ def _claim(
     """The difference, its uncertainty and the conclusion."""
     if not math.isfinite(found.p):
         return (
-            f'AP {points(found.value)}, no interval can be given over {drawn}.'
+            f'{comparison.primary} {points(found.value)}, no interval can be '
+            f'given over {drawn}.'
         )
-    alpha = 1 - found.level
-    level = f'{100 * found.level:g} %'
+    # Without the error of the subtraction: 1 - 0.95 is above 0.05.
+    alpha = round(1 - found.level, 12)
+    level = f'{100 * found.level:.4g} %'
     text = (
-        f'AP {interval(found.value, found.interval)} ({level} over {drawn}), '
-        f'{_p(found.p)}'
+        f'{comparison.primary} {interval(found.value, found.interval)} '
+        f'({level} over {drawn}), {p_text(found.p)}'
     )
     p = found.p
     if comparison.candidates > 1 and math.isfinite(found.holm):
         p = found.holm
         text += (
-            f" ({_p(p)} after Holm's correction for {comparison.candidates} "
-            'candidates)'
+            f" ({p_text(p)} after Holm's correction for "
+            f'{comparison.candidates} candidates)'
         )
     if abs(found.value) < 1e-9:
         text += ': the two values are equal.'
@@ -130,15 +131,20 @@ def _claim(
     loss = max(0.0, -found.least)
     if margin is None and (loss == 0 or (p < alpha and found.value < 0)):
         return text
-    text += f' A loss is at most {_ap(loss)} (one-sided {level})'
+    alone = ', of this candidate alone' if comparison.candidates > 1 else ''
+    text += (
+        f' A loss is at most {_points(comparison, loss)} (one-sided {level}'
+        f'{alone})'
+    )
     if margin is not None:
         where = 'within' if loss < margin else 'beyond'
-        text += f', {where} the margin of {_ap(margin)}'
+        text += f', {where} the margin of {_points(comparison, margin)}'
     return f'{text}.'
 
 
 def _classes(comparison: Comparison) -> list[str]:
-    alpha = 1 - comparison.differences[PRIMARY].level
+    level = comparison.differences[comparison.primary].level
+    alpha = round(1 - level, 12)
     tested = [c for c in comparison.classes if math.isfinite(c.holm)]
     if len(comparison.classes) < 2 or not tested:
         return []
@@ -150,7 +156,7 @@ def _classes(comparison: Comparison) -> list[str]:
         for names, verb in ((better, 'improved'), (worse, 'worsened'))
         if names
     ]
-    found = f'{" and ".join(parts)} at {100 * alpha:g} %'
+    found = f'{" and ".join(parts)} at {100 * alpha:.3g} %'
     if not shown:
         found = 'none differs'
     who = 'The methods' if comparison.both else 'These checkpoints'
@@ -181,9 +187,12 @@ def _warnings(comparison: Comparison) -> list[str]:
     rare = [c.name for c in comparison.classes if 0 < c.images < FEWEST_IMAGES]
     few = f'on fewer than {FEWEST_IMAGES} images, too few for an interval'
     absent = [c.name for c in comparison.classes if c.images == 0]
+    without = 'on no image'
+    if comparison.primary == 'AP':
+        without = 'without objects and in no mean'
     for names, problem in (
         (rare, few),
-        (absent, 'without objects and in no mean'),
+        (absent, without),
     ):
         if names:
             are = 'class is' if len(names) == 1 else 'classes are'
@@ -192,7 +201,9 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _seeds(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
-    return comparison.baseline[PRIMARY], comparison.candidate[PRIMARY]
+    return comparison.baseline[comparison.primary], comparison.candidate[
+        comparison.primary
+    ]
 
 
 def _drawn(comparison: Comparison) -> str:
@@ -202,10 +213,11 @@ def _drawn(comparison: Comparison) -> str:
     return f'{count(comparison.groups, "group")} of {images}'
 
 
-def _ap(share: float) -> str:
-    return f'{points(share, sign=False)} AP'
+def _points(comparison: Comparison, share: float) -> str:
+    return f'{points(share, sign=False)} {comparison.primary}'
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """Returns ``p = 0.012`` or ``p < 0.001``."""
     text = p_value(p)
     return f'p < {text[1:]}' if text.startswith('<') else f'p = {text}'

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,31 @@ def drop_path_rates(last: float, depth: int) -> list[float]:
             'It is the share of images that skip the last block, such as 0.1.',
         )
     return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def _layers(name: str, module: nn.Module) -> list[str]:
+    if type(module) is not nn.Sequential:
+        return [f'{name}.']
+    parts = [_layers(f'{name}.{key}', m) for key, m in module.named_children()]
+    return [*chain(*parts)]
+
+
+def depths_of(
+    module: nn.Module, layers: Sequence[str | tuple[str, ...]]
+) -> tuple[dict[str, int], int]:
+    """Returns the depth of each parameter, and the number of layers.
+
+    ``layers`` are how the names of parameters begin, in the order of data.
+    Other parameters have the depth of what follows all layers.
+    """
+    last = len(layers)
+    depths = {
+        name: next(
+            (i for i in range(last) if name.startswith(layers[i])), last
+        )
+        for name, _ in module.named_parameters()
+    }
+    return depths, last
 
 
 class BaseBackbone(StrictInit):
@@ -149,6 +175,7 @@ class BaseBackbone(StrictInit):
     def accept_missing(self, missing: list[str]) -> None:
         """Checks that nothing missing is frozen; keeps its norms training."""
         frozen = tuple(f'{name}.' for name in self._frozen())
+        frozen += tuple(name for name, _ in self._frozen_parameters())
         stuck = [
             key
             for key in missing
@@ -177,18 +204,34 @@ class BaseBackbone(StrictInit):
             raise UserError(
                 f'frozen_stages={self.frozen_stages} is out of range.',
                 f'-1 freezes nothing, 0 {self.freezable[0]!r} and '
-                f'{len(self.freezable) - 1} everything that is built.',
+                f'{len(self.freezable) - 1} everything that is built.'
+                if self.freezable
+                else 'It cannot be frozen in stages: -1 freezes nothing.',
             )
+        for key, param in self._frozen_parameters():
+            param.requires_grad = key.startswith(self._spared)
         for name in self._frozen():
-            for key, param in self.get_submodule(name).named_parameters(name):
-                param.requires_grad = key.startswith(self._spared)
             self._set_eval(name, nn.Module)
         if self.norm_eval:
             self._set_eval('', _BatchNorm)
         return self
 
     def _frozen(self) -> list[str]:
+        """Returns the names of the modules that are frozen."""
         return self.freezable[: self.frozen_stages + 1]
+
+    def _frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name in self._frozen():
+            yield from self.get_submodule(name).named_parameters(name)
+
+    def layer_depths(self) -> tuple[dict[str, int], int]:
+        """Returns the depth of each parameter, and that of what follows.
+
+        The stem has depth 0; each block is a layer. Norms of the outputs are
+        no part of a layer, and have the depth of necks and heads.
+        """
+        parts = [_layers(n, self.get_submodule(n)) for n in self.freezable[1:]]
+        return depths_of(self, [f'{self.freezable[0]}.', *chain(*parts)])
 
     def _set_eval(self, name: str, kind: type[nn.Module]) -> None:
         for key, module in self.get_submodule(name).named_modules(prefix=name):

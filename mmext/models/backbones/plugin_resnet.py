@@ -16,6 +16,7 @@ from torch import nn
 
 from mmext.checkpoints.released import StrictInit
 from mmext.errors import UserError
+from mmext.models.backbones.base_backbone import depths_of
 from mmext.utils.text import some
 
 # What ResNet checkpoints have beside the backbone: the classifier, and the
@@ -103,6 +104,15 @@ class PluginResNet(StrictInit, ResNet):
                     if layer is not None:
                         found[f'{stage}.{i}.{name}'] = layer
         return found
+
+    def layer_depths(self) -> tuple[dict[str, int], int]:
+        """Returns the depth of each parameter, and that of what follows."""
+        layers: list = [('conv1.', 'stem.', f'{self.norm1_name}.')]
+        for stage in self.res_layers:
+            layers += [
+                f'{stage}.{i}.' for i in range(len(self.get_submodule(stage)))
+            ]
+        return depths_of(self, layers)
 
     def _freeze_stages(self) -> None:
         new = self.new_layers().values()

@@ -7,13 +7,14 @@ Paper: Exploring Plain Vision Transformer Backbones for Object Detection
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import interpolate, max_pool2d, pad
 
 from mmext.errors import UserError
 
@@ -27,11 +28,15 @@ class SimpleFeaturePyramid(BaseModule):
     A map (B, in_channels, H, W) of stride 16 becomes ``num_outs`` maps of
     ``out_channels``: (4 H, 4 W) of stride 4, (2 H, 2 W), (H, W), (H / 2,
     W / 2) rounded up, and further ones by dropping every second cell, each
-    after a 1x1 and a 3x3 convolution with norms.
+    after a 1x1 and a 3x3 convolution with norms. The levels have the strides
+    4, 8, 16, 32, ... for every ``stride`` of the map: one of 8 or 32 needs
+    one deconvolution less or more, and one that is no power of 2 (14) is
+    first interpolated (bilinear) to the nearest (16).
 
     Args:
-        in_channels: Channels of the map, a multiple of 4; may be a list of
-            one number, as for FPN.
+        in_channels: Channels of the map, a multiple of 4 (of 2 for stride 8,
+            of 8 for 32); may be a list of one number, as for FPN.
+        stride: Stride of the map, 6 to 45. Default: 16.
         out_channels: Channels of every level. Default: 256.
         num_outs: Number of levels, at least 4. Default: 5.
         norm_cfg: Norm after each convolution. Default: LayerNorm2d.
@@ -52,6 +57,7 @@ class SimpleFeaturePyramid(BaseModule):
         in_channels: int | Sequence[int],
         out_channels: int = 256,
         num_outs: int = 5,
+        stride: int = 16,
         norm_cfg: dict = LN2D,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -59,10 +65,18 @@ class SimpleFeaturePyramid(BaseModule):
         given = in_channels
         if not isinstance(in_channels, int):
             in_channels = in_channels[0] if len(in_channels) == 1 else 0
-        if in_channels < 4 or in_channels % 4:
+        halvings = round(math.log2(stride)) if stride > 0 else 0
+        if not 3 <= halvings <= 5:
+            raise UserError(
+                f'SimpleFeaturePyramid got a map of stride={stride}.',
+                'It makes levels of strides 4 to 32 from one of 6 to 45: use '
+                'a model with another patch size, such as 16.',
+            )
+        divisor = 2 ** (halvings - 2)
+        if in_channels < divisor or in_channels % divisor:
             raise UserError(
                 f'SimpleFeaturePyramid got in_channels={given}.',
-                'It takes the channels of one map, a multiple of 4.',
+                f'It takes the channels of one map, a multiple of {divisor}.',
             )
         if num_outs < 4:
             raise UserError(
@@ -72,31 +86,30 @@ class SimpleFeaturePyramid(BaseModule):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_outs = num_outs
-        half, quarter = in_channels // 2, in_channels // 4
-        resize = [
-            [
-                nn.ConvTranspose2d(in_channels, half, 2, 2),
-                build_norm_layer(norm_cfg, half)[1],
-                nn.GELU(),
-                nn.ConvTranspose2d(half, quarter, 2, 2),
-            ],
-            [nn.ConvTranspose2d(in_channels, half, 2, 2)],
-            [],
-            [nn.MaxPool2d(2, ceil_mode=True)],
-        ]
-        widths = [quarter, half, in_channels, in_channels]
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                *layers,
+        self.stride, self.scale = stride, stride / 2**halvings
+        self.levels = nn.ModuleList()
+        for level in (2, 3, 4, 5):  # of stride 2**level
+            width = in_channels
+            layers: list[nn.Module] = []
+            for _ in range(level, halvings):
+                if layers:
+                    norm = build_norm_layer(norm_cfg, width)[1]
+                    layers += [norm, nn.GELU()]
+                layers.append(nn.ConvTranspose2d(width, width // 2, 2, 2))
+                width //= 2
+            if level > halvings:
+                side = 2 ** (level - halvings)
+                layers.append(nn.MaxPool2d(side, ceil_mode=True))
+            conv = nn.Conv2d(
+                out_channels, out_channels, 3, padding=1, bias=False
+            )
+            layers += [
                 nn.Conv2d(width, out_channels, 1, bias=False),
                 build_norm_layer(norm_cfg, out_channels)[1],
-                nn.Conv2d(
-                    out_channels, out_channels, 3, padding=1, bias=False
-                ),
+                conv,
                 build_norm_layer(norm_cfg, out_channels)[1],
-            )
-            for layers, width in zip(resize, widths, strict=True)
-        )
+            ]
+            self.levels.append(nn.Sequential(*layers))
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Returns ``num_outs`` levels of one map (B, in_channels, H, W)."""
@@ -107,7 +120,12 @@ class SimpleFeaturePyramid(BaseModule):
                 f'It takes one map of {self.in_channels}: give the backbone '
                 'out_indices=-1 and the neck its out_channels.',
             )
-        outs = [level(inputs[0]) for level in self.levels]
+        x = inputs[0]
+        if self.scale != 1:
+            # One more cell, as the size is rounded down.
+            x = pad(x, (0, 1, 0, 1), 'replicate')
+            x = interpolate(x, scale_factor=self.scale, mode='bilinear')
+        outs = [level(x) for level in self.levels]
         while len(outs) < self.num_outs:
             outs.append(max_pool2d(outs[-1], 1, stride=2))
         return tuple(outs)

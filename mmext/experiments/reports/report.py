@@ -1,0 +1,473 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""`mmext report plan.yaml`: the verdict of a plan, with all its trainings."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmext.errors import UserError
+from mmext.evaluation.report import tables
+from mmext.evaluation.report.charts import dots, forest, line_chart
+from mmext.evaluation.report.document import Document
+from mmext.evaluation.report.render import render
+from mmext.evaluation.report.table import Table
+from mmext.evaluation.statistics.intervals import Estimate
+from mmext.evaluation.statistics.verdict import verdict
+from mmext.experiments.plan import (
+    PRIMARY,
+    Job,
+    Plan,
+    default_work_dir,
+    read_plan,
+)
+from mmext.experiments.records.record import (
+    Record,
+    arrays_in,
+    read_record,
+)
+from mmext.experiments.reports.decision import (
+    BETTER,
+    OPEN,
+    WITHIN,
+    WORSE,
+    Decision,
+    Verdict,
+    decide,
+    deciding,
+)
+from mmext.experiments.reports.history import plan_changes
+from mmext.experiments.state import RECORD, read_state
+from mmext.utils.text import count, duration, some
+
+PAGE = Path(__file__).with_name('report.html')
+_SCOPES = {'images': 'images like these', 'data set': 'this data set'}
+
+
+def report_plan(
+    path: str | Path,
+    work_dir: str | Path | None = None,
+    *,
+    resamples: int = 1000,
+    progress: Callable[[str, float], None] | None = None,
+) -> PlanReport:
+    """Reads the records of a plan and decides.
+
+    Args:
+        path: The plan.
+        work_dir: The folder of its runs. Default: ``work_dirs/<plan>``.
+        resamples: Number of bootstrap resamples, or more if a look needs
+            them. Default: 1000.
+        progress: Called with what is being done and the share that is done.
+            Default: None.
+
+    Raises:
+        UserError: The plan or a record cannot be used.
+    """
+    plan = read_plan(path)
+    folder = Path(work_dir or default_work_dir(path))
+    records, failed = read_runs(plan, folder)
+    if work_dir and not (records or failed):
+        raise UserError(
+            f'--work-dir {folder} has no run of {path} that has ended',
+            'Give the folder that mmext run was given.',
+        )
+    decision = decide(
+        plan, records, [*failed], resamples=resamples, progress=progress
+    )
+    return PlanReport(
+        plan=plan,
+        decision=decision,
+        records=records,
+        warnings=tuple(_deviations(path, plan, decision, records, failed)),
+    )
+
+
+def read_runs(
+    plan: Plan, work_dir: Path
+) -> tuple[dict[Job, Record], dict[Job, str]]:
+    """Returns the records of a plan's runs, and why others failed for good.
+
+    Raises:
+        UserError: A record cannot be used, or is of another data set.
+    """
+    records, failed = {}, {}
+    for job in plan.jobs():
+        folder = plan.folder_of(job, work_dir)
+        file = folder / RECORD
+        if file.is_file():
+            record = read_record(file)
+            if record.data_sha256 != plan.data['sha256']:
+                raise UserError(
+                    f'{file} was tested on other data than the plan names: '
+                    f'SHA-256 {record.data_sha256[:12]} and '
+                    f'{plan.data["sha256"][:12]}',
+                    'Give the work dir of this plan (--work-dir).',
+                )
+            if record.task != plan.task:
+                raise UserError(
+                    f'{file} has {PRIMARY[record.task]}, and the plan '
+                    f'decides by {plan.metric}',
+                    'Test the run with the evaluator that the plan names: '
+                    'remove the record, and run the plan again.',
+                )
+            if (record.side, record.seed) != job:
+                raise UserError(
+                    f'{file} is the record of {record.side}, seed '
+                    f'{record.seed}',
+                    'Give the work dir of this plan (--work-dir).',
+                )
+            records[job] = record
+            continue
+        state = read_state(folder)
+        if state and state.given_up(plan.retries):
+            failed[job] = state.error or state.status
+    return records, failed
+
+
+def _deviations(
+    path: str | Path,
+    plan: Plan,
+    decision: Decision,
+    records: Mapping[Job, Record],
+    failed: Mapping[Job, str],
+) -> Iterator[str]:
+    """What was not done as planned."""
+    used = [
+        records[job]
+        for job in plan.jobs(decision.look or plan.looks[-1])
+        if job in records
+    ]
+    for job, why in failed.items():
+        yield f'{job.side}, seed {job.seed}, has no result: {why}'
+    yield from plan_changes(path, plan, records.values())
+    yield from same_results(used)
+    for what, values in (
+        ('commits', [record.commit or 'unknown' for record in used]),
+        ('configs', _configs(plan, used)),
+        *((f'versions of {name}', v) for name, v in _versions(used)),
+        ('devices', [record.hardware.get('device', '?') for record in used]),
+    ):
+        found = Counter(values)
+        if len(found) > 1:
+            each = [
+                f'{value} ({count(n, "run")})'
+                for value, n in found.most_common()
+            ]
+            yield f'The runs have different {what}: {some(each)}.'
+    dirty = [r for r in used if str(r.commit or '').endswith('-dirty')]
+    if dirty:
+        yield (
+            f'{count(len(dirty), "run")} of {len(used)} had changes of the '
+            'code that were not committed.'
+        )
+
+
+def _configs(plan: Plan, records: Sequence[Record]) -> list[str]:
+    """The configs that are not those of the plan."""
+    return [
+        'as planned'
+        if r.config_sha256 == plan.side(r.side).sha256
+        else f'{r.side} {r.config_sha256[:12]}'
+        for r in records
+    ]
+
+
+def _versions(records: Sequence[Record]) -> Iterator[tuple[str, list[str]]]:
+    for name in dict.fromkeys(n for r in records for n in r.versions):
+        yield name, [r.versions.get(name, 'none') for r in records]
+
+
+@dataclass(frozen=True)
+class PlanReport(Document):
+    """The report of a plan.
+
+    Args:
+        plan: The plan.
+        decision: What the records decide.
+        records: The records, also those of later looks.
+        warnings: What was not done as planned.
+    """
+
+    plan: Plan
+    decision: Decision
+    records: Mapping[Job, Record]
+    warnings: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """The claim."""
+        return self.plan.claim
+
+    def verdicts(self) -> list[tuple[str, list[str]]]:
+        """Returns the verdict on each candidate, with its reasons."""
+        decision, plan = self.decision, self.plan
+        if decision.look is None:
+            left = count(len(decision.remaining), 'run')
+            return [
+                (
+                    'Not decided yet',
+                    [
+                        f'{left} of {sum(1 for _ in plan.jobs(plan.looks[0]))}'
+                        f' to the first look remain: {_runs(decision)}.',
+                        f'No {plan.metric} is shown before: a look that the '
+                        'plan does not name would raise the error of the '
+                        'verdict.',
+                    ],
+                )
+            ]
+        found = []
+        margin = None if plan.margin is None else plan.margin / 100
+        results = {result.name: result for result in decision.candidates}
+        for name in (side.name for side in plan.sides[1:]):
+            if name not in results:
+                heading = f'{name} against {plan.baseline.name}'
+                heading += f': no run of {name} has a result'
+                found.append((heading, ['The deviations say why.']))
+                continue
+            lines = verdict(results[name].comparison, margin)
+            if not results[name].settled:
+                lines.insert(0, self._what_remains())
+            found.append((self._heading(results[name]), lines))
+        return found
+
+    def _heading(self, result: Verdict) -> str:
+        base, plan, name = self.plan.baseline.name, self.plan, result.name
+        look = f'after {count(result.look, "seed")} a side'
+        done = [
+            len(values[plan.metric])
+            for values in (
+                result.comparison.baseline,
+                result.comparison.candidate,
+            )
+        ]
+        if min(done) < result.look:
+            look = f'after {done[0]} and {done[1]} of {result.look} seeds'
+        found = deciding(plan, result.comparison)
+        if found is None:
+            return f'{name} against {base}, {look}: the methods are not tested'
+        text = {
+            BETTER: f'{name} is better than {base}',
+            WORSE: f'{name} is worse than {base}',
+            WITHIN: f'{name} loses at most {plan.margin} {plan.metric} to '
+            f'{base}',
+            OPEN: f'{name} against {base} is not settled',
+        }[result.word]
+        p = found.holm if math.isfinite(found.holm) else found.p
+        return f'{text}, {look} ({against_level(p, result.alpha)})'
+
+    def _what_remains(self) -> str:
+        if not self.decision.remaining:
+            return (
+                'The plan ends here. It was made to show a gain of '
+                f'{self.plan.gain:g} {self.plan.metric}'
+                f'{_with(self.plan.power)}. More seeds need a new plan.'
+            )
+        left = len(self.decision.remaining)
+        return (
+            f'To the next look, {count(left, "run")} remain: '
+            f'{_runs(self.decision)}.'
+        )
+
+    def tables(self) -> list[Table]:
+        """Returns the tables of metrics, classes and trainings."""
+        base = self.plan.baseline.name
+        found = []
+        writers = [tables.metric_table]
+        if any(len(c.classes) > 1 for c in self.decision.comparisons):
+            writers.append(tables.class_table)
+        for table in writers:
+            for result in self.decision.candidates:
+                found.append(table(base, result.name, result.comparison))
+        if self.decision.look is not None:
+            found.append(self._trainings())
+        return found
+
+    def details(self) -> list[Table]:
+        """Returns every interval of every metric, and the plan."""
+        found = [
+            tables.interval_table(result.name, result.comparison)
+            for result in self.decision.candidates
+        ]
+        return [*found, self._plan_table()]
+
+    def _trainings(self) -> Table:
+        rows = []
+        for job in sorted(self.decision.values, key=self._order):
+            record = self.records[job]
+            rows.append(
+                [
+                    job.side,
+                    str(job.seed),
+                    f'{100 * self.decision.values[job]:.2f}',
+                    duration(record.train_seconds),
+                    record.checkpoint or '?',
+                    (record.commit or '?')[:12],
+                    str(record.hardware.get('device', '?')),
+                ]
+            )
+        header = ['model', 'seed', self.plan.metric, 'train time']
+        header += ['checkpoint', 'commit', 'device']
+        return Table(header, rows, 'All trainings')
+
+    def _order(self, job: Job) -> tuple[int, int]:
+        names = [side.name for side in self.plan.sides]
+        return names.index(job.side), job.seed
+
+    def _plan_table(self) -> Table:
+        plan = self.plan
+        level = ', '.join(map(str, plan.looks))
+        rows = [
+            ['claim', plan.claim],
+            ['gain', f'{plan.gain:g} {plan.metric}'],
+            ['margin', '-' if plan.margin is None else f'{plan.margin:g}'],
+            ['alpha', f'{plan.alpha:g}'],
+            ['power', '-' if plan.power is None else f'{plan.power:g}'],
+            ['about', f'methods on {_SCOPES[plan.scope]}'],
+            ['looks', f'{level} seeds a side'],
+            ['test data', f'{plan.data["images"]} images'],
+            ['data SHA-256', plan.data['sha256'][:12]],
+            ['plan SHA-256', plan.sha256[:12]],
+            *(
+                [f'differs: {number}', text]
+                for number, text in enumerate(plan.differences, 1)
+            ),
+        ]
+        return Table(['plan', 'value'], rows, 'The plan')
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Writes the page, Markdown, and tables as CSV and LaTeX."""
+        return self.write_files(folder, self.html())
+
+    def html(self) -> str:
+        """Returns the report as one page."""
+        deviations = [f'Warning: {w}' for w in self.warnings]
+        return render(
+            PAGE,
+            title=self.title,
+            verdicts=self.verdicts(),
+            warnings=deviations,
+            chart_sections=[*self._charts()],
+            tables=[*self.tables(), *self.details()],
+        )
+
+    def _charts(self) -> Iterator[tuple]:
+        if self.decision.look is None:
+            return
+        metric = self.plan.metric
+        values = self.decision.values
+        sides = [
+            (
+                side.name,
+                [100 * v for j, v in values.items() if j.side == side.name],
+            )
+            for side in self.plan.sides
+        ]
+        chart = dots(sides, f'{metric} of each training')
+        caption = 'A point a seed; the line is the mean.'
+        yield 'All trainings', [('dots', chart, caption, [])]
+        for result in self.decision.candidates:
+            yield self._claims(result)
+        yield from training_charts(self.records.values())
+
+    def _claims(self, result: Verdict) -> tuple:
+        metric, comparison = self.plan.metric, result.comparison
+        name = result.name
+        n = [side.name for side in self.plan.sides].index(name)
+        rows = [
+            ('methods, such images', comparison.both.get(metric)),
+            ('methods, this data', comparison.seeds.get(metric)),
+            ('these checkpoints', comparison.differences[metric]),
+        ]
+        marks = [(self.plan.gain, 'gain')]
+        if self.plan.margin is not None:
+            marks.append((-self.plan.margin, 'margin'))
+        chart = forest(claim_rows(rows), f'{metric} points', n, marks)
+        caption = (
+            f'Difference to {self.plan.baseline.name}, intervals at '
+            f'{100 * (1 - result.alpha):.4g} %. Grey: the interval '
+            'contains zero.'
+        )
+        figures = [('forest', chart, caption, [])]
+        classes = [(c.name, c.best_estimate) for c in comparison.classes]
+        if len(classes) > 1:
+            chart = forest(claim_rows(classes), 'points', n)
+            caption = 'Each class. Not corrected for many; see the table.'
+            figures.append(('forest', chart, caption, []))
+        return f'Differences: {name}', [f for f in figures if f[1]]
+
+
+def claim_rows(
+    rows: Sequence[tuple[str, Estimate | None]],
+) -> list[tuple[str, float, float, float]]:
+    """Returns rows of a forest in points; without those that are None."""
+    return [
+        (name, 100 * e.value, 100 * e.interval[0], 100 * e.interval[1])
+        for name, e in rows
+        if e is not None
+    ]
+
+
+def training_charts(records: Sequence[Record]) -> Iterator[tuple]:
+    """Yields a section with the curves of all trainings."""
+    sides = [*dict.fromkeys(record.side for record in records)]
+    styles = [sides.index(record.side) for record in records]
+    key = [(f's{n % 6}', name) for n, name in enumerate(sides)]
+    figures = []
+    for curve, axis, caption in (
+        ('loss', 'loss', 'Training loss of every run.'),
+        ('validation', 'points', 'Validation of every run.'),
+    ):
+        series = [
+            (f'{r.side}, seed {r.seed}', r.curves.get(curve, ()))
+            for r in records
+        ]
+        chart = line_chart(series, 'step', axis, styles=styles)
+        if chart:
+            figures.append(('line_chart', chart, caption, key))
+    if figures:
+        yield 'Training', figures
+
+
+def against_level(p: float, level: float) -> str:
+    """Returns ``p = 0.012 < 0.05``, with digits that show which is smaller."""
+    if p < 0.001 < level:
+        return f'p < 0.001 < {level:.3g}'
+    for digits in (3, 4, 6, 9):
+        texts = f'{p:.{digits}g}', f'{level:.{digits}g}'
+        if (float(texts[0]) < float(texts[1])) == (p < level):
+            break
+    return f'p = {texts[0]} {"<" if p < level else ">="} {texts[1]}'
+
+
+def same_results(records: Iterable[Record]) -> Iterator[str]:
+    """Yields a sentence on trainings whose results agree on every image.
+
+    These are no independent trainings: they are copies, or the seed did
+    nothing.
+    """
+    found: dict[bytes, list[str]] = {}
+    for record in records:
+        arrays = arrays_in(record)
+        content = b''.join(arrays[key].tobytes() for key in sorted(arrays))
+        digest = hashlib.sha256(content).digest()
+        found.setdefault(digest, []).append(f'{record.side}/{record.seed}')
+    for names in found.values():
+        if len(names) > 1:
+            yield (
+                f'{some(names)} have the same results on every '
+                'image: are they copies of one training? Then the intervals '
+                'of the methods are too narrow.'
+            )
+
+
+def _with(power: float | None) -> str:
+    return '' if power is None else f' with a power of {100 * power:g} %'
+
+
+def _runs(decision: Decision) -> str:
+    return some([f'{j.side}/{j.seed}' for j in decision.remaining], 6)
