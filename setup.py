@@ -56,6 +56,7 @@ EXTRAS = {
     'timm': ['timm>=1.0.31'],
     'analysis': ['scikit-learn'],
     'export': EXPORT,
+    'openvino': [*EXPORT, 'openvino'],
     'slurm': ['submitit>=1.5'],
     'docs': DOCS,
     'dev': [

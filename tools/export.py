@@ -24,9 +24,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', metavar='FILE', help="default: the config's name")
     add(
         '--format',
-        choices=['onnx', 'torch'],
+        choices=['onnx', 'torch', 'openvino'],
         default='onnx',
-        help='onnx (default), or a program of torch.export',
+        help='onnx (default), a program of torch.export, or openvino',
+    )
+    add(
+        '--precision',
+        nargs='+',
+        default=[],
+        choices=['fp16', 'int8', 'bf16'],
+        help='write smaller files too: fp16, int8 (onnx, openvino), bf16 '
+        '(torch)',
     )
     add(
         '--size',
@@ -64,6 +72,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    from rich.console import Console
+
     from mmext.export.write import export_detector
 
     done = export_detector(
@@ -71,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.checkpoint,
         args.out,
         file_format=args.format,
+        precisions=args.precision,
         size=args.size,
         opset=args.opset,
         images=args.images,
@@ -80,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg_options=args.cfg_options,
         trust_checkpoint=args.trust_checkpoint,
     )
-    print('\n'.join(done.lines()))
+    print('\n'.join(done.parity.lines()))
+    done.table().print(Console())
 
 
 if __name__ == '__main__':

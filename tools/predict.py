@@ -53,6 +53,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.2,
         help='share that neighbouring slices have in common; default: 0.2',
     )
+    add(
+        '--tta',
+        action='store_true',
+        help='detect in mirror images too (test-time augmentation)',
+    )
+    add(
+        '--fast',
+        choices=['exact', 'bf16'],
+        help='measure how a checkpoint runs fastest with the same results, '
+        'or with convolutions in bfloat16',
+    )
     add('--device', default='cpu', help='device of a checkpoint')
     add_cfg_options(parser)
     add_trust(parser)
@@ -74,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         score_thr=args.score_thr,
         slices=args.slices,
         overlap=args.overlap,
+        mirror=args.tta,
+        fast=args.fast,
         batch_size=args.batch_size,
         device=args.device,
         cfg_options=args.cfg_options,

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""AP of a model and of its exported file, on the same images."""
+"""AP of a model and of its exported files, on the same images."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from mmext.datasets.coco import read_coco
 from mmext.errors import UserError
 from mmext.evaluation.compare import compare
 from mmext.evaluation.report.report import Report
-from mmext.export.detector import Run, detect
+from mmext.export.detections import Run
+from mmext.export.detector import detect
 from mmext.export.preparation import Preparation
 from mmext.utils.files import write_json
 
@@ -39,18 +40,22 @@ class Annotated:
     classes: Sequence[str]
 
 
-def test_images(cfg: Config, limit: int) -> Annotated:
-    """Returns images of a config's test set, evenly spaced.
+def config_images(cfg: Config, stage: str, limit: int) -> Annotated:
+    """Returns images of a config's ``'train'`` or ``'test'`` set, evenly.
 
     Raises:
-        UserError: The config has no COCO file to test on.
+        UserError: The config has no COCO file of this stage.
     """
-    splits = find_config_splits(cfg, ('test',))
+    splits = find_config_splits(cfg, (stage,))
     if not splits:
         raise UserError(
-            f'config {cfg.filename} tests on no COCO annotations',
+            f'config {cfg.filename} has no COCO annotations in '
+            f'{stage}_dataloader',
             'Name images that the exported file is compared on: --images '
-            'FOLDER.',
+            'FOLDER.'
+            if stage == 'test'
+            else 'Calibration of int8 needs training images: change '
+            'train_dataloader, or omit int8.',
         )
     split = splits[0]
     content = read_coco(split.ann_file)
@@ -70,9 +75,12 @@ def test_images(cfg: Config, limit: int) -> Annotated:
 
 
 def compare_ap(
-    eager: Run, exported: Run, prepare: Preparation, images: Annotated
+    runs: Mapping[str, Run], prepare: Preparation, images: Annotated
 ) -> list[Report]:
-    """Compares both by AP of boxes and, if they have them, of masks."""
+    """Compares the first run with the others by AP.
+
+    One report is of boxes, and one of masks if there are any.
+    """
     ids = [entry['id'] for entry in images.content['images']]
     known = {c['name']: c['id'] for c in images.content['categories']}
     categories = [known[name] for name in images.classes]
@@ -80,10 +88,10 @@ def compare_ap(
         ann = Path(folder, 'annotations.json')
         write_json(ann, images.content)
         files = []
-        for name, run in (('model', eager), ('file', exported)):
+        for name, run in runs.items():
             entries = []
             pairs = list(zip(images.paths, ids, strict=True))
-            for path, image_id in track(pairs, f'AP of the {name}'):
+            for path, image_id in track(pairs, f'AP of {name}'):
                 (found,) = detect(run, prepare, [path])
                 entries += found.coco(image_id, categories)
             files.append(Path(folder, f'{name}.json'))

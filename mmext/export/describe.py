@@ -59,14 +59,18 @@ def describe(
         size,
         multiple,
         _masks(model),
-        describe_model(cfg.model),
-        normalization,
-        (cfg.model.get('test_cfg') or ConfigDict()).to_dict(),
-        hashes,
         {
-            'mmext': __version__,
-            'torch': torch.__version__,
-            'mmdet': mmdet.__version__,
+            'model': describe_model(cfg.model),
+            'normalization': normalization,
+            'thresholds': (
+                cfg.model.get('test_cfg') or ConfigDict()
+            ).to_dict(),
+            'hashes': hashes,
+            'versions': {
+                'mmext': __version__,
+                'torch': torch.__version__,
+                'mmdet': mmdet.__version__,
+            },
         },
     )
 

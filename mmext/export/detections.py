@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as rle
+
+from mmext.export.preparation import Prepared
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,7 @@ class Detections:
                 counts = code['counts'].decode()
                 entry['segmentation'] = {**code, 'counts': counts}
         return entries
+
+
+#: Detects in prepared images of one size.
+Run = Callable[[Sequence[Prepared]], list[Detections]]

@@ -12,9 +12,6 @@ from mmext.errors import UserError, printable
 from mmext.export.preparation import Preparation
 from mmext.utils.text import short
 
-#: The entry of the file that holds the JSON.
-KEY = 'mmext'
-
 
 @dataclass(frozen=True)
 class Metadata:
@@ -28,11 +25,8 @@ class Metadata:
         multiple: Height and width must be multiples of it. Default: 1.
         masks: The kind of masks, see :mod:`mmext.export.masks`. Default:
             none.
-        model: Types of the detector, its backbone, neck and heads.
-        normalization: What the file itself does to the pixels.
-        thresholds: The test settings that were built into the file.
-        hashes: SHA-256 of checkpoint and config.
-        versions: Of the packages that wrote the file.
+        about: The model, its normalisation and test settings, hashes of
+            checkpoint and config, versions. Nothing depends on it.
     """
 
     classes: tuple[str, ...]
@@ -40,11 +34,7 @@ class Metadata:
     size: tuple[int, int] | None = None
     multiple: int = 1
     masks: Mapping[str, Any] | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)
-    normalization: Mapping[str, Any] = field(default_factory=dict)
-    thresholds: Mapping[str, Any] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def json(self) -> str:
         """Returns the text that :func:`parse` reads."""
@@ -76,14 +66,13 @@ def parse(text: str | bytes | None, path: object) -> Metadata:
                 'threshold': float(masks['threshold']),
                 'stride': _natural(masks.get('stride', 1)),
             }
-        more = ('model', 'normalization', 'thresholds', 'hashes', 'versions')
         return Metadata(
             tuple(map(printable, found['classes'])),
             preparation,
             _pair(found['size']),
             _natural(found['multiple']),
             masks,
-            **{name: dict(found[name]) for name in more},
+            dict(found['about']),
         )
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(

@@ -1,29 +1,42 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Compares the detections of an exported file with those of its model."""
+"""Compares the detections of two models, such as a file and its checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mmext.export.detections import Detections
-from mmext.export.detector import Run
-from mmext.export.preparation import Prepared
+from mmext.export.detections import Detections, Run
+from mmext.export.preparation import resized
 from mmext.utils.text import count
 
-BOX = 0.01  # pixels
-SCORE = 1e-5
-#: Of all masks together: a value at the threshold may be rounded either way.
-MASK_IOU = 0.999
-#: Detections further apart than this are not the same one, in pixels.
-_NEAR = 1.0
-#: Of all detections, how many may have no partner. Where two boxes have the
-#: same score to within rounding, NMS may keep the one or the other.
-ALONE = 0.01
+
+@dataclass(frozen=True)
+class Limits:
+    """By how much the detections of two models may differ.
+
+    Args:
+        box: Pixels, of a corner of a box.
+        score: Of a score.
+        mask_iou: The least IoU of all masks together: a value at the
+            threshold may be rounded either way.
+        alone: Of all detections, how many may have no partner. Where two
+            boxes have the same score to within rounding, NMS may keep the one
+            or the other.
+    """
+
+    box: float
+    score: float
+    mask_iou: float
+    alone: float
+
+
+#: Of float32, and of convolutions in bfloat16.
+EXACT = Limits(0.01, 1e-5, 0.999, 0.01)
+BF16 = Limits(2.0, 0.05, 0.9, 0.1)
 #: Sizes of the pictures, as shares of the size that the config resizes to,
 #: and batch sizes. The exporter saw neither.
 SHARES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.6))
@@ -35,44 +48,51 @@ class Parity:
     """How far the detections of two models are apart.
 
     Attributes:
+        limits: By how much they may differ. Default: by rounding.
         images: The number of images.
         pairs: The number of detections that both have.
         box: The largest difference of their boxes, in pixels.
         score: The largest difference of their scores.
-        mask_iou: The smallest IoU of their masks; None without masks.
         mask_pixels: Pixels in both masks and in either, of all pairs.
         alone: Detections without a partner, as text.
         sizes: Sizes of the batches, as text.
     """
 
+    limits: Limits = EXACT
     images: int = 0
     pairs: int = 0
     box: float = 0.0
     score: float = 0.0
-    mask_iou: float | None = None
     mask_pixels: np.ndarray = field(default_factory=lambda: np.zeros(2))
     alone: list[str] = field(default_factory=list)
     sizes: list[str] = field(default_factory=list)
 
     @property
+    def mask_iou(self) -> float | None:
+        """The IoU of all masks together; None without masks."""
+        shared, either = self.mask_pixels
+        return shared / either if either else None
+
+    @property
     def agrees(self) -> bool:
-        """Whether there are detections, and all differ by rounding only."""
+        """Whether there are detections, and all differ within the limits."""
+        limits = self.limits
         total = 2 * self.pairs + len(self.alone)
         return (
             self.pairs > 0
-            and self.box <= BOX
-            and self.score <= SCORE
-            and self.mask_pixels[0] >= MASK_IOU * self.mask_pixels[1]
-            and len(self.alone) <= ALONE * total
+            and self.box <= limits.box
+            and self.score <= limits.score
+            and (self.mask_iou is None or self.mask_iou >= limits.mask_iou)
+            and len(self.alone) <= limits.alone * total
         )
 
-    def add(self, eager: Detections, exported: Detections) -> None:
-        """Adds what two models found in the same image."""
+    def add(self, first: Detections, second: Detections) -> None:
+        """Adds what the models found in the same image."""
         self.images += 1
-        rows, columns = pair(eager, exported)
+        rows, columns = pair(first, second, max(1.0, self.limits.box))
         for found, mine, name in (
-            (eager, rows, 'model'),
-            (exported, columns, 'file'),
+            (first, rows, 'model'),
+            (second, columns, 'file'),
         ):
             for i in np.setdiff1d(np.arange(len(found)), mine):
                 box = ', '.join(f'{x:.2f}' for x in found.boxes[i])
@@ -83,37 +103,33 @@ class Parity:
         if not len(rows):
             return
         self.pairs += len(rows)
-        box = np.abs(eager.boxes[rows] - exported.boxes[columns]).max()
-        score = np.abs(eager.scores[rows] - exported.scores[columns]).max()
+        box = np.abs(first.boxes[rows] - second.boxes[columns]).max()
+        score = np.abs(first.scores[rows] - second.scores[columns]).max()
         self.box = max(self.box, float(box))
         self.score = max(self.score, float(score))
-        if eager.masks is not None:
-            a, b = eager.masks[rows], exported.masks[columns]
-            shared, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
-            self.mask_pixels += shared.sum(), either.sum()
-            iou = (np.where(either, shared, 1) / np.maximum(either, 1)).min()
-            known = 1.0 if self.mask_iou is None else self.mask_iou
-            self.mask_iou = min(known, float(iou))
+        if first.masks is not None:
+            a, b = first.masks[rows], second.masks[columns]
+            self.mask_pixels += (a & b).sum(), (a | b).sum()
+
+    def summary(self) -> str:
+        """Returns the differences and their limits as a sentence."""
+        limits = self.limits
+        masks = ''
+        if self.mask_iou is not None:
+            masks = f', IoU of masks {self.mask_iou:.6f} ({limits.mask_iou:g})'
+        return (
+            f'{count(self.pairs, "detection")} of both; largest difference '
+            f'(limit) of boxes {self.box:.2g} px ({limits.box:g}), of scores '
+            f'{self.score:.2g} ({limits.score:g}){masks}; '
+            f'{len(self.alone)} without a partner ({limits.alone:.0%})'
+        )
 
     def lines(self) -> list[str]:
-        """Returns the result as sentences."""
+        """Returns the result as sentences, with the first that differ."""
         text = [
             f'{count(self.images, "image")} in batches of '
-            f'{", ".join(self.sizes)}: {count(self.pairs, "detection")} of '
-            'both. Largest difference of boxes '
-            f'{self.box:.2g} px (limit {BOX:g}), of scores {self.score:.2g} '
-            f'(limit {SCORE:g}).'
+            f'{", ".join(self.sizes)}: {self.summary()}.'
         ]
-        if self.mask_iou is not None:
-            text.append(
-                f'Smallest IoU of masks {self.mask_iou:.6f}, of all together '
-                f'{self.mask_pixels[0] / max(self.mask_pixels[1], 1):.6f} '
-                f'(limit {MASK_IOU:g}).'
-            )
-        text.append(
-            f'{count(len(self.alone), "detection")} without a partner (limit '
-            f'{ALONE:.0%}).'
-        )
         if not self.pairs and not self.alone:
             text.append('Both found nothing, so that nothing was compared.')
         text += self.alone[:5]
@@ -122,27 +138,21 @@ class Parity:
         return text
 
 
-def pair(a: Detections, b: Detections) -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    a: Detections, b: Detections, near: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of detections that are the same, in any order.
 
-    Two are the same if they have the same label, and corners less than a
-    pixel apart. Every detection has at most one partner.
+    Two are the same if they have the same label, and corners at most ``near``
+    pixels apart. Every detection has at most one partner.
     """
-    pairs: list[tuple[int, int]] = []
-    for label in np.intersect1d(a.labels, b.labels):
-        (rows,), (columns,) = (
-            np.nonzero(found.labels == label) for found in (a, b)
-        )
-        boxes = np.abs(a.boxes[rows, None] - b.boxes[columns]).max(2)
-        scores = np.abs(a.scores[rows, None] - b.scores[columns])
-        far = boxes > _NEAR
-        # One far pair costs more than all near ones.
-        cost = np.where(far, 1e6, boxes + scores)
-        for i, j in zip(*linear_sum_assignment(cost), strict=True):
-            if not far[i, j]:
-                pairs.append((rows[i], columns[j]))
-    found = np.array(pairs, int).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    # One far pair costs more than all near ones.
+    boxes = np.abs(a.boxes[:, None] - b.boxes).max(2, initial=0)
+    far = (boxes > near) | (a.labels[:, None] != b.labels)
+    scores = np.abs(a.scores[:, None] - b.scores)
+    rows, columns = linear_sum_assignment(np.where(far, 1e6, boxes + scores))
+    good = ~far[rows, columns]
+    return rows[good], columns[good]
 
 
 def compare_networks(
@@ -173,14 +183,7 @@ def compare_networks(
         for batch in BATCHES:
             batch_of = [left[i % len(left)] for i in range(batch)]
             left = left[batch:] + left[:batch]
-            prepared = [
-                Prepared(
-                    cv2.resize(image, (width, height)),
-                    (height, width),
-                    (1.0, 1.0),
-                )
-                for image in batch_of
-            ]
+            prepared = [resized(i, (height, width)) for i in batch_of]
             result.sizes.append(f'{batch} x {width}x{height}')
             found = zip(eager(prepared), exported(prepared), strict=True)
             for one, other in found:

@@ -12,11 +12,10 @@ import numpy as np
 from rich.progress import Progress
 
 from mmext.errors import UserError
-from mmext.export.detections import Detections
 from mmext.export.detector import Detector
 from mmext.export.outputs import WRITERS, Found, draw
-from mmext.export.slices import detect_in_slices, windows
 from mmext.export.sources import Source, find_sources
+from mmext.export.views import detect_in_views, find_views
 from mmext.utils.text import some
 
 
@@ -31,6 +30,8 @@ def predict_files(
     score_thr: float = 0.3,
     slices: tuple[int, int] | None = None,
     overlap: float = 0.2,
+    mirror: bool = False,
+    fast: str | None = None,
     **options: Any,
 ) -> Found:
     """Detects in images and videos and writes files.
@@ -47,6 +48,10 @@ def predict_files(
             objects in large images. Default: none.
         overlap: The least share that neighbouring slices have in common.
             Default: 0.2.
+        mirror: Detect in mirror images too. Default: False.
+        fast: Measure on the first image how a checkpoint runs fastest:
+            ``"exact"``, or ``"bf16"`` for convolutions in bfloat16. Default:
+            None, as it is.
         options: Of :class:`~mmext.export.detector.Detector`.
 
     Returns:
@@ -65,10 +70,18 @@ def predict_files(
         raise UserError(
             f'score_thr is {score_thr:g}', 'Give a number from 0 to 1.'
         )
+    if fast not in (None, 'exact', 'bf16'):
+        raise UserError(f'fast is {fast!r}', 'Use exact or bf16.')
     if slices is not None:
-        windows((1, 1), slices, overlap)  # raises an error for bad numbers
+        find_views((1, 1), slices, overlap)  # raises an error for bad numbers
     sources = find_sources(images)
     detector = Detector(model, config, **options)
+    if fast is not None:
+        pixels = (p for s in sources for _, p in s.read() if p is not None)
+        table = detector.speed_up(
+            [*itertools.islice(pixels, 1)], fast == 'bf16'
+        )
+        print(table.text())
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -85,9 +98,14 @@ def predict_files(
             progress.advance(task, len(batch))
             failed += [name for name, pixels in batch if pixels is None]
             read = [(n, p) for n, p in batch if p is not None]
-            results = _detect(detector, [p for _, p in read], slices, overlap)
-            for (name, pixels), result in zip(read, results, strict=True):
-                good = _above(result, score_thr)
+            views = [
+                find_views(p.shape[:2], slices, overlap, mirror)
+                for _, p in read
+            ]
+            results = detect_in_views(
+                detector, [p for _, p in read], views, score_thr
+            )
+            for (name, pixels), good in zip(read, results, strict=True):
                 found.add(name, pixels.shape[:2], good)
                 if pictures:
                     path = out / 'pictures' / name
@@ -109,24 +127,3 @@ def _batches(
     frames = itertools.chain.from_iterable(s.read() for s in sources)
     while batch := list(itertools.islice(frames, size)):
         yield batch
-
-
-def _detect(
-    detector: Detector,
-    images: list[np.ndarray],
-    slices: tuple[int, int] | None,
-    overlap: float,
-) -> list[Detections]:
-    if slices is None:
-        return detector(images)
-    return [
-        detect_in_slices(detector, image, slices, overlap) for image in images
-    ]
-
-
-def _above(found: Detections, score_thr: float) -> Detections:
-    good = found.scores >= score_thr
-    masks = None if found.masks is None else found.masks[good]
-    return Detections(
-        found.boxes[good], found.scores[good], found.labels[good], masks
-    )

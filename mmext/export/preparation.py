@@ -36,11 +36,12 @@ class Prepared:
         pixels: (H, W, 3), uint8.
         size: Height and width of the image before.
         scale: Pixels in ``pixels`` for one of the image, in x and y.
+            Default: one.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
-    scale: tuple[float, float]
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -93,33 +94,38 @@ def find_preparation(pipeline: list[Mapping[str, Any]]) -> Preparation:
     Raises:
         UserError: It has a step that an exported file cannot have.
     """
-    found: dict[str, Any] = {}
+    resize = pad = None
+    keep_ratio, pad_value = True, 0
     for i, step in enumerate(pipeline):
-        name = str(step['type']).rpartition('.')[2]
-        given = {k: v for k, v in step.items() if k != 'type'}
-        if name == 'Resize' and not found:
-            scale = given.pop('scale', None)
-            scale = (scale, scale) if isinstance(scale, int) else scale
-            found['resize'] = scale and tuple(scale)
-            found['keep_ratio'] = given.pop('keep_ratio', False)
-        elif name == 'Pad' and 'pad' not in found:
-            size = given.pop('size', None)
-            found['pad'] = size and tuple(size)
-            value = given.pop('pad_val', 0)
-            is_map = isinstance(value, Mapping)
-            value = value.get('img', 0) if is_map else value
-            values = {*value} if isinstance(value, list | tuple) else {value}
-            (found['pad_value'],) = values if len(values) == 1 else (None,)
-        elif name in _READERS:
-            given = {
-                k: v
-                for k, v in given.items()
-                if k in _COLOURS and v != _COLOURS[k]
-            }
+        kind = str(step['type']).rpartition('.')[2]
+        options = {*step} - {'type'}
+        scale, size = step.get('scale'), step.get('size')
+        value = step.get('pad_val', 0)
+        value = value.get('img', 0) if isinstance(value, Mapping) else value
+        values = {*value} if isinstance(value, list | tuple) else {value}
+        if kind in _READERS and all(
+            step.get(k, v) == v for k, v in _COLOURS.items()
+        ):
+            continue
+        if kind == 'Resize' and step.get('scale_factor') == 1:
+            continue
+        if (
+            kind == 'Resize'
+            and scale
+            and options <= {'scale', 'keep_ratio'}
+            and resize is pad is None
+        ):
+            resize = (scale, scale) if isinstance(scale, int) else tuple(scale)
+            keep_ratio = step.get('keep_ratio', False)
+        elif (
+            kind == 'Pad'
+            and size
+            and options <= {'size', 'pad_val'}
+            and pad is None
+            and len(values) == 1
+        ):
+            pad, (pad_value,) = tuple(size), values
         else:
-            given = {'type': name}
-        known = found.get('resize', True) and found.get('pad', True)
-        if given or not known or found.get('pad_value', 0) is None:
             raise UserError(
                 f'step {i} of the test pipeline cannot be a part of an '
                 f'exported file: {dict(step)}',
@@ -127,4 +133,9 @@ def find_preparation(pipeline: list[Mapping[str, Any]]) -> Preparation:
                 'Pad(size=(W, H), pad_val=NUMBER). Change '
                 'test_dataloader.dataset.pipeline.',
             )
-    return Preparation(**found)
+    return Preparation(resize, keep_ratio, pad, pad_value)
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> Prepared:
+    """Returns an image (H, W, 3) as one of ``size``, height and width."""
+    return Prepared(cv2.resize(image, size[::-1]), size)

@@ -40,6 +40,7 @@ def trace(
             'any size',
             'Install a newer one.',
         )
+    model.eval()
     multiple = 1 if size else find_multiple(model)
     dims = {0: Dim.DYNAMIC}
     if size is None:

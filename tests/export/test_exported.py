@@ -14,7 +14,8 @@ from onnx_files import META, onnx_file
 from mmext.checkpoints.read import trusting
 from mmext.errors import UserError
 from mmext.export.exported import ExportedFile
-from mmext.export.metadata import KEY, Metadata, parse
+from mmext.export.formats import KEY
+from mmext.export.metadata import Metadata, parse
 from mmext.export.preparation import Prepared
 from mmext.utils.files import sha256
 

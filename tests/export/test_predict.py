@@ -15,11 +15,8 @@ from commands import run_tool
 from onnx_files import onnx_file
 from pycocotools.coco import COCO
 
-import mmext
 from mmext.errors import UserError
-from mmext.export.detections import Detections
 from mmext.export.predict import predict_files
-from mmext.export.slices import detect_in_slices, merge, windows
 from mmext.export.sources import find_sources
 
 
@@ -117,81 +114,6 @@ def test_what_cannot_be_read_is_reported_at_the_end(model, images, tmp_path):
         predict_files(model, [images, images / 'film.mp4'], out=out)
     content = json.loads((out / 'detections.json').read_text())
     assert len(content['images']) == len(content['annotations']) == 3
-
-
-@pytest.mark.parametrize('size', [(100, 70), (64, 64), (65, 30), (30, 500)])
-@pytest.mark.parametrize('overlap', [0.0, 0.2, 0.9])
-def test_slices_cover_the_image(size, overlap):
-    piece = (64, 48)
-    places = windows(size, piece, overlap)
-    covered = np.zeros(size[::-1], int)
-    for x1, y1, x2, y2 in places:
-        assert 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
-        covered[y1:y2, x1:x2] += 1
-        assert (x2 - x1, y2 - y1) == tuple(map(min, size, piece))
-    assert covered.all() and len({*places}) == len(places)
-    if size[0] <= 64 and size[1] <= 48:
-        assert len(places) == 1
-
-
-def detections(*rows: tuple) -> Detections:
-    values = np.array(rows, np.float32).reshape(-1, 6)
-    return Detections(values[:, :4], values[:, 4], values[:, 5].astype(int))
-
-
-def test_one_slice_is_the_plain_result(model):
-    detector = mmext.Detector(model)
-    image = np.zeros((60, 64, 3), np.uint8)
-    plain = detector(image)[0]
-    sliced = detect_in_slices(detector, image, (64, 64), 0.2)
-    np.testing.assert_array_equal(plain.boxes, sliced.boxes)
-
-
-def test_each_object_is_found_once():
-    places = [(0, 0, 64, 64), (50, 0, 114, 64), (0, 0, 114, 64)]
-    found = merge(
-        [
-            # The left part of an object at the border, and another label.
-            detections((40, 10, 64, 30, 0.6, 0), (40, 10, 64, 30, 0.5, 1)),
-            # All of it, and an object of this slice only.
-            detections((0, 10, 24, 30, 0.9, 0), (40, 40, 50, 50, 0.4, 0)),
-            detections(),
-        ],
-        places,
-    )
-    assert found.scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
-    assert found.boxes[0].tolist() == [50, 10, 74, 30]
-    assert found.boxes[2].tolist() == [90, 40, 100, 50]
-    assert found.labels.tolist() == [0, 1, 0]
-
-
-def test_boxes_of_one_slice_stay():
-    same = detections((0, 0, 9, 9, 0.9, 0), (0, 0, 9, 9, 0.8, 0))
-    found = merge([same, detections()], [(0, 0, 9, 9), (9, 0, 18, 9)])
-    assert len(found) == 2
-
-
-def test_a_small_object_in_a_large_image():
-    """A detector that sees objects only if they fill its input."""
-
-    def detect(images: list[np.ndarray]) -> list[Detections]:
-        results = []
-        for image in images:
-            y, x = np.nonzero(image[..., 0])
-            seen = len(y) > 0.02 * image[..., 0].size
-            box = (x.min(), y.min(), x.max() + 1, y.max() + 1, 0.9, 0)
-            results.append(detections(box) if seen else detections())
-        return results
-
-    image = np.zeros((600, 800, 3), np.uint8)
-    image[310:330, 420:440] = 255
-
-    def safe(images: list[np.ndarray]) -> list[Detections]:
-        return [detect([i])[0] if i.any() else detections() for i in images]
-
-    assert len(safe([image])[0]) == 0
-    found = detect_in_slices(safe, image, (100, 100), 0.5)
-    assert found.boxes.tolist() == [[420, 310, 440, 330]]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_as_mmdet(steps, shape):
 
 def test_without_steps():
     steps = [{'type': 'LoadImageFromFile', 'to_float32': True}, PACK]
+    steps.append({'type': 'Resize', 'scale_factor': 1.0, 'keep_ratio': True})
     assert find_preparation(steps) == Preparation()
 
 

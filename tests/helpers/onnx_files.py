@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmext.export.metadata import KEY, Metadata
+from mmext.export.formats import KEY
+from mmext.export.metadata import Metadata
 from mmext.export.preparation import Preparation
 
 META = Metadata(('a', 'b'), Preparation((64, 64), True, None, 0), multiple=2)

@@ -73,6 +73,9 @@ test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(
     data_root={root!r}, ann_file='val.json', metainfo=metainfo,
     data_prefix=dict(img='val'), pipeline=test_pipeline))
 test_evaluator = dict(ann_file={root!r} + '/val.json')
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='CocoDataset', data_root={root!r},
+    ann_file='train.json', metainfo=metainfo, data_prefix=dict(img='train')))
 val_dataloader = test_dataloader
 val_evaluator = test_evaluator
 model = dict({model})
