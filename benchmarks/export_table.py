@@ -300,6 +300,7 @@ def main() -> None:
     add('patterns', nargs='*', help='configs to export again')
     add('--latency', action='store_true')
     add('--trained', nargs=2, metavar=('CONFIG', 'CHECKPOINT'))
+    add('--limit', type=int, default=10**6, help='cases of this run')
     add('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'export_table')
     args = parser.parse_args()
     folder = args.work_dir
@@ -347,6 +348,9 @@ def main() -> None:
             continue
         write_json(RESULTS, content)
         print(f'{i}/{len(CASES)} {key}: {rows.get(key)}', flush=True)
+        args.limit -= 1
+        if not args.limit:
+            break
     RESULTS.with_suffix('.md').write_text(page(content))
 
 

@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         trust_checkpoint=args.trust_checkpoint,
     )
     print(
-        f'{count(len(found), "detection")} in '
-        f'{count(len(found.names), "image")}: {args.out}'
+        f'{count(sum(len(f.detections) for f in found), "detection")} in '
+        f'{count(len(found), "image")}: {args.out}'
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import mmdet
 import torch
 from mmdet.models.dense_heads import RTMDetInsHead
-from mmengine.config import ConfigDict
 from torch import nn
 
 from mmext.evaluation.runs import describe_model
@@ -37,42 +36,25 @@ def describe(
         size: Height and width, if the file takes no others.
         multiple: What they must be multiples of.
     """
-    cfg = model.cfg
-    how = model.data_preprocessor
-    text = cfg.pretty_text.encode()
+    cfg = model.cfg.to_dict()
+    text = model.cfg.pretty_text.encode()
     hashes = {'config': hashlib.sha256(text).hexdigest()}
     path = Path(checkpoint).expanduser()
     if path.is_file():  # not a URL
         hashes['checkpoint'] = sha256(path)
-    normalization: dict[str, Any] = {
-        'input': 'uint8 (batch, 3, height, width), BGR',
-        'swaps_channels': bool(how._channel_conversion),
-        'pads_to_multiples_of': how.pad_size_divisor,
-        'pad_value': how.pad_value,
-    }
-    if how._enable_normalize:
-        for name in ('mean', 'std'):
-            normalization[name] = getattr(how, name).flatten().tolist()
-    return Metadata(
-        tuple(model.dataset_meta['classes']),
-        prepare,
-        size,
-        multiple,
-        _masks(model),
-        {
-            'model': describe_model(cfg.model),
-            'normalization': normalization,
-            'thresholds': (
-                cfg.model.get('test_cfg') or ConfigDict()
-            ).to_dict(),
-            'hashes': hashes,
-            'versions': {
-                'mmext': __version__,
-                'torch': torch.__version__,
-                'mmdet': mmdet.__version__,
-            },
+    about = {
+        'model': describe_model(model.cfg.model),
+        'normalization': cfg['model'].get('data_preprocessor'),
+        'thresholds': cfg['model'].get('test_cfg'),
+        'hashes': hashes,
+        'versions': {
+            'mmext': __version__,
+            'torch': torch.__version__,
+            'mmdet': mmdet.__version__,
         },
-    )
+    }
+    classes = tuple(model.dataset_meta['classes'])
+    return Metadata(classes, prepare, size, multiple, _masks(model), about)
 
 
 def _masks(model: nn.Module) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __iter__(self) -> Iterator[tuple[int, float, list[float]]]:
+        """Yields label, score and box of each detection."""
+        columns = self.labels, self.scores, self.boxes
+        yield from zip(*(c.tolist() for c in columns), strict=True)
+
     def coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict]:
         """Returns COCO results; each has a box, and a mask if there is one.
 
@@ -38,21 +43,14 @@ class Detections:
             image_id: The image's id.
             category_ids: The id of each label.
         """
-        boxes = self.boxes.astype(float)
-        boxes[:, 2:] -= boxes[:, :2]
         entries = [
             {
                 'image_id': image_id,
                 'category_id': category_ids[label],
-                'bbox': box,
+                'bbox': [x1, y1, x2 - x1, y2 - y1],
                 'score': score,
             }
-            for box, score, label in zip(
-                boxes.tolist(),
-                self.scores.tolist(),
-                self.labels.tolist(),
-                strict=True,
-            )
+            for label, score, (x1, y1, x2, y2) in self
         ]
         if self.masks is not None:
             for entry, mask in zip(entries, self.masks, strict=True):

@@ -15,7 +15,7 @@ from mmext.errors import UserError
 from mmext.export.detections import Detections, Run
 from mmext.export.exported import ExportedFile
 from mmext.export.formats import SUFFIXES
-from mmext.export.preparation import Preparation
+from mmext.export.preparation import Preparation, find_preparation
 from mmext.utils.images import is_bomb, read_pixels
 
 if TYPE_CHECKING:
@@ -66,42 +66,23 @@ class Detector:
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}', 'Give 1 or more.')
         self.batch_size = batch_size
-        if Path(model).suffix in SUFFIXES.values():
-            self._open(model, config, device, trust_checkpoint)
-        else:
-            self._load(model, config, device, cfg_options, trust_checkpoint)
-
-    def _open(
-        self,
-        model: str | Path,
-        config: str | Path | None,
-        device: str,
-        trust_checkpoint: str | Sequence[str],
-    ) -> None:
-        if config is not None or device != 'cpu':
-            raise UserError(
-                f'{model} is an exported file, which needs no config and runs '
-                'on the CPU',
-                'Give only the file.',
-            )
         trusted = contextlib.nullcontext()
         if trust_checkpoint:
             from mmext.checkpoints.read import trusting
 
             trusted = trusting(trust_checkpoint)
-        with trusted:
-            self._detect = ExportedFile(model)
-        self.classes = self._detect.meta.classes
-        self._prepare = self._detect.meta.preparation
-
-    def _load(
-        self,
-        model: str | Path,
-        config: str | Path | None,
-        device: str,
-        cfg_options: Mapping[str, Any] | Sequence[str] | None,
-        trust_checkpoint: str | Sequence[str],
-    ) -> None:
+        if Path(model).suffix in SUFFIXES.values():
+            if config is not None or device != 'cpu':
+                raise UserError(
+                    f'{model} is an exported file, which needs no config and '
+                    'runs on the CPU',
+                    'Give only the file.',
+                )
+            with trusted:
+                self._detect = ExportedFile(model)
+            self.classes = self._detect.meta.classes
+            self._prepare = self._detect.meta.preparation
+            return
         if config is None:
             raise UserError(
                 f'{model} is a checkpoint by its name, and its config is '
@@ -109,19 +90,17 @@ class Detector:
                 "Give it: Detector('epoch_12.pth', 'config.py'). Exported "
                 f'files end in {" or ".join(SUFFIXES.values())}.',
             )
-        from mmext.checkpoints.read import trusting
         from mmext.engine.predict import load_detector
         from mmext.export.eager import EagerDetector
-        from mmext.export.preparation import find_preparation
         from mmext.utils.config import load_config
 
         cfg = load_config(config, cfg_options)
-        with trusting(trust_checkpoint):
-            loaded = load_detector(cfg, model, device)
-        self._detect = EagerDetector(loaded.model)
-        self.classes = loaded.model.dataset_meta['classes']
+        with trusted:
+            loaded = load_detector(cfg, model, device).model
+        self._detect = EagerDetector(loaded)
+        self.classes = loaded.dataset_meta['classes']
         self._prepare = find_preparation(
-            loaded.model.cfg.test_dataloader.dataset.pipeline
+            loaded.cfg.test_dataloader.dataset.pipeline
         )
 
     def speed_up(self, images: Sequence[Image], bf16: bool = False) -> Table:

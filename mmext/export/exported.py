@@ -62,7 +62,7 @@ class ExportedFile:
             )
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         try:
-            outputs = self._run(pixels)
+            rows = list(zip(images, *self._run(pixels), strict=True))
         except Exception as error:  # of types of three packages
             raise UserError(
                 f'{self.path} fails for {len(pixels)} images of '
@@ -70,10 +70,7 @@ class ExportedFile:
                 'Export with --size for images of one size, or with '
                 '--format torch.',
             ) from error
-        return [
-            self._detections(image, *rows)
-            for image, *rows in zip(images, *outputs, strict=True)
-        ]
+        return [self._detections(*row) for row in rows]
 
     def _detections(
         self,

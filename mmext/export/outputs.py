@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,111 +19,78 @@ from mmext.utils.images import write_image
 _COLOURS = ('#e6194b', '#3cb44b', '#4363d8', '#f58231', '#911eb4', '#008080')
 
 
-@dataclass
-class Found:
-    """The detections of many images.
+class Found(NamedTuple):
+    """What was found in an image of some height and width."""
 
-    Args:
-        classes: The name of each label.
-        names: The relative name of each image.
-        sizes: Height and width of each image.
-        detections: Those of each image.
-    """
-
-    classes: Sequence[str]
-    names: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    detections: list[Detections] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.detections))
-
-    def add(self, name: str, size: tuple[int, int], found: Detections) -> None:
-        """Adds an image."""
-        self.names.append(name)
-        self.sizes.append(size)
-        self.detections.append(found)
+    name: str
+    size: tuple[int, int]
+    detections: Detections
 
 
-def write_coco(found: Found, out: Path) -> Path:
+def write_coco(
+    images: Sequence[Found], classes: Sequence[str], out: Path
+) -> Path:
     """Writes a COCO data set, which CVAT and others import, with scores."""
-    ids = range(1, len(found.classes) + 1)
-    images, annotations = [], []
-    for i, (name, size, detections) in enumerate(
-        zip(found.names, found.sizes, found.detections, strict=True), 1
-    ):
-        height, width = size
-        images.append(
+    ids = range(1, len(classes) + 1)
+    content: dict[str, list[dict]] = {
+        'images': [],
+        'categories': [
+            {'id': i, 'name': name}
+            for i, name in zip(ids, classes, strict=True)
+        ],
+        'annotations': [],
+    }
+    annotations = content['annotations']
+    for i, (name, (height, width), found) in enumerate(images, 1):
+        content['images'].append(
             {'id': i, 'file_name': name, 'height': height, 'width': width}
         )
-        for entry in detections.coco(i, ids):
+        for entry in found.coco(i, ids):
             _, _, w, h = entry['bbox']
-            number = len(annotations) + 1
-            more = {'id': number, 'area': w * h, 'iscrowd': 0}
+            more = {'id': len(annotations) + 1, 'area': w * h, 'iscrowd': 0}
             annotations.append({'segmentation': [], **entry, **more})
-    categories = [
-        {'id': i, 'name': name}
-        for i, name in zip(ids, found.classes, strict=True)
-    ]
     path = out / 'detections.json'
-    write_json(
-        path,
-        {
-            'images': images,
-            'categories': categories,
-            'annotations': annotations,
-        },
-    )
+    write_json(path, content)
     return path
 
 
-def write_csv(found: Found, out: Path) -> Path:
+def write_csv(
+    images: Sequence[Found], classes: Sequence[str], out: Path
+) -> Path:
     """Writes one row a detection."""
     rows = [
-        [
-            name,
-            found.classes[label],
-            f'{score:.6g}',
-            *(f'{x:.2f}' for x in box),
-        ]
-        for name, detections in zip(found.names, found.detections, strict=True)
-        for label, score, box in zip(
-            detections.labels, detections.scores, detections.boxes, strict=True
-        )
+        [name, classes[label], f'{score:.6g}', *(f'{x:.2f}' for x in box)]
+        for name, _, found in images
+        for label, score, box in found
     ]
     header = ['image', 'class', 'score', 'x1', 'y1', 'x2', 'y2']
-    path = out / 'detections.csv'
-    with replacing(path) as part:
-        part.write_text(Table(header, rows).csv(), encoding='utf-8')
-    return path
+    return _write(out / 'detections.csv', Table(header, rows).csv())
 
 
-def write_yolo(found: Found, out: Path) -> Path:
+def write_yolo(
+    images: Sequence[Found], classes: Sequence[str], out: Path
+) -> Path:
     """Writes a text file an image: label, centre, size, score in shares."""
     folder = out / 'labels'
-    for name, size, detections in zip(
-        found.names, found.sizes, found.detections, strict=True
-    ):
-        scale = np.tile(np.array(size[::-1], float), 2)
-        lines = []
-        for label, score, box in zip(
-            detections.labels, detections.scores, detections.boxes, strict=True
-        ):
-            x1, y1, x2, y2 = box / scale
-            values = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, score
-            lines.append(f'{label} ' + ' '.join(f'{v:.6f}' for v in values))
-        path = folder / Path(name).with_suffix('.txt')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            part.write_text(''.join(f'{line}\n' for line in lines))
-    path = folder / 'classes.txt'
-    with replacing(path) as part:
-        text = ''.join(f'{name}\n' for name in found.classes)
-        part.write_text(text, encoding='utf-8')
+    for name, (height, width), found in images:
+        text = ''
+        for label, score, (x1, y1, x2, y2) in found:
+            x, w = (x1 + x2) / 2 / width, (x2 - x1) / width
+            y, h = (y1 + y2) / 2 / height, (y2 - y1) / height
+            text += f'{label} {x:.6f} {y:.6f} {w:.6f} {h:.6f} {score:.6f}\n'
+        _write(folder / Path(name).with_suffix('.txt'), text)
+    _write(folder / 'classes.txt', ''.join(f'{name}\n' for name in classes))
     return folder
 
 
-WRITERS: dict[str, Callable[[Found, Path], Path]] = {
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(text, encoding='utf-8')
+    return path
+
+
+WRITERS: dict[str, Callable[[Sequence[Found], Sequence[str], Path], Path]] = {
     'coco': write_coco,
     'csv': write_csv,
     'yolo': write_yolo,
@@ -143,9 +110,7 @@ def draw(
     image = Image.fromarray(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
     pen = ImageDraw.Draw(image)
     width = max(2, round(max(image.size) / 500))
-    for label, score, box in zip(
-        found.labels, found.scores, found.boxes.tolist(), strict=True
-    ):
+    for label, score, box in found:
         colour = _COLOURS[label % len(_COLOURS)]
         pen.rectangle(box, outline=colour, width=width)
         text, place = f'{classes[label]} {score:.2f}', (box[0], box[1])

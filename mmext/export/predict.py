@@ -33,7 +33,7 @@ def predict_files(
     mirror: bool = False,
     fast: str | None = None,
     **options: Any,
-) -> Found:
+) -> list[Found]:
     """Detects in images and videos and writes files.
 
     Args:
@@ -55,7 +55,7 @@ def predict_files(
         options: Of :class:`~mmext.export.detector.Detector`.
 
     Returns:
-        What was found.
+        What was found in each image.
 
     Raises:
         UserError: Nothing was written. If some images cannot be read, it is
@@ -90,7 +90,7 @@ def predict_files(
             f'results cannot be written to {out}: {error}',
             'Name another folder with --out.',
         ) from error
-    found, failed = Found(detector.classes), []
+    found, failed = [], []
     total = sum(source.frames for source in sources)
     with Progress() as progress:
         task = progress.add_task('Detecting', total=total)
@@ -106,15 +106,15 @@ def predict_files(
                 detector, [p for _, p in read], views, score_thr
             )
             for (name, pixels), good in zip(read, results, strict=True):
-                found.add(name, pixels.shape[:2], good)
+                found.append(Found(name, pixels.shape[:2], good))
                 if pictures:
                     path = out / 'pictures' / name
                     draw(pixels, good, detector.classes, path)
     for name in formats:
-        WRITERS[name](found, out)
+        WRITERS[name](found, detector.classes, out)
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(found.names) + len(failed)} images could '
+            f'{len(failed)} of {len(found) + len(failed)} images could '
             f'not be read: {some(failed)}',
             f'Replace them. The results of the other images are in {out}.',
         )

@@ -40,6 +40,35 @@ FAMILIES = (
     'RetinaNet, FCOS, ATSS, RTMDet, RTMDet-Ins, Faster R-CNN, Mask R-CNN, '
     'Cascade R-CNN and Cascade Mask R-CNN'
 )
+_DENSE = (
+    'predict',
+    'predict_by_feat',
+    '_predict_by_feat_single',
+    '_bbox_post_process',
+)
+_ROI = (
+    'predict',
+    'predict_bbox',
+    'predict_mask',
+    '_bbox_forward',
+    '_mask_forward',
+)
+#: Class -> the methods whose results are computed here.
+METHODS = {
+    SingleStageDetector: ('predict', 'extract_feat'),
+    TwoStageDetector: ('predict', 'extract_feat'),
+    BaseDenseHead: _DENSE,
+    RPNHead: _DENSE,
+    RTMDetInsHead: (
+        *_DENSE[:3],
+        '_bbox_mask_post_process',
+        '_mask_predict_by_feat_single',
+    ),
+    StandardRoIHead: _ROI,
+    CascadeRoIHead: _ROI,
+    BBoxHead: ('_predict_by_feat_single', 'regress_by_class'),
+    FCNMaskHead: ('_predict_by_feat_single',),
+}
 
 
 def require_supported(model: nn.Module) -> None:
@@ -53,35 +82,21 @@ def require_supported(model: nn.Module) -> None:
 
 
 def _reasons(model: nn.Module) -> Iterator[str]:
-    if not isinstance(model, SingleStageDetector | TwoStageDetector):
-        yield 'it is neither a SingleStageDetector nor a TwoStageDetector'
+    if reasons := list(_own_methods(model)):
+        yield from reasons
         return
-    two = isinstance(model, TwoStageDetector)
-    yield from _own_methods(
-        model,
-        ('predict', 'extract_feat'),
-        SingleStageDetector,
-        TwoStageDetector,
-    )
     yield from _not_one_of(model.data_preprocessor, DetDataPreprocessor)
-    if not two:
-        yield from _dense_reasons(model.bbox_head, BaseDenseHead)
-        return
-    if model.rpn_head is None:
-        yield 'it has no rpn_head'
+    if isinstance(model, SingleStageDetector):
+        yield from _dense_reasons(model.bbox_head)
+    elif not isinstance(model.rpn_head, RPNHead):
+        yield f'its rpn_head is {type(model.rpn_head).__name__}'
     else:
-        yield from _dense_reasons(model.rpn_head, RPNHead)
-    yield from _roi_reasons(model.roi_head)
+        yield from _dense_reasons(model.rpn_head)
+        yield from _roi_reasons(model.roi_head)
 
 
-def _dense_reasons(head: nn.Module, base: type) -> Iterator[str]:
-    methods = ['predict', 'predict_by_feat', '_predict_by_feat_single']
-    if isinstance(head, RTMDetInsHead):
-        base = RTMDetInsHead
-        methods += ['_bbox_mask_post_process', '_mask_predict_by_feat_single']
-    else:
-        methods.append('_bbox_post_process')
-    yield from _own_methods(head, methods, base)
+def _dense_reasons(head: nn.Module) -> Iterator[str]:
+    yield from _own_methods(head)
     if not isinstance(head, BaseDenseHead):
         return
     if getattr(head.loss_cls, 'custom_cls_channels', False):
@@ -93,20 +108,11 @@ def _dense_reasons(head: nn.Module, base: type) -> Iterator[str]:
 
 
 def _roi_reasons(head: nn.Module) -> Iterator[str]:
-    methods = (
-        'predict',
-        'predict_bbox',
-        'predict_mask',
-        '_bbox_forward',
-        '_mask_forward',
-    )
-    yield from _own_methods(head, methods, StandardRoIHead, CascadeRoIHead)
-    if not isinstance(head, StandardRoIHead | CascadeRoIHead):
+    if reasons := list(_own_methods(head)):
+        yield from reasons
         return
     for part in stages(head.bbox_head):
-        yield from _own_methods(
-            part, ('_predict_by_feat_single', 'regress_by_class'), BBoxHead
-        )
+        yield from _own_methods(part)
         if part.custom_cls_channels or not (part.with_cls and part.with_reg):
             yield f'{type(part).__name__} has outputs of its own'
         yield from _coder_reasons(part.bbox_coder)
@@ -114,26 +120,25 @@ def _roi_reasons(head: nn.Module) -> Iterator[str]:
     if head.with_mask:
         extractors += stages(head.mask_roi_extractor)
         for part in stages(head.mask_head):
-            yield from _own_methods(
-                part, ('_predict_by_feat_single',), FCNMaskHead
-            )
+            yield from _own_methods(part)
     for extractor in extractors:
         yield from _not_one_of(extractor, SingleRoIExtractor)
-        for layer in getattr(extractor, 'roi_layers', ()):
-            if getattr(layer, 'pool_mode', None) != 'avg':
-                yield f'{type(layer).__name__} does not average'
-                break
+        layers = getattr(extractor, 'roi_layers', ())
+        if any(getattr(layer, 'pool_mode', '') != 'avg' for layer in layers):
+            yield f'{type(layers[0]).__name__} does not average'
     yield from _nms_reasons(head.test_cfg)
 
 
-def _own_methods(
-    part: nn.Module, names: tuple[str, ...] | list[str], *bases: type
-) -> Iterator[str]:
-    """Yields which methods are not those of the classes ``bases``."""
-    for name in names:
-        method = getattr(type(part), name, None)
-        if not any(method is getattr(base, name, 0) for base in bases):
-            yield f'{type(part).__name__} has a method {name} of its own'
+def _own_methods(part: nn.Module) -> Iterator[str]:
+    """Yields the first method that is not the one of :data:`METHODS`."""
+    kind = type(part)
+    base = next((c for c in kind.__mro__ if c in METHODS), None)
+    if base is None:
+        yield f'{kind.__name__} is no class whose results are known'
+        return
+    for name in METHODS[base]:
+        if getattr(kind, name) is not getattr(base, name):
+            yield f'{kind.__name__} has a method {name} of its own'
             return
 
 
@@ -150,8 +155,7 @@ def _coder_reasons(coder: Any) -> Iterator[str]:
 
 def _nms_reasons(cfg: Any) -> Iterator[str]:
     nms = cfg.get('nms') or {}
-    kind = nms.get('type', 'nms')
-    if 'iou_threshold' not in nms or kind != 'nms':
+    if 'iou_threshold' not in nms or nms.get('type', 'nms') != 'nms':
         yield f'its test_cfg has the NMS {dict(nms)}, not one of type nms'
     more = {*nms} - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
     if more:

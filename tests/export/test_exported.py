@@ -83,6 +83,12 @@ def test_a_file_that_fails(tmp_path):
     assert 'indices out of bounds' in info.value.problem
 
 
+def test_a_file_for_one_image_only(tmp_path):
+    file = ExportedFile(onnx_file(tmp_path / 'a.onnx'))
+    with pytest.raises(UserError, match='fails for 2 images of 8x8'):
+        file([image(8, 8)] * 2)
+
+
 @pytest.mark.parametrize('inside', [False, True])
 def test_custom_operators_are_refused(inside, tmp_path):
     pytest.importorskip('onnx', reason='onnx is not installed')

@@ -78,7 +78,7 @@ def test_files_of_all_formats(model, images, tmp_path, capsys):
 
 def test_the_score(model, images, tmp_path):
     found = predict_files(model, [images], out=tmp_path, score_thr=0.6)
-    assert len(found) == 0 and len(found.names) == 3
+    assert [len(f.detections) for f in found] == [0, 0, 0]
 
 
 def test_sources(images, tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_sources(images, tmp_path, monkeypatch):
 def test_a_video(model, tmp_path):
     video = write_video(tmp_path / 'film.avi', 5)
     found = predict_files(model, [video], out=tmp_path / 'out')
-    assert len(found.names) == len(found) == 5
+    assert [len(f.detections) for f in found] == [1] * 5
 
 
 def test_what_cannot_be_read_is_reported_at_the_end(model, images, tmp_path):

@@ -64,5 +64,5 @@ def test_reasons(name, change, reason, family):
 
 
 def test_no_detector():
-    with pytest.raises(UserError, match='neither a SingleStageDetector'):
+    with pytest.raises(UserError, match='Linear is no class whose results'):
         require_supported(nn.Linear(1, 1))

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import pytest
 import torch
 from commands import run_tool
+from onnx_files import onnx_file
 from tiny_families import FAMILIES, write_weights
 
 import mmext
 from mmext.errors import UserError
-from mmext.export import parity
+from mmext.export import parity, write
+from mmext.export.formats import SUFFIXES
+from mmext.export.metadata import Metadata
 from mmext.export.trace import trace
 from mmext.export.traced import TracedDetector
 from mmext.export.write import Exported, export_detector
@@ -109,11 +113,18 @@ def test_no_library_of_operators_is_needed(exported):
 def test_a_file_that_disagrees_is_not_written(
     family, tmp_path, monkeypatch, data
 ):
+    """The file of this test finds one box, whatever the image."""
     needs_onnx()
     made = family('retinanet')
-    monkeypatch.setattr(parity.Parity, 'agrees', False)
-    out = tmp_path / 'net.pt2'
-    options = {'file_format': 'torch', 'images': data / 'val'}
+    out = tmp_path / 'net.onnx'
+
+    def writes(program: object, meta: Metadata, path: Path, _: int) -> None:
+        onnx_file(path, meta.json())
+
+    monkeypatch.setattr(parity, 'BATCHES', (1,))
+    monkeypatch.setattr(write, 'trace', lambda *_: (None, 1))
+    monkeypatch.setattr(write.onnx_format, 'write', writes)
+    options = {'images': data / 'val', 'check': 1}
     with pytest.raises(UserError, match='disagrees with the model'):
         export_detector(made.config, made.checkpoint, out, **options)
     assert not list(tmp_path.iterdir())
@@ -122,12 +133,64 @@ def test_a_file_that_disagrees_is_not_written(
     )
     assert not done.parity.agrees and out.is_file() and not done.reports
     assert 'no annotations' in done.table().text()
-    # A program of torch.export can run code when it is read.
+
+
+@pytest.mark.slow
+def test_a_program_of_torch(family, tmp_path, data):
+    made = family('retinanet')
+    out = tmp_path / 'net.pt2'
+    done = export_detector(
+        made.config,
+        made.checkpoint,
+        out,
+        file_format='torch',
+        precisions=['bf16'],
+        images=data / 'val',
+    )
+    assert done.parity.agrees and done.parity.score == 0
+    assert [*done.milliseconds] == ['model', 'net.pt2', 'net.bf16.pt2']
+    # It can run code when it is read.
     with pytest.raises(UserError, match='can run any code'):
         mmext.Detector(out)
+    image = data / 'val' / '1.png'
     detector = mmext.Detector(out, trust_checkpoint=done.digests[out])
-    (found,) = detector(data / 'val' / '1.png')
-    assert len(found) > 20
+    (found,) = detector(image)
+    half = tmp_path / 'net.bf16.pt2'
+    detector = mmext.Detector(half, trust_checkpoint=done.digests[half])
+    rows, _ = parity.pair(found, detector(image)[0], 2.0)
+    assert 0.8 * len(found) < len(rows) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['onnx', 'openvino'])
+def test_smaller_files(kind, family, tmp_path, data):
+    """Of one size, which the images for int8 are resized to."""
+    needs_onnx()
+    if kind == 'openvino':
+        pytest.importorskip('openvino', reason='openvino is not installed')
+    made = family('retinanet')
+    out = tmp_path / ('net' + SUFFIXES[kind])
+    done = export_detector(
+        made.config,
+        made.checkpoint,
+        out,
+        file_format=kind,
+        precisions=['fp16', 'int8'],
+        size=(160, 128),
+        images=data / 'val',
+    )
+    assert done.parity.agrees
+    sizes = {}
+    image = cv2.imread(str(data / 'val' / '1.png'))
+    (expected,) = mmext.Detector(out)(image)
+    for name, path in zip(('', 'fp16', 'int8'), done.digests, strict=True):
+        assert path.name == f'net.{name}{out.suffix}'.replace('..', '.')
+        parts = {path, path.with_suffix('.bin')}
+        sizes[name] = sum(p.stat().st_size for p in parts if p.exists())
+        (found,) = mmext.Detector(path)(image)
+        rows, _ = parity.pair(expected, found, 4.0)
+        assert len(rows) > 0.7 * len(expected) > 20
+    assert sizes['int8'] < 0.55 * sizes[''] and sizes['fp16'] < 0.8 * sizes['']
 
 
 def test_stepnet_in_batches_that_were_not_traced(family, tmp_path):
@@ -154,6 +217,7 @@ def test_stepnet_in_batches_that_were_not_traced(family, tmp_path):
             torch.testing.assert_close(one[there], other[there])
 
 
+@pytest.mark.slow
 def test_a_file_for_one_size(family, tmp_path, data, capsys):
     """Exported with the tool."""
     needs_onnx()
