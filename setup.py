@@ -63,6 +63,7 @@ EXTRAS = {
         # `make lint` builds the site.
         *DOCS,
         *EXPORT,
+        'openvino',
         'hypothesis',
         'import-linter>=2.3',
         'parameterized',  # of tools/dev/upstream_tests.py

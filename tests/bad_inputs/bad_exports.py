@@ -62,6 +62,11 @@ export('an opset that does not exist', '--opset 9', 'Give one from 18')
 export('a size of no pixels', '--size 0 640')
 export('no image to compare an exported file on', '--check 0')
 export('a file name of another format', '--out net.pt2')
+export('a precision that a format does not have', '--precision bf16')
+export(
+    'int8 without training images',
+    '--precision int8 --cfg-options train_dataloader=None',
+)
 export(
     'a detector that cannot be exported',
     '--cfg-options model.test_cfg.rcnn.nms.type=soft_nms',
@@ -139,6 +144,21 @@ def _(world: World) -> None:
     detect(Path('net.pt2'))
 
 
+@bad('OpenVINO is not installed', 'mmext[openvino]')
+def _(world: World) -> None:
+    needs_onnx()
+    world.patch.setitem(__import__('sys').modules, 'openvino', None)
+    config, checkpoint = world.config, world.checkpoint()
+    world.tool('export', config, checkpoint, '--format', 'openvino')
+
+
+@bad('an OpenVINO file without its weights', 'net.bin')
+def _(world: World) -> None:
+    pytest.importorskip('openvino', reason='openvino is not installed')
+    Path('net.xml').write_text('<net name="a" version="11"><layers>')
+    detect(Path('net.xml'))
+
+
 @bad('mmext.Detector with a checkpoint and no config')
 def _(world: World) -> None:
     detect(world.checkpoint())
@@ -158,6 +178,7 @@ predict('slices of no pixels', '--slices 0 640')
 predict('slices that overlap in full', '--slices 64 64 --overlap 1')
 predict('a lowest score in percent', '--score-thr 30')
 predict('the config of an exported file', '--config tiny.py')
+predict('the fastest way to run an exported file', '--fast exact')
 
 
 @bad('a pattern that fits no file')
