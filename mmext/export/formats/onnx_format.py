@@ -73,12 +73,9 @@ def open_file(path: Path) -> tuple[Network, str | None]:
             'Copy or export it again.',
         ) from error
     _require_own(model, path)
-    options = runtime.SessionOptions()
-    # Without VNNI, sums of products of int8 would overflow.
-    options.add_session_config_entry('session.x64quantprecision', '1')
     try:
         session = runtime.InferenceSession(
-            data, options, providers=['CPUExecutionProvider']
+            data, providers=['CPUExecutionProvider']
         )
     except Exception as error:  # of a type for each code of onnxruntime
         raise UserError(

@@ -20,8 +20,11 @@ def require() -> None:
 
 def write(source: Path, path: Path, fp16: bool = False) -> None:
     """Converts an ONNX file of mmext; weights may be stored in fp16."""
+    from mmext.export.trace import explained
+
     openvino = required('openvino', 'openvino')
-    model = openvino.convert_model(source)
+    with explained('OpenVINO', True):
+        model = openvino.convert_model(source)
     for entry in required('onnx').load(source).metadata_props:
         if entry.key == KEY:
             model.set_rt_info(entry.value, KEY)
