@@ -78,24 +78,24 @@ def _best(
     any, kernels. A score is :data:`NONE` where there are fewer rows.
     """
     cfg, classes = head.test_cfg, head.cls_out_channels
-    scores = _rows(cls, classes)
-    if head.use_sigmoid_cls:
-        scores = scores.sigmoid()
-    else:
-        scores = scores.softmax(-1)[..., :-1]
-    classes = scores.shape[-1]
-    scores = scores.flatten(1)
-    is_rpn = isinstance(head, RPNHead)
-    if not is_rpn:
-        above = scores > cfg.get('score_thr', 0)
-        scores = torch.where(above, scores, NONE)
-    rows = scores.shape[1]
+    values = _rows(cls, classes)
+    if not head.use_sigmoid_cls:
+        values = values.softmax(-1)[..., :-1]
+    classes = values.shape[-1]
+    values = values.flatten(1)
+    rows = values.shape[1]
     wanted = cfg.get('nms_pre', -1)
     if isinstance(rows, int):
         wanted = min(wanted, rows) if wanted > 0 else rows
     else:  # as many rows for every size of images
-        scores = functional.pad(scores, (0, wanted), value=NONE)
-    scores, at = scores.topk(wanted, dim=1)
+        values = functional.pad(values, (0, wanted), value=-torch.inf)
+    # There may be millions: the sigmoid, which keeps their order, is of few.
+    values, at = values.topk(wanted, dim=1)
+    scores = values.sigmoid() if head.use_sigmoid_cls else values
+    is_rpn = isinstance(head, RPNHead)
+    least = -torch.inf if is_rpn else cfg.get('score_thr', 0)
+    there = (scores > least) & (values > -torch.inf)
+    scores = torch.where(there, scores, NONE)
     labels = torch.full_like(at, number) if is_rpn else at % classes
     at = (at // classes).clamp(max=priors.shape[0] - 1)
     if factor is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from mmdet.models import DeformableDETR
 from mmdet.models.dense_heads import GFLHead
 from mmdet.models.roi_heads import PointRendRoIHead
 from torch import nn
@@ -38,6 +39,10 @@ def no_limit(model: nn.Module) -> None:
     model.bbox_head.test_cfg.max_per_img = -1
 
 
+def all_boxes(model: nn.Module) -> None:
+    model.bbox_head.test_cfg.nms_pre = -1
+
+
 def clamp(model: nn.Module) -> None:
     model.bbox_head.bbox_coder.add_ctr_clamp = True
 
@@ -48,6 +53,7 @@ def clamp(model: nn.Module) -> None:
         ('retinanet', gfl_head, 'GFLHead has a method _predict_by_feat_'),
         ('retinanet', no_limit, 'no max_per_img'),
         ('retinanet', clamp, 'add_ctr_clamp'),
+        ('retinanet', all_boxes, 'no nms_pre'),
         ('mask-rcnn', point_rend, 'PointRendRoIHead has a method'),
         ('mask-rcnn', soft_nms, "'soft_nms'"),
         ('mask-rcnn', own_threshold, 'its NMS has max_num'),
@@ -61,6 +67,12 @@ def test_reasons(name, change, reason, family):
         require_supported(model)
     assert reason in info.value.problem
     assert 'RetinaNet, FCOS' in info.value.fix
+
+
+def test_the_line_that_stops_torch_export():
+    model = DeformableDETR.__new__(DeformableDETR)
+    with pytest.raises(UserError, match='deformable_detr.py, pre_transformer'):
+        require_supported(model)
 
 
 def test_no_detector():
