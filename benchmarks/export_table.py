@@ -268,13 +268,14 @@ def page(content: dict) -> str:
         '1 thread, ms',
         '2 threads, ms',
     ]
-    some = next(r for r in content['rows'].values() if 'batches' in r)
+    of_any = [r for r in content['rows'].values() if not r.get('size', 1)]
+    sizes = of_any[0]['batches'] if of_any else ['none yet']
     text = [
         '# Exported detectors',
         '',
         '`python benchmarks/export_table.py IMAGES`: random weights, '
         f'{content["versions"]}. Files are compared with their models on real '
-        f'pictures: {", ".join(some["batches"])} for files of any size, none '
+        f'pictures: {", ".join(sizes)} for files of any size, none '
         f'of which the exporter saw. {equal} of {len(rows)} files are equal: '
         'paired by label in any order, boxes within 0.01 px, scores within '
         '1e-5, at most 1 % of detections without a partner ("alone").',
@@ -294,8 +295,9 @@ def page(content: dict) -> str:
         text += ['## Not exported', '', *refused, '']
     if content['trained']:
         text += ['## AP of trained detectors', '']
+        text += ['On all test images, with 95 % intervals of the loss.', '']
     for name, table in content['trained'].items():
-        text += [f'`{name}`:', '', table]
+        text += [f'`{name}`:', '', Table(*table).markdown()]
     return '\n'.join(text)
 
 
@@ -333,9 +335,12 @@ def main() -> None:
                 check=10**6,
             )
             table = done.table()
-        content['trained'][Path(config).stem] = Table(
-            table.header, table.rows
-        ).markdown()
+        # Times are of use on an idle machine only.
+        keep = [i for i in range(len(table.header)) if i != 2 or args.latency]
+        header, *rows_of = (
+            [line[i] for i in keep] for line in (table.header, *table.rows)
+        )
+        content['trained'][Path(config).stem] = [header, rows_of]
         write_json(RESULTS, content)
     if args.latency:
         content['load'] = os.getloadavg()[0]
