@@ -34,6 +34,7 @@ def version() -> str:
     return scope['__version__']
 
 
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1.0']
 # The OpenMMLab packages are extras: both stacks install the same modules, so
 # a hard requirement on one would corrupt an environment that has the other.
@@ -54,11 +55,15 @@ EXTRAS = {
     'cls': ['onedl-mmpretrain>=1.3.6,<1.4', 'timm'],
     'timm': ['timm>=1.0.31'],
     'analysis': ['scikit-learn'],
+    'export': EXPORT,
+    'openvino': [*EXPORT, 'openvino'],
     'slurm': ['submitit>=1.5'],
     'docs': DOCS,
     'dev': [
         # `make lint` builds the site.
         *DOCS,
+        *EXPORT,
+        'openvino',
         'hypothesis',
         'import-linter>=2.3',
         'parameterized',  # of tools/dev/upstream_tests.py

@@ -30,7 +30,7 @@ import timm
 import torch
 from backbones import Build, count_flops, registered, resnet
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from timing import in_turn, peak_memory, ratio
+from memory import peak_memory
 from torch import Tensor, nn
 
 from mmext.analysis.stiffness import measure
@@ -38,6 +38,7 @@ from mmext.checks.backbone import loss_of, randomise, set_statistics
 from mmext.errors import UserError, command
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import write_json
+from mmext.utils.timing import in_turn, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'backbone_table.json'

@@ -5,8 +5,8 @@
     python benchmarks/backbones.py starnet-s1 --rounds 20 --out out.json
     python benchmarks/backbones.py --list
 
-All networks of a group, each in both memory formats, are timed in turn, see
-``timing.py``; a ratio is the median over rounds of the ratios within a round.
+All networks of a group, each in both memory formats, are timed in turn;
+a ratio is the median over rounds of the ratios within a round.
 ``--cpu-time`` takes the CPU time of the process instead of the clock, best
 with ``--threads 1``, for a machine that others share. A training step is
 forward and backward, with norms in training mode. FLOPs are multiply-adds.
@@ -28,14 +28,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from memory import peak_memory
 from mmengine.registry import MODELS
-from timing import in_turn, peak_memory, ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmext
 from mmext.errors import UserError, command, did_you_mean
 from mmext.models.layers.dynamic_depthwise_conv import HomogeneousDynamicConv
+from mmext.utils.timing import in_turn, ratio
 
 Build = Callable[[], nn.Module]
 LEVELS = (0, 1, 2, 3)

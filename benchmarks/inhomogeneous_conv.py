@@ -3,7 +3,7 @@
 
     python benchmarks/inhomogeneous_conv.py [--sizes 96x50x76 ...] [--rounds 5]
 
-Both are timed in turn, see ``timing.py``; a figure is the median over rounds
+Both are timed in turn; a figure is the median over rounds
 of the ratio of the same round. Time is of the forward pass, and of forward and
 backward; memory is the peak of a training step above its inputs, over
 input + weights + output. ``--cpu-time`` takes the CPU time of the process
@@ -21,12 +21,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from timing import in_turn, peak_memory, ratio
+from memory import peak_memory
 from torch import Tensor
 from torch.nn import functional
 
 import mmext  # noqa: F401
 from mmext.models.layers.inhomogeneous_conv import inhomogeneous_depthwise_conv
+from mmext.utils.timing import in_turn, ratio
 
 # Channels x height x width: the stages of a detector at 800x1216, where an
 # unfolded copy of the first needs gigabytes, and the first of ImageNet.

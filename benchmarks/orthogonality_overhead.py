@@ -5,7 +5,7 @@
 
 A step is forward and backward of the backbone only, with the term on the 3x3
 convolutions of the last two stages; with a neck and heads the share would be
-smaller. Plain and regularised steps run in turn, see ``timing.py``, and their
+smaller. Plain and regularised steps run in turn, and their
 CPU time in one thread is taken; a ratio is the median over rounds.
 """
 
@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
-from timing import in_turn
 from torch import Tensor
 
 import mmext
 from mmext.errors import command
 from mmext.regularizers import OrthogonalityHook
+from mmext.utils.timing import in_turn
 
 LAYERS = 'backbone.layer[34].*conv2'
 TERMS = (

@@ -3,7 +3,7 @@
 
     python benchmarks/stepnet_overhead.py [--size 320 480] [--rounds 15]
 
-Models are timed in turn, see ``timing.py``; each figure is the median over
+Models are timed in turn; each figure is the median over
 rounds of the ratio to the plain ResNet of the same round. ``--cpu-time`` takes
 the CPU time of the process, for a machine that others share. The training
 step is forward, backward and SGD with BN in evaluation mode, as detectors run
@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 from mmengine.registry import MODELS
-from timing import in_turn, ratio
 
 import mmext
+from mmext.utils.timing import in_turn, ratio
 
 PLUGIN = [{'cfg': {'type': 'SEAttention'}, 'position': 'after_conv3'}]
 VARIANTS = {

@@ -20,11 +20,13 @@ from mmext.version import __version__
 
 hosts.install()
 
-#: Function -> the module that defines it, imported on first use.
+#: Function or class -> the module that defines it, imported on first use.
 _FUNCTIONS = {
+    'Detector': 'mmext.export.detector',
     'check_data': 'mmext.checks.data',
     'compare': 'mmext.evaluation.compare',
     'evaluate': 'mmext.evaluation.evaluate',
+    'export_detector': 'mmext.export.write',
     'predict': 'mmext.engine.predict',
     'publish': 'mmext.checkpoints.publish',
     'test': 'mmext.engine.launch',

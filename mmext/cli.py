@@ -23,6 +23,7 @@ GROUPS = {
         'test': 'test.py',
         'compare': 'compare.py',
         'demo': 'demo.py',
+        'predict': 'predict.py',
         'image-demo': 'image_demo.py',
     },
     'Experiments with several seeds': {
@@ -44,6 +45,7 @@ GROUPS = {
         'convert crops': 'dataset_converters/coco2imagefolder.py',
         'convert weights': 'model_converters/released_to_mmext.py',
         'publish': 'model_converters/publish_model.py',
+        'export': 'export.py',
     },
     'Analyse': {
         'flops': 'analysis_tools/get_flops.py',

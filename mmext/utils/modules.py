@@ -17,6 +17,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` follows the model (PyTorch 2.7 or newer)."""
+    return getattr(torch.compiler, 'is_exporting', bool)()
+
+
 def require_device(device: str) -> None:
     """Raises `UserError` if PyTorch cannot use a device (``cuda:0``)."""
     try:

@@ -12,6 +12,7 @@ import bad_checkpoints  # noqa: F401  these register their cases
 import bad_commands  # noqa: F401
 import bad_configs  # noqa: F401
 import bad_data  # noqa: F401
+import bad_exports  # noqa: F401
 import bad_plans  # noqa: F401
 import bad_predictions  # noqa: F401
 import bad_records  # noqa: F401

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
+from torch.export import Dim
 
 from mmext.errors import UserError
 from mmext.models import (
@@ -27,6 +28,7 @@ from mmext.models import (
 )
 from mmext.models.layers.channel_attention import (
     adaptive_kernel_size,
+    averages,
     cosine_bases,
     global_average,
 )
@@ -259,3 +261,21 @@ def test_srm_takes_no_weight_decay() -> None:
     for name, parameter in model.named_parameters():
         expected = 0 if '.srm.' in name else 1e-4
         assert decay[id(parameter)] == expected, name
+
+
+@pytest.mark.parametrize(('size', 'cells'), [(60, 7), (7, 7), (5, 7), (13, 4)])
+def test_averages_are_adaptive_pooling(size: int, cells: int) -> None:
+    x = torch.rand(3, 2, size, dtype=torch.float64)
+    expected = torch.nn.functional.adaptive_avg_pool1d(x, cells)
+    pooled = x @ averages(size, cells, x).T
+    torch.testing.assert_close(pooled, expected)
+
+
+def test_an_exported_fca_takes_maps_of_any_size() -> None:
+    layer = FCAAttention(32, dct_size=7).eval()
+    dims = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    example = torch.rand(2, 32, 9, 11)
+    program = torch.export.export(layer, (example,), dynamic_shapes=dims)
+    for shape in ((1, 32, 20, 13), (3, 32, 7, 7)):
+        x = torch.rand(shape)
+        torch.testing.assert_close(program.module()(x), layer(x))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmext.errors import UserError
 from mmext.models.arguments import reduced
+from mmext.utils.modules import is_exporting
 
 # The 16 frequencies of 7 x 7 that gave the best accuracy by themselves, best
 # first ('top16' of FcaNet's code).
@@ -199,6 +200,16 @@ def cosine_bases(frequencies: tuple[int, ...], size: int) -> Tensor:
     return torch.cos(math.pi * f * at / size) * norm
 
 
+def averages(size: int, cells: int, like: Tensor) -> Tensor:
+    """Returns the weights of adaptive average pooling, (cells, size)."""
+    pixel = torch.arange(size, device=like.device)
+    cell = torch.arange(cells, device=like.device)[:, None]
+    first = cell * size // cells
+    end = ((cell + 1) * size + cells - 1) // cells
+    inside = (pixel >= first) & (pixel < end)
+    return inside.to(like.dtype) / (end - first).to(like.dtype)
+
+
 @MODELS.register_module()
 class FCAAttention(ChannelAttention):
     """Frequency channel attention: cosine components instead of the average.
@@ -260,7 +271,10 @@ class FCAAttention(ChannelAttention):
 
     def gate(self, x: Tensor) -> Tensor:
         n, c, *size = x.shape
-        if size != [self.size, self.size]:
+        if is_exporting():  # ONNX has no such pooling
+            rows, columns = (averages(side, self.size, x) for side in size)
+            x = rows @ x @ columns.T
+        elif size != [self.size, self.size]:
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         groups = len(self.bases)
         # One matrix-vector product per group needs no copy of the bases.
@@ -317,7 +331,7 @@ class SRMAttention(ChannelAttention):
                 "SyncBN').",
             )
         # Unbiased, as the official code; a 1 x 1 map has no deviation.
-        several = int(x.shape[-2:].numel() > 1)
+        several = int(x.size(2) * x.size(3) > 1)
         var, mean = torch.var_mean(x, dim=(2, 3), correction=several)
         style = torch.stack([mean, (var + 1e-5).sqrt()], dim=-1)
         z = (style * self.cfc).sum(-1)

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmext.utils.modules import is_exporting
+
 # Elements of a batch from which this is faster for a norm in training mode.
 # For smaller ones the additional calls take longer than they save.
 WORTHWHILE = 1 << 20
@@ -28,9 +30,11 @@ def can_scale(norm: nn.Module, x: Tensor) -> bool:
 
     The norm must be a fixed affine map per channel, or depend on the images
     of this process only. It must have no hooks, which would see other maps.
+    ``torch.export`` would take the batch size for a constant.
     """
     if (
-        not isinstance(norm, _BatchNorm)
+        is_exporting()
+        or not isinstance(norm, _BatchNorm)
         or not norm.affine
         or norm.running_mean is None
         or not len(x)

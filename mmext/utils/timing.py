@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Times functions in turn, and their memory."""
+"""Times functions in turn."""
 
 from __future__ import annotations
 
@@ -56,23 +56,3 @@ def in_turn(
 def ratio(a: list[float], b: list[float]) -> float:
     """Returns the median over rounds of a over b."""
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
-
-
-def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Returns the most bytes allocated at once above those before."""
-    if device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(
-        activities=activities, profile_memory=True
-    ) as profile:
-        run()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            most = max(most, held)
-    return most
