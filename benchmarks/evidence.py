@@ -1,0 +1,382 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Writes docs/evidence.md from the plans, claims and records in evidence/.
+
+    python benchmarks/evidence.py
+
+evidence/README.md explains the files. A claim is about a contrast, a sum of
+sides with factors: ``{star: 1, sum: -1}`` is the gain of star over sum. It
+holds if the contrast is shown to be above 0, or with a margin above
+``-margin``; it is contradicted if the plan's gain is excluded, or with a
+margin if the contrast is shown to be below ``-margin``. Contrasts are tested
+between seeds by Welch's test, at the level of the plan's last complete look,
+with Holm's correction for the claims of a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from mmext.errors import UserError, did_you_mean
+from mmext.evaluation.report.table import Table
+from mmext.evaluation.statistics.comparison import Resampled
+from mmext.evaluation.statistics.intervals import (
+    Estimate,
+    estimate,
+    holm,
+    student,
+)
+from mmext.evaluation.statistics.looks import nominal_levels
+from mmext.evaluation.statistics.power import (
+    Noise,
+    fewest_seeds,
+    inflated_sd,
+)
+from mmext.evaluation.statistics.seeds import (
+    satterthwaite,
+    seed_and_image_parts,
+    seed_image_variance,
+)
+from mmext.experiments.plan import Job, Plan, read_plan
+from mmext.experiments.records.record import Record
+from mmext.experiments.reports.decision import Decision, evaluate_records
+from mmext.experiments.reports.report import deviations, read_runs
+from mmext.utils.documents import parse_yaml, read_bytes
+from mmext.utils.figures import color, new_figure, save, tidy
+from mmext.utils.files import replacing
+from mmext.utils.text import count, duration, p_value, points, points_range
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = 'page.md'
+SCOPES = ('data set', 'images')
+HEADER = ['claim', 'paper', 'here', 'effect', 'images like these', 'verdict']
+HOLDS, CONTRADICTED, OPEN = 'holds', 'contradicted', 'not settled'
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper.
+
+    Args:
+        claim: A sentence.
+        paper: What the paper measured.
+        contrast: Side -> factor.
+        margin: A loss in points that counts as none. Default: the claim is
+            a gain.
+    """
+
+    claim: str
+    paper: str
+    contrast: Mapping[str, float]
+    margin: float | None = None
+
+    def bounds(self, plan: Plan) -> tuple[float, float]:
+        """Above the first it holds; below the second it is contradicted."""
+        if self.margin is not None:
+            return -self.margin / 100, -self.margin / 100
+        return 0.0, plan.gain / 100
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The estimate of a contrast, from 0 to 1.
+
+    Args:
+        value: On all images.
+        between: (P,) variances between the seeds of the P sides.
+        alone: Variance over images that is not in ``between``.
+        sizes: Number of seeds of each side.
+        images: Number of images.
+    """
+
+    value: float
+    between: np.ndarray
+    alone: float
+    sizes: tuple[int, ...]
+    images: int
+
+    def estimate(
+        self, scope: str, level: float, bound: float = 0.0
+    ) -> Estimate:
+        """The contrast less ``bound``, for the scope of a plan."""
+        parts, sizes = self.between, [*self.sizes]
+        if scope == 'images':
+            parts, sizes = np.append(parts, self.alone), [*sizes, self.images]
+        variance, df = satterthwaite(parts, sizes)
+        return student(self.value - bound, float(variance), float(df), level)
+
+    def seeds_for(self, distance: float, alpha: float, tests: int) -> int:
+        """Trainings a side that show a distance in 4 of 5 plans, at most 50.
+
+        As for two sides whose difference has the variance of the contrast.
+        """
+        each = float(np.dot(self.between, self.sizes)) / 2
+        df = sum(self.sizes) - len(self.sizes)
+        found = fewest_seeds(
+            distance,
+            Noise(inflated_sd(each**0.5, df), 0.0, self.images),
+            scope='data set',
+            levels=(alpha,),
+            candidates=tests,
+        )
+        return found or 50
+
+
+def contrast_of(
+    sides: Sequence[tuple[float, Sequence[Resampled]]],
+) -> Contrast:
+    """Returns the contrast of (factor, one run a seed)."""
+    first = sides[0][1][0]
+    end = first.resamples + 1
+    values = [
+        (f, np.stack([run.metrics[first.primary] for run in runs]))
+        for f, runs in sides
+    ]
+    total = sum(f * v.mean(0) for f, v in values)
+    images = len(first.present)
+    over_images = estimate(total[0], total[1:end], total[end:], images=images)
+    between = [f**2 * np.var(v[:, 0], ddof=1) / len(v) for f, v in values]
+    shared = sum(
+        f**2 * seed_image_variance(v[:, :end]) / len(v) for f, v in values
+    )
+    *between, alone = seed_and_image_parts(
+        np.array(between), over_images.se**2, shared
+    )
+    sizes = tuple(len(v) for _, v in values)
+    return Contrast(
+        float(total[0]), np.array(between), float(alone), sizes, images
+    )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A folder of evidence/."""
+
+    folder: Path
+    plan: Plan
+    claims: Sequence[Claim]
+    records: Mapping[Job, Record]
+    failed: Mapping[Job, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Experiment:
+        """Reads the plan, the claims and the records."""
+        plan = read_plan(folder / 'plan.yaml')
+        path = folder / 'claims.yaml'
+        claims = [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
+        names = [side.name for side in plan.sides]
+        for name in (name for claim in claims for name in claim.contrast):
+            if name not in names:
+                raise UserError(
+                    f'{path}: {name} is no side of the plan',
+                    did_you_mean(name, names),
+                )
+        return cls(folder, plan, claims, *read_runs(plan, folder / 'records'))
+
+    def complete(self, claim: Claim) -> tuple[int, float] | None:
+        """Returns the last look with all runs of a claim, and its level."""
+        plan, found = self.plan, None
+        levels = nominal_levels(plan.looks, plan.alpha)
+        for look, level in zip(plan.looks, levels, strict=True):
+            jobs = [j for j in plan.jobs(look) if j.side in claim.contrast]
+            if all(j in self.records or j in self.failed for j in jobs):
+                found = look, level
+        return found
+
+    def contrast(self, claim: Claim, seeds: int) -> Contrast:
+        """Returns the contrast of a claim after so many seeds a side."""
+        jobs = [
+            job
+            for job in self.plan.jobs(seeds)
+            if job in self.records and job.side in claim.contrast
+        ]
+        runs = evaluate_records([self.records[job] for job in jobs])
+        sides: dict[str, list[Resampled]] = {}
+        for job, run in zip(jobs, runs, strict=True):
+            sides.setdefault(job.side, []).append(run)
+        return contrast_of(
+            [(f, sides[name]) for name, f in claim.contrast.items()]
+        )
+
+    def rows(self) -> list[list[str]]:
+        """Returns a row for each claim."""
+        name, looks = self.folder.name, list(map(self.complete, self.claims))
+        contrasts = [
+            look and self.contrast(claim, look[0])
+            for claim, look in zip(self.claims, looks, strict=True)
+        ]
+        alphas = [look[1] if look else 0.0 for look in looks]
+        verdicts = judge(self.plan, self.claims, contrasts, alphas)
+        rows = []
+        for claim, c, verdict in zip(
+            self.claims, contrasts, verdicts, strict=True
+        ):
+            words = ['-', '-']
+            if c is not None:
+                words = [in_words(c.estimate(x, 0.95)) for x in SCOPES]
+            row = [claim.claim, claim.paper, name, *words]
+            rows.append([*row, verdict])
+        return rows
+
+    def top1(self, name: str) -> list[float]:
+        """Returns the results of a side in per cent, once all have ended."""
+        jobs = [job for job in self.plan.jobs() if job.side == name]
+        if any(j not in self.records and j not in self.failed for j in jobs):
+            return []
+        runs = [self.records[job] for job in jobs if job in self.records]
+        return [100 * top1(run) for run in runs]
+
+    def trainings(self) -> Table:
+        """Returns a row for each side."""
+        rows = []
+        for side in self.plan.sides:
+            runs = [r for j, r in self.records.items() if j.side == side.name]
+            values = self.top1(side.name)
+            spread = f'{np.mean(values):.2f}' if values else '-'
+            if len(values) > 1:
+                spread += f' ± {np.std(values, ddof=1):.2f}'
+            params = runs[0].params if runs else None
+            row = [side.name, Path(side.config).stem]
+            row += ['-' if params is None else f'{params:,}']
+            row += [f'{len(runs)} of {len(side.seeds)}']
+            row += [', '.join(f'{value:.2f}' for value in values) or '-']
+            rows.append([*row, spread])
+        header = [
+            'side',
+            'config',
+            'parameters',
+            'seeds',
+            'top-1',
+            'mean ± SD',
+        ]
+        return Table(header, rows)
+
+    def section(self, images: Path) -> str:
+        """Returns what was run, and each of its runs."""
+        plan, path = self.plan, f'evidence/{self.folder.name}'
+        runs = [*self.records.values()]
+        lines = [f'## {self.folder.name}', '']
+        lines += [
+            f'{plan.claim}. [Plan](../{path}/plan.yaml), '
+            f'[claims](../{path}/claims.yaml).',
+            '',
+        ]
+        lines += [f'`mmext report {path}/plan.yaml --work-dir {path}/records`']
+        if runs:
+            cost = sum(map(seconds, runs))
+            cores = sorted({str(r.hardware.get('cores')) for r in runs})
+            commits = sorted({str(r.commit)[:12] for r in runs})
+            lines[-1] += (
+                f': {count(len(runs), "run")} of {len([*plan.jobs()])}, '
+                f'{duration(cost)} on {" or ".join(cores)} cores, at commit '
+                f'{", ".join(commits)}.'
+            )
+        found = deviations(
+            self.folder / 'plan.yaml',
+            plan,
+            Decision(None),
+            self.records,
+            self.failed,
+        )
+        lines += ['', *(f'- {line}' for line in found), '']
+        lines.append(self.trainings().markdown())
+        if runs:
+            name = f'evidence_{self.folder.name}.png'
+            self.draw(images / name)
+            lines.append(f'![{plan.claim}](images/{name})')
+        return '\n'.join(lines)
+
+    def draw(self, path: Path) -> None:
+        """Draws the top-1 of each run, a row a side."""
+        names = [side.name for side in self.plan.sides]
+        figure = new_figure(6.4, 0.8 + 0.3 * len(names))
+        ax = figure.subplots()
+        tidy(ax)
+        for row, name in enumerate(names):
+            values = self.top1(name)
+            ax.plot(values, [row] * len(values), 'o', color=color(row))
+            if values:
+                ax.plot(np.mean(values), row, '|', color='black', ms=14)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(xlabel='top-1 of each training; the line is the mean')
+        ax.invert_yaxis()
+        save(figure, path)
+
+
+def judge(
+    plan: Plan,
+    claims: Sequence[Claim],
+    contrasts: Sequence[Contrast | None],
+    alphas: Sequence[float],
+) -> list[str]:
+    """Returns the verdict on each claim; None stands for missing runs."""
+    bounds = [claim.bounds(plan) for claim in claims]
+    above, below = (
+        holm(
+            np.array(
+                [
+                    # What is missing counts as a test that shows nothing.
+                    1.0
+                    if c is None
+                    else c.estimate(plan.scope, 0.95, b[end]).p
+                    for c, b in zip(contrasts, bounds, strict=True)
+                ]
+            )
+        ).tolist()
+        for end in (0, 1)
+    )
+    found = []
+    for n, (c, (low, high)) in enumerate(zip(contrasts, bounds, strict=True)):
+        if c is None:
+            found.append(f'{OPEN}: runs are missing')
+        elif above[n] < alphas[n] and c.value > low:
+            found.append(f'**{HOLDS}**, p {p_value(above[n])}')
+        elif below[n] < alphas[n] and c.value < high:
+            found.append(f'**{CONTRADICTED}**, p {p_value(below[n])}')
+        else:
+            distance = (high - low) or -low
+            needed = c.seeds_for(distance, alphas[n], len(claims))
+            more = count(max(1, needed - min(c.sizes)), 'more seed')
+            found.append(f'{OPEN}: needs {more}')
+    return found
+
+
+def in_words(found: Estimate) -> str:
+    return f'{points(found.value)} {points_range(found.interval)}'
+
+
+def top1(record: Record) -> float:
+    results = record.results
+    return float((results.predicted[:, 0] == results.label).mean())
+
+
+def seconds(record: Record) -> float:
+    """From the start of the training to the end of the test."""
+    begin, end = map(datetime.fromisoformat, (record.started, record.finished))
+    return (end - begin).total_seconds()
+
+
+def write_page(folder: Path, path: Path) -> None:
+    """Writes the page of a folder of experiments, with its pictures."""
+    plans = sorted(folder.glob('*/plan.yaml'))
+    found = [Experiment.read(plan.parent) for plan in plans]
+    rows = [row for experiment in found for row in experiment.rows()]
+    images = path.parent / 'images'
+    sections = [experiment.section(images) for experiment in found]
+    text = (folder / TEMPLATE).read_text(encoding='utf-8')
+    with replacing(path) as part:
+        part.write_text(
+            text.format(
+                claims=Table(HEADER, rows).markdown(),
+                experiments='\n\n'.join(sections),
+            ),
+            encoding='utf-8',
+        )
+
+
+if __name__ == '__main__':
+    write_page(ROOT / 'evidence', ROOT / 'docs' / 'evidence.md')

@@ -1,0 +1,136 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""docs/evidence.md: contrasts, verdicts, and what is missing or changed."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from commands import ROOT
+from experiments import plan_of, records_of, write_runs
+
+from mmext.errors import UserError
+from mmext.evaluation.statistics.comparison import compare_resampled
+from mmext.experiments.plan import write_plan
+from mmext.experiments.reports.decision import evaluate_records
+
+EVIDENCE = runpy.run_path(str(ROOT / 'benchmarks' / 'evidence.py'))
+Claim, Experiment = EVIDENCE['Claim'], EVIDENCE['Experiment']
+GAIN = {'claim': 'More.', 'paper': '+5', 'contrast': {'cand 1': 1, 'base': -1}}
+KEPT = {**GAIN, 'claim': 'Kept.', 'margin': 3}
+
+
+def folder_of(tmp_path: Path, plan, records, claims: list[dict]) -> Path:
+    folder = tmp_path / 'evidence' / 'test'
+    folder.mkdir(parents=True)
+    write_plan(folder / 'plan.yaml', plan)
+    (folder / 'claims.yaml').write_text(yaml.safe_dump(claims))
+    write_runs(plan, records, folder / 'records')
+    return folder
+
+
+def verdicts(tmp_path: Path, accuracy: dict, claims: list[dict], **plan):
+    plan = plan_of(images=4000, scope='data set', **plan)
+    folder = folder_of(tmp_path, plan, records_of(plan, accuracy), claims)
+    return [row[-1] for row in Experiment.read(folder).rows()]
+
+
+def test_a_contrast_of_two_sides_is_their_comparison() -> None:
+    plan = plan_of(images=500)
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.65}, seed_sd=0.01)
+    sides = {
+        name: evaluate_records([r for j, r in records.items() if j[0] == name])
+        for name in ('base', 'cand 1')
+    }
+    theirs = compare_resampled(sides['base'], sides['cand 1'])
+    ours = EVIDENCE['contrast_of']([(1, sides['cand 1']), (-1, sides['base'])])
+    for scope, expected in (
+        ('data set', theirs.seeds['top-1']),
+        ('images', theirs.both['top-1']),
+    ):
+        found = ours.estimate(scope, 0.95)
+        for key in ('value', 'se', 'p', 'interval'):
+            assert np.allclose(getattr(found, key), getattr(expected, key))
+
+
+def test_a_difference_of_gains() -> None:
+    plan = plan_of(candidates=3, images=500)
+    level = {'base': 0.5, 'cand 1': 0.6, 'cand 2': 0.55, 'cand 3': 0.58}
+    records = records_of(plan, level)
+    claim = Claim('', '', {'cand 1': 1, 'base': -1, 'cand 3': -1, 'cand 2': 1})
+    experiment = Experiment(Path('.'), plan, [claim], records, {})
+    found = experiment.contrast(claim, 3)
+    top1 = {
+        name: [
+            100 * EVIDENCE['top1'](r)
+            for j, r in records.items()
+            if j.side == name
+        ]
+        for name in level
+    }
+    means = {name: np.mean(values) for name, values in top1.items()}
+    value = means['cand 1'] - means['base'] - means['cand 3'] + means['cand 2']
+    assert 100 * found.value == pytest.approx(value)
+    variance = sum(np.var(values, ddof=1) / 3 for values in top1.values())
+    se = 100 * found.estimate('data set', 0.95).se
+    assert se == pytest.approx(variance**0.5)
+
+
+@pytest.mark.parametrize(
+    ('cand', 'gain', 'kept'),
+    [
+        (0.66, 'holds', 'holds'),
+        (0.601, 'contradicted', 'holds'),
+        (0.52, 'contradicted', 'contradicted'),
+    ],
+)
+def test_verdicts(cand: float, gain: str, kept: str, tmp_path: Path) -> None:
+    level = {'base': 0.6, 'cand 1': cand}
+    found = verdicts(tmp_path, level, [GAIN, KEPT], gain=2.0)
+    assert [v.split('**')[1] for v in found] == [gain, kept]
+
+
+def test_open_verdicts_say_how_many_seeds_are_needed(tmp_path: Path) -> None:
+    plan = plan_of(images=4000, scope='data set', gain=2.0)
+    level = {'base': 0.6, 'cand 1': 0.608}
+    records = records_of(plan, level, seed_sd=0.02)
+    folder = folder_of(tmp_path, plan, records, [GAIN])
+    [row] = Experiment.read(folder).rows()
+    assert row[-1].startswith('not settled: needs ')
+    assert int(row[-1].split()[3]) > 3
+
+
+def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set', candidates=2)
+    level = {'base': 0.6, 'cand 1': 0.7, 'cand 2': 0.7}
+    records = records_of(plan, level)
+    gone = [job for job in records if job.side == 'cand 2'][-1]
+    del records[gone]
+    of_two = {**GAIN, 'contrast': {'cand 2': 1, 'base': -1}}
+    folder = folder_of(tmp_path, plan_of(candidates=2), {}, [GAIN, of_two])
+    write_runs(plan, records, folder / 'records')
+    (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
+    page = tmp_path / 'evidence.md'
+    EVIDENCE['write_page'](folder.parent, page)
+    text = page.read_text()
+    done, missing = (
+        line for line in text.splitlines() if line.startswith('| More.')
+    )
+    assert 'holds' in done
+    assert 'not settled: runs are missing' in missing
+    [side] = [x for x in text.splitlines() if x.startswith('| cand 2')]
+    assert [x.strip() for x in side.split('|')][4:7] == ['2 of 3', '-', '-']
+    assert '8 runs of 9' in text
+    assert 'The plan was changed after results: 8 runs of 8' in text
+    assert (tmp_path / 'images' / 'evidence_test.png').is_file()
+
+
+def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
+    claim = {**GAIN, 'contrast': {'cand 1': 1, 'bse': -1}}
+    folder = folder_of(tmp_path, plan_of(), {}, [claim])
+    with pytest.raises(UserError, match='bse is no side of the plan') as error:
+        Experiment.read(folder)
+    assert "'base'" in error.value.fix
