@@ -14,6 +14,8 @@ with Holm's correction for the claims of a plan.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,10 +47,10 @@ from mmext.experiments.plan import Job, Plan, read_plan
 from mmext.experiments.records.record import Record
 from mmext.experiments.reports.decision import Decision, evaluate_records
 from mmext.experiments.reports.report import deviations, read_runs
-from mmext.utils.documents import parse_yaml, read_bytes
+from mmext.utils.documents import parse_json, parse_yaml, read_bytes
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import replacing
-from mmext.utils.text import count, duration, p_value, points, points_range
+from mmext.utils.text import count, duration, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = 'page.md'
@@ -65,20 +67,24 @@ class Claim:
         claim: A sentence.
         paper: What the paper measured.
         contrast: Side -> factor.
-        margin: A loss in points that counts as none. Default: the claim is
-            a gain.
+        margin: A loss that counts as none, in points or in the measure's
+            unit. Default: the claim is a gain.
+        measure: What is compared: a value of ``measures.json``. Default: the
+            metric of the plan.
     """
 
     claim: str
     paper: str
     contrast: Mapping[str, float]
     margin: float | None = None
+    measure: str | None = None
 
     def bounds(self, plan: Plan) -> tuple[float, float]:
         """Above the first it holds; below the second it is contradicted."""
+        unit = 1 if self.measure else 100
         if self.margin is not None:
-            return -self.margin / 100, -self.margin / 100
-        return 0.0, plan.gain / 100
+            return -self.margin / unit, -self.margin / unit
+        return 0.0, 0.0 if self.measure else plan.gain / unit
 
 
 @dataclass(frozen=True)
@@ -127,29 +133,31 @@ class Contrast:
 
 
 def contrast_of(
-    sides: Sequence[tuple[float, Sequence[Resampled]]],
+    sides: Sequence[tuple[float, np.ndarray]], resamples: int, images: int
 ) -> Contrast:
-    """Returns the contrast of (factor, one run a seed)."""
-    first = sides[0][1][0]
-    end = first.resamples + 1
-    values = [
-        (f, np.stack([run.metrics[first.primary] for run in runs]))
-        for f, runs in sides
-    ]
-    total = sum(f * v.mean(0) for f, v in values)
-    images = len(first.present)
-    over_images = estimate(total[0], total[1:end], total[end:], images=images)
-    between = [f**2 * np.var(v[:, 0], ddof=1) / len(v) for f, v in values]
-    shared = sum(
-        f**2 * seed_image_variance(v[:, :end]) / len(v) for f, v in values
+    """Returns the contrast of sides, each a factor and the values of its runs.
+
+    Args:
+        sides: (S, 1 + B + J) values a side, as of `Resampled`; (S, 1) of
+            measures, which are not resampled.
+        resamples: B.
+        images: Number of images.
+    """
+    end = resamples + 1
+    total = sum(f * v.mean(0) for f, v in sides)
+    between = np.array(
+        [f**2 * np.var(v[:, 0], ddof=1) / len(v) for f, v in sides]
     )
-    *between, alone = seed_and_image_parts(
-        np.array(between), over_images.se**2, shared
-    )
-    sizes = tuple(len(v) for _, v in values)
-    return Contrast(
-        float(total[0]), np.array(between), float(alone), sizes, images
-    )
+    alone = math.nan
+    if resamples:
+        both = estimate(total[0], total[1:end], total[end:], images=images)
+        shared = sum(
+            f**2 * seed_image_variance(v[:, :end]) / len(v) for f, v in sides
+        )
+        parts = seed_and_image_parts(between, both.se**2, shared)
+        alone = float(parts[-1])
+    sizes = tuple(len(v) for _, v in sides)
+    return Contrast(float(total[0]), between, alone, sizes, images)
 
 
 @dataclass(frozen=True)
@@ -187,20 +195,41 @@ class Experiment:
                 found = look, level
         return found
 
-    def contrast(self, claim: Claim, seeds: int) -> Contrast:
-        """Returns the contrast of a claim after so many seeds a side."""
-        jobs = [
-            job
-            for job in self.plan.jobs(seeds)
-            if job in self.records and job.side in claim.contrast
-        ]
-        runs = evaluate_records([self.records[job] for job in jobs])
-        sides: dict[str, list[Resampled]] = {}
-        for job, run in zip(jobs, runs, strict=True):
-            sides.setdefault(job.side, []).append(run)
+    @functools.cached_property
+    def evaluated(self) -> dict[Job, Resampled]:
+        """The runs on equal resamples of the images."""
+        found = evaluate_records([*self.records.values()])
+        return dict(zip(self.records, found, strict=True))
+
+    def contrast(self, claim: Claim, seeds: int) -> Contrast | None:
+        """Returns the contrast of a claim, None if it was not measured."""
+        jobs = [j for j in self.plan.jobs(seeds) if j in self.records]
+        sides: dict[str, list[np.ndarray]] = {}
+        for job in jobs:
+            if claim.measure is None:
+                value = self.evaluated[job].metrics[self.plan.metric]
+            elif job in self.measures:
+                value = np.array([self.measures[job][claim.measure]])
+            else:
+                continue
+            sides.setdefault(job.side, []).append(value)
+        if not sides.keys() >= claim.contrast.keys():
+            return None
+        run = None if claim.measure else self.evaluated[jobs[0]]
         return contrast_of(
-            [(f, sides[name]) for name, f in claim.contrast.items()]
+            [(f, np.stack(sides[n])) for n, f in claim.contrast.items()],
+            run.resamples if run else 0,
+            len(run.present) if run else 0,
         )
+
+    @functools.cached_property
+    def measures(self) -> dict[Job, dict[str, float]]:
+        """What benchmarks/evidence_measures.py has measured of each run."""
+        path = self.folder / 'measures.json'
+        if not path.is_file():
+            return {}
+        runs = parse_json(read_bytes(path), path)['runs']
+        return {Job(run['side'], run['seed']): run for run in runs}
 
     def rows(self) -> list[list[str]]:
         """Returns a row for each claim."""
@@ -217,25 +246,26 @@ class Experiment:
         ):
             words = ['-', '-']
             if c is not None:
-                words = [in_words(c.estimate(x, 0.95)) for x in SCOPES]
+                unit = 1 if claim.measure else 100
+                words = [in_words(c.estimate(x, 0.95), unit) for x in SCOPES]
             row = [claim.claim, claim.paper, name, *words]
             rows.append([*row, verdict])
         return rows
 
-    def top1(self, name: str) -> list[float]:
-        """Returns the results of a side in per cent, once all have ended."""
+    def values(self, name: str) -> list[float]:
+        """Returns the results of a side in points, once all have ended."""
         jobs = [job for job in self.plan.jobs() if job.side == name]
         if any(j not in self.records and j not in self.failed for j in jobs):
             return []
-        runs = [self.records[job] for job in jobs if job in self.records]
-        return [100 * top1(run) for run in runs]
+        runs = [self.evaluated[job] for job in jobs if job in self.records]
+        return [100 * float(r.metrics[self.plan.metric][0]) for r in runs]
 
     def trainings(self) -> Table:
         """Returns a row for each side."""
         rows = []
         for side in self.plan.sides:
             runs = [r for j, r in self.records.items() if j.side == side.name]
-            values = self.top1(side.name)
+            values = self.values(side.name)
             spread = f'{np.mean(values):.2f}' if values else '-'
             if len(values) > 1:
                 spread += f' ± {np.std(values, ddof=1):.2f}'
@@ -297,12 +327,12 @@ class Experiment:
         ax = figure.subplots()
         tidy(ax)
         for row, name in enumerate(names):
-            values = self.top1(name)
+            values = self.values(name)
             ax.plot(values, [row] * len(values), 'o', color=color(row))
             if values:
                 ax.plot(np.mean(values), row, '|', color='black', ms=14)
         ax.set_yticks(range(len(names)), names)
-        ax.set(xlabel='top-1 of each training; the line is the mean')
+        ax.set(xlabel=f'{self.plan.metric} of each training; the line: mean')
         ax.invert_yaxis()
         save(figure, path)
 
@@ -338,20 +368,19 @@ def judge(
         elif below[n] < alphas[n] and c.value < high:
             found.append(f'**{CONTRADICTED}**, p {p_value(below[n])}')
         else:
-            distance = (high - low) or -low
+            distance = (high - low) or -low or abs(c.value)
             needed = c.seeds_for(distance, alphas[n], len(claims))
             more = count(max(1, needed - min(c.sizes)), 'more seed')
             found.append(f'{OPEN}: needs {more}')
     return found
 
 
-def in_words(found: Estimate) -> str:
-    return f'{points(found.value)} {points_range(found.interval)}'
-
-
-def top1(record: Record) -> float:
-    results = record.results
-    return float((results.predicted[:, 0] == results.label).mean())
+def in_words(found: Estimate, unit: int) -> str:
+    """Returns ``+1.23 [+0.45, +2.01]``."""
+    if math.isnan(found.se):
+        return '-'
+    value, low, high = (unit * x for x in (found.value, *found.interval))
+    return f'{value:+.2f} [{low:+.2f}, {high:+.2f}]'
 
 
 def seconds(record: Record) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -46,7 +47,14 @@ def test_a_contrast_of_two_sides_is_their_comparison() -> None:
         for name in ('base', 'cand 1')
     }
     theirs = compare_resampled(sides['base'], sides['cand 1'])
-    ours = EVIDENCE['contrast_of']([(1, sides['cand 1']), (-1, sides['base'])])
+    ours = EVIDENCE['contrast_of'](
+        [
+            (f, np.stack([run.metrics['top-1'] for run in sides[name]]))
+            for f, name in ((1, 'cand 1'), (-1, 'base'))
+        ],
+        1000,
+        500,
+    )
     for scope, expected in (
         ('data set', theirs.seeds['top-1']),
         ('images', theirs.both['top-1']),
@@ -63,14 +71,7 @@ def test_a_difference_of_gains() -> None:
     claim = Claim('', '', {'cand 1': 1, 'base': -1, 'cand 3': -1, 'cand 2': 1})
     experiment = Experiment(Path('.'), plan, [claim], records, {})
     found = experiment.contrast(claim, 3)
-    top1 = {
-        name: [
-            100 * EVIDENCE['top1'](r)
-            for j, r in records.items()
-            if j.side == name
-        ]
-        for name in level
-    }
+    top1 = {name: experiment.values(name) for name in level}
     means = {name: np.mean(values) for name, values in top1.items()}
     value = means['cand 1'] - means['base'] - means['cand 3'] + means['cand 2']
     assert 100 * found.value == pytest.approx(value)
@@ -126,6 +127,30 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     assert '8 runs of 9' in text
     assert 'The plan was changed after results: 8 runs of 8' in text
     assert (tmp_path / 'images' / 'evidence_test.png').is_file()
+
+
+def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set')
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.7})
+    claims = [
+        {**GAIN, 'measure': 'tns'},
+        {**GAIN, 'contrast': {'cand 1': -1}, 'measure': 'tns', 'margin': 10},
+    ]
+    folder = folder_of(tmp_path, plan, records, claims)
+    rows = Experiment.read(folder).rows()
+    assert [row[-1] for row in rows] == ['not settled: runs are missing'] * 2
+    runs = [
+        {'side': side, 'seed': seed, 'tns': value + 0.1 * (seed % 3)}
+        for (side, seed), value in zip(records, [5, 8] * 3, strict=True)
+    ]
+    text = json.dumps({'command': '', 'commit': '', 'runs': runs})
+    (folder / 'measures.json').write_text(text)
+    more, most = Experiment.read(folder).rows()
+    assert more[3].startswith('+3.00 [+2.')
+    assert more[4] == '-'
+    assert 'holds' in more[-1]
+    assert most[3].startswith('-8.10 [-8.')
+    assert 'holds' in most[-1]  # 8.1 is at most 10
 
 
 def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:

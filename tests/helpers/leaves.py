@@ -31,9 +31,7 @@ LEAVES = {
 EVIDENCE = [n for n, p in LEAVES.items() if p.parent.name == 'evidence']
 #: Leaves that describe a model; configs/theory holds experiments, too.
 MODELS = [
-    n
-    for n, p in LEAVES.items()
-    if p.parent.name not in ('theory', 'evidence')
+    n for n, p in LEAVES.items() if p.parent.name not in ('theory', 'evidence')
 ]
 #: The models of all metafiles.
 ENTRIES = [
