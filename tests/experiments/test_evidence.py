@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from commands import ROOT
 from experiments import plan_of, records_of, write_runs
+from PIL import Image
+from torch import nn
 
+from mmext.analysis.loading import load_model
 from mmext.errors import UserError
 from mmext.evaluation.statistics.comparison import compare_resampled
 from mmext.experiments.plan import write_plan
@@ -159,3 +164,40 @@ def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='bse is no side of the plan') as error:
         Experiment.read(folder)
     assert "'base'" in error.value.fix
+
+
+def test_checkpoints_are_measured(tmp_path: Path) -> None:
+    """The share of stiff blocks and the angles of a network in its file."""
+    pytest.importorskip('mmpretrain')
+    config = str(ROOT / 'configs' / 'evidence' / 'resnet20_cifar10.py')
+    plan = plan_of(images=30, scope='data set')
+    sides = [replace(side, config=config) for side in plan.sides]
+    plan = replace(plan, sides=tuple(sides))
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.5})
+    folder = folder_of(tmp_path, plan, {}, [])
+    done = [*records][:1]
+    write_runs(plan, {done[0]: records[done[0]]}, tmp_path / 'runs')
+    run = plan.folder_of(done[0], tmp_path / 'runs')
+    _, model = load_model(config, 'init')
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):  # every filter is orthogonal
+            nn.init.orthogonal_(layer.weight)
+    torch.save({'state_dict': model.state_dict()}, run / 'epoch_1.pth')
+    (run / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    (tmp_path / 'images').mkdir()
+    for n in range(2):
+        pixels = np.random.default_rng(n).integers(0, 256, (32, 32, 3))
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image.save(tmp_path / 'images' / f'{n}.png')
+    options = ['--images', tmp_path / 'images', '--layers', '.*conv[12]']
+    main = runpy.run_path(str(ROOT / 'benchmarks/evidence_measures.py'))[
+        'main'
+    ]
+    main([str(x) for x in (folder, tmp_path / 'runs', *options)])
+    found = Experiment.read(folder).measures
+    assert [*found] == done
+    values = found[done[0]]
+    assert values['angle'] == pytest.approx(90)
+    assert values['spread'] == pytest.approx(0, abs=1e-3)
+    assert values['tns'] > 0
+    assert 0 <= values['stiff'] <= 100
