@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,12 +80,19 @@ class Claim:
     margin: float | None = None
     measure: str | None = None
 
-    def bounds(self, plan: Plan) -> tuple[float, float]:
-        """Above the first it holds; below the second it is contradicted."""
-        unit = 1 if self.measure else 100
+    @property
+    def unit(self) -> int:
+        """Shares are shown in points, measures as they are."""
+        return 1 if self.measure else 100
+
+    def bounds(self, gain: float) -> tuple[float, float]:
+        """Above the first it holds; below the second it is contradicted.
+
+        ``gain`` is that of the plan, in points.
+        """
         if self.margin is not None:
-            return -self.margin / unit, -self.margin / unit
-        return 0.0, 0.0 if self.measure else plan.gain / unit
+            return -self.margin / self.unit, -self.margin / self.unit
+        return 0.0, 0.0 if self.measure else gain / self.unit
 
 
 @dataclass(frozen=True)
@@ -174,13 +182,12 @@ class Experiment:
     def read(cls, folder: Path) -> Experiment:
         """Reads the plan, the claims and the records."""
         plan = read_plan(folder / 'plan.yaml')
-        path = folder / 'claims.yaml'
-        claims = [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
+        claims = read_claims(folder)
         names = [side.name for side in plan.sides]
         for name in (name for claim in claims for name in claim.contrast):
             if name not in names:
                 raise UserError(
-                    f'{path}: {name} is no side of the plan',
+                    f'{folder}/claims.yaml: {name} is no side of the plan',
                     did_you_mean(name, names),
                 )
         return cls(folder, plan, claims, *read_runs(plan, folder / 'records'))
@@ -233,24 +240,18 @@ class Experiment:
 
     def rows(self) -> list[list[str]]:
         """Returns a row for each claim."""
-        name, looks = self.folder.name, list(map(self.complete, self.claims))
-        contrasts = [
-            look and self.contrast(claim, look[0])
-            for claim, look in zip(self.claims, looks, strict=True)
-        ]
-        alphas = [look[1] if look else 0.0 for look in looks]
-        verdicts = judge(self.plan, self.claims, contrasts, alphas)
-        rows = []
-        for claim, c, verdict in zip(
-            self.claims, contrasts, verdicts, strict=True
-        ):
-            words = ['-', '-']
-            if c is not None:
-                unit = 1 if claim.measure else 100
-                words = [in_words(c.estimate(x, 0.95), unit) for x in SCOPES]
-            row = [claim.claim, claim.paper, name, *words]
-            rows.append([*row, verdict])
-        return rows
+        looks = [self.complete(claim) or (0, 0.0) for claim in self.claims]
+        return claim_rows(
+            self.folder.name,
+            self.claims,
+            [
+                self.contrast(claim, look) if look else None
+                for claim, (look, _) in zip(self.claims, looks, strict=True)
+            ],
+            [alpha for _, alpha in looks],
+            self.plan.scope,
+            self.plan.gain,
+        )
 
     def values(self, name: str) -> list[float]:
         """Returns the results of a side in points, once all have ended."""
@@ -275,15 +276,8 @@ class Experiment:
             row += [f'{len(runs)} of {len(side.seeds)}']
             row += [', '.join(f'{value:.2f}' for value in values) or '-']
             rows.append([*row, spread])
-        header = [
-            'side',
-            'config',
-            'parameters',
-            'seeds',
-            'top-1',
-            'mean ± SD',
-        ]
-        return Table(header, rows)
+        header = ['side', 'config', 'parameters', 'seeds', self.plan.metric]
+        return Table([*header, 'mean ± SD'], rows)
 
     def section(self, images: Path) -> str:
         """Returns what was run, and each of its runs."""
@@ -337,42 +331,112 @@ class Experiment:
         save(figure, path)
 
 
-def judge(
-    plan: Plan,
+@dataclass(frozen=True)
+class Measured:
+    """A folder of evidence/ without a plan: claims about measures alone."""
+
+    folder: Path
+    claims: Sequence[Claim]
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Measured:
+        """Reads the claims and the measures."""
+        path = folder / 'measures.json'
+        content = parse_json(read_bytes(path), path)
+        return cls(folder, read_claims(folder), content)
+
+    def of_side(self, name: str) -> list[dict[str, float]]:
+        """Returns the runs of a side."""
+        return [run for run in self.content['runs'] if run['side'] == name]
+
+    def rows(self) -> list[list[str]]:
+        """Returns a row for each claim."""
+        contrasts = []
+        for claim in self.claims:
+            sides = [
+                (f, np.array([[r[claim.measure]] for r in self.of_side(name)]))
+                for name, f in claim.contrast.items()
+            ]
+            contrasts.append(contrast_of(sides, 0, 0))
+        alphas = [0.05] * len(contrasts)
+        name = self.folder.name
+        return claim_rows(name, self.claims, contrasts, alphas, 'data set', 0)
+
+    def section(self, images: Path) -> str:
+        """Returns what was measured, a row a side."""
+        path = f'evidence/{self.folder.name}'
+        rows = []
+        for name in dict.fromkeys(run['side'] for run in self.content['runs']):
+            runs = self.of_side(name)
+            row = [name, str(len(runs))]
+            for key in [k for k in runs[0] if k not in ('side', 'seed')]:
+                values = [run[key] for run in runs]
+                spread = np.std(values, ddof=1)
+                row.append(f'{key} {np.mean(values):.4g} ± {spread:.2g}')
+            rows.append(row)
+        header = ['side', 'runs', *['mean ± SD'] * (len(rows[0]) - 2)]
+        lines = [
+            f'## {self.folder.name}',
+            '',
+            f'[Claims](../{path}/claims.yaml). '
+            f'`{self.content["command"]}` at commit '
+            f'{self.content["commit"][:12]}.',
+            '',
+            Table(header, rows).markdown(),
+        ]
+        return '\n'.join(lines)
+
+
+def read_claims(folder: Path) -> list[Claim]:
+    """Reads ``claims.yaml``."""
+    path = folder / 'claims.yaml'
+    return [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
+
+
+def claim_rows(
+    name: str,
     claims: Sequence[Claim],
     contrasts: Sequence[Contrast | None],
     alphas: Sequence[float],
-) -> list[str]:
-    """Returns the verdict on each claim; None stands for missing runs."""
-    bounds = [claim.bounds(plan) for claim in claims]
+    scope: str,
+    gain: float,
+) -> list[list[str]]:
+    """Returns a row for each claim; None stands for missing runs."""
+    bounds = [claim.bounds(gain) for claim in claims]
     above, below = (
         holm(
             np.array(
                 [
                     # What is missing counts as a test that shows nothing.
-                    1.0
-                    if c is None
-                    else c.estimate(plan.scope, 0.95, b[end]).p
+                    c.estimate(scope, 0.95, b[end]).p if c else 1.0
                     for c, b in zip(contrasts, bounds, strict=True)
                 ]
             )
         ).tolist()
         for end in (0, 1)
     )
-    found = []
-    for n, (c, (low, high)) in enumerate(zip(contrasts, bounds, strict=True)):
+    rows = []
+    for n, (claim, c, (low, high)) in enumerate(
+        zip(claims, contrasts, bounds, strict=True)
+    ):
+        words = ['-', '-']
+        if c is not None:
+            found = [c.estimate(x, 0.95) for x in SCOPES]
+            words = [in_words(x, claim.unit) for x in found]
         if c is None:
-            found.append(f'{OPEN}: runs are missing')
+            verdict = f'{OPEN}: runs are missing'
         elif above[n] < alphas[n] and c.value > low:
-            found.append(f'**{HOLDS}**, p {p_value(above[n])}')
+            verdict = f'**{HOLDS}**, p {p_value(above[n])}'
         elif below[n] < alphas[n] and c.value < high:
-            found.append(f'**{CONTRADICTED}**, p {p_value(below[n])}')
+            verdict = f'**{CONTRADICTED}**, p {p_value(below[n])}'
         else:
             distance = (high - low) or -low or abs(c.value)
             needed = c.seeds_for(distance, alphas[n], len(claims))
             more = count(max(1, needed - min(c.sizes)), 'more seed')
-            found.append(f'{OPEN}: needs {more}')
-    return found
+            verdict = f'{OPEN}: needs {more}'
+        rows.append([claim.claim, claim.paper, name, *words, verdict])
+    return rows
 
 
 def in_words(found: Estimate, unit: int) -> str:
@@ -391,8 +455,10 @@ def seconds(record: Record) -> float:
 
 def write_page(folder: Path, path: Path) -> None:
     """Writes the page of a folder of experiments, with its pictures."""
-    plans = sorted(folder.glob('*/plan.yaml'))
-    found = [Experiment.read(plan.parent) for plan in plans]
+    found = []
+    for claims in sorted(folder.glob('*/claims.yaml')):
+        planned = (claims.parent / 'plan.yaml').is_file()
+        found.append((Experiment if planned else Measured).read(claims.parent))
     rows = [row for experiment in found for row in experiment.rows()]
     images = path.parent / 'images'
     sections = [experiment.section(images) for experiment in found]
