@@ -132,7 +132,7 @@ class Contrast:
         df = sum(self.sizes) - len(self.sizes)
         found = fewest_seeds(
             distance,
-            Noise(inflated_sd(each**0.5, df), 0.0, self.images),
+            Noise(inflated_sd(each**0.5, df), image_se=0.0, images=1),
             scope='data set',
             levels=(alpha,),
             candidates=tests,

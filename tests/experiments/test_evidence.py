@@ -158,6 +158,34 @@ def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
     assert 'holds' in most[-1]  # 8.1 is at most 10
 
 
+def test_measures_without_a_plan(tmp_path: Path) -> None:
+    folder = tmp_path / 'evidence' / 'test'
+    folder.mkdir(parents=True)
+    claims = [
+        {**GAIN, 'contrast': {'a': 1, 'b': -1}, 'measure': 'x'},
+        {**GAIN, 'contrast': {'b': 1, 'a': -1}, 'measure': 'x'},
+        {**GAIN, 'contrast': {'a': 1}, 'measure': 'y'},
+    ]
+    (folder / 'claims.yaml').write_text(yaml.safe_dump(claims))
+    runs = [
+        {'side': side, 'seed': n, 'x': x + 0.1 * n, 'y': 5.0 - 3 * n}
+        for n in range(4)
+        for side, x in (('a', 3), ('b', 1))
+    ]
+    content = {'command': 'python x.py', 'commit': 'c' * 40, 'runs': runs}
+    (folder / 'measures.json').write_text(json.dumps(content))
+    (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
+    EVIDENCE['write_page'](folder.parent, tmp_path / 'evidence.md')
+    text = (tmp_path / 'evidence.md').read_text()
+    more, less, unclear = (x for x in text.splitlines() if '| More.' in x)
+    assert '+2.00 [+1.' in more
+    assert '**holds**' in more
+    assert '-2.00 [-2.' in less
+    assert '**contradicted**' in less
+    assert 'not settled: needs ' in unclear
+    assert '| a    |    4 | x 3.15 ± 0.13 |' in text
+
+
 def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
     claim = {**GAIN, 'contrast': {'cand 1': 1, 'bse': -1}}
     folder = folder_of(tmp_path, plan_of(), {}, [claim])
