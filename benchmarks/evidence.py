@@ -51,6 +51,7 @@ from mmext.experiments.reports.report import deviations, read_runs
 from mmext.utils.documents import parse_json, parse_yaml, read_bytes
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import replacing
+from mmext.utils.git import git
 from mmext.utils.text import count, duration, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,7 +210,7 @@ class Experiment:
         return dict(zip(self.records, found, strict=True))
 
     def contrast(self, claim: Claim, seeds: int) -> Contrast | None:
-        """Returns the contrast of a claim, None if it was not measured."""
+        """Returns the contrast of a claim, None with fewer than two seeds."""
         jobs = [j for j in self.plan.jobs(seeds) if j in self.records]
         sides: dict[str, list[np.ndarray]] = {}
         for job in jobs:
@@ -220,7 +221,7 @@ class Experiment:
             else:
                 continue
             sides.setdefault(job.side, []).append(value)
-        if not sides.keys() >= claim.contrast.keys():
+        if any(len(sides.get(name, ())) < 2 for name in claim.contrast):
             return None
         run = None if claim.measure else self.evaluated[jobs[0]]
         return contrast_of(
@@ -299,13 +300,17 @@ class Experiment:
                 f'{duration(cost)} on {" or ".join(cores)} cores, at commit '
                 f'{", ".join(commits)}.'
             )
-        found = deviations(
-            self.folder / 'plan.yaml',
-            plan,
-            Decision(None),
-            self.records,
-            self.failed,
-        )
+        found = [
+            *deviations(
+                self.folder / 'plan.yaml',
+                plan,
+                Decision(None),
+                self.records,
+                self.failed,
+            )
+        ]
+        begun = min((r.started for r in runs), default=None)
+        found += changed_claims(self.folder, begun)
         lines += ['', *(f'- {line}' for line in found), '']
         lines.append(self.trainings().markdown())
         if runs:
@@ -382,10 +387,25 @@ class Measured:
             f'[Claims](../{path}/claims.yaml). '
             f'`{self.content["command"]}` at commit '
             f'{self.content["commit"][:12]}.',
+            *changed_claims(self.folder, self.content['begun']),
             '',
             Table(header, rows).markdown(),
         ]
         return '\n'.join(lines)
+
+
+def changed_claims(folder: Path, begun: str | None) -> list[str]:
+    """Returns a sentence if the claims are newer than what they are about.
+
+    ``begun`` is when the first run began, None if none has.
+    """
+    log = git(folder, 'log', '-1', '--format=%cI', '--', 'claims.yaml')
+    if begun is None or not log:
+        return []
+    when, first = map(datetime.fromisoformat, (log.strip(), begun))
+    if when <= first:
+        return []
+    return [f'The claims were changed at {when}, after the first run began.']
 
 
 def read_claims(folder: Path) -> list[Claim]:

@@ -11,6 +11,7 @@ evidence/decision-boundary/measures.json.
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 from mmext.analysis.decision_boundary import KERNELS, NETWORKS, experiment
@@ -23,7 +24,7 @@ SEEDS = range(100, 120)
 
 
 def main() -> None:
-    runs = []
+    runs, begun = [], datetime.now(timezone.utc)
     for seed in SEEDS:
         for points, data_seed in (('', 0), (', new points', seed)):
             found = experiment(seed, data_seed)
@@ -37,6 +38,7 @@ def main() -> None:
     content = {
         'command': 'python benchmarks/evidence_boundaries.py',
         'commit': commit(FOLDER),
+        'begun': begun.isoformat(timespec='seconds'),
         'runs': runs,
     }
     write_json(FOLDER / 'measures.json', content, indent=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,7 +173,8 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
         for n in range(4)
         for side, x in (('a', 3), ('b', 1))
     ]
-    content = {'command': 'python x.py', 'commit': 'c' * 40, 'runs': runs}
+    content = {'command': 'x.py', 'commit': 'c' * 40, 'begun': None}
+    content['runs'] = runs
     (folder / 'measures.json').write_text(json.dumps(content))
     (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
     EVIDENCE['write_page'](folder.parent, tmp_path / 'evidence.md')
@@ -184,6 +186,18 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
     assert '**contradicted**' in less
     assert 'not settled: needs ' in unclear
     assert '| a    |    4 | x 3.15 ± 0.13 |' in text
+
+
+def test_claims_that_were_changed_are_shown(tmp_path: Path) -> None:
+    (tmp_path / 'claims.yaml').write_text('[]')
+    who = ['-c', 'user.name=a', '-c', 'user.email=a@b.c']
+    for words in (['init'], ['add', '.'], [*who, 'commit', '-m', 'claims']):
+        subprocess.run(['git', *words], cwd=tmp_path, check=True)
+    changed = EVIDENCE['changed_claims']
+    assert changed(tmp_path, None) == []
+    assert changed(tmp_path, '2100-01-01T00:00:00+00:00') == []
+    [text] = changed(tmp_path, '2020-01-01T00:00:00+00:00')
+    assert 'were changed at 20' in text
 
 
 def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
