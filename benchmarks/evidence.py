@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mmext.errors import UserError, did_you_mean
+from mmext.errors import UserError, command, did_you_mean
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.statistics.comparison import Resampled
 from mmext.evaluation.statistics.intervals import (
@@ -411,7 +411,14 @@ def changed_claims(folder: Path, begun: str | None) -> list[str]:
 def read_claims(folder: Path) -> list[Claim]:
     """Reads ``claims.yaml``."""
     path = folder / 'claims.yaml'
-    return [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
+    try:
+        return [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
+    except TypeError as error:
+        raise UserError(
+            f'{path}: {error}',
+            'Give a list of claims with claim, paper, contrast and perhaps '
+            'margin and measure.',
+        ) from error
 
 
 def claim_rows(
@@ -493,5 +500,10 @@ def write_page(folder: Path, path: Path) -> None:
         )
 
 
-if __name__ == '__main__':
+@command
+def main() -> None:
     write_page(ROOT / 'evidence', ROOT / 'docs' / 'evidence.md')
+
+
+if __name__ == '__main__':
+    main()

@@ -206,6 +206,9 @@ def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='bse is no side of the plan') as error:
         Experiment.read(folder)
     assert "'base'" in error.value.fix
+    (folder / 'claims.yaml').write_text('- {claim: More., contrasts: {}}')
+    with pytest.raises(UserError, match="unexpected keyword.*'contrasts'"):
+        Experiment.read(folder)
 
 
 def test_checkpoints_are_measured(tmp_path: Path) -> None:
