@@ -15,7 +15,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 
-.PHONY: install demo test test-slow lint docs bench gpu-check clean
+.PHONY: install demo test test-slow lint docs evidence bench gpu-check clean
 
 install: $(STAMP)
 
@@ -56,6 +56,10 @@ lint: install
 # The documentation as a site: open site/index.html.
 docs: install
 	$(MKDOCS)
+
+# docs/evidence.md from the plans and records in evidence/.
+evidence: install
+	$(PY) benchmarks/evidence.py
 
 bench: install
 	@# These two take an hour or more: start them by themselves.

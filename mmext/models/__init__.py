@@ -1,6 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Backbones, necks and layers."""
 
+from mmext.models.backbones.cifar_resnet import CifarResNet
 from mmext.models.backbones.demonet import DemoNet
 from mmext.models.backbones.dwnet import DWNet
 from mmext.models.backbones.gmlp import GMLP
@@ -19,6 +20,7 @@ from mmext.models.layers.step_adaptor import StepAdaptor
 from mmext.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
 
 __all__ = [
+    'CifarResNet',
     'DWNet',
     'DemoNet',
     'ECAAttention',

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from leaves import ENTRIES, MODELS, build, count_parameters, load
+from leaves import (
+    ENTRIES,
+    EVIDENCE,
+    MODELS,
+    build,
+    count_parameters,
+    load,
+)
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
@@ -55,6 +62,18 @@ def test_loads_dumps_reloads_and_builds(name: str, tmp_path: Path) -> None:
     assert 'mmext' in cfg.custom_imports.imports
     assert count_parameters(cfg) == PARAMETERS[name]
     check_parts(cfg, ('train', 'val', 'test'))
+
+
+@pytest.mark.parametrize('name', EVIDENCE)
+def test_evidence_loads_and_builds(name: str) -> None:
+    cfg = load(name)
+    assert 'mmext' in cfg.custom_imports.imports
+    if 'val_dataloader' not in cfg:  # one cycle of the rate
+        assert cfg.param_scheduler.total_steps == cfg.train_cfg.max_epochs
+        lr = cfg.optim_wrapper.optimizer.lr
+        assert cfg.param_scheduler.eta_max == lr
+    assert count_parameters(cfg) > 0
+    check_parts(cfg, ('train', 'test'))
 
 
 def batch(cfg: Config) -> dict[str, Any]:

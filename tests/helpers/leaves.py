@@ -27,8 +27,12 @@ LEAVES = {
     for p in sorted(CONFIGS.rglob('*.py'))
     if '_base_' not in p.relative_to(ROOT).parts
 }
-#: Leaves that describe a model; configs/theory holds experiments.
-MODELS = [n for n, p in LEAVES.items() if p.parent.name != 'theory']
+#: Leaves of docs/evidence.md.
+EVIDENCE = [n for n, p in LEAVES.items() if p.parent.name == 'evidence']
+#: Leaves that describe a model; configs/theory holds experiments, too.
+MODELS = [
+    n for n, p in LEAVES.items() if p.parent.name not in ('theory', 'evidence')
+]
 #: The models of all metafiles.
 ENTRIES = [
     model

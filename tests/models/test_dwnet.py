@@ -39,6 +39,13 @@ def build(request: pytest.FixtureRequest) -> Callable[..., DWNet]:
     return checks.CASES[request.param].build
 
 
+def test_smaller_patches_give_larger_levels(x: torch.Tensor) -> None:
+    usual, fine = build_static(), build_static(patch_size=2)
+    assert fine.strides == (2, 4, 8, 16)
+    for a, b in zip(usual(x), fine(x), strict=True):
+        assert b.shape[2:] == tuple(2 * n for n in a.shape[2:])
+
+
 @pytest.mark.parametrize(
     ('form', 'dynamic'), [('static', None), ('dynamic', 'homogeneous')]
 )

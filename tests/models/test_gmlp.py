@@ -10,6 +10,7 @@ from golden import assert_golden, golden_input
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmext.checkpoints.released import load_released_weights
+from mmext.errors import UserError
 from mmext.models import GMLP
 from mmext.models.layers.spatial_gating_unit import SpatialGatingUnit
 
@@ -100,6 +101,28 @@ def test_gate_starts_as_the_identity() -> None:
     unit = SpatialGatingUnit(8, 4)
     x = torch.randn(2, 6, 6, 8)
     torch.testing.assert_close(unit(x), x[..., :4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('form', ['multiply', 'add'])
+def test_gates_without_split_are_the_papers_formulas(form: str) -> None:
+    """s(Z) = Z * f(Z) and Z + f(Z), over all positions of one window."""
+    unit = SpatialGatingUnit(8, 4, form=form).double()
+    x = torch.randn(2, 4, 4, 8, dtype=torch.float64)
+    torch.testing.assert_close(unit(x), x, rtol=1e-4, atol=1e-4)
+    checks.randomise(unit)
+    f = torch.einsum(
+        'ij,bjc->bic', unit.proj.weight, unit.norm(x).flatten(1, 2)
+    )
+    f = (f + unit.proj.bias[:, None]).view_as(x)
+    expected = x * f if form == 'multiply' else x + f
+    torch.testing.assert_close(unit(x), expected)
+
+
+def test_without_split_the_second_layer_sees_all_channels() -> None:
+    model = build(gate_form='multiply')
+    assert model.blocks[0].mlp_channels.fc2.in_features == 32
+    with pytest.raises(UserError, match="gate_form='none' is not known"):
+        build(gate_form='none')
 
 
 def influence(shift: bool) -> torch.Tensor:

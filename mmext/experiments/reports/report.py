@@ -83,7 +83,7 @@ def report_plan(
         plan=plan,
         decision=decision,
         records=records,
-        warnings=tuple(_deviations(path, plan, decision, records, failed)),
+        warnings=tuple(deviations(path, plan, decision, records, failed)),
     )
 
 
@@ -129,7 +129,7 @@ def read_runs(
     return records, failed
 
 
-def _deviations(
+def deviations(
     path: str | Path,
     plan: Plan,
     decision: Decision,

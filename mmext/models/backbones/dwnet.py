@@ -33,20 +33,22 @@ from mmext.models.layers.dynamic_depthwise_conv import (
 from mmext.models.layers.local_mlp import LocalMLP
 from mmext.models.layers.pointwise import LayerNorm2d, PointwiseConv
 
-PATCH_SIZE = 4
 BN = {'type': 'BN'}
 
 
 class PatchEmbed(nn.Module):
     """Embeds patches that do not overlap; LayerNorm over channels."""
 
-    def __init__(self, in_channels: int, embed_dims: int) -> None:
+    def __init__(
+        self, in_channels: int, embed_dims: int, patch_size: int
+    ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, embed_dims, PATCH_SIZE, PATCH_SIZE)
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
         self.norm = LayerNorm2d(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(pad_to_multiple(x, PATCH_SIZE)))
+        return self.norm(self.proj(pad_to_multiple(x, self.patch_size)))
 
 
 class PatchMerging(nn.Module):
@@ -131,7 +133,8 @@ class DWNet(BaseBackbone):
 
     Images (B, in_channels, H, W), at least as large as the largest stride,
     become up to four levels. Level i has shape (B, embed_dims * 2**i,
-    H / 2**(i + 2), W / 2**(i + 2)), rounded up at every halving.
+    H / 2**(i + 2), W / 2**(i + 2)) with patches of 4x4, rounded up at every
+    halving.
     ``frozen_stages``, ``norm_eval``, ``with_cp`` and ``init_cfg`` are those
     of :class:`BaseBackbone`. No ImageNet checkpoint has the norms of the
     levels: give ``allow_missing=['norm']``. They are never frozen.
@@ -151,6 +154,8 @@ class DWNet(BaseBackbone):
         channels_per_group: Channels that share weights, in the inhomogeneous
             convolution and the local MLP; one number or one for each stage,
             a divisor of the stage's channels. Default: that of the arch.
+        patch_size: Side of a patch in pixels, the stride of the first level.
+            Default: 4.
         window_size: Side of the kernels and of the windows, in positions.
             Default: 7.
         mlp_ratio: Hidden channels of the MLPs over their input's. Default: 4.
@@ -204,6 +209,7 @@ class DWNet(BaseBackbone):
         in_channels: int = 3,
         token_mixer: str = 'conv',
         channels_per_group: int | Sequence[int] | None = None,
+        patch_size: int = 4,
         window_size: int = 7,
         mlp_ratio: float = 4.0,
         pad_to_window: bool = True,
@@ -240,7 +246,7 @@ class DWNet(BaseBackbone):
         self.window_size = window_size
         self.norm_cfg = norm_cfg
         widths = [settings['embed_dims'] * 2**i for i in range(num_stages)]
-        strides = [PATCH_SIZE * 2**i for i in range(num_stages)]
+        strides = [patch_size * 2**i for i in range(num_stages)]
         num_built = self.set_stages(
             out_indices, widths, strides, 'patch_embed', 'layers'
         )
@@ -253,7 +259,7 @@ class DWNet(BaseBackbone):
             drop_path_rate = settings['drop_path_rate']
         rates = drop_path_rates(drop_path_rate, sum(depths))
 
-        self.patch_embed = PatchEmbed(in_channels, widths[0])
+        self.patch_embed = PatchEmbed(in_channels, widths[0], patch_size)
         self.layers = nn.ModuleList()
         last = num_built - 1
         for i in range(num_built):

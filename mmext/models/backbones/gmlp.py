@@ -53,7 +53,7 @@ class GMLPBlock(nn.Module):
                 fc1=nn.Linear(channels, hidden),
                 act=build_activation_layer(act_cfg),
                 gate=gate,
-                fc2=nn.Linear(hidden // 2, channels),
+                fc2=nn.Linear(gate.out_channels, channels),
             )
         )
         self.drop_path = DropPath(drop_path)
@@ -87,6 +87,9 @@ class GMLP(IsotropicBackbone):
         norm_cfg: Norm of the blocks and of the end, over the last dimension.
             Default: LN.
         gate_norm_cfg: Norm inside the gate. Default: LN.
+        gate_form: ``'split'`` multiplies half of the channels by a spatial
+            projection of the others, ``'multiply'`` all by their own;
+            ``'add'`` adds it instead. Default: ``'split'``.
         final_norm: Whether to normalise the output of the last block, if it
             is returned. Default: True.
         drop_path_rate: Rate of the last block; rises linearly from 0.
@@ -130,6 +133,7 @@ class GMLP(IsotropicBackbone):
         act_cfg: dict = GELU,
         norm_cfg: dict = LN_BLOCK,
         gate_norm_cfg: dict = LN,
+        gate_form: str = 'split',
         final_norm: bool = True,
         drop_path_rate: float | None = None,
         out_indices: int | Sequence[int] = -1,
@@ -156,7 +160,9 @@ class GMLP(IsotropicBackbone):
         self.blocks = nn.ModuleList()
         for i in range(num_built):
             shift = shift_windows and i % 2 == 1
-            gate = SpatialGatingUnit(hidden, window_size, shift, gate_norm_cfg)
+            gate = SpatialGatingUnit(
+                hidden, window_size, shift, gate_norm_cfg, gate_form
+            )
             block = GMLPBlock(dims, hidden, gate, act_cfg, norm_cfg, rates[i])
             self.blocks.append(block)
         self.norm = build_norm_layer(norm_cfg, dims)[1] if has_norm else None

@@ -4,7 +4,7 @@
 Paper: Huang et al., Understanding Self-attention Mechanism via Dynamical
 System Perspective, ICCV 2023 (arXiv 2308.09939). There is no official code;
 the adaptor is a reconstruction, see docs/stepnet.md. f is the output of the
-last norm of the residual branch (and of any ``after_conv3`` plugin); x is the
+last norm of the residual branch (and of any plugin after it); x is the
 shortcut, downsampled in the first block of a stage.
 """
 
@@ -86,10 +86,35 @@ def _average_of_conv(conv: nn.Module, x: Tensor, out: Tensor) -> Tensor:
 
 
 class StepBasicBlock(_StepBlock, resnet.BasicBlock):
-    """mmdet's basic block with an adaptive step."""
+    """mmdet's basic block with an adaptive step.
+
+    Unlike mmdet's it takes ``plugins``, at ``after_conv2``: after the last
+    norm and before the addition, as ``after_conv3`` of a bottleneck.
+    """
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        *args: Any,
+        plugins: list[dict] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(inplanes, planes, *args, **kwargs)
+        for plugin in plugins or []:
+            if plugin['position'] != 'after_conv2':
+                raise UserError(
+                    'StepNetResNet: a plugin of basic blocks has position='
+                    f'{plugin["position"]!r}.',
+                    "They have one position for plugins: 'after_conv2'.",
+                )
+        configs = [plugin['cfg'] for plugin in plugins or []]
+        self.after_conv2_plugin_names = resnet.Bottleneck.make_block_plugins(
+            self, planes, configs
+        )
 
     def parts(self) -> tuple[nn.Module, nn.Module, list[str]]:
-        return self.conv2, self.norm2, []
+        return self.conv2, self.norm2, self.after_conv2_plugin_names
 
     def inner(self, x: Tensor) -> Tensor:
         return self.relu(self.norm1(self.conv1(x)))
@@ -143,6 +168,8 @@ class StepNetResNet(PluginResNet):
         stage_with_step: Stages whose blocks have an adaptor.
         step_blocks: For each stage, the blocks (from 0) that have one; None
             is all. Without an adaptor the step is 1.
+        plugins: As in mmdet's ResNet. Basic blocks have one position,
+            ``after_conv2``, after the last norm and before the addition.
 
     Raises:
         UserError: If a depth, block or adaptor argument is unknown, and as

@@ -14,6 +14,9 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mmext.models.arguments import choose
+
+FORMS = ('split', 'multiply', 'add')
 LN = {'type': 'LN', 'eps': 1e-5}
 
 
@@ -21,10 +24,13 @@ class SpatialGatingUnit(nn.Module):
     """Multiplies half of the channels by a projection of the other half.
 
     Tokens (B, H, W, channels) become (B, H, W, channels // 2) in time linear
-    in H * W. Cells of a window beyond the border are zero after the norm, so
-    they do not change the projection. With ``shift`` the windows begin half a
-    window before the first token, along each side that is longer than a
-    window. ``norm_cfg`` is the norm of the projected half.
+    in H * W. The paper compares this ``form``, ``'split'``, with two that keep
+    all channels: ``'multiply'`` multiplies them by their projection, and
+    ``'add'`` adds it to them and so has no gate. Cells of a window beyond the
+    border are zero after the norm, so they do not change the projection. With
+    ``shift`` the windows begin half a window before the first token, along
+    each side that is longer than a window. ``norm_cfg`` is the norm of what
+    is projected.
     """
 
     def __init__(
@@ -33,22 +39,26 @@ class SpatialGatingUnit(nn.Module):
         window_size: int = 14,
         shift: bool = False,
         norm_cfg: dict = LN,
+        form: str = 'split',
     ) -> None:
         super().__init__()
+        self.form = choose('gate_form', form, FORMS)
         self.window_size = window_size
         self.shift = shift
-        self.norm = build_norm_layer(norm_cfg, channels // 2)[1]
+        self.out_channels = channels // 2 if form == 'split' else channels
+        self.norm = build_norm_layer(norm_cfg, self.out_channels)[1]
         self.proj = nn.Linear(window_size**2, window_size**2)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialises as the identity of one half: W near 0, b = 1."""
+        """Initialises as the identity: W near 0, b = 1, or 0 if added."""
         nn.init.normal_(self.proj.weight, std=1e-6)
-        nn.init.ones_(self.proj.bias)
+        nn.init.constant_(self.proj.bias, float(self.form != 'add'))
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v = x.chunk(2, dim=-1)
-        return u * self.project(self.norm(v))
+        u, v = x.chunk(2, dim=-1) if self.form == 'split' else (x, x)
+        v = self.project(self.norm(v))
+        return u + v if self.form == 'add' else u * v
 
     def project(self, v: Tensor) -> Tensor:
         """Returns the projection in every window, (B, H, W, C)."""
@@ -73,4 +83,7 @@ class SpatialGatingUnit(nn.Module):
         return v[:, top : top + height, left : left + width]
 
     def extra_repr(self) -> str:
-        return f'window_size={self.window_size}, shift={self.shift}'
+        return (
+            f'window_size={self.window_size}, shift={self.shift}, '
+            f'form={self.form!r}'
+        )

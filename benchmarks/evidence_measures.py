@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""Measures the trained models of a plan, for claims that are not about top-1.
+
+    python benchmarks/evidence_measures.py evidence/NAME WORK_DIR \
+        [--images data/cifar10/test] [--layers PATTERN]
+
+With --images: TNS, and the share of stiff blocks (NSI of twice the mean) in
+per cent, over 500 images. With --layers: the mean angle between filters of
+these layers, and its spread. Writes evidence/NAME/measures.json, one entry a
+run; benchmarks/evidence.py reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmext.analysis.filter_angles import compare_angles
+from mmext.analysis.stiffness import stiffness_surface
+from mmext.analysis.stiffness_report import measure_models
+from mmext.experiments.plan import read_plan
+from mmext.experiments.runs.job import is_finished
+from mmext.utils.files import write_json
+from mmext.utils.git import commit
+
+IMAGES = 500
+
+
+def stiffness(config: str, checkpoint: Path, images: str) -> dict[str, float]:
+    models = [(config, str(checkpoint))]
+    [found] = measure_models(models, [images], limit=IMAGES).values()
+    _, ratio = stiffness_surface(found.nsi, np.ones(1), np.zeros(1))
+    return {'tns': found.tns, 'stiff': 100 * float(ratio[0, 0])}
+
+
+def angles(config: str, checkpoint: Path, layers: str) -> dict[str, float]:
+    [found] = compare_angles(config, checkpoint, layers).values()
+    degrees = np.concatenate([layer.degrees for layer in found.values()])
+    return {'angle': float(degrees.mean()), 'spread': float(degrees.std())}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('folder', type=Path, help='of evidence/')
+    parser.add_argument('work_dir', help='of the runs')
+    parser.add_argument('--images', help='folder of images: stiffness')
+    parser.add_argument('--layers', help='pattern of layers: angles')
+    args = parser.parse_args(argv)
+    plan = read_plan(args.folder / 'plan.yaml')
+    runs = []
+    for job in plan.jobs():
+        folder = plan.folder_of(job, args.work_dir)
+        if not is_finished(plan, job, folder):
+            continue
+        checkpoint = Path((folder / 'last_checkpoint').read_text().strip())
+        model = plan.side(job.side).config, folder / checkpoint.name
+        values = {}
+        if args.images:
+            values |= stiffness(*model, args.images)
+        if args.layers:
+            values |= angles(*model, args.layers)
+        runs.append({'side': job.side, 'seed': job.seed, **values})
+        print(runs[-1], flush=True)
+    words = [
+        'python',
+        'benchmarks/evidence_measures.py',
+        *(argv or sys.argv[1:]),
+    ]
+    content = {
+        'command': ' '.join(map(str, words)),
+        'commit': commit(args.folder),
+        'runs': runs,
+    }
+    write_json(args.folder / 'measures.json', content, indent=1)
+
+
+if __name__ == '__main__':
+    main()

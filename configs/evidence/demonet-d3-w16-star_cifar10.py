@@ -1,0 +1,5 @@
+# DemoNet of width 16 with the star.
+# python tools/train.py configs/evidence/demonet-d3-w16-star_cifar10.py
+# Result: docs/evidence.md.
+_base_ = './demonet-d3-w16-sum_cifar10.py'
+model = dict(backbone=dict(operation='star'))

@@ -1,0 +1,5 @@
+# Semantic FPN with StepNet-18 on CamVid, from random weights.
+# python tools/train.py configs/evidence/fpn_stepnet18_camvid.py
+# Result: docs/evidence.md.
+_base_ = './fpn_resnet18_camvid.py'
+model = dict(backbone=dict(stage_with_step=(True, True, True, True)))

@@ -1,0 +1,13 @@
+# ResNet-20 with SRIP and its schedule for 200 epochs, scaled to 15.
+# python tools/train.py configs/evidence/resnet20-srip_cifar10.py
+# Result: docs/evidence.md.
+_base_ = './resnet20_cifar10.py'
+custom_hooks = [
+    dict(
+        type='OrthogonalityHook',
+        regularizer=dict(type='SRIP'),
+        layers='backbone.layer.*conv[12]',
+        weight=1.0,
+        schedule=[(0, 0.1), (2, 0.001), (4, 0.0001), (5, 1e-6), (9, 0)],
+    )
+]

@@ -1,0 +1,5 @@
+# StepNet with another fusion of the two states: separate (Fig. 5).
+# python tools/train.py configs/evidence/resnet20-stepnet-separate_cifar10.py
+# Result: docs/evidence.md.
+_base_ = './resnet20-stepnet_cifar10.py'
+model = dict(backbone=dict(step_cfg=dict(fusion='separate')))

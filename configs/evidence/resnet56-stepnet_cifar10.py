@@ -1,0 +1,7 @@
+# ResNet-56 with StepNet's adaptors, reduction 4.
+# python tools/train.py configs/evidence/resnet56-stepnet_cifar10.py
+# Result: docs/evidence.md.
+_base_ = './resnet56_cifar10.py'
+model = dict(
+    backbone=dict(stage_with_step=(True, True, True), step_cfg=dict(ratio=4))
+)

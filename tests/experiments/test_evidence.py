@@ -1,0 +1,248 @@
+# Licensed under the Apache License, Version 2.0. See LICENSE.
+"""docs/evidence.md: contrasts, verdicts, and what is missing or changed."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from commands import ROOT
+from experiments import plan_of, records_of, write_runs
+from PIL import Image
+from torch import nn
+
+from mmext.analysis.loading import load_model
+from mmext.errors import UserError
+from mmext.evaluation.statistics.comparison import compare_resampled
+from mmext.experiments.plan import write_plan
+from mmext.experiments.reports.decision import evaluate_records
+
+EVIDENCE = runpy.run_path(str(ROOT / 'benchmarks' / 'evidence.py'))
+Claim, Experiment = EVIDENCE['Claim'], EVIDENCE['Experiment']
+GAIN = {'claim': 'More.', 'paper': '+5', 'contrast': {'cand 1': 1, 'base': -1}}
+KEPT = {**GAIN, 'claim': 'Kept.', 'margin': 3}
+
+
+def folder_of(tmp_path: Path, plan, records, claims: list[dict]) -> Path:
+    folder = tmp_path / 'evidence' / 'test'
+    folder.mkdir(parents=True)
+    write_plan(folder / 'plan.yaml', plan)
+    (folder / 'claims.yaml').write_text(yaml.safe_dump(claims))
+    write_runs(plan, records, folder / 'records')
+    return folder
+
+
+def verdicts(tmp_path: Path, accuracy: dict, claims: list[dict], **plan):
+    plan = plan_of(images=4000, scope='data set', **plan)
+    folder = folder_of(tmp_path, plan, records_of(plan, accuracy), claims)
+    return [row[-1] for row in Experiment.read(folder).rows()]
+
+
+def test_a_contrast_of_two_sides_is_their_comparison() -> None:
+    plan = plan_of(images=500)
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.65}, seed_sd=0.01)
+    sides = {
+        name: evaluate_records([r for j, r in records.items() if j[0] == name])
+        for name in ('base', 'cand 1')
+    }
+    theirs = compare_resampled(sides['base'], sides['cand 1'])
+    ours = EVIDENCE['contrast_of'](
+        [
+            (f, np.stack([run.metrics['top-1'] for run in sides[name]]))
+            for f, name in ((1, 'cand 1'), (-1, 'base'))
+        ],
+        1000,
+        500,
+    )
+    for scope, expected in (
+        ('data set', theirs.seeds['top-1']),
+        ('images', theirs.both['top-1']),
+    ):
+        found = ours.estimate(scope, 0.95)
+        for key in ('value', 'se', 'p', 'interval'):
+            assert np.allclose(getattr(found, key), getattr(expected, key))
+
+
+def test_a_difference_of_gains() -> None:
+    plan = plan_of(candidates=3, images=500)
+    level = {'base': 0.5, 'cand 1': 0.6, 'cand 2': 0.55, 'cand 3': 0.58}
+    records = records_of(plan, level)
+    claim = Claim('', '', {'cand 1': 1, 'base': -1, 'cand 3': -1, 'cand 2': 1})
+    experiment = Experiment(Path('.'), plan, [claim], records, {})
+    found = experiment.contrast(claim, 3)
+    top1 = {name: experiment.values(name) for name in level}
+    means = {name: np.mean(values) for name, values in top1.items()}
+    value = means['cand 1'] - means['base'] - means['cand 3'] + means['cand 2']
+    assert 100 * found.value == pytest.approx(value)
+    variance = sum(np.var(values, ddof=1) / 3 for values in top1.values())
+    se = 100 * found.estimate('data set', 0.95).se
+    assert se == pytest.approx(variance**0.5)
+
+
+@pytest.mark.parametrize(
+    ('cand', 'gain', 'kept'),
+    [
+        (0.66, 'holds', 'holds'),
+        (0.601, 'contradicted', 'holds'),
+        (0.52, 'contradicted', 'contradicted'),
+    ],
+)
+def test_verdicts(cand: float, gain: str, kept: str, tmp_path: Path) -> None:
+    level = {'base': 0.6, 'cand 1': cand}
+    found = verdicts(tmp_path, level, [GAIN, KEPT], gain=2.0)
+    assert [v.split('**')[1] for v in found] == [gain, kept]
+
+
+def test_open_verdicts_say_how_many_seeds_are_needed(tmp_path: Path) -> None:
+    plan = plan_of(images=4000, scope='data set', gain=2.0)
+    level = {'base': 0.6, 'cand 1': 0.608}
+    records = records_of(plan, level, seed_sd=0.02)
+    folder = folder_of(tmp_path, plan, records, [GAIN])
+    [row] = Experiment.read(folder).rows()
+    assert row[-1].startswith('not settled: needs ')
+    assert int(row[-1].split()[3]) > 3
+
+
+def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set', candidates=2)
+    level = {'base': 0.6, 'cand 1': 0.7, 'cand 2': 0.7}
+    records = records_of(plan, level)
+    gone = [job for job in records if job.side == 'cand 2'][-1]
+    del records[gone]
+    of_two = {**GAIN, 'contrast': {'cand 2': 1, 'base': -1}}
+    folder = folder_of(tmp_path, plan_of(candidates=2), {}, [GAIN, of_two])
+    write_runs(plan, records, folder / 'records')
+    (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
+    page = tmp_path / 'evidence.md'
+    EVIDENCE['write_page'](folder.parent, page)
+    text = page.read_text()
+    done, missing = (
+        line for line in text.splitlines() if line.startswith('| More.')
+    )
+    assert 'holds' in done
+    assert 'not settled: runs are missing' in missing
+    [side] = [x for x in text.splitlines() if x.startswith('| cand 2')]
+    assert [x.strip() for x in side.split('|')][4:7] == ['2 of 3', '-', '-']
+    assert '8 runs of 9' in text
+    assert 'The plan was changed after results: 8 runs of 8' in text
+    assert (tmp_path / 'images' / 'evidence_test.png').is_file()
+
+
+def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set')
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.7})
+    claims = [
+        {**GAIN, 'measure': 'tns'},
+        {**GAIN, 'contrast': {'cand 1': -1}, 'measure': 'tns', 'margin': 10},
+    ]
+    folder = folder_of(tmp_path, plan, records, claims)
+    rows = Experiment.read(folder).rows()
+    assert [row[-1] for row in rows] == ['not settled: runs are missing'] * 2
+    runs = [
+        {'side': side, 'seed': seed, 'tns': value + 0.1 * (seed % 3)}
+        for (side, seed), value in zip(records, [5, 8] * 3, strict=True)
+    ]
+    text = json.dumps({'command': '', 'commit': '', 'runs': runs})
+    (folder / 'measures.json').write_text(text)
+    more, most = Experiment.read(folder).rows()
+    assert more[3].startswith('+3.00 [+2.')
+    assert more[4] == '-'
+    assert 'holds' in more[-1]
+    assert most[3].startswith('-8.10 [-8.')
+    assert 'holds' in most[-1]  # 8.1 is at most 10
+
+
+def test_measures_without_a_plan(tmp_path: Path) -> None:
+    folder = tmp_path / 'evidence' / 'test'
+    folder.mkdir(parents=True)
+    claims = [
+        {**GAIN, 'contrast': {'a': 1, 'b': -1}, 'measure': 'x'},
+        {**GAIN, 'contrast': {'b': 1, 'a': -1}, 'measure': 'x'},
+        {**GAIN, 'contrast': {'a': 1}, 'measure': 'y'},
+    ]
+    (folder / 'claims.yaml').write_text(yaml.safe_dump(claims))
+    runs = [
+        {'side': side, 'seed': n, 'x': x + 0.1 * n, 'y': 5.0 - 3 * n}
+        for n in range(4)
+        for side, x in (('a', 3), ('b', 1))
+    ]
+    content = {'command': 'x.py', 'commit': 'c' * 40, 'begun': None}
+    content['runs'] = runs
+    (folder / 'measures.json').write_text(json.dumps(content))
+    (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
+    EVIDENCE['write_page'](folder.parent, tmp_path / 'evidence.md')
+    text = (tmp_path / 'evidence.md').read_text()
+    more, less, unclear = (x for x in text.splitlines() if '| More.' in x)
+    assert '+2.00 [+1.' in more
+    assert '**holds**' in more
+    assert '-2.00 [-2.' in less
+    assert '**contradicted**' in less
+    assert 'not settled: needs ' in unclear
+    assert '| a    |    4 | x 3.15 ± 0.13 |' in text
+
+
+def test_claims_that_were_changed_are_shown(tmp_path: Path) -> None:
+    (tmp_path / 'claims.yaml').write_text('[]')
+    who = ['-c', 'user.name=a', '-c', 'user.email=a@b.c']
+    for words in (['init'], ['add', '.'], [*who, 'commit', '-m', 'claims']):
+        subprocess.run(['git', *words], cwd=tmp_path, check=True)
+    changed = EVIDENCE['changed_claims']
+    assert changed(tmp_path, None) == []
+    assert changed(tmp_path, '2100-01-01T00:00:00+00:00') == []
+    [text] = changed(tmp_path, '2020-01-01T00:00:00+00:00')
+    assert 'were changed at 20' in text
+
+
+def test_an_unknown_side_is_an_error(tmp_path: Path) -> None:
+    claim = {**GAIN, 'contrast': {'cand 1': 1, 'bse': -1}}
+    folder = folder_of(tmp_path, plan_of(), {}, [claim])
+    with pytest.raises(UserError, match='bse is no side of the plan') as error:
+        Experiment.read(folder)
+    assert "'base'" in error.value.fix
+    (folder / 'claims.yaml').write_text('- {claim: More., contrasts: {}}')
+    with pytest.raises(UserError, match="unexpected keyword.*'contrasts'"):
+        Experiment.read(folder)
+
+
+def test_checkpoints_are_measured(tmp_path: Path) -> None:
+    """The share of stiff blocks and the angles of a network in its file."""
+    pytest.importorskip('mmpretrain')
+    config = str(ROOT / 'configs' / 'evidence' / 'resnet20_cifar10.py')
+    plan = plan_of(images=30, scope='data set')
+    sides = [replace(side, config=config) for side in plan.sides]
+    plan = replace(plan, sides=tuple(sides))
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.5})
+    folder = folder_of(tmp_path, plan, {}, [])
+    done = [*records][:1]
+    write_runs(plan, {done[0]: records[done[0]]}, tmp_path / 'runs')
+    run = plan.folder_of(done[0], tmp_path / 'runs')
+    _, model = load_model(config, 'init')
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):  # every filter is orthogonal
+            nn.init.orthogonal_(layer.weight)
+    torch.save({'state_dict': model.state_dict()}, run / 'epoch_1.pth')
+    (run / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    (tmp_path / 'images').mkdir()
+    for n in range(2):
+        pixels = np.random.default_rng(n).integers(0, 256, (32, 32, 3))
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image.save(tmp_path / 'images' / f'{n}.png')
+    options = ['--images', tmp_path / 'images', '--layers', '.*conv[12]']
+    main = runpy.run_path(str(ROOT / 'benchmarks/evidence_measures.py'))[
+        'main'
+    ]
+    main([str(x) for x in (folder, tmp_path / 'runs', *options)])
+    found = Experiment.read(folder).measures
+    assert [*found] == done
+    values = found[done[0]]
+    assert values['angle'] == pytest.approx(90)
+    assert values['spread'] == pytest.approx(0, abs=1e-3)
+    assert values['tns'] > 0
+    assert 0 <= values['stiff'] <= 100
