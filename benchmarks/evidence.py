@@ -482,11 +482,18 @@ def seconds(record: Record) -> float:
 
 def write_page(folder: Path, path: Path) -> None:
     """Writes the page of a folder of experiments, with its pictures."""
-    found = []
-    for claims in sorted(folder.glob('*/claims.yaml')):
-        planned = (claims.parent / 'plan.yaml').is_file()
-        found.append((Experiment if planned else Measured).read(claims.parent))
-    rows = [row for experiment in found for row in experiment.rows()]
+    found, rows = [], []
+    for study in sorted(p.parent for p in folder.glob('*/claims.yaml')):
+        if (study / 'plan.yaml').is_file():
+            found.append(Experiment.read(study))
+        elif (study / 'measures.json').is_file():
+            found.append(Measured.read(study))
+        else:
+            rows += [
+                [claim.claim, claim.paper, study.name, '-', '-', 'not run yet']
+                for claim in read_claims(study)
+            ]
+    rows = [row for experiment in found for row in experiment.rows()] + rows
     images = path.parent / 'images'
     sections = [experiment.section(images) for experiment in found]
     text = (folder / TEMPLATE).read_text(encoding='utf-8')
