@@ -201,7 +201,7 @@ def test_an_error_or_the_right_boxes(world):
     accepted: Counter[bool] = Counter()
 
     @settings(
-        max_examples=int(EXAMPLES or 40),
+        max_examples=int(EXAMPLES or 20),
         derandomize=not EXAMPLES,
         deadline=None,
         suppress_health_check=list(HealthCheck),

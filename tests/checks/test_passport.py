@@ -231,3 +231,18 @@ def test_the_config_around_a_semi_supervised_detector(tmp_path):
     settings, cfg = Source(str(file)).read()
     assert settings == {'type': 'StarNet', 'arch': 's1'}
     assert isinstance(cfg, Config)
+
+
+def test_a_model_of_one_size_is_measured_at_it(tmp_path: Path) -> None:
+    """It failed, whatever its size was, on images of 128x192 pixels."""
+    path = tmp_path / 'one_size.py'
+    path.write_text(
+        "model = dict(backbone=dict(type='TimmBackbone', name='test_maxvit',"
+        ' img_size=160))\n'
+    )
+    passport = make_passport(path, quick=True)
+    assert not passport.problems
+    (odd,) = (p for p in passport.properties if p.name == 'odd sizes')
+    assert (odd.ok, odd.text) == (None, '160x160 pixels only')
+    with pytest.raises(UserError, match='takes images of 160x160 pixels only'):
+        make_passport(path, size=(128, 128), quick=True)

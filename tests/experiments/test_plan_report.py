@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiments import plan_of, record_of, records_of, write_runs
 
@@ -92,7 +93,16 @@ def test_what_remains_to_be_run(folder: Path) -> None:
     assert lines[0] == 'To the next look, 2 runs remain: base/3, cand 1/6.'
     write_runs(plan, records_of(plan, accuracy), folder / 'runs')
     report = report_plan(folder / 'plan.yaml', folder / 'runs')
-    assert report.verdicts()[0][1][0].startswith('The plan ends here.')
+    lines = report.verdicts()[0][1]
+    assert lines[0].startswith('The plan ends here.')
+    values = [[], []]
+    for job, value in report.decision.values.items():
+        values[job.side != 'base'].append(100 * value)
+    sd = np.sqrt(np.mean([np.var(v, ddof=1) for v in values]))
+    assert lines[1].startswith(
+        f'Trainings of one side differed by {sd:.1f} top-1 (standard '
+        'deviation); the plan assumed 0.5.'
+    )
 
 
 def test_all_seeds_are_in_the_files(folder: Path) -> None:

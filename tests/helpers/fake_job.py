@@ -25,14 +25,16 @@ def main(folder: Path, plan: str) -> None:
     what = lines[0] if lines else 'done'
     with locked(folder), (folder.parents[1] / 'events').open('a') as events:
         state = read_state(folder) or State(plan)
-        state.status, state.pid = 'training', os.getpid()
-        state.write(folder)
+        # A shell ignores it in the background, and so do its processes.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         event = {'run': f'{folder.parent.name}/{folder.name}'}
         for key in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'):
             event[key] = os.environ.get(key)
         event['begin'] = time.time()
         print(f'working: {what}', flush=True)
         try:
+            state.status, state.pid = 'training', os.getpid()
+            state.write(folder)
             time.sleep(60 if what == 'sleep' else 0.2)
         except KeyboardInterrupt:
             state.status = 'interrupted'

@@ -158,6 +158,11 @@ def test_checkpointing(name: str) -> None:
     assert found.ok, found
 
 
+def test_a_model_without_checkpointing() -> None:
+    with pytest.raises(UserError, match='coat_tiny of timm has no gradient'):
+        TimmBackbone('coat_tiny', with_cp=True)
+
+
 def test_drop_path_rate() -> None:
     model = TimmBackbone('test_vit', drop_path_rate=0.3)
     rates = [m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')]

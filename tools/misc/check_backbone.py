@@ -32,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--size',
         type=int,
         nargs=2,
-        default=(128, 192),
         metavar=('HEIGHT', 'WIDTH'),
-        help='of images, in pixels; default: 128 192',
+        help='of images, in pixels; default: 128 192, or the only ones',
     )
     add('--device', help='default: the first GPU, or the CPU')
     add(
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     passport = make_passport(
         args.source,
         args.cfg_options or (),
-        size=tuple(args.size),
+        size=args.size and tuple(args.size),
         device=args.device,
         quick=args.quick,
         log=lambda step: print(f'Measuring: {step}', file=sys.stderr),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mmext.errors import UserError
 from mmext.evaluation.report import tables
 from mmext.evaluation.report.charts import dots, forest, line_chart
@@ -42,7 +44,7 @@ from mmext.experiments.reports.decision import (
 )
 from mmext.experiments.reports.history import plan_changes
 from mmext.experiments.state import RECORD, read_state
-from mmext.utils.text import count, duration, some
+from mmext.utils.text import count, duration, points, some
 
 PAGE = Path(__file__).with_name('report.html')
 _SCOPES = {'images': 'images like these', 'data set': 'this data set'}
@@ -231,20 +233,14 @@ class PlanReport(Document):
                 continue
             lines = verdict(results[name].comparison, margin)
             if not results[name].settled:
-                lines.insert(0, self._what_remains())
+                lines[:0] = self._what_remains(results[name])
             found.append((self._heading(results[name]), lines))
         return found
 
     def _heading(self, result: Verdict) -> str:
         base, plan, name = self.plan.baseline.name, self.plan, result.name
         look = f'after {count(result.look, "seed")} a side'
-        done = [
-            len(values[plan.metric])
-            for values in (
-                result.comparison.baseline,
-                result.comparison.candidate,
-            )
-        ]
+        done = [*map(len, self._values(result))]
         if min(done) < result.look:
             look = f'after {done[0]} and {done[1]} of {result.look} seeds'
         found = deciding(plan, result.comparison)
@@ -260,18 +256,32 @@ class PlanReport(Document):
         p = found.holm if math.isfinite(found.holm) else found.p
         return f'{text}, {look} ({against_level(p, result.alpha)})'
 
-    def _what_remains(self) -> str:
-        if not self.decision.remaining:
-            return (
-                'The plan ends here. It was made to show a gain of '
-                f'{self.plan.gain:g} {self.plan.metric}'
-                f'{_with(self.plan.power)}. More seeds need a new plan.'
+    def _values(self, result: Verdict) -> list[Sequence[float]]:
+        """Returns the metric of each run, of the baseline and candidate."""
+        found = result.comparison
+        return [s[self.plan.metric] for s in (found.baseline, found.candidate)]
+
+    def _what_remains(self, result: Verdict) -> Iterator[str]:
+        plan = self.plan
+        if left := len(self.decision.remaining):
+            yield (
+                f'To the next look, {count(left, "run")} remain: '
+                f'{_runs(self.decision)}.'
             )
-        left = len(self.decision.remaining)
-        return (
-            f'To the next look, {count(left, "run")} remain: '
-            f'{_runs(self.decision)}.'
+            return
+        yield (
+            f'The plan ends here. It was made to show a gain of {plan.gain:g} '
+            f'{plan.metric}{_with(plan.power)}. More seeds need a new plan.'
         )
+        sides = self._values(result)
+        if min(map(len, sides)) > 1:
+            sd = np.mean([np.var(side, ddof=1) for side in sides]) ** 0.5
+            yield (
+                f'Trainings of one side differed by {points(sd, sign=False)} '
+                f'{plan.metric} (standard deviation); the plan assumed '
+                f'{plan.seed_sd["value"]:.2g}. A new plan takes it from these '
+                'runs by --pilot.'
+            )
 
     def tables(self) -> list[Table]:
         """Returns the tables of metrics, classes and trainings."""

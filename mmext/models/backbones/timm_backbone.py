@@ -149,7 +149,14 @@ class TimmBackbone(BaseBackbone):
         last = self.groups.get(HEAD, 0)
         self.freezable = [f'group {i}' for i in range(last)]
         if with_cp:
-            self.model.set_grad_checkpointing(True)
+            try:
+                self.model.set_grad_checkpointing(True)
+            except AssertionError as error:
+                raise UserError(
+                    f'with_cp=True: {name} of timm has no gradient '
+                    'checkpointing',
+                    'Remove with_cp, or use a smaller batch.',
+                ) from error
         self.train()
 
     @property
