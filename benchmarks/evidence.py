@@ -292,13 +292,13 @@ class Experiment:
         ]
         lines += [f'`mmext report {path}/plan.yaml --work-dir {path}/records`']
         if runs:
-            cost = sum(map(seconds, runs))
+            cost = sum(run.train_seconds or 0 for run in runs)
             cores = sorted({str(r.hardware.get('cores')) for r in runs})
             commits = sorted({str(r.commit)[:12] for r in runs})
             lines[-1] += (
                 f': {count(len(runs), "run")} of {len([*plan.jobs()])}, '
-                f'{duration(cost)} on {" or ".join(cores)} cores, at commit '
-                f'{", ".join(commits)}.'
+                f'{duration(cost)} of training on {" or ".join(cores)} '
+                f'cores, at commit {", ".join(commits)}.'
             )
         found = [
             *deviations(
@@ -472,12 +472,6 @@ def in_words(found: Estimate, unit: int) -> str:
         return '-'
     value, low, high = (unit * x for x in (found.value, *found.interval))
     return f'{value:+.2f} [{low:+.2f}, {high:+.2f}]'
-
-
-def seconds(record: Record) -> float:
-    """From the start of the training to the end of the test."""
-    begin, end = map(datetime.fromisoformat, (record.started, record.finished))
-    return (end - begin).total_seconds()
 
 
 def write_page(folder: Path, path: Path) -> None:

@@ -27,6 +27,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 
 from mmext.checks.parts import check_parts
+from mmext.evaluation.cost.complexity import input_shape
 
 #: Config name -> number of parameters in its metafile.
 PARAMETERS = {
@@ -74,6 +75,15 @@ def test_evidence_loads_and_builds(name: str) -> None:
         assert cfg.param_scheduler.eta_max == lr
     assert count_parameters(cfg) > 0
     check_parts(cfg, ('train', 'test'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape'),
+    [('resnet20_cifar10', (32, 32)), ('fpn_resnet18_camvid', (176, 240))],
+)
+def test_costs_are_those_of_small_images(name: str, shape: tuple) -> None:
+    """Images that are not resized have the size of the crops in training."""
+    assert input_shape(load(name)) == shape
 
 
 def batch(cfg: Config) -> dict[str, Any]:

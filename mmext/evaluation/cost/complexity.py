@@ -128,10 +128,13 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     loader = cfg.get('test_dataloader') or {}
     pipeline = loader.get('dataset', {}).get('pipeline')
     pipeline = pipeline or cfg.get('test_pipeline') or []
+    training = cfg.get('train_dataloader') or {}
+    training = training.get('dataset', {}).get('pipeline')
     width, height = 1280, 800
-    for step in cfg.get('train_pipeline') or []:
+    for step in training or cfg.get('train_pipeline') or []:
         if step.get('type') == 'RandomCrop':
-            height, width = step['crop_size']
+            size = step['crop_size']
+            height, width = (size, size) if isinstance(size, int) else size
     for step in pipeline:
         if 'Resize' in str(step.get('type')) and step.get('scale'):
             width, height = step['scale']
