@@ -14,6 +14,7 @@ import numpy as np
 from mmext.errors import UserError
 from mmext.export.formats import KEY, NAMES, Network, required
 from mmext.export.metadata import Metadata
+from mmext.utils.machine import cores
 from mmext.utils.text import short, some
 
 if TYPE_CHECKING:
@@ -73,9 +74,12 @@ def open_file(path: Path) -> tuple[Network, str | None]:
             'Copy or export it again.',
         ) from error
     _require_own(model, path)
+    options = runtime.SessionOptions()
+    # By default, it pins its threads to all cores of the machine.
+    options.intra_op_num_threads = cores()
     try:
         session = runtime.InferenceSession(
-            data, providers=['CPUExecutionProvider']
+            data, options, providers=['CPUExecutionProvider']
         )
     except Exception as error:  # of a type for each code of onnxruntime
         raise UserError(

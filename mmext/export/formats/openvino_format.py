@@ -10,6 +10,7 @@ import numpy as np
 
 from mmext.errors import UserError
 from mmext.export.formats import KEY, Network, required
+from mmext.utils.machine import cores
 from mmext.utils.text import short
 
 
@@ -37,10 +38,13 @@ def open_file(path: Path) -> tuple[Network, str | None]:
     try:
         core = openvino.Core()
         model = core.read_model(path)
-        # By default, it computes in bfloat16 where the processor can.
-        compiled = core.compile_model(
-            model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
-        )
+        # By default, it computes in bfloat16 where the processor can, and
+        # keeps the number of cores that it saw first.
+        options = {
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_NUM_THREADS': cores(),
+        }
+        compiled = core.compile_model(model, 'CPU', options)
     except RuntimeError as error:
         raise UserError(
             f'OpenVINO cannot run {path}: {short(str(error), 200)}',
