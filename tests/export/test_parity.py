@@ -74,7 +74,7 @@ def test_each_has_one_partner():
 
 
 def test_the_nearest_are_partners():
-    """Two equal boxes of one label are told apart by their scores."""
+    """Two equal boxes of one label are paired by their scores."""
     boxes, labels = BOXES[[1, 1]], np.array([1, 1])
     result = Parity()
     result.add(
