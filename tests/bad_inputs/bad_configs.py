@@ -117,6 +117,10 @@ timm('an option that a model of timm does not take', 'vgg11', img_size=224)
 timm('stages of a model without groups', 'csatv2', frozen_stages=1)
 
 
+timm('an image size that timm refuses', 'test_vit_relpos', img_size=100)
+timm('an image size without a width', 'test_vit', img_size=(64,))
+
+
 @bad('a model of timm that gives no features')
 def _(world: World) -> None:
     import mmext.timm_models  # noqa: F401

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -200,6 +202,30 @@ def test_fixed_size_and_img_size() -> None:
     ]
     with pytest.raises(UserError, match='96x96.*or build it with img_size'):
         model(torch.rand(1, 3, 128, 96))
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'error', 'fix'),
+    [
+        ('vit_tiny_patch16_224', 100, 'Input height', r'\(96, 96\) or'),
+        ('test_vit_relpos', (64, 90), 'Input width', r'\(64, 96\)'),
+        ('maxvit_tiny_tf_224', 100, 'divisible', r'\(96, 96\)'),
+        ('efficientformer_l1', 256, 'broadcast|match', r'\(224, 224\)\.'),
+        ('mvitv2_tiny', 100, 'index', r'\(96, 96\)'),
+        ('xcit_nano_12_p16_224', 100, 'evenly', r'\(96, 96\)'),
+        ('test_vit', 0, 'positive', '160'),
+        ('test_vit', (32, 32, 32), 'positive', '160'),
+        ('test_vit', '160', 'positive', '160'),
+    ],
+)
+def test_sizes_that_timm_refuses(
+    name: str, size: Any, error: str, fix: str
+) -> None:
+    """They are refused as the model is built, not in its first forward."""
+    dynamic = False if name.startswith('vit_tiny') else None
+    with pytest.raises(UserError, match=error) as caught:
+        TimmBackbone(name, img_size=size, dynamic_img_size=dynamic)
+    assert re.search(fix, caught.value.fix)
 
 
 @pytest.mark.parametrize('kind', ['safetensors', 'pth'])

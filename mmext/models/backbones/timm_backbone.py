@@ -89,7 +89,6 @@ class TimmBackbone(BaseBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         _check_name(name)
-        import timm
 
         args: dict[str, Any] = {'in_chans': in_channels}
         full = _without_memory(name, args)
@@ -111,6 +110,15 @@ class TimmBackbone(BaseBackbone):
         if dynamic_img_size is None and 'dynamic_img_size' in takes:
             dynamic_img_size = True
         size = [img_size] * 2 if isinstance(img_size, int) else img_size
+        if size is not None and not (
+            len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+        ):
+            raise UserError(
+                f'img_size={img_size!r} of {name} is not one or two positive '
+                'integers',
+                'Set img_size=(height, width), such as '
+                f'{tuple(full.pretrained_cfg["input_size"][1:])}.',
+            )
         for key, value in (
             ('img_size', size and tuple(size)),
             ('dynamic_img_size', dynamic_img_size or None),
@@ -136,7 +144,7 @@ class TimmBackbone(BaseBackbone):
             out_indices = sorted(last.values())
         self.set_stages(out_indices, channels, strides)
         self.pads = bool(dynamic_img_size) or len(set(strides)) == 1
-        self.model = timm.create_model(name, num_classes=0, **args)
+        self.model = self._create(max(strides))
         # Pruning changes the indices of some models.
         self.taken = self.model.prune_intermediate_layers(
             list(self.out_indices), prune_norm=not final_norm
@@ -159,6 +167,30 @@ class TimmBackbone(BaseBackbone):
                 ) from error
         self.train()
 
+    def _create(self, stride: int) -> nn.Module:
+        """Returns the model after a trial if images have one given size."""
+        import timm
+
+        args = self.model_args
+        size = args.get('img_size')
+        try:
+            model = timm.create_model(self.name, num_classes=0, **args)
+            if size and self.fixed_size:
+                image = torch.zeros(1, args['in_chans'], *size)
+                with torch.no_grad():
+                    model.eval().forward_intermediates(self._padded(image))
+        except (AssertionError, RuntimeError, IndexError) as error:
+            if not size:
+                raise
+            near = tuple(max(round(n / stride), 1) * stride for n in size)
+            cfg = _without_memory(self.name, {}).pretrained_cfg
+            sizes = sorted({near, tuple(cfg['input_size'][1:])} - {size})
+            raise UserError(
+                f'{self.name} of timm fails with img_size={size}: {error}',
+                f'Use img_size={" or ".join(map(str, sizes))}.',
+            ) from error
+        return model
+
     @property
     def normalization(self) -> tuple[list[float], list[float]]:
         """Mean and std of RGB pixels from 0 to 255 for timm's weights."""
@@ -174,17 +206,18 @@ class TimmBackbone(BaseBackbone):
         )
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        if self.pads:
-            # Zeros at the right and below, so that no pixel is lost.
-            bottom, right = (-n % max(self.strides) for n in x.shape[2:])
-            x = pad(x, (0, right, 0, bottom))
         return self.model.forward_intermediates(
-            x,
+            self._padded(x),
             indices=self.taken,
             norm=self.final_norm,
             output_fmt='NCHW',
             intermediates_only=True,
         )
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Adds zeros at the right and below, so that no pixel is lost."""
+        bottom, right = (-n % max(self.strides) for n in x.shape[2:])
+        return pad(x, (0, right, 0, bottom)) if self.pads else x
 
     def check_input(self, x: Tensor) -> None:
         """Raises `UserError` for images that the model cannot take."""
