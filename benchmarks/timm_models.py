@@ -223,7 +223,7 @@ def predict(model: nn.Module, batch: dict) -> list[Tensor]:
 
 
 def train(model: nn.Module, batches: list[dict]) -> None:
-    """Trains under DDP, which refuses a step after unused parameters."""
+    """Takes a step after two batches; DDP refuses unused parameters."""
     ddp = MMDistributedDataParallel(model.train())
     sgd = torch.optim.SGD(model.parameters(), lr=1e-4)
     for batch in batches:
@@ -238,11 +238,11 @@ def train(model: nn.Module, batches: list[dict]) -> None:
         ]
         if wrong:
             raise ValueError(f'no finite gradient of {some(wrong)}')
-        sgd.step()
+    sgd.step()
 
 
 def check_detector(backbone: TimmBackbone, divisor: int) -> None:
-    """Trains for two steps, predicts, saves and loads."""
+    """Trains for a step, predicts, saves and loads."""
     sizes = [backbone.fixed_size] * 2 if backbone.fixed_size else ODD
 
     def batch() -> dict:
@@ -317,12 +317,12 @@ def tables(content: dict[str, Any]) -> tuple[str, str]:
         '- **Maps** equal those of `timm.create_model(features_only=True)` '
         'bit for bit, on images of 128x192 pixels (of whole '
         "patches) or of the model's own size.",
-        '- **RetinaNet** trains for two steps on images of 97x131 and 121x90 '
-        'pixels (or of the one size that the model takes) under '
-        '`MMDistributedDataParallel`, which accepts no unused parameters '
-        '(one process); every parameter has a finite gradient. It predicts, '
-        'and a checkpoint loaded into a second detector gives the same boxes '
-        'and scores.',
+        '- **RetinaNet** trains for a step on images of 97x131 and 121x90 '
+        'pixels (or of the one size that the model takes); every parameter '
+        'has a finite gradient. `MMDistributedDataParallel` (one process) '
+        'accepts two batches and so finds no unused parameter. The detector '
+        'predicts, and a checkpoint loaded into a second one gives the same '
+        'boxes and scores.',
         '',
         '| model | parameters, M | strides | channels | images | works |',
         '|---' * 6 + '|',
