@@ -42,7 +42,9 @@ from mmext.export.eager import EagerDetector
 from mmext.export.exported import ExportedFile
 from mmext.export.formats import SUFFIXES
 from mmext.export.preparation import resized
+from mmext.export.tracing.supported import require_supported
 from mmext.export.write import export_detector
+from mmext.models.build import build_model
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
@@ -148,6 +150,7 @@ def prepare_case(case: tuple, folder: Path) -> tuple[Path, Path]:
             step['scale'] = scale
         elif step['type'] == 'Pad':
             step['size'] = scale
+    require_supported(build_model(cfg.model))
     config = folder / f'{Path(name).stem}.py'
     cfg.dump(config)
     return config, write_weights(config)
@@ -156,10 +159,10 @@ def prepare_case(case: tuple, folder: Path) -> tuple[Path, Path]:
 def row_of(case: tuple, images: list[Path], folder: Path) -> dict[str, Any]:
     """Exports a case, and returns how far its file is from its model."""
     _, kind, size = case
-    config, checkpoint = prepare_case(case, folder)
-    out = folder / (config.stem + SUFFIXES[kind])
     start = time.perf_counter()
     try:
+        config, checkpoint = prepare_case(case, folder)
+        out = folder / (config.stem + SUFFIXES[kind])
         done = export_detector(
             config,
             checkpoint,

@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from mmext.export.predict import predict_files
+    from mmext.export.prediction.predict import predict_files
 
     found = predict_files(
         args.model,

@@ -45,9 +45,9 @@ from mmext.export.metadata import Metadata
 from mmext.export.parity import Parity, compare_networks
 from mmext.export.preparation import find_preparation, resized
 from mmext.export.quantize import to_fp16, to_int8
-from mmext.export.supported import require_supported
-from mmext.export.trace import trace
-from mmext.export.traced import TracedDetector
+from mmext.export.tracing.supported import require_supported
+from mmext.export.tracing.trace import trace
+from mmext.export.tracing.traced import TracedDetector
 from mmext.utils import files
 from mmext.utils.config import load_config
 from mmext.utils.files import replacing

@@ -19,8 +19,8 @@ from mmext.errors import UserError
 from mmext.export import parity, write
 from mmext.export.formats import SUFFIXES
 from mmext.export.metadata import Metadata
-from mmext.export.trace import trace
-from mmext.export.traced import TracedDetector
+from mmext.export.tracing.trace import trace
+from mmext.export.tracing.traced import TracedDetector
 from mmext.export.write import Exported, export_detector
 from mmext.utils.files import sha256
 

@@ -40,8 +40,8 @@ def write(
     """Writes a program with its metadata."""
     import torch
 
-    from mmext.export.nms import nms_keep_in_onnx
-    from mmext.export.trace import explained
+    from mmext.export.tracing.nms import nms_keep_in_onnx
+    from mmext.export.tracing.trace import explained
 
     operator = torch.ops.mmext.nms_keep.default
     # It reports every step on the standard output.

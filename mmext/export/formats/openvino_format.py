@@ -21,7 +21,7 @@ def require() -> None:
 
 def write(source: Path, path: Path, fp16: bool = False) -> None:
     """Converts an ONNX file of mmext; weights may be stored in fp16."""
-    from mmext.export.trace import explained
+    from mmext.export.tracing.trace import explained
 
     openvino = required('openvino', 'openvino')
     with explained('OpenVINO', True):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-import mmext.export.nms  # noqa: F401  # registers the operator
+import mmext.export.tracing.nms  # noqa: F401  # registers the operator
 from mmext.checkpoints.read import is_trusted
 from mmext.errors import UserError
 from mmext.export.formats import KEY, Network

@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from mmext.errors import UserError
 from mmext.export.detector import Detector
-from mmext.export.outputs import WRITERS, Found, draw
-from mmext.export.sources import Source, find_sources
-from mmext.export.views import detect_in_views, find_views
+from mmext.export.prediction.outputs import WRITERS, Found, draw
+from mmext.export.prediction.sources import Source, find_sources
+from mmext.export.prediction.views import detect_in_views, find_views
 from mmext.utils.text import some
 
 

@@ -16,8 +16,8 @@ from onnx_files import onnx_file
 from pycocotools.coco import COCO
 
 from mmext.errors import UserError
-from mmext.export.predict import predict_files
-from mmext.export.sources import find_sources
+from mmext.export.prediction.predict import predict_files
+from mmext.export.prediction.sources import find_sources
 
 
 @pytest.fixture

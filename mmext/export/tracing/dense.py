@@ -10,9 +10,9 @@ from mmdet.models.dense_heads import RPNHead, RTMDetInsHead
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmext.export.boxes import decode
-from mmext.export.nms import NONE, best_boxes, pick
-from mmext.export.priors import grid_priors
+from mmext.export.tracing.boxes import decode
+from mmext.export.tracing.nms import NONE, best_boxes, pick
+from mmext.export.tracing.priors import grid_priors
 
 CONTIGUOUS = torch.contiguous_format
 

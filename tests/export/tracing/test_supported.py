@@ -12,7 +12,7 @@ from mmdet.models.roi_heads import PointRendRoIHead
 from torch import nn
 
 from mmext.errors import UserError
-from mmext.export.supported import require_supported
+from mmext.export.tracing.supported import require_supported
 
 
 def gfl_head(model: nn.Module) -> None:

@@ -34,7 +34,7 @@ from mmdet.models.task_modules.prior_generators import (
 from torch import nn
 
 from mmext.errors import UserError
-from mmext.export.roi import stages
+from mmext.export.tracing.roi import stages
 from mmext.utils.text import some
 
 FAMILIES = (

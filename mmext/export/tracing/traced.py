@@ -6,8 +6,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmext.export.dense import dense_detections
-from mmext.export.roi import roi_detections
+from mmext.export.tracing.dense import dense_detections
+from mmext.export.tracing.roi import roi_detections
 
 
 class TracedDetector(nn.Module):
@@ -15,7 +15,7 @@ class TracedDetector(nn.Module):
 
     Args:
         model: A detector that
-            :func:`~mmext.export.supported.require_supported` accepts.
+            :func:`~mmext.export.tracing.supported.require_supported` accepts.
 
     Shape:
         - input: uint8 (B, 3, H, W), in the order of the config's images (BGR

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from mmext.export.boxes import decode
-from mmext.export.nms import NONE, best_boxes, pick
+from mmext.export.tracing.boxes import decode
+from mmext.export.tracing.nms import NONE, best_boxes, pick
 
 
 def roi_detections(

@@ -11,11 +11,11 @@ from tiny_families import FAMILIES
 from mmext.export.describe import describe
 from mmext.export.eager import EagerDetector
 from mmext.export.exported import ExportedFile
-from mmext.export.nms import NONE, best_boxes
 from mmext.export.parity import BATCHES, compare_networks
 from mmext.export.preparation import Preparation
-from mmext.export.supported import require_supported
-from mmext.export.traced import TracedDetector
+from mmext.export.tracing.nms import NONE, best_boxes
+from mmext.export.tracing.supported import require_supported
+from mmext.export.tracing.traced import TracedDetector
 
 
 class NotExported(ExportedFile):

@@ -9,7 +9,12 @@ from onnx_files import onnx_file
 
 import mmext
 from mmext.export.detections import Detections
-from mmext.export.views import View, detect_in_views, find_views, merge
+from mmext.export.prediction.views import (
+    View,
+    detect_in_views,
+    find_views,
+    merge,
+)
 
 SIZE = 64, 114
 LEFT, RIGHT = View((0, 0, 64, 64)), View((50, 0, 114, 64))
