@@ -30,6 +30,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='scale the learning rate to the total batch size',
     )
     add(
+        '--batch-size',
+        type=lambda text: text if text == 'auto' else int(text),
+        metavar='N',
+        help='images in the batch of a process, or auto: as many as fit a '
+        'GPU, or as make a CPU faster; scales the learning rate',
+    )
+    add(
         '--resume',
         metavar='FILE',
         nargs='?',
@@ -54,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         work_dir=args.work_dir,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
+        batch_size=args.batch_size,
         resume=args.resume,
         cfg_options=args.cfg_options,
         launcher=args.launcher,

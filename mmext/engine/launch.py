@@ -20,6 +20,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -27,6 +28,11 @@ from mmext.checkpoints.read import require_sha256, trusting
 from mmext.checks.config import check_tta
 from mmext.checks.layouts import use_data_folder
 from mmext.checks.preflight import Preflight, preflight
+from mmext.engine.batch_size import (
+    find_batch_size,
+    require_batch_size,
+    set_batch_size,
+)
 from mmext.engine.distributed import (
     SharedError,
     check_launcher,
@@ -60,6 +66,7 @@ def train(
     work_dir: str | Path | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
+    batch_size: int | str | None = None,
     resume: bool | str | Path = False,
     cfg_options: Options | None = None,
     launcher: str = 'none',
@@ -80,6 +87,9 @@ def train(
             the CPU. Default: False.
         auto_scale_lr: Whether to scale the learning rate to the total batch
             size. Default: False.
+        batch_size: Images in the batch of a process, or ``'auto'``; see
+            :func:`~mmext.engine.batch_size.find_batch_size`. The learning
+            rate is scaled in proportion. Default: the config's.
         resume: A checkpoint to continue from, or True for the newest complete
             one in the work dir, if there is one. Default: False.
         cfg_options: Changes of the config: dotted keys with their values, or
@@ -112,6 +122,8 @@ def train(
                 set_amp(cfg)
             if auto_scale_lr:
                 set_auto_scale_lr(cfg)
+            if batch_size is not None:
+                require_batch_size(cfg, batch_size)
         cfg.launcher = launcher
         if resume:
             cfg.resume = True
@@ -119,7 +131,7 @@ def train(
             cfg.start_from = cfg.get('load_from')
             cfg.load_from = None if resume is True else str(resume)
         with naming(cfg.work_dir), _locked(cfg):
-            checked = _preflight(cfg, ('train', 'val'), check_data)
+            checked = _preflight(cfg, ('train', 'val'), check_data, batch_size)
             runner = build_runner(cfg, checked)
             del checked  # the runner frees the checkpoint once it is loaded
             for hook in hooks:
@@ -301,13 +313,28 @@ def _read_config(
 
 
 def _preflight(
-    cfg: Config, stages: tuple[str, ...], data: bool
+    cfg: Config,
+    stages: tuple[str, ...],
+    data: bool,
+    batch_size: int | str | None = None,
 ) -> Preflight | None:
     """Checks in the first process; the others wait before they write."""
     checked = None
     if is_first_process(cfg.launcher):
         checked = preflight(cfg, stages, data)
+        if batch_size == 'auto':
+            if checked.resume:
+                raise UserError(
+                    f'--batch-size auto: {checked.checkpoint_path} is to be '
+                    'resumed, with the batches that it was trained with',
+                    f'Give the number: the config in {cfg.work_dir} has it.',
+                )
+            batch_size = find_batch_size(cfg)
     join_processes(cfg.launcher, cfg.get('env_cfg') or {})
+    shared = [batch_size]
+    broadcast_object_list(shared)
+    if shared[0] is not None:
+        set_batch_size(cfg, shared[0])
     return checked
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,3 +19,21 @@ def cores() -> int:
 def cache_dir() -> Path:
     """``$MMEXT_CACHE``, by default ``~/.cache/mmext``."""
     return Path(os.environ.get('MMEXT_CACHE') or '~/.cache/mmext').expanduser()
+
+
+def free_memory() -> int:
+    """Returns the bytes of memory that this process could still get.
+
+    A container may have less than the machine; without either number, it is
+    an endless amount.
+    """
+    found = [sys.maxsize]
+    with suppress(OSError):
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        sizes = dict(line.split(':') for line in lines)
+        found.append(1024 * int(sizes['MemAvailable'].split()[0]))
+    with suppress(OSError, ValueError):  # 'max'
+        group = Path('/sys/fs/cgroup')
+        limit = int((group / 'memory.max').read_text())
+        found.append(limit - int((group / 'memory.current').read_text()))
+    return min(found)

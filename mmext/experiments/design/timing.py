@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import os
 import statistics
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.benchmark import timer
 
-from mmext.engine.launch import build_runner
-from mmext.errors import UserError
+from mmext.engine.trial import trial
 from mmext.evaluation.cost.latency import device_name
 from mmext.utils.machine import cores
 from mmext.utils.text import count
@@ -61,20 +55,8 @@ def time_training(
     Raises:
         UserError: A step fails.
     """
-    with TemporaryDirectory() as folder:
-        try:
-            with redirect_stdout(io.StringIO()):  # of pycocotools
-                runner = build_runner(_silent(cfg, folder))
-                loop = runner.train_loop  # builds the loader
-            return _time(runner, loop, progress or (lambda share: None))
-        except UserError:
-            raise
-        except Exception as error:  # of any model
-            raise UserError(
-                f'{cfg.filename}: a training step fails: '
-                f'{type(error).__name__}: {error}',
-                'mmext train shows where. --no-timing plans without steps.',
-            ) from error
+    with trial(cfg) as runner:
+        return _time(runner, progress or (lambda share: None))
 
 
 def busy_warnings() -> list[str]:
@@ -88,25 +70,9 @@ def busy_warnings() -> list[str]:
     ]
 
 
-def _silent(cfg: Config, folder: str) -> Config:
-    """A config whose runner writes into a folder, and nowhere else."""
-    cfg = copy.deepcopy(cfg)
-    cfg.work_dir = folder
-    cfg.load_from, cfg.resume = None, False
-    cfg.log_level = 'ERROR'
-    cfg.visualizer = {'type': 'Visualizer', 'vis_backends': []}
-    return cfg
-
-
-def _time(
-    runner: Runner, loop: Any, progress: Callable[[float], None]
-) -> TrainingTime:
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.optim_wrapper.initialize_count_status(
-        runner.model, 0, loop.max_iters
-    )
+def _time(runner: Runner, progress: Callable[[float], None]) -> TrainingTime:
+    loop = runner.train_loop
     device = next(runner.model.parameters()).device
-    runner.model.train()
     batches, times = iter(loop.dataloader), []
     for done in range(WARM_UP + MEASURED):
         progress(done / (WARM_UP + MEASURED))
