@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         '--batch-size',
-        type=lambda text: text if text == 'auto' else int(text),
+        type=lambda text: int(text) if text.isdigit() else text,
         metavar='N',
         help='images in the batch of a process, or auto: as many as fit a '
         'GPU, or as make a CPU faster; scales the learning rate',

@@ -293,6 +293,13 @@ more(
     'auto_scale_lr = dict(_delete_=True)',
     '--auto-scale-lr',
 )
+more('a batch size that is no number', '', '--batch-size', 'all')
+more(
+    'a batch size beside a batch sampler of its own',
+    'train_dataloader.pop("batch_size")',
+    '--batch-size',
+    'auto',
+)
 
 
 def regularizer(title: str, **options: object) -> None:
