@@ -294,12 +294,6 @@ more(
     '--auto-scale-lr',
 )
 more('a batch size that is no number', '', '--batch-size', 'all')
-more(
-    'a batch size beside a batch sampler of its own',
-    'train_dataloader.pop("batch_size")',
-    '--batch-size',
-    'auto',
-)
 
 
 def regularizer(title: str, **options: object) -> None:
