@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
 """Writes docs/evidence.md from the plans, claims and records in evidence/.
 
+The claims that are settled get into README.md too.
+
     python benchmarks/evidence.py
 
 evidence/README.md explains the files. A claim is about a contrast, a sum of
@@ -59,6 +61,8 @@ TEMPLATE = 'page.md'
 SCOPES = ('data set', 'images')
 HEADER = ['claim', 'paper', 'here', 'effect', 'images like these', 'verdict']
 HOLDS, CONTRADICTED, OPEN = 'holds', 'contradicted', 'not settled'
+MISSING = 'not run yet'
+BEGIN, END = '<!-- Written by make evidence. -->', '<!-- End. -->'
 
 
 @dataclass(frozen=True)
@@ -474,8 +478,11 @@ def in_words(found: Estimate, unit: int) -> str:
     return f'{value:+.2f} [{low:+.2f}, {high:+.2f}]'
 
 
-def write_page(folder: Path, path: Path) -> None:
-    """Writes the page of a folder of experiments, with its pictures."""
+def write_page(folder: Path, path: Path) -> list[list[str]]:
+    """Writes the page of a folder of experiments, with its pictures.
+
+    Returns the rows of its claims.
+    """
     found, rows = [], []
     for study in sorted(p.parent for p in folder.glob('*/claims.yaml')):
         if (study / 'plan.yaml').is_file():
@@ -484,7 +491,7 @@ def write_page(folder: Path, path: Path) -> None:
             found.append(Measured.read(study))
         else:
             rows += [
-                [claim.claim, claim.paper, study.name, '-', '-', 'not run yet']
+                [claim.claim, claim.paper, study.name, '-', '-', MISSING]
                 for claim in read_claims(study)
             ]
     rows = [row for experiment in found for row in experiment.rows()] + rows
@@ -499,11 +506,29 @@ def write_page(folder: Path, path: Path) -> None:
             ),
             encoding='utf-8',
         )
+    return rows
+
+
+def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Writes the settled claims between two marks of a page."""
+    before, rest = path.read_text(encoding='utf-8').split(BEGIN)
+    _, after = rest.split(END)
+    settled = [
+        [claim, effect, verdict]
+        for claim, _, _, effect, _, verdict in rows
+        if not verdict.startswith((OPEN, MISSING))
+    ]
+    table = Table(['claim', 'effect', 'verdict'], settled).markdown()
+    with replacing(path) as part:
+        part.write_text(
+            f'{before}{BEGIN}\n{table}\n{END}{after}', encoding='utf-8'
+        )
 
 
 @command
 def main() -> None:
-    write_page(ROOT / 'evidence', ROOT / 'docs' / 'evidence.md')
+    rows = write_page(ROOT / 'evidence', ROOT / 'docs' / 'evidence.md')
+    write_settled(rows, ROOT / 'README.md')
 
 
 if __name__ == '__main__':

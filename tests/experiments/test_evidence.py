@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 from dataclasses import replace
@@ -121,8 +122,17 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     write_runs(plan, records, folder / 'records')
     (folder.parent / 'page.md').write_text('{claims}\n{experiments}\n')
     page = tmp_path / 'evidence.md'
-    EVIDENCE['write_page'](folder.parent, page)
+    rows = EVIDENCE['write_page'](folder.parent, page)
     text = page.read_text()
+    readme = tmp_path / 'README.md'
+    begin, end = EVIDENCE['BEGIN'], EVIDENCE['END']
+    readme.write_text(f'above\n{begin}\nold\n{end}\nbelow\n')
+    for _ in range(2):  # the marks stay
+        EVIDENCE['write_settled'](rows, readme)
+    above, settled, below = re.split(f'{begin}|{end}', readme.read_text())
+    assert (above, below) == ('above\n', '\nbelow\n')
+    assert 'holds' in settled
+    assert 'old' not in settled and 'not settled' not in settled
     done, missing = (
         line for line in text.splitlines() if line.startswith('| More.')
     )
