@@ -126,13 +126,13 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     text = page.read_text()
     readme = tmp_path / 'README.md'
     begin, end = EVIDENCE['BEGIN'], EVIDENCE['END']
-    readme.write_text(f'above\n{begin}\nold\n{end}\nbelow\n')
+    readme.write_text(f'above\n{begin}\nearlier\n{end}\nbelow\n')
     for _ in range(2):  # the marks stay
         EVIDENCE['write_settled'](rows, readme)
     above, settled, below = re.split(f'{begin}|{end}', readme.read_text())
     assert (above, below) == ('above\n', '\nbelow\n')
     assert 'holds' in settled
-    assert 'old' not in settled and 'not settled' not in settled
+    assert 'earlier' not in settled and 'not settled' not in settled
     done, missing = (
         line for line in text.splitlines() if line.startswith('| More.')
     )
