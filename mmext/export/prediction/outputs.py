@@ -109,7 +109,7 @@ def draw(
             shown[mask] = shown[mask] // 2 + np.uint8(blue_green_red) // 2
     image = Image.fromarray(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
     pen = ImageDraw.Draw(image)
-    width = max(2, round(max(image.size) / 500))
+    width = max(2, round(max(image.size) / 1000))
     for label, score, box in found:
         colour = _COLOURS[label % len(_COLOURS)]
         pen.rectangle(box, outline=colour, width=width)
