@@ -54,7 +54,7 @@ def _separate(boxes: Tensor) -> list[Tensor]:
         return []
     left, order = boxes[:, 0].sort()
     reach = boxes[order, 2].cummax(0).values
-    gap = (left[1:] > reach[:-1]).nonzero()[:, 0] + 1
+    gap = (left[1:] >= reach[:-1]).nonzero()[:, 0] + 1  # they may touch
     # Gaps at about equal distances.
     gap = gap[(gap * PARTS // n).diff(prepend=gap.new_zeros(1)) > 0]
     return [part.sort().values for part in order.tensor_split(gap)]
