@@ -7,10 +7,11 @@ that a resumed run makes the same one. A config sets it with a top-level key::
 
     memory_format = 'channels_last'  # or 'contiguous'; default: 'auto'
 
-The second table of benchmarks/results/backbones.md has times on one core.
-Backbones that arrange their memory themselves (DWNet, gMLP, Swin) are equally
-fast in both formats, and GPUs were not measured: ``'auto'`` keeps both
-contiguous.
+The second table of benchmarks/results/backbones.md has times of backbones,
+training_step.md those of detectors. DWNet and Swin arrange their memory
+themselves and are equally fast in both formats, but the neck and the heads
+behind them are not. GPUs were not measured: ``'auto'`` keeps the format
+contiguous there, and in classifiers of these two.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ FORMATS = {
     'contiguous': torch.contiguous_format,
 }
 # They consist of convolutions. mmpretrain and mmseg use the same names.
-BACKBONES = ('ResNet', 'StarNet')
+BACKBONES = ('ResNet', 'StarNet', 'CSPNeXt')
+# They do not, but what follows them in a detector does.
+TOKENS = ('DWNet', 'SwinTransformer')
 # Some other heads of mmdet call `view` on maps, which fails in this format.
-DETECTORS = ('TwoStageDetector', 'RetinaNet', 'ImageClassifier')
+DETECTORS = ('TwoStageDetector', 'RetinaNet', 'RTMDet')
 
 
 def set_memory_format(
@@ -68,10 +71,12 @@ def drawn_in_usual_order(model: nn.Module) -> Iterator[None]:
 
 def faster_format(model: nn.Module, device: str) -> str:
     """Returns ``channels_last`` if it was measured to be faster and works."""
-    convolutional = _is_a(getattr(model, 'backbone', None), BACKBONES)
+    backbone = getattr(model, 'backbone', None)
+    faster = (
+        _is_a(model, DETECTORS) and _is_a(backbone, BACKBONES + TOKENS)
+    ) or (_is_a(model, ('ImageClassifier',)) and _is_a(backbone, BACKBONES))
     on_cpu = torch.device(device).type == 'cpu'
-    faster = on_cpu and convolutional and _is_a(model, DETECTORS)
-    return 'channels_last' if faster else 'contiguous'
+    return 'channels_last' if on_cpu and faster else 'contiguous'
 
 
 def _is_a(model: nn.Module | None, names: tuple[str, ...]) -> bool:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Optimizers: mixed precision on the CPU, and scaled learning rates."""
+"""Optimizers on the CPU, and scaled learning rates."""
 
 from __future__ import annotations
 
@@ -40,6 +40,19 @@ def members(wrapper: OptimWrapper) -> list[OptimWrapper]:
     if isinstance(wrapper, OptimWrapperDict):
         return [*wrapper.values()]
     return [wrapper]
+
+
+def update_in_one_pass(wrapper: OptimWrapper) -> None:
+    """Makes SGD and Adam read and write each weight of a step once.
+
+    PyTorch's default on a CPU is one pass for each operation. The results
+    differ by rounding. ``fused=False`` in a config's optimizer keeps them.
+    """
+    for member in members(wrapper):
+        for group in member.optimizer.param_groups:
+            unset = group.get('fused', False) is None
+            if unset and group.get('foreach') is None:
+                group['fused'] = True
 
 
 def step_is_done(wrapper: OptimWrapper) -> bool:

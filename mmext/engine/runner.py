@@ -64,7 +64,7 @@ from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
 from mmext.engine.loader_errors import TIMEOUT, loader_errors
 from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
-from mmext.engine.optimizers import lr_scaling
+from mmext.engine.optimizers import lr_scaling, update_in_one_pass
 from mmext.engine.resume.exact_resume import (
     ExactResumeHook,
     ResumeValidationHook,
@@ -88,7 +88,7 @@ class ReliableRunner(Runner):
       validate with the same BN statistics.
     - ``AmpOptimWrapper`` on the CPU becomes ``CPUAmpOptimWrapper``.
     - Models run in the faster memory format; see
-      :mod:`mmext.engine.memory_format`.
+      :mod:`mmext.engine.memory_format`. On the CPU, optimizers are fused.
     - ``auto_scale_lr`` counts accumulated batches and logs its arithmetic.
     - A checkpoint is written to a temporary file, flushed, read back and then
       renamed. A full disk stops the run and leaves the older checkpoints.
@@ -173,7 +173,7 @@ class ReliableRunner(Runner):
     def build_optim_wrapper(
         self, optim_wrapper: dict | OptimWrapper
     ) -> OptimWrapper:
-        """Replaces ``AmpOptimWrapper``, which needs a GPU, on the CPU."""
+        """On the CPU, replaces ``AmpOptimWrapper`` and fuses the update."""
         if (
             isinstance(optim_wrapper, dict)
             and optim_wrapper.get('type') == 'AmpOptimWrapper'
@@ -184,7 +184,10 @@ class ReliableRunner(Runner):
                 optim_wrapper.pop(key, None)
             optim_wrapper['type'] = 'CPUAmpOptimWrapper'
             self.logger.info('Mixed precision on the CPU: bfloat16')
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if get_device() == 'cpu':
+            update_in_one_pass(built)
+        return built
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None

@@ -3,7 +3,8 @@
 
 Results must be equal to the last bit. Exceptions are the convolution whose
 kernels are generated, which a CPU computes in bands and a GPU at once, and
-deterministic RoIAlign, which has another order on a GPU.
+RoIAlign's average, which a CPU, a GPU and a GPU with deterministic algorithms
+add in three orders.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def check_module(
 
 @pytest.mark.parametrize('name', OPS)
 def test_op(name: str) -> None:
-    check(partial(run_case, OPS[name]))
+    tolerance = 1e-4 if 'roi_align avg' in name else 0
+    check(partial(run_case, OPS[name]), tolerance)
 
 
 def test_every_op_ran() -> None:
@@ -331,5 +333,5 @@ def test_detector(name: str, backbone: dict, channels: list[int]) -> None:
                 results.append(found.masks[(size > 1).all(1)])
         return [*tensors(losses), *grads, *weights, *results]
 
-    check(go)
+    check(go, 1e-4 if 'rcnn' in name else 0)
     assert ('roi_align_backward' in called) == ('rcnn' in name)

@@ -43,11 +43,15 @@ def full_precision(op: Callable) -> Callable:
     return run
 
 
-def writes(*names: str) -> Callable[[Callable], Callable]:
+def writes(
+    *names: str, keep_layout: bool = False
+) -> Callable[[Callable], Callable]:
     """Turns a function into an op that stores its results in its arguments.
 
     ``names`` are the arguments that take the results, in the order in which
-    the function returns them. The function does not read them.
+    the function returns them. The function does not read them. With
+    ``keep_layout`` they take the memory of the results and so their strides;
+    without it, they keep theirs.
     """
 
     def decorate(op: Callable) -> Callable:
@@ -62,7 +66,10 @@ def writes(*names: str) -> Callable[[Callable], Callable]:
             for name, result in zip(names, results, strict=True):
                 i = position[name]
                 target = kwargs[name] if name in kwargs else args[i]
-                target.copy_(result)
+                if keep_layout and result.shape == target.shape:
+                    target.set_(result.to(target.dtype))
+                else:
+                    target.copy_(result)
 
         return run
 
