@@ -318,7 +318,7 @@ def draw(rows: list[dict], path: Path) -> None:
     ax.set_yticks(range(len(bars)), [name for name, _ in bars])
     ax.set_xlabel('seconds of one profiled step')
     tidy(ax)
-    ax.legend(frameon=False, ncols=2, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120)
 
 

@@ -130,7 +130,7 @@ class GroundTruth:
                 'iscrowd': int(ann.get('iscrowd', 0)),
             }
             if iou_type == 'segm':
-                record['segmentation'] = self._masks[i]
+                record['segmentation'] = self.masks[i]
             annotations.append(record)
         images = [{'id': i} for i in place.values()]
         for image_id, (height, width) in self.sizes.items():
@@ -146,7 +146,8 @@ class GroundTruth:
         }
 
     @cached_property
-    def _masks(self) -> list[list | dict]:
+    def masks(self) -> list[list | dict]:
+        """The masks of the annotations: polygons or run-length encodings."""
         annotations = self.dataset['annotations']
         return [self._mask(i, ann) for i, ann in enumerate(annotations)]
 

@@ -1,20 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Matches detections to objects with hotcoco, by COCO's rules.
+"""Matches detections to objects by COCO's rules.
 
-hotcoco computes IoUs and the greedy assignment for every image and class that
-has objects. If a class has no object on an image, each of its detections is a
-false positive (or outside the area range), which needs no matching. Images
-are matched in groups of 500, so that memory does not grow with the data set.
+pycocotools goes through the detections of every image and class, best score
+first, for each area range and IoU threshold. Here the first detections of all
+images and classes take their objects at once, then the second ones, and so on,
+in all ranges and at all thresholds. The matches are pycocotools' own.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import hotcoco
 import numpy as np
+from pycocotools import mask as mask_utils
 
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
@@ -31,9 +31,10 @@ AREAS = {
 }
 MAX_DETS = (1, 10, 100)
 
-_GROUP = 500  # images
 _ALL_BITS = (1 << len(IOU_THRESHOLDS)) - 1
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS))
+_CHUNK = 50_000  # detections whose IoUs are computed at once
+_COUNTS = 1 << 20  # more than the objects of an image
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,14 @@ def match(
     rows, rank = order[best], rank[best]
     image, category = image[rows], category[rows]
     area = preds.area()[rows]
-    hit = np.zeros((len(areas), len(rows)), np.uint16)
-    ignored = np.zeros_like(hit)
+    objects = _Objects(truth)
+    cell = category * num_images + image
+    pairs = objects.overlaps(preds, rows, cell)
+    hit, ignored = _assign(cell, *pairs, objects, areas)
     for a, name in enumerate(areas):
         low, high = AREAS[name]
-        ignored[a, (area < low) | (area > high)] = _ALL_BITS
-
-    objects = _Objects(truth)
-    place = np.full(len(preds), -1)
-    place[rows] = np.arange(len(rows))
-    may_match = rows[objects.may_match(preds, rows, image, category)]
-    for a, cell_rows, cell_hit, cell_ignored in _hotcoco(
-        truth, preds, np.sort(may_match), areas
-    ):
-        hit[a, place[cell_rows]] = cell_hit
-        ignored[a, place[cell_rows]] = cell_ignored
+        outside = (area < low) | (area > high)
+        ignored[a, outside] |= _ALL_BITS & ~hit[a, outside]
 
     by_score = np.lexsort((rank, image, -preds.score[rows], category))
     bounds = np.searchsorted(category, np.arange(1, num_classes))
@@ -139,14 +133,13 @@ def make_evaluator(
     truth: GroundTruth,
     preds: Predictions,
     areas: tuple[str, ...] = tuple(AREAS),
-    dataset: dict | None = None,
 ) -> hotcoco.COCOeval:
     """Returns hotcoco's evaluator, which has not run yet.
 
     Detections are numbered from 1 in the order of rows, annotations from 1 in
-    the order of the file. ``dataset`` is a part of `GroundTruth.numbered`.
+    the order of the file.
     """
-    coco = hotcoco.COCO(dataset or truth.numbered(preds.iou_type))
+    coco = hotcoco.COCO(truth.numbered(preds.iou_type))
     image = np.searchsorted(truth.image_ids, preds.image_id)
     category = np.searchsorted(truth.category_ids, preds.category_id)
     if preds.mask is None:
@@ -168,7 +161,7 @@ def _place_in_run(key: np.ndarray) -> np.ndarray:
 
 
 class _Objects:
-    """The annotations as arrays, sorted by image and class."""
+    """The annotations as arrays, sorted by class and image (the cell)."""
 
     def __init__(self, truth: GroundTruth) -> None:
         anns = truth.dataset['annotations']
@@ -176,94 +169,158 @@ class _Objects:
         category = np.searchsorted(
             truth.category_ids, [a['category_id'] for a in anns]
         )
-        self.shape = (len(truth.image_ids), len(truth.names))
-        cell = image * self.shape[1] + category
-        order = np.argsort(cell, kind='stable')
-        self.cell = cell[order]
+        self.truth = truth
+        self.shape = (len(truth.names), len(truth.image_ids))
+        cell = category * self.shape[1] + image
+        self.order = np.argsort(cell, kind='stable')
+        self.cell = cell[self.order]
         area = np.array([a['area'] for a in anns], float)
         crowd = np.array([bool(a.get('iscrowd')) for a in anns], bool)
-        box = np.array([a['bbox'] for a in anns], float).reshape(-1, 4)
-        self.area, self.crowd, self.box = area[order], crowd[order], box[order]
+        self.area, self.crowd = area[self.order], crowd[self.order]
+
+    def counted(self, areas: tuple[str, ...]) -> np.ndarray:
+        """(M, A) whether an object counts: no crowd, in the area range."""
+        low, high = np.array([AREAS[name] for name in areas]).T
+        area = self.area[:, None]
+        return ~self.crowd[:, None] & (area >= low) & (area <= high)
 
     def count(self, areas: tuple[str, ...]) -> np.ndarray:
-        """(I, K, A) objects that count: not crowds, in the area range."""
-        objects = np.zeros((self.shape[0] * self.shape[1], len(areas)), int)
-        for a, name in enumerate(areas):
-            low, high = AREAS[name]
-            ok = ~self.crowd & (self.area >= low) & (self.area <= high)
-            np.add.at(objects[:, a], self.cell[ok], 1)
-        return objects.reshape(*self.shape, len(areas)).astype(np.int32)
+        """(I, K, A) objects that count."""
+        counted = self.counted(areas)
+        objects = [
+            np.bincount(self.cell[ok], minlength=np.prod(self.shape))
+            for ok in counted.T
+        ]
+        objects = np.reshape(objects, (len(areas), *self.shape))
+        return objects.T.astype(np.int32)
 
-    def may_match(
-        self,
-        preds: Predictions,
-        rows: np.ndarray,
-        image: np.ndarray,
-        category: np.ndarray,
-    ) -> np.ndarray:
-        """Whether each detection could match an object of its class.
+    def overlaps(
+        self, preds: Predictions, rows: np.ndarray, cell: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns pairs with an IoU of at least 0.5, sorted by detection.
 
-        A box whose IoU with every object is below the lowest threshold never
-        matches and does not keep another box from matching. Masks could match
-        any object of their class on their image.
+        Args:
+            preds: The detections.
+            rows: (N,) rows of ``preds``.
+            cell: (N,) their cells, sorted.
+
+        Returns:
+            Places in ``rows``, indices of objects, and IoUs. Pairs of a
+            detection are sorted by IoU, equal ones as in the file.
         """
-        cell = image * self.shape[1] + category
         first = np.searchsorted(self.cell, cell, 'left')
         count = np.searchsorted(self.cell, cell, 'right') - first
-        if preds.mask is not None:
-            return count > 0
-        result = np.zeros(len(rows), bool)
-        for start in range(0, len(rows), 50_000):
-            part = np.arange(start, min(start + 50_000, len(rows)))
+        iou_of = self._of_boxes if preds.mask is None else self._of_masks
+        least = min(IOU_THRESHOLDS[0], 1 - 1e-10)
+        parts = []
+        for start in range(0, len(rows), _CHUNK):
+            part = np.arange(start, min(start + _CHUNK, len(rows)))
             det = np.repeat(part, count[part])
             obj = np.repeat(first[part], count[part])
             obj += _place_in_run(det)
-            a, b = preds.box[rows[det]], self.box[obj]
-            low = np.maximum(a[:, :2], b[:, :2])
-            high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-            inter = np.prod(np.maximum(high - low, 0), axis=1)
-            union = np.prod(a[:, 2:], axis=1)
-            other = np.prod(b[:, 2:], axis=1) - inter
-            union += np.where(self.crowd[obj], 0, other)
-            near = inter >= 0.999 * IOU_THRESHOLDS[0] * union
-            result[det[near]] = True
-        return result
+            iou = iou_of(preds, rows[det], obj)
+            near = iou >= least
+            parts.append((det[near], obj[near], iou[near]))
+        empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
+        det, obj, iou = map(np.concatenate, zip(empty, *parts, strict=True))
+        order = np.lexsort((obj, iou, det))
+        return det[order], obj[order], iou[order]
 
+    def _of_boxes(
+        self, preds: Predictions, rows: np.ndarray, obj: np.ndarray
+    ) -> np.ndarray:
+        """Computes IoUs in the order of operations of pycocotools' C code."""
+        anns = self.truth.dataset['annotations']
+        box = np.array([a['bbox'] for a in anns], float).reshape(-1, 4)
+        a, b = preds.box[rows], box[self.order[obj]]
+        high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
+        side = (high - np.maximum(a[:, :2], b[:, :2])).clip(min=0)
+        inter = side[:, 0] * side[:, 1]
+        area, other = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+        union = np.where(self.crowd[obj], area, area + other - inter)
+        # An empty box on an empty object matches nothing.
+        return np.divide(inter, union, np.zeros_like(inter), where=union > 0)
 
-def _hotcoco(
-    truth: GroundTruth,
-    preds: Predictions,
-    rows: np.ndarray,
-    areas: tuple[str, ...],
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (area, rows, hit bits, ignored bits) of every image and class."""
-    numbered = truth.numbered(preds.iou_type)
-    anns = defaultdict(list)
-    for ann in numbered['annotations']:
-        anns[ann['image_id']].append(ann)
-    image = np.searchsorted(truth.image_ids, preds.image_id[rows])
-    ranges = {tuple(AREAS[name]): a for a, name in enumerate(areas)}
-    for start in range(0, len(truth.image_ids), _GROUP):
-        stop = start + _GROUP
-        here = rows[(image >= start) & (image < stop)]
-        if not len(here):
-            continue
-        images = numbered['images'][start:stop]
-        part = {
-            'images': images,
-            'annotations': [a for r in images for a in anns[r['id']]],
-            'categories': numbered['categories'],
-        }
-        evaluator = make_evaluator(truth, preds.select(here), areas, part)
-        evaluator.evaluate()
-        for cell in evaluator.eval_imgs:
-            if cell is None or not cell['dtIds']:
+    def _of_masks(
+        self, preds: Predictions, rows: np.ndarray, obj: np.ndarray
+    ) -> np.ndarray:
+        found = [np.zeros(0)]
+        ends = np.diff(self.cell[obj]).nonzero()[0] + 1
+        for pairs in np.split(np.arange(len(obj)), ends):
+            if not len(pairs):
                 continue
-            matched = _BITS @ np.array(cell['dtMatched'], np.int64)
-            ignored = _BITS @ np.array(cell['dtIgnore'], np.int64)
-            yield (
-                ranges[tuple(cell['aRng'])],
-                here[np.array(cell['dtIds']) - 1],
-                matched & ~ignored,
-                ignored,
+            ours = np.unique(obj[pairs])
+            found.append(
+                mask_utils.iou(
+                    [preds.mask[r] for r in rows[pairs[:: len(ours)]]],
+                    [self._masks[i] for i in self.order[ours]],
+                    self.crowd[ours].astype(np.uint8),
+                ).ravel()
             )
+        return np.concatenate(found)
+
+    @cached_property
+    def _masks(self) -> list[dict]:
+        """The run-length encodings of the objects, as in the file."""
+        masks = []
+        anns = self.truth.dataset['annotations']
+        for ann, mask in zip(anns, self.truth.masks, strict=True):
+            if isinstance(mask, list):
+                size = self.truth.sizes[ann['image_id']]
+                mask = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
+            elif isinstance(mask['counts'], list):
+                mask = mask_utils.frPyObjects(mask, *mask['size'])
+            masks.append(mask)
+        return masks
+
+
+def _assign(
+    cell: np.ndarray,
+    det: np.ndarray,
+    obj: np.ndarray,
+    iou: np.ndarray,
+    objects: _Objects,
+    areas: tuple[str, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives each detection the best object that is left.
+
+    Args:
+        cell: (N,) the image and class of each detection, sorted.
+        det, obj, iou: (P,) pairs; see :meth:`_Objects.overlaps`.
+        objects: The objects.
+        areas: The area ranges.
+
+    Returns:
+        (A, N) bits of thresholds at which a detection has an object that
+        counts, and one that does not.
+    """
+    hit = np.zeros((len(areas), len(cell)), np.uint16)
+    ignored = np.zeros_like(hit)
+    counted = objects.counted(areas)
+    taken = np.zeros((*counted.shape, len(IOU_THRESHOLDS)), bool)
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    # An object that counts comes before any other, a higher IoU before a
+    # lower one, and of equal ones the last.
+    value = 1 + _place_in_run(det)[:, None] + _COUNTS * counted[obj]
+    dets, place = np.unique(det, return_inverse=True)
+    turn = _place_in_run(cell[dets])[place]
+    by_turn = np.argsort(turn, kind='stable')
+    bounds = np.searchsorted(
+        turn[by_turn], np.arange(1, turn.max(initial=0) + 1)
+    )
+    for pairs in np.split(by_turn, bounds):
+        if not len(pairs):
+            continue
+        mine, start = np.unique(det[pairs], return_index=True)
+        own = obj[pairs]
+        free = iou[pairs, None, None] >= thresholds
+        free = free & (~taken[own] | objects.crowd[own, None, None])
+        best = np.where(free, value[pairs, :, None], 0)
+        best = np.maximum.reduceat(best, start)
+        counts = best >= _COUNTS
+        hit[:, mine] = (counts @ _BITS).T
+        ignored[:, mine] = (((best > 0) & ~counts) @ _BITS).T
+        d, a, t = best.nonzero()
+        chosen = own[start[d] + best[d, a, t] % _COUNTS - 1]
+        taken[chosen, a, t] = True
+    return hit, ignored
