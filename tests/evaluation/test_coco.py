@@ -196,7 +196,7 @@ def test_wrong_resamples_raise(
     def unwritten(x: np.ndarray) -> None:
         _suffix_max(x)
         if x.dtype == np.float32:
-            x[:, -1] = np.nan
+            x[-1] = np.nan
 
     monkeypatch.setattr(resample, '_suffix_max', unwritten)
     with pytest.raises(UserError, match='nan instead of 0'):
@@ -210,7 +210,7 @@ def test_einsum_gets_no_empty_rows(
     real, widths = np.einsum, []
 
     def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
-        widths.extend(x.shape[1] for x in operands)
+        widths.extend(len(x) for x in operands)
         return real(spec, *operands)
 
     monkeypatch.setattr(np, 'einsum', einsum)
@@ -268,11 +268,9 @@ def test_masks_equal_pycocotools(write: Write, shared: Shared) -> None:
         assert_stats(summarize(once(run(write, truth, form))), expected)
 
 
-@pytest.mark.parametrize('order', ['C', 'F'])
-@pytest.mark.parametrize('width', [1, 2, 7, 63, 64, 65, 90, 150, 400, 1023])
-def test_suffix_max(width: int, order: str) -> None:
-    x = np.random.default_rng(width).random((3, width), np.float32)
-    expected = np.maximum.accumulate(x[:, ::-1], 1)[:, ::-1].copy()
-    x = np.asarray(x, order=order)
+@pytest.mark.parametrize('length', [1, 2, 7, 64, 150])
+def test_suffix_max(length: int) -> None:
+    x = np.random.default_rng(length).random((length, 3), np.float32)
+    expected = np.maximum.accumulate(x[::-1], 0)[::-1].copy()
     _suffix_max(x)
     np.testing.assert_array_equal(x, expected)

@@ -4,8 +4,8 @@
 A bootstrap resample is a vector of weights: an image that is drawn twice has
 weight 2. Detections are sorted and matched once; the AP of a resample needs
 only sums of weights. Precision rises only at true positives, so the curve is
-evaluated at the true positives, and the detections before each of them enter
-as one running sum that all IoU thresholds share.
+evaluated at the true positives. The detections between two of them are a row
+of a sparse matrix, whose product with all weightings gives their numbers.
 
 The result equals that of pycocotools on a data set that contains every image
 as often as its weight, except for the order of equal scores.
@@ -13,12 +13,12 @@ as often as its weight, except for the order of equal scores.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from mmext.evaluation.coco.matching import (
     AREAS,
@@ -38,7 +38,7 @@ IOU_METRICS = tuple(f'AP@{t:.2f}' for t in IOU_THRESHOLDS)
 _THRESHOLDS = {'AP50': 0, 'AP75': 5}
 _THRESHOLDS |= {name: t for t, name in enumerate(IOU_METRICS)}
 _AREA_NAMES = {name[0]: name for name in AREAS if name != 'all'}
-_BLOCK = 1 << 20  # numbers
+_BLOCK = 1 << 23  # numbers
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def accumulate_weighted(
     share that is done, from 0 to 1.
     """
     dtype = np.dtype(np.float64 if exact else np.float32)
-    weights = np.ascontiguousarray(weights, np.int32)
+    weights = np.asarray(weights, np.int32)
+    by_image = np.ascontiguousarray(weights.T)
     count, num_classes = len(weights), len(matches.classes)
     flat = matches.objects.reshape(matches.num_images, -1)
     objects = weights.astype(np.float32) @ flat.astype(np.float32)
@@ -79,13 +80,14 @@ def accumulate_weighted(
 
     def one_class(k: int) -> None:
         dets = matches.classes[k]
-        # Few rows at a time, so that their arrays stay in cache.
-        step = max(1, _BLOCK // max(1, len(dets.image)))
+        # A large class in parts, which limits the memory.
+        step = max(64, _BLOCK // max(1, np.count_nonzero(dets.hit)))
         for start in range(0, count, step):
             rows = slice(start, start + step)
+            part = np.ascontiguousarray(by_image[:, rows])
             for a in range(shape[3]):
                 ap[rows, :, k, a], recall = _one_area(
-                    dets, a, weights[rows], objects[rows, k, a], dtype
+                    dets, a, part, objects[rows, k, a], dtype
                 )
                 ar[rows, :, k, a] = recall[0]
                 for i, values in enumerate(recall[1:]):
@@ -122,50 +124,53 @@ def _one_area(
     objects: np.ndarray,
     dtype: np.dtype,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """AP (B, T) and recalls [(B, T), ...] of one class and area."""
-    rows, bits = len(weights), len(IOU_THRESHOLDS)
+    """AP (B, T) and recalls [(B, T), ...] of one class and area.
+
+    ``weights`` are (I, B), ``objects`` (B,).
+    """
+    rows, bits = weights.shape[1], len(IOU_THRESHOLDS)
+    hit, ignored = dets.hit[a], dets.ignored[a]
     limits = MAX_DETS[:2] if a == 0 else ()
     ap = np.zeros((rows, bits), dtype)
     recall = [np.zeros((rows, bits), dtype) for _ in range(1 + len(limits))]
     # All thresholds share one running sum, of the detections that count at
     # the strictest threshold. `correction` adds what differs at another.
-    counted = (dets.ignored[a] >> (bits - 1)) & 1 == 0
-    place = np.cumsum(counted)
-    running = np.zeros((rows, np.count_nonzero(counted) + 1), np.int32)
-    np.cumsum(
-        np.take(weights, dets.image[counted], axis=1), 1, out=running[:, 1:]
+    counted = _bit(ignored, bits - 1) == 0
+    differs = (ignored > 0) & (ignored < (1 << bits) - 1)
+    events = np.flatnonzero((hit > 0) | differs)
+    before = np.searchsorted(events, np.flatnonzero(counted))
+    image = dets.image[counted][before < len(events)]
+    before = before[before < len(events)]
+    between = csr_matrix(
+        (np.ones(len(image), np.int32), (before, image)),
+        shape=(len(events), len(weights)),
     )
-    steps = _recall_steps(objects, dtype)
-    offset = (np.arange(rows) * steps.shape[1])[:, None]
+    running = _running_sum(between @ weights)
+    w = weights[dets.image[events]]
+    hit, ignored, rank = hit[events], ignored[events], dets.rank[events]
+    steps = _recall_steps(objects)
     for t in range(bits):
-        hits = (dets.hit[a] >> t) & 1 == 1
-        counted_here = (dets.ignored[a] >> t) & 1 == 0
-        correction = counted_here.astype(np.int32) - counted
-        events = np.flatnonzero(hits | (correction != 0))
-        w = np.take(weights, dets.image[events], axis=1)
-        total = np.take(running, place[events], axis=1)
-        hits, correction = hits[events], correction[events]
-        if correction.any():
-            total += np.cumsum(w * correction, 1, dtype=np.int32)
-        if not hits.all():
-            # w[:, hits] would be column-major, which is slow below.
-            w, total = w.compress(hits, 1), total.compress(hits, 1)
-        if not w.shape[1]:
+        hits = _bit(hit, t) == 1
+        if not hits.any():
             continue
+        correction = counted[events].astype(np.int32)
+        correction = 1 - _bit(ignored, t).astype(np.int32) - correction
+        total = running
+        if correction.any():
+            total = total + _running_sum(w * correction[:, None])
+        found = w[hits]
         for i, limit in enumerate(limits, 1):
-            within = dets.rank[events[hits]] < limit
-            recall[i][:, t] = w[:, within].sum(1)
-        found = np.cumsum(w, 1, dtype=np.int32)
-        recall[0][:, t] = found[:, -1]
-        best = np.divide(found, np.maximum(total, 1), dtype=dtype)
+            recall[i][:, t] = found[rank[hits] < limit].sum(0)
+        found = _running_sum(found)
+        recall[0][:, t] = found[-1]
+        best = np.divide(found, np.maximum(total[hits], 1), dtype=dtype)
         _suffix_max(best)
-        step = np.take(steps, found + offset)
-        step[:, 1:] -= step[:, :-1]
+        reached = steps.take(found * rows + np.arange(rows))
+        step = reached.copy()
+        step[1:] -= reached[:-1]
         # Recall 0 is a threshold too; the first detection reaches it.
-        step[:, 0] += 1
-        # Rows of width 0 are skipped above: einsum of NumPy 2.2 sometimes
-        # returned nan for them.
-        ap[:, t] = np.einsum('bi,bi->b', step, best)
+        step[0] += 1
+        ap[:, t] = np.einsum('ib,ib->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
     for values in recall:
@@ -173,45 +178,37 @@ def _one_area(
     return ap, recall
 
 
-def _suffix_max(x: np.ndarray) -> None:
-    """Sets ``x[b, i] = max(x[b, i:])`` in place.
+def _bit(values: np.ndarray, t: int) -> np.ndarray:
+    return (values >> t) & 1
 
-    It works on blocks, then on their elements: ``np.maximum.accumulate`` is
-    bound by latency and takes three times as long.
+
+def _running_sum(x: np.ndarray) -> np.ndarray:
+    """Adds to each row those before it, in place.
+
+    ``np.cumsum`` goes down each column, which takes several times as long.
     """
-    rows, width = x.shape
-    side = math.isqrt(width)
-    if side < 8:
-        np.maximum.accumulate(x[:, ::-1], 1, out=x[:, ::-1])
-        return
-    tail = x[:, side * side :]
-    np.maximum.accumulate(tail[:, ::-1], 1, out=tail[:, ::-1])
-    row, step = x.strides
-    blocks = np.lib.stride_tricks.as_strided(
-        x, (rows, side, side), (row, side * step, step)
-    )
-    for i in range(side - 2, -1, -1):
-        np.maximum(blocks[:, :, i], blocks[:, :, i + 1], blocks[:, :, i])
-    after = blocks[:, :, 0].copy()
-    if tail.shape[1]:
-        np.maximum(after[:, -1], tail[:, 0], after[:, -1])
-        np.maximum(blocks[:, -1], tail[:, :1], blocks[:, -1])
-    for j in range(side - 2, -1, -1):
-        np.maximum(after[:, j], after[:, j + 1], after[:, j])
-    np.maximum(blocks[:, :-1], after[:, 1:, None], blocks[:, :-1])
+    for i in range(1, len(x)):
+        np.add(x[i], x[i - 1], x[i])
+    return x
 
 
-def _recall_steps(objects: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """(B, max + 1) number of recall thresholds above 0 that n hits reach.
+def _suffix_max(x: np.ndarray) -> None:
+    """Sets ``x[i] = x[i:].max(0)`` in place."""
+    for i in range(len(x) - 2, -1, -1):
+        np.maximum(x[i], x[i + 1], x[i])
+
+
+def _recall_steps(objects: np.ndarray) -> np.ndarray:
+    """(max + 1, B) number of recall thresholds above 0 that n hits reach.
 
     This is a table because pycocotools compares ``hits / objects`` with the
     threshold in floating point, and 7 / 20 < 0.35000000000000003.
     """
     hits = np.arange(objects.max(initial=0) + 1)
     unique, inverse = np.unique(objects, return_inverse=True)
-    recalls = hits / np.maximum(unique, 1)[:, None]
+    recalls = hits[:, None] / np.maximum(unique, 1)
     reached = np.searchsorted(RECALL_THRESHOLDS, recalls, side='right') - 1
-    return reached.astype(dtype)[inverse]
+    return reached.astype(np.uint8)[:, inverse]
 
 
 def _part(cube: Cube, metric: str) -> np.ndarray:
