@@ -254,9 +254,9 @@ def table(where: str, rows: list[dict]) -> str:
         f'`python benchmarks/training_step.py`, {where}. A step is the whole '
         "iteration, hooks included. Stock is MMEngine's runner in float32 "
         "with torchvision's RoIAlign and NMS; ratios are medians over rounds "
-        'in turn, below 1 is faster. The last column is the largest difference '
-        'of a loss of the first step, from the same weights and batch, over '
-        'the sum of the losses.',
+        'in turn, below 1 is faster. The last column is the largest '
+        'difference of a loss of the first step, from the same weights and '
+        'batch, over the sum of the losses.',
         '',
         '| model, input | step | seconds | ratio to stock | loss differs by |',
         '| --- | --- | ---: | ---: | ---: |',
@@ -318,7 +318,9 @@ def draw(rows: list[dict], path: Path) -> None:
     ax.set_yticks(range(len(bars)), [name for name, _ in bars])
     ax.set_xlabel('seconds of one profiled step')
     tidy(ax)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(
+        frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1)
+    )
     figure.savefig(path, dpi=120)
 
 

@@ -13,3 +13,5 @@ model = dict(
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
 )
+optim_wrapper = dict(optimizer=dict(lr=6e-3))
+param_scheduler = dict(eta_max=6e-3)

@@ -31,7 +31,12 @@ from mmext.evaluation.coco.accumulate import (
     summarize_classes,
 )
 from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.coco.matching import Matches, match, match_pairs
+from mmext.evaluation.coco.matching import (
+    AREAS,
+    Matches,
+    match,
+    match_pairs,
+)
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.statistics.comparison import ImageBootstrap
 
@@ -69,6 +74,46 @@ def test_published_numbers(shared: Shared, iou_type: str) -> None:
         assert f'{found[name][0]:.3f}' == (
             f'{expected["published_3_decimals"][name]:.3f}'
         )
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_each_match_is_that_of_pycocotools(
+    write: Write, iou_type: str
+) -> None:
+    """Equal IoUs, equal scores, crowds and all area ranges included."""
+    truth = random_truth(9, images=40, classes=3)
+    anns = truth['annotations']
+    anns += [{**a, 'id': a['id'] + 1000} for a in anns[::3]]
+    for ann in anns[::5]:
+        ann['iscrowd'] = 1
+    found = random_detections(2, truth, ties=True)
+    found += found[::4]
+    for record in (*anns, *found):
+        record['bbox'] = [float(max(round(v), 1)) for v in record['bbox']]
+        if iou_type == 'segm':
+            (code,) = mask.frPyObjects([record['bbox']], 480, 640)
+            text = code['counts'].decode()
+            record['segmentation'] = {**code, 'counts': text}
+    expected = pycoco(truth, found, iou_type)
+    matches = run(write, truth, found)
+    images = sorted(image['id'] for image in truth['images'])
+    ids = [category['id'] for category in truth['categories']]
+    bits = 1 << np.arange(10)
+    seen = 0
+    for cell in filter(None, expected.evalImgs):
+        ours = matches.classes[ids.index(cell['category_id'])]
+        rows = np.flatnonzero(ours.image == images.index(cell['image_id']))
+        rows = rows[np.argsort(ours.rank[rows])]
+        a = list(AREAS.values()).index(tuple(cell['aRng']))
+        matched = cell['dtMatches'].astype(bool)
+        ignored = cell['dtIgnore'].astype(bool)
+        assert ours.score[rows].tolist() == cell['dtScores']
+        assert ours.hit[a, rows].tolist() == (
+            (bits @ (matched & ~ignored)).tolist()
+        )
+        assert ours.ignored[a, rows].tolist() == (bits @ ignored).tolist()
+        seen += len(rows)
+    assert seen > 1000
 
 
 def test_match_pairs(write: Write) -> None:
