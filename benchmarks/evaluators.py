@@ -68,7 +68,7 @@ def add_masks(records: list[dict]) -> None:
     from pycocotools import mask
 
     for record in records:
-        (code,) = mask.frPyObjects([record['bbox']], 480, 640)
+        (code,) = mask.frPyObjects(np.array([record['bbox']]), 480, 640)
         record['segmentation'] = {**code, 'counts': code['counts'].decode()}
 
 

@@ -91,7 +91,7 @@ def test_each_match_is_that_of_pycocotools(
     for record in (*anns, *found):
         record['bbox'] = [float(max(round(v), 1)) for v in record['bbox']]
         if iou_type == 'segm':
-            (code,) = mask.frPyObjects([record['bbox']], 480, 640)
+            (code,) = mask.frPyObjects(np.array([record['bbox']]), 480, 640)
             text = code['counts'].decode()
             record['segmentation'] = {**code, 'counts': text}
     expected = pycoco(truth, found, iou_type)
