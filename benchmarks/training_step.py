@@ -253,10 +253,10 @@ def table(where: str, rows: list[dict]) -> str:
         '',
         f'`python benchmarks/training_step.py`, {where}. A step is the whole '
         "iteration, hooks included. Stock is MMEngine's runner in float32 "
-        "with torchvision's RoIAlign and NMS; ratios are medians over rounds "
-        'in turn, below 1 is faster. The last column is the largest difference '
-        'of a loss of the first step, from the same weights and batch, over '
-        'the sum of the losses.',
+        "with torchvision's RoIAlign and NMS. Ratios are medians over rounds "
+        'in turn; below 1 is faster. The last column is the largest '
+        'difference of a loss of the first step, from the same weights and '
+        'batch, over the sum of the losses.',
         '',
         '| model, input | step | seconds | ratio to stock | loss differs by |',
         '| --- | --- | ---: | ---: | ---: |',
