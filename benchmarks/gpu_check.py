@@ -361,6 +361,12 @@ def check_speed_of_ops() -> Iterator[str]:
     yield from out.strip().splitlines()
 
 
+def check_training_steps() -> Iterator[str]:
+    """Stock runner against ours on the same batch, see training_step.py."""
+    out = process('benchmarks/training_step.py', '--rounds', '5', limit=150)
+    yield from out.strip().splitlines()
+
+
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     'ops against the CPU': check_ops_against_cpu,
     'ops against golden files': check_ops_against_golden_files,
@@ -370,6 +376,7 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     'detectors': check_detectors,
     'NCCL': check_nccl,
     'speed of ops': check_speed_of_ops,
+    'training steps': check_training_steps,
 }
 
 

@@ -25,6 +25,7 @@ from mmext.evaluation.coco.accumulate import (
     IOU_METRICS,
     METRICS,
     Cube,
+    _running_sum,
     _suffix_max,
     accumulate_weighted,
     summarize,
@@ -314,8 +315,13 @@ def test_masks_equal_pycocotools(write: Write, shared: Shared) -> None:
 
 
 @pytest.mark.parametrize('length', [1, 2, 7, 64, 150])
-def test_suffix_max(length: int) -> None:
-    x = np.random.default_rng(length).random((length, 3), np.float32)
+@pytest.mark.parametrize('width', [1, 3, 16, 40])
+def test_running_sum_and_suffix_max(length: int, width: int) -> None:
+    rng = np.random.default_rng(length)
+    numbers = rng.integers(0, 9, (length, width), np.int32)
+    expected = np.cumsum(numbers, 0)
+    np.testing.assert_array_equal(_running_sum(numbers), expected)
+    x = rng.random((length, width), np.float32)
     expected = np.maximum.accumulate(x[::-1], 0)[::-1].copy()
     _suffix_max(x)
     np.testing.assert_array_equal(x, expected)

@@ -27,7 +27,7 @@ def test_without_a_gpu_nothing_passes(
     assert done.returncode == 2, done.stderr[-2000:]
     report = out.read_text()
     assert 'no GPU' in report
-    assert len(script.CHECKS) == 8
+    assert len(script.CHECKS) == 9
     for check in script.CHECKS:
         assert f'{check}: skipped' in done.stdout
         assert f'## {check}: skipped\n\n```\nPyTorch finds no GPU' in report

@@ -185,8 +185,11 @@ def _bit(values: np.ndarray, t: int) -> np.ndarray:
 def _running_sum(x: np.ndarray) -> np.ndarray:
     """Adds to each row those before it, in place.
 
-    ``np.cumsum`` goes down each column, which takes several times as long.
+    ``np.cumsum`` goes down each column, which takes several times as long if
+    there are many.
     """
+    if x.shape[1] < 16:
+        return np.cumsum(x, 0, x.dtype, x)
     for i in range(1, len(x)):
         np.add(x[i], x[i - 1], x[i])
     return x
@@ -194,6 +197,9 @@ def _running_sum(x: np.ndarray) -> np.ndarray:
 
 def _suffix_max(x: np.ndarray) -> None:
     """Sets ``x[i] = x[i:].max(0)`` in place."""
+    if x.shape[1] < 16:
+        np.maximum.accumulate(x[::-1], 0, out=x[::-1])
+        return
     for i in range(len(x) - 2, -1, -1):
         np.maximum(x[i], x[i + 1], x[i])
 
