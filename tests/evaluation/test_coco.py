@@ -95,6 +95,10 @@ def test_each_match_is_that_of_pycocotools(
             (code,) = mask.frPyObjects(np.array([record['bbox']]), 480, 640)
             text = code['counts'].decode()
             record['segmentation'] = {**code, 'counts': text}
+    if iou_type == 'segm':
+        # As mmdet does: pycocotools would take areas from the boxes.
+        for record in found:
+            record.pop('bbox', None)
     expected = pycoco(truth, found, iou_type)
     matches = run(write, truth, found)
     images = sorted(image['id'] for image in truth['images'])
