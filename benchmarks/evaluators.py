@@ -105,6 +105,8 @@ def main() -> None:
         if args.masks:
             add_masks(truth['annotations'])
             add_masks(found)
+            for record in found:  # areas are those of the masks
+                del record['bbox']
         gt.write_text(json.dumps(truth))
         dt.write_text(json.dumps(found))
         del truth, found
