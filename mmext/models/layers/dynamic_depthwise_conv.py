@@ -19,7 +19,9 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from mmext.errors import UserError
 from mmext.models.arguments import reduced
 from mmext.models.layers.generated_conv import generated_depthwise_conv
+from mmext.models.layers.inhomogeneous_conv import unrolled_depthwise_conv
 from mmext.models.layers.pointwise import PointwiseConv
+from mmext.utils.modules import is_exporting
 
 RATIO = 4  # channels over hidden channels
 
@@ -47,7 +49,8 @@ class HomogeneousDynamicConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        if batch == 1 and self.bn.training and _normalises_alone(self.bn):
+        # The batch last: an exporter would take it for granted.
+        if self.bn.training and batch == 1 and _normalises_alone(self.bn):
             raise UserError(
                 'The homogeneous dynamic convolution got a training batch of '
                 'one image: its batch norm sees one value per channel, which '
@@ -66,6 +69,10 @@ class HomogeneousDynamicConv(nn.Module):
             kernels = self.conv2(self.relu(self.bn(self.conv1(pooled))))
         if not batch:  # a convolution needs at least one group
             return x * kernels[:, :channels] + self.bias[:, None, None]
+        if is_exporting():  # ONNX has no number of groups that varies
+            kernels = kernels.view(batch, channels, -1, 1, 1)
+            out = unrolled_depthwise_conv(x, kernels)
+            return out + self.bias[:, None, None]
         # The channels of all images side by side are a grouped convolution,
         # with one kernel per group.
         out = functional.conv2d(

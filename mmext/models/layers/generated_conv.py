@@ -27,7 +27,9 @@ from mmext.models.layers.inhomogeneous_conv import (
     accumulation_dtype,
     inhomogeneous_depthwise_conv,
     pick_backend,
+    unrolled_depthwise_conv,
 )
+from mmext.utils.modules import is_exporting
 
 # Positions in a band. Half or twice as many are as fast.
 BAND = 1024
@@ -42,11 +44,15 @@ def generated_depthwise_conv(
     bias in its last column. The result is in the wider of the dtypes of x and
     hidden. See :func:`inhomogeneous_depthwise_conv` for the rest.
     """
-    if x.device.type == 'cpu' and pick_backend(x, 'auto') == 'torch':
+    exporting = is_exporting()
+    on_cpu = x.device.type == 'cpu' and pick_backend(x, 'auto') == 'torch'
+    if on_cpu and not exporting:
         return _GeneratedConv.apply(x, hidden, kernel.to(hidden.dtype), groups)
     # bmm instead of `@` keeps the positions last.
-    weight = torch.bmm(kernel.expand(len(x), -1, -1), _features(hidden))
+    weight = torch.bmm(kernel.expand(x.shape[0], -1, -1), _features(hidden))
     weight = weight.unflatten(2, x.shape[2:]).unflatten(1, (groups, -1))
+    if exporting:
+        return unrolled_depthwise_conv(x, weight)
     return inhomogeneous_depthwise_conv(x, weight)
 
 

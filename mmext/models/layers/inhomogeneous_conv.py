@@ -24,6 +24,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from mmext.errors import UserError
 from mmext.models.arguments import choose
@@ -57,6 +58,23 @@ def inhomogeneous_depthwise_conv(
     backend = pick_backend(x, backend)
     _check_shapes(x, weight)
     return _InhomogeneousDepthwiseConv.apply(x, weight, backend)
+
+
+def unrolled_depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Computes the same with one product a tap, which exporters follow.
+
+    ``weight`` may have one position, for all positions of an image.
+    """
+    size = math.isqrt(weight.shape[2])
+    height, width = x.shape[2:]
+    padded = functional.pad(x, [size // 2] * 4)
+    padded = padded.unflatten(1, (weight.shape[1], -1))
+    out = torch.zeros_like(x).unflatten(1, (weight.shape[1], -1))
+    for k in range(size * size):
+        top, left = divmod(k, size)
+        tap = padded[..., top : top + height, left : left + width]
+        out = out + tap * weight[:, :, k, None]
+    return out.flatten(1, 2)
 
 
 def pick_backend(x: Tensor, backend: str) -> str:
