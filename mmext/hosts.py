@@ -46,6 +46,7 @@ LOCATIONS = {
     'optim_wrapper': ['mmext.engine'],
     'optimizer wrapper constructor': ['mmext.engine'],
     'runner': ['mmext.engine'],
+    'transform': ['mmext.datasets.loading'],
 }
 #: Packages of the OneDL builds that print :data:`NOISE` if the optional
 #: package onedl is not installed.

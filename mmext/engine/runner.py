@@ -52,6 +52,8 @@ from mmext.checkpoints.pretrained import require_start, watch_pretrained
 from mmext.checkpoints.read import load
 from mmext.checkpoints.tensors import KEY, checksums
 from mmext.checks.preflight import Preflight
+from mmext.datasets.loading.reduced import use_reduced_decoding
+from mmext.datasets.loading.transport import send_compactly
 from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
     allow_bfloat16_sync_bn,
@@ -63,6 +65,7 @@ from mmext.engine.fresh_metrics_hook import FreshMetricsHook
 from mmext.engine.guards.numerical_guard import NumericalGuardHook
 from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
 from mmext.engine.loader_errors import TIMEOUT, loader_errors
+from mmext.engine.loaders import use_faster_transforms
 from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
 from mmext.engine.optimizers import lr_scaling, update_in_one_pass
 from mmext.engine.resume.exact_resume import (
@@ -100,7 +103,8 @@ class ReliableRunner(Runner):
     - A loss or gradient that is not finite stops the run. Ctrl-C saves.
     - Curves are drawn, and a table of the validations ends the log.
     - Another process cannot train in the same work dir.
-    - A worker of a loader that dies or hangs is an error with a remedy.
+    - Images are packed and sent with fewer copies. A worker of a loader that
+      dies or hangs is an error with a remedy.
 
     Args:
         checked: What :func:`mmext.checks.preflight.preflight` built and read
@@ -124,6 +128,8 @@ class ReliableRunner(Runner):
         """Builds a runner from a config, which is copied."""
         cfg = copy.deepcopy(cfg)
         fill_channels(cfg.get('model'))  # and in the config that is dumped
+        if cfg.pop('reduced_decoding', False):
+            use_reduced_decoding(cfg)
         names = set(inspect.signature(Runner).parameters) - {'cfg'}
         settings = {name: cfg[name] for name in names if name in cfg}
         return cls(checked=checked, cfg=cfg, **settings)
@@ -207,10 +213,11 @@ class ReliableRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Builds a loader whose workers are seeded and shielded."""
+        """Builds a loader with fewer copies and with seeded workers."""
         if not isinstance(dataloader, dict):
             return dataloader
         dataloader = copy.deepcopy(dataloader)
+        use_faster_transforms(dataloader)
         if not dataloader.get('num_workers'):
             # PyTorch refuses these if there are no workers.
             dataloader.pop('persistent_workers', None)
@@ -225,6 +232,7 @@ class ReliableRunner(Runner):
                 dataloader.setdefault('worker_init_fn', init)
         built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         shield_workers(built)
+        send_compactly(built)
         return built
 
     def build_logger(self, *args: Any, **options: Any) -> MMLogger:

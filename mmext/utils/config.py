@@ -26,6 +26,7 @@ READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type'} | {
     'find_unused_parameters',
     'memory_format',
     'model_wrapper_cfg',
+    'reduced_decoding',
     'sync_bn',
     'tta_model',
     'tta_pipeline',
