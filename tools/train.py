@@ -37,6 +37,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'GPU, or as make a CPU faster; scales the learning rate',
     )
     add(
+        '--workers',
+        type=lambda text: int(text) if text.isdigit() else text,
+        metavar='N',
+        help='processes that load the training images, or auto: as many as '
+        'feed the model',
+    )
+    add(
         '--resume',
         metavar='FILE',
         nargs='?',
@@ -62,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         batch_size=args.batch_size,
+        workers=args.workers,
         resume=args.resume,
         cfg_options=args.cfg_options,
         launcher=args.launcher,

@@ -41,6 +41,7 @@ from mmext.engine.distributed import (
     reported_once,
 )
 from mmext.engine.guards.start_checks import CheckDataHook
+from mmext.engine.loader_speed import find_workers, require_workers
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
@@ -67,6 +68,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     batch_size: int | str | None = None,
+    workers: int | str | None = None,
     resume: bool | str | Path = False,
     cfg_options: Options | None = None,
     launcher: str = 'none',
@@ -90,6 +92,9 @@ def train(
         batch_size: Images in the batch of a process, or ``'auto'``; see
             :func:`~mmext.engine.batch_size.find_batch_size`. The learning
             rate is scaled in proportion. Default: the config's.
+        workers: Processes that load the training images, or ``'auto'``; see
+            :func:`~mmext.engine.loader_speed.find_workers`. Default: the
+            config's.
         resume: A checkpoint to continue from, or True for the newest complete
             one in the work dir, if there is one. Default: False.
         cfg_options: Changes of the config: dotted keys with their values, or
@@ -124,6 +129,8 @@ def train(
                 set_auto_scale_lr(cfg)
             if batch_size is not None:
                 require_batch_size(cfg, batch_size)
+            if workers is not None:
+                require_workers(workers)
         cfg.launcher = launcher
         if resume:
             cfg.resume = True
@@ -131,7 +138,9 @@ def train(
             cfg.start_from = cfg.get('load_from')
             cfg.load_from = None if resume is True else str(resume)
         with naming(cfg.work_dir), _locked(cfg):
-            checked = _preflight(cfg, ('train', 'val'), check_data, batch_size)
+            checked = _preflight(
+                cfg, ('train', 'val'), check_data, batch_size, workers
+            )
             runner = build_runner(cfg, checked)
             del checked  # the runner frees the checkpoint once it is loaded
             for hook in hooks:
@@ -317,24 +326,34 @@ def _preflight(
     stages: tuple[str, ...],
     data: bool,
     batch_size: int | str | None = None,
+    workers: int | str | None = None,
 ) -> Preflight | None:
     """Checks in the first process; the others wait before they write."""
     checked = None
     if is_first_process(cfg.launcher):
         checked = preflight(cfg, stages, data)
-        if batch_size == 'auto':
-            if checked.resume:
+        options = {'--batch-size': batch_size, '--workers': workers}
+        for name, value in options.items():
+            if value == 'auto' and checked.resume:
                 raise UserError(
-                    f'--batch-size auto: {checked.checkpoint_path} is to be '
-                    'resumed, with the batches that it was trained with',
+                    f'{name} auto: {checked.checkpoint_path} is to be '
+                    'resumed, with what it was trained with',
                     f'Give the number: the config in {cfg.work_dir} has it.',
                 )
+        if batch_size == 'auto':
             batch_size = find_batch_size(cfg)
+        if batch_size is not None:
+            set_batch_size(cfg, batch_size)
+        if workers == 'auto':
+            workers = find_workers(cfg)
     join_processes(cfg.launcher, cfg.get('env_cfg') or {})
-    shared = [batch_size]
+    shared = [batch_size, workers]
     broadcast_object_list(shared)
-    if shared[0] is not None:
-        set_batch_size(cfg, shared[0])
+    batch_size, workers = shared
+    if batch_size is not None:
+        set_batch_size(cfg, batch_size)
+    if workers is not None:
+        cfg.train_dataloader.num_workers = workers
     return checked
 
 

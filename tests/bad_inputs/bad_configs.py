@@ -294,6 +294,12 @@ more(
     '--auto-scale-lr',
 )
 more('a batch size that is no number', '', '--batch-size', 'all')
+more('a number of workers that is no number', '', '--workers', 'all')
+more(
+    'reduced decoding of images that are cropped first',
+    "train_pipeline.insert(2, dict(type='RandomCrop', crop_size=(64, 64)))\n"
+    'reduced_decoding = True',
+)
 
 
 def regularizer(title: str, **options: object) -> None:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Measures latency, throughput and memory of configs.
+"""Measures latency, throughput and memory of configs, or their loaders.
 
 python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
+python tools/analysis_tools/benchmark.py configs/a.py --loader
 """
 
 from __future__ import annotations
@@ -36,7 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add('--repeats', type=int, default=20, help='timed passes (default: 20)')
     add('--device', help='cpu or cuda:1, say (default: the first GPU, if any)')
+    add(
+        '--loader',
+        action='store_true',
+        help='whether the training images are loaded as fast as the model '
+        'takes them',
+    )
     args = parser.parse_args(argv)
+    if args.loader:
+        loaders(args.configs)
+        return
     from mmext.evaluation.cost.latency import config_latency
     from mmext.evaluation.report.table import Table
     from mmext.utils.config import load_config
@@ -61,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             notes.add(found.device)
     header = ['config', 'batch', 'latency', 'images/s', 'peak memory']
     print(Table(header, rows, notes=sorted(notes)).text())
+
+
+def loaders(configs: Sequence[str]) -> None:
+    """Prints a verdict for each config."""
+    from mmext.engine.loader_speed import measure_loader
+    from mmext.utils.config import load_config
+
+    for path in configs:
+        speed = measure_loader(load_config(path))
+        print(f'{path}: {speed}' if len(configs) > 1 else speed)
 
 
 if __name__ == '__main__':
