@@ -31,14 +31,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         '--batch-size',
-        type=lambda text: int(text) if text.isdigit() else text,
+        type=_number_or_word,
         metavar='N',
         help='images in the batch of a process, or auto: as many as fit a '
         'GPU, or as make a CPU faster; scales the learning rate',
     )
     add(
         '--workers',
-        type=lambda text: int(text) if text.isdigit() else text,
+        type=_number_or_word,
         metavar='N',
         help='processes that load the training images, or auto: as many as '
         'feed the model',
@@ -54,6 +54,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_run_options(parser)
     return parse_run(parser, argv)
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 @command
