@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Measures latency, throughput and memory of configs, or their loaders.
+"""Measures the speed and memory of models, or of loaders.
 
 python tools/analysis_tools/benchmark.py configs/a.py configs/b.py
 python tools/analysis_tools/benchmark.py configs/a.py --loader
