@@ -13,9 +13,11 @@ as often as its weight, except for the order of equal scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -67,7 +69,6 @@ def accumulate_weighted(
     """
     dtype = np.dtype(np.float64 if exact else np.float32)
     weights = np.asarray(weights, np.int32)
-    by_image = np.ascontiguousarray(weights.T)
     count, num_classes = len(weights), len(matches.classes)
     flat = matches.objects.reshape(matches.num_images, -1)
     objects = weights.astype(np.float32) @ flat.astype(np.float32)
@@ -77,6 +78,11 @@ def accumulate_weighted(
     shape = (count, len(IOU_THRESHOLDS), num_classes, len(matches.areas))
     ap = np.full(shape, np.nan, dtype)
     ar = np.full((*shape[:3], shape[3] + 2), np.nan, dtype)
+    # Sums of detections, and 100 times a recall, are exact in float32 if
+    # they are small.
+    detections = MAX_DETS[-1] * weights.sum(1).max(initial=0)
+    small = detections < 1 << 24 and objects.max(initial=0) < 1 << 15
+    by_image = weights.T.astype(dtype if small else np.float64, 'C')
 
     def one_class(k: int) -> None:
         dets = matches.classes[k]
@@ -89,8 +95,9 @@ def accumulate_weighted(
                 ap[rows, :, k, a], recall = _one_area(
                     dets, a, part, objects[rows, k, a], dtype
                 )
-                ar[rows, :, k, a] = recall[0]
-                for i, values in enumerate(recall[1:]):
+                ar[rows, :, k, a] = recall[:, 0]
+                # With at most 1 and 10 detections.
+                for i, values in enumerate(recall[:, :0:-1].swapaxes(0, 1)):
                     ar[rows, :, k, shape[3] + i] = values
 
     # Longest class first: otherwise one thread may work on it at the end
@@ -123,98 +130,120 @@ def _one_area(
     weights: np.ndarray,
     objects: np.ndarray,
     dtype: np.dtype,
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """AP (B, T) and recalls [(B, T), ...] of one class and area.
+) -> tuple[np.ndarray, np.ndarray]:
+    """AP (B, T) and recalls (B, 1 or 3, T) of one class and area.
 
-    ``weights`` are (I, B), ``objects`` (B,).
+    ``weights`` are (I, B) whole numbers as floats, ``objects`` (B,).
     """
     rows, bits = weights.shape[1], len(IOU_THRESHOLDS)
-    hit, ignored = dets.hit[a], dets.ignored[a]
-    limits = MAX_DETS[:2] if a == 0 else ()
+    places = np.flatnonzero(dets.hit[a])
+    image, ignored = dets.image, dets.ignored[a]
+    hit = _bits(dets.hit[a, places])
+    drawn = weights.take(image[places], 0)
+    # The detections before each place: those that count at all thresholds
+    # are summed once, the few that count at some of them for each threshold.
+    running = _sums_between(weights, image, ignored == 0, places)
+    _cumulate(np.add, running)
+    some = np.flatnonzero((ignored > 0) & (ignored < (1 << bits) - 1))
+    counted = ~_bits(ignored[some])
+    thresholds = _RecallThresholds(objects, weights.dtype)
     ap = np.zeros((rows, bits), dtype)
-    recall = [np.zeros((rows, bits), dtype) for _ in range(1 + len(limits))]
-    # All thresholds share one running sum, of the detections that count at
-    # the strictest threshold. `correction` adds what differs at another.
-    counted = _bit(ignored, bits - 1) == 0
-    differs = (ignored > 0) & (ignored < (1 << bits) - 1)
-    events = np.flatnonzero((hit > 0) | differs)
-    before = np.searchsorted(events, np.flatnonzero(counted))
-    image = dets.image[counted][before < len(events)]
-    before = before[before < len(events)]
-    between = csr_matrix(
-        (np.ones(len(image), np.int32), (before, image)),
-        shape=(len(events), len(weights)),
-    )
-    running = _running_sum(between @ weights)
-    w = weights[dets.image[events]]
-    hit, ignored, rank = hit[events], ignored[events], dets.rank[events]
-    steps = _recall_steps(objects)
     for t in range(bits):
-        hits = _bit(hit, t) == 1
-        if not hits.any():
+        at = np.flatnonzero(hit[t])
+        if not len(at):
             continue
-        correction = counted[events].astype(np.int32)
-        correction = 1 - _bit(ignored, t).astype(np.int32) - correction
-        total = running
-        if correction.any():
-            total = total + _running_sum(w * correction[:, None])
-        found = w[hits]
-        for i, limit in enumerate(limits, 1):
-            recall[i][:, t] = found[rank[hits] < limit].sum(0)
-        found = _running_sum(found)
-        recall[0][:, t] = found[-1]
-        best = np.divide(found, np.maximum(total[hits], 1), dtype=dtype)
-        _suffix_max(best)
-        reached = steps.take(found * rows + np.arange(rows))
-        step = reached.copy()
-        step[1:] -= reached[:-1]
+        best = running.take(at, 0)
+        others = some[counted[t]]
+        if len(others):
+            before = np.zeros((len(others) + 1, rows), weights.dtype)
+            _cumulate(np.add, weights.take(image[others], 0, before[1:]))
+            number = np.searchsorted(others, places[at], 'right')
+            best += before.take(number, 0)
+        found = _cumulate(np.add, drawn.take(at, 0))
+        np.maximum(best, 1, best)  # nothing is found where it is 0
+        np.divide(found, best, best)
+        best = best.astype(dtype, copy=False)
+        _cumulate(np.maximum, best[::-1])
+        step = thresholds.reached(found)
+        step[1:] -= step[:-1]
         # Recall 0 is a threshold too; the first detection reaches it.
         step[0] += 1
         ap[:, t] = np.einsum('ib,ib->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
-    for values in recall:
-        values /= np.where(objects, objects, np.nan).astype(dtype)[:, None]
-    return ap, recall
+    limits = MAX_DETS[::-1] if a == 0 else MAX_DETS[-1:]
+    within = [hit & (dets.rank[places] < limit) for limit in limits]
+    recall = np.concatenate(within).astype(weights.dtype) @ drawn
+    recall /= np.where(objects, objects, np.nan)
+    return ap, recall.reshape(-1, bits, rows).transpose(2, 0, 1)
 
 
-def _bit(values: np.ndarray, t: int) -> np.ndarray:
-    return (values >> t) & 1
+def _bits(values: np.ndarray) -> np.ndarray:
+    """(T, N) bools: the lowest bits of (N,) numbers."""
+    return (values >> np.arange(len(IOU_THRESHOLDS))[:, None]) & 1 == 1
 
 
-def _running_sum(x: np.ndarray) -> np.ndarray:
-    """Adds to each row those before it, in place.
+def _sums_between(
+    weights: np.ndarray,
+    image: np.ndarray,
+    chosen: np.ndarray,
+    places: np.ndarray,
+) -> np.ndarray:
+    """(P, B) weights of the chosen detections after a place, to the next."""
+    bounds = np.append(0, np.cumsum(chosen))[np.append(0, places + 1)]
+    image = image[chosen][: bounds[-1]]
+    ones = np.ones(len(image), weights.dtype)
+    shape = len(places), len(weights)
+    return csr_matrix((ones, image, bounds), shape) @ weights
 
-    ``np.cumsum`` goes down each column, which takes several times as long if
-    there are many.
+
+def _cumulate(operation: np.ufunc, x: np.ndarray) -> np.ndarray:
+    """Replaces rows by the running sum or maximum, and returns ``x``.
+
+    It works on blocks of rows, then adds the block before: ``accumulate``
+    goes down column by column, which is slow for many columns.
     """
-    if x.shape[1] < 16:
-        return np.cumsum(x, 0, x.dtype, x)
-    for i in range(1, len(x)):
-        np.add(x[i], x[i - 1], x[i])
+    side = math.isqrt(len(x))
+    if x.shape[1] < 16 or side < 2:
+        return operation.accumulate(x, 0, out=x)
+    row, step = x.strides
+    blocks = np.lib.stride_tricks.as_strided(
+        x, (len(x) // side, side, x.shape[1]), (side * row, row, step)
+    )
+    for i in range(1, side):
+        operation(blocks[:, i - 1], blocks[:, i], blocks[:, i])
+    for before, block in pairwise(blocks):
+        operation(before[-1], block, block)
+    for i in range(blocks.shape[0] * side, len(x)):
+        operation(x[i - 1], x[i], x[i])
     return x
 
 
-def _suffix_max(x: np.ndarray) -> None:
-    """Sets ``x[i] = x[i:].max(0)`` in place."""
-    if x.shape[1] < 16:
-        np.maximum.accumulate(x[::-1], 0, out=x[::-1])
-        return
-    for i in range(len(x) - 2, -1, -1):
-        np.maximum(x[i], x[i + 1], x[i])
+class _RecallThresholds:
+    """Counts the recall thresholds that numbers of hits reach.
 
-
-def _recall_steps(objects: np.ndarray) -> np.ndarray:
-    """(max + 1, B) number of recall thresholds above 0 that n hits reach.
-
-    This is a table because pycocotools compares ``hits / objects`` with the
-    threshold in floating point, and 7 / 20 < 0.35000000000000003.
+    pycocotools compares ``hits / objects`` with the threshold in floating
+    point, and 7 / 20 < 0.35000000000000003: such a threshold is not reached.
     """
-    hits = np.arange(objects.max(initial=0) + 1)
-    unique, inverse = np.unique(objects, return_inverse=True)
-    recalls = hits[:, None] / np.maximum(unique, 1)
-    reached = np.searchsorted(RECALL_THRESHOLDS, recalls, side='right') - 1
-    return reached.astype(np.uint8)[:, inverse]
+
+    def __init__(self, objects: np.ndarray, dtype: np.dtype) -> None:
+        some = np.maximum(objects, 1)
+        self.percent = (100 / some).astype(dtype)
+        self.half = (0.5 / some).astype(dtype)  # against rounding
+        late = np.arange(101) / 100 < RECALL_THRESHOLDS
+        late = np.flatnonzero(late)[:, None] * objects
+        _, self.columns = np.nonzero((late % 100 == 0) & (late > 0))
+        self.hits = late[(late % 100 == 0) & (late > 0)] // 100
+
+    def reached(self, found: np.ndarray) -> np.ndarray:
+        """(N, B) numbers of thresholds above 0."""
+        reached = found * self.percent
+        reached += self.half
+        np.floor(reached, reached)
+        if len(self.hits):
+            row, i = np.nonzero(found.take(self.columns, 1) == self.hits)
+            reached[row, self.columns[i]] -= 1
+        return reached
 
 
 def _part(cube: Cube, metric: str) -> np.ndarray:
