@@ -2,7 +2,7 @@
 """Reads COCO result files record by record and checks them.
 
 ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...]`` for
-boxes, with ``"segmentation"`` for masks. Files are read in blocks of 16 MiB
+boxes, with ``"segmentation"`` for masks. Files are read in blocks of 1 MiB
 and kept as numbers, which takes about 60 bytes a box.
 """
 
@@ -14,6 +14,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import hotcoco
@@ -37,7 +38,8 @@ from mmext.evaluation.coco.plausible import (
 from mmext.utils import documents
 from mmext.utils.text import count, short, some
 
-_BLOCK = 16 << 20  # bytes
+_BLOCK = 1 << 20  # bytes
+_BATCH = 10_000  # records that are converted at once
 _GAP = re.compile(r'[\s,]*')
 #: Types of what the meta file says.
 _META = {
@@ -145,6 +147,7 @@ def read_meta(path: str | Path) -> dict:
     return content
 
 
+@documents.no_garbage_collection()
 def read_predictions(
     path: str | Path,
     truth: GroundTruth,
@@ -178,17 +181,22 @@ def read_predictions(
             'Compare runs that were tested on the same annotation file.',
         )
     _require_memory(path)
-    rows = array('d')  # a list of numbers would take five times the memory
+    tables = [np.zeros((0, 7))]
     masks: list[dict] = []
     reader = Reader(path, truth, file_format)
     found = _records(path, any_object=file_format.name != 'coco')
-    for n, record in enumerate(reader.records(found)):
+    found, number = reader.records(found), 0
+    while batch := [*islice(found, _BATCH)]:
         if iou_type is None:
-            iou_type = 'segm' if record.get('segmentation') else 'bbox'
-        rows.extend(_row(path, n, record, iou_type))
+            iou_type = 'segm' if batch[0].get('segmentation') else 'bbox'
+        tables.append(_table(path, number, batch, iou_type))
         if iou_type == 'segm':
-            masks.append(_mask(path, n, record, truth))
-    table = np.array(rows).reshape(-1, 7)
+            masks += [
+                _mask(path, n, record, truth)
+                for n, record in enumerate(batch, number)
+            ]
+        number += len(batch)
+    table = np.concatenate(tables)
     has_masks = iou_type == 'segm'
     table[:, 6] = reader.category_ids(table[:, 6])
     _check(path, table, truth, has_masks)
@@ -252,7 +260,7 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
             return
         if text[start : start + 1] != '[':
             raise not_predictions(path, text[:100_000])
-        at, number = start + 1, 0
+        at, number, fresh = start + 1, 0, True
         while True:
             at = _GAP.match(text, at).end()
             if text[at : at + 1] == ']':
@@ -265,8 +273,13 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
                         'detections.',
                     )
                 return
+            records = []
+            if fresh:
+                records, at, fresh = *_whole_records(text, at), False
             try:
-                record, at = decoder.raw_decode(text, at)
+                if not records:
+                    record, at = decoder.raw_decode(text, at)
+                    records = [record]
             except ValueError as error:
                 block = stream.read(_BLOCK)
                 if not block:
@@ -275,20 +288,33 @@ def _records(path: Path, any_object: bool = False) -> Iterator[dict]:
                         f'{number} ({getattr(error, "msg", error)})',
                         'Write it again: mmext test CONFIG CHECKPOINT.',
                     ) from None
-                text, at = text[at:] + block, 0
+                text, at, fresh = text[at:] + block, 0, True
                 continue
             except RecursionError:
                 raise UserError(
                     f'{path}: record {number} is nested too deeply',
                     'Write it again: mmext test CONFIG CHECKPOINT.',
                 ) from None
-            if not isinstance(record, dict):
-                raise UserError(
-                    f'{path}: record {number} is {short(record)}, not a '
-                    'detection'
-                )
-            yield record
-            number += 1
+            for record in records:
+                if not isinstance(record, dict):
+                    raise UserError(
+                        f'{path}: record {number} is {short(record)}, not a '
+                        'detection'
+                    )
+                yield record
+                number += 1
+
+
+def _whole_records(text: str, at: int) -> tuple[list, int]:
+    """Parses all records from a place in a text but the last, at once.
+
+    Returns them and the place after them. There are none if one is no JSON.
+    """
+    end = max(text.rfind('},', at), text.rfind('} ,', at)) + 1
+    try:
+        return json.loads(f'[{text[at:end]}]'), max(at, end)
+    except (ValueError, RecursionError):
+        return [], at
 
 
 def not_predictions(path: Path, text: str) -> UserError:
@@ -323,7 +349,30 @@ def not_predictions(path: Path, text: str) -> UserError:
     )
 
 
-def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
+def _table(
+    path: Path, first: int, records: list[dict], iou_type: str
+) -> np.ndarray:
+    """(N, 7) numbers of records, in the order of `_COLUMNS`."""
+    table = np.full((len(records), 7), np.nan)
+    try:
+        for name, where in _COLUMNS.items():
+            values = [record[name] for record in records if name in record]
+            if name != 'bbox':
+                table[:, where] = array('d', values)
+            elif iou_type == 'bbox':
+                if {*map(len, values)} != {4}:
+                    raise ValueError
+                numbers = array('d', chain.from_iterable(values))
+                table[:, where] = np.reshape(numbers, (-1, 4))
+    except (OverflowError, TypeError, ValueError):
+        for n, record in enumerate(records, first):
+            _require_row(path, n, record, iou_type)
+        raise
+    return table
+
+
+def _require_row(path: Path, n: int, record: dict, iou_type: str) -> None:
+    """Raises if a record has no numbers where they are needed."""
     box = record.get('bbox') if iou_type == 'bbox' else (np.nan,) * 4
     for key in ('image_id', 'category_id'):
         value = record.get(key)
@@ -335,10 +384,8 @@ def _row(path: Path, n: int, record: dict, iou_type: str) -> tuple:
             )
     try:
         x, y, w, h = box
-        values = (record['image_id'], x, y, w, h, record['score'])
-        if str in map(type, values):  # float('7') is 7
-            raise TypeError
-        return (*map(float, values), float(record['category_id']))
+        values = (record['image_id'], record['category_id'], record['score'])
+        array('d', (x, y, w, h, *values))
     except (KeyError, OverflowError, TypeError, ValueError):
         shape = 'bbox [x, y, w, h]' if iou_type == 'bbox' else 'segmentation'
         raise UserError(
@@ -457,7 +504,7 @@ def _warn(
         box = mask_utils.toBbox(masks)
     found = check_plausible(path, truth, image_id, box, table[:, 6])
     if masks is None:
-        copies = len(table) - len(np.unique(table, axis=0))
+        copies = _count_copies(table)
         if copies:
             found.append(
                 f'{path}: {copies} detections are exact copies of another; '
@@ -471,3 +518,14 @@ def _warn(
             'complete?'
         )
     return found
+
+
+def _count_copies(table: np.ndarray) -> int:
+    """Returns the number of rows that are equal to one before."""
+    # 0.0 and -0.0 are equal. Sorting sums of the bits is faster than sorting
+    # rows; few sums are equal by chance.
+    odd = np.arange(1, 2 * table.shape[1], 2, np.uint64) * 0x9E3779B97F4A7C15
+    sums = (table + 0.0).view(np.uint64) @ odd
+    _, place, number = np.unique(sums, return_inverse=True, return_counts=True)
+    rows = table[number[place] > 1]
+    return len(rows) - len(np.unique(rows, axis=0))
