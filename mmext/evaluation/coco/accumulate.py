@@ -81,7 +81,7 @@ def accumulate_weighted(
     # Sums of detections, and 100 times a recall, are exact in float32 if
     # they are small.
     detections = MAX_DETS[-1] * weights.sum(1).max(initial=0)
-    small = detections < 1 << 24 and objects.max(initial=0) < 1 << 15
+    small = detections < 1 << 24 and objects.max(initial=0) < 1 << 14
     by_image = weights.T.astype(dtype if small else np.float64, 'C')
 
     def one_class(k: int) -> None:
@@ -144,6 +144,7 @@ def _one_area(
     # are summed once, the few that count at some of them for each threshold.
     running = _sums_between(weights, image, ignored == 0, places)
     _cumulate(np.add, running)
+    running += np.finfo(running.dtype).tiny  # where it is 0, 0 are found
     some = np.flatnonzero((ignored > 0) & (ignored < (1 << bits) - 1))
     counted = ~_bits(ignored[some])
     thresholds = _RecallThresholds(objects, weights.dtype)
@@ -160,20 +161,19 @@ def _one_area(
             number = np.searchsorted(others, places[at], 'right')
             best += before.take(number, 0)
         found = _cumulate(np.add, drawn.take(at, 0))
-        np.maximum(best, 1, best)  # nothing is found where it is 0
         np.divide(found, best, best)
         best = best.astype(dtype, copy=False)
         _cumulate(np.maximum, best[::-1])
-        step = thresholds.reached(found)
-        step[1:] -= step[:-1]
+        reached, step = thresholds.reached(found), found
+        np.subtract(reached[1:], reached[:-1], step[1:])
         # Recall 0 is a threshold too; the first detection reaches it.
-        step[0] += 1
+        step[0] = 1 + reached[0]
         ap[:, t] = np.einsum('ib,ib->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
     limits = MAX_DETS[::-1] if a == 0 else MAX_DETS[-1:]
     within = [hit & (dets.rank[places] < limit) for limit in limits]
-    recall = np.concatenate(within).astype(weights.dtype) @ drawn
+    recall = csr_matrix(np.concatenate(within), dtype=weights.dtype) @ drawn
     recall /= np.where(objects, objects, np.nan)
     return ap, recall.reshape(-1, bits, rows).transpose(2, 0, 1)
 
@@ -227,9 +227,9 @@ class _RecallThresholds:
     """
 
     def __init__(self, objects: np.ndarray, dtype: np.dtype) -> None:
-        some = np.maximum(objects, 1)
-        self.percent = (100 / some).astype(dtype)
-        self.half = (0.5 / some).astype(dtype)  # against rounding
+        # A little too much, so that rounding makes no percent too small.
+        percent = (1 + 4 * np.finfo(dtype).eps) * 100 / np.maximum(objects, 1)
+        self.percent = percent.astype(dtype)
         late = np.arange(101) / 100 < RECALL_THRESHOLDS
         late = np.flatnonzero(late)[:, None] * objects
         _, self.columns = np.nonzero((late % 100 == 0) & (late > 0))
@@ -238,7 +238,6 @@ class _RecallThresholds:
     def reached(self, found: np.ndarray) -> np.ndarray:
         """(N, B) numbers of thresholds above 0."""
         reached = found * self.percent
-        reached += self.half
         np.floor(reached, reached)
         if len(self.hits):
             row, i = np.nonzero(found.take(self.columns, 1) == self.hits)
