@@ -16,7 +16,7 @@ from mmext.checks.findings import (
     Finding,
     Split,
 )
-from mmext.datasets.masks import is_polygon, mask_problem
+from mmext.datasets.masks import is_polygon, mask_problems
 from mmext.utils.text import some
 
 NEAR = 3.0  # pixels between the corners of a mask and its box
@@ -33,11 +33,13 @@ def check_masks(
     images = {image['id']: image for image in content['images']}
     total = len(content['annotations'])
     unusable, broken, drawn = [], [], []
+    masks = [a.get('segmentation') or [] for a in content['annotations']]
+    found = [images.get(a['image_id']) for a in content['annotations']]
+    sizes = [image and (image['height'], image['width']) for image in found]
+    problems = mask_problems(masks, sizes)
     for i, annotation in enumerate(content['annotations']):
-        mask = annotation.get('segmentation') or []
-        image = images.get(annotation['image_id'])
-        size = image and (image['height'], image['width'])
-        if problem := mask and mask_problem(mask, size):
+        mask, problem = masks[i], problems[i]
+        if mask and problem:
             broken.append((annotation, problem))
         elif isinstance(mask, list) and not all(map(is_polygon, mask)):
             unusable.append(annotation)

@@ -8,7 +8,10 @@ checked here before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from pycocotools import mask as mask_utils
 
 from mmext.datasets.coco import is_number
 from mmext.utils.text import short
@@ -23,12 +26,44 @@ def mask_problem(mask: object, size: tuple[float, float] | None) -> str:
     ``size`` is the height and width of the image. Without it, an RLE is
     checked with its own size, and polygons only for being numbers.
     """
+    return mask_problems([mask], [size])[0]
+
+
+def mask_problems(
+    masks: Sequence[object], sizes: Sequence[tuple[float, float] | None]
+) -> list[str]:
+    """Returns the problem of each mask, empty if there is none."""
+    coded = {
+        i: mask['counts']
+        for i, mask in enumerate(masks)
+        if isinstance(mask, dict) and isinstance(mask.get('counts'), str)
+    }
+    pixels = rle_pixels([*coded.values()]).tolist()
+    pixels_of = dict(zip(coded, pixels, strict=True))
+    return [
+        _problem(mask, size, pixels_of.get(i))
+        for i, (mask, size) in enumerate(zip(masks, sizes, strict=True))
+    ]
+
+
+def encode(mask: list | dict, size: tuple[float, float] | None) -> dict:
+    """Returns a mask without a problem as a compressed RLE."""
+    if isinstance(mask, list):
+        return mask_utils.merge(mask_utils.frPyObjects(mask, *size))
+    if isinstance(mask['counts'], list):
+        return mask_utils.frPyObjects(mask, *mask['size'])
+    return {'size': mask['size'], 'counts': mask['counts']}
+
+
+def _problem(
+    mask: object, size: tuple[float, float] | None, pixels: int | None
+) -> str:
     if size and size[0] * size[1] >= _MOST_PIXELS:
         return f'is in an image of {size[1]:g} x {size[0]:g}'
     if isinstance(mask, list):
         return _polygon_problem(mask, size)
     if isinstance(mask, dict):
-        return _rle_problem(mask, size)
+        return _rle_problem(mask, size, pixels)
     return f'is {short(mask)}, neither polygons nor an RLE'
 
 
@@ -56,7 +91,9 @@ def _polygon_problem(mask: list, size: tuple[float, float] | None) -> str:
     return ''
 
 
-def _rle_problem(mask: dict, expected: tuple[float, float] | None) -> str:
+def _rle_problem(
+    mask: dict, expected: tuple[float, float] | None, pixels: int | None
+) -> str:
     size, counts = mask.get('size'), mask.get('counts')
     if expected and size != [*expected]:
         return (
@@ -74,42 +111,53 @@ def _rle_problem(mask: dict, expected: tuple[float, float] | None) -> str:
         if not all(type(n) is int and n >= 0 for n in counts):
             return 'has RLE counts that are not whole numbers'
         pixels = sum(counts)
-    elif isinstance(counts, str):
-        runs = rle_runs(counts)
-        if runs is None or (runs < 0).any():
-            return 'has RLE counts that cannot be decoded'
-        pixels = int(runs.sum())
-    else:
+    elif pixels == -1:
+        return 'has RLE counts that cannot be decoded'
+    elif pixels is None:
         return 'is an RLE without counts'
     if pixels != size[0] * size[1]:
         return f'is an RLE of {pixels} pixels in an image of {size}'
     return ''
 
 
-def rle_runs(counts: str) -> np.ndarray | None:
-    """Returns the run lengths of COCO's compressed RLE.
+def rle_pixels(counts: Sequence[str]) -> np.ndarray:
+    """(N,) pixels of the images of COCO's compressed RLEs.
 
-    Source: ``rleFrString`` of pycocotools' ``maskApi.c``, which would write
-    beyond the mask if the string is damaged; this returns None.
+    They are -1 for a damaged string. Source: ``rleFrString`` of pycocotools'
+    ``maskApi.c``, which would write beyond the mask.
     """
-    try:
-        data = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64)
-    except UnicodeEncodeError:
-        return None
+    if not counts:
+        return np.zeros(0, np.int64)
+    counts = [c if c and c.isascii() else ' ' for c in counts]
+    data = np.frombuffer(''.join(counts).encode(), np.uint8).astype(np.int64)
     data -= 48
-    if not len(data) or data.min() < 0 or data.max() > 63 or data[-1] & 32:
-        return None
+    ends = np.cumsum([*map(len, counts)])
+    starts = np.append(0, ends[:-1])
+    bad = np.logical_or.reduceat((data < 0) | (data > 63), starts)
+    bad |= data[ends - 1] & 32 != 0
     # Groups of five bits, the lowest first; bit 32 marks all but the last.
-    last = np.flatnonzero((data & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(data)) - np.repeat(first, last - first + 1)
-    if place.max() > 11:
-        return None
-    runs = np.add.reduceat((data & 31) << (5 * place), first)
+    is_last = data & 32 == 0
+    is_last[ends - 1] = True
+    last = np.flatnonzero(is_last)
+    length = np.diff(last, prepend=-1)
+    first = last - length + 1
+    bits = 5 * (np.arange(len(data)) - np.repeat(first, length))
+    bad |= np.maximum.reduceat(bits, starts) > 55
+    runs = np.add.reduceat((data & 31) << np.minimum(bits, 55), first)
     negative = (data[last] & 16) != 0
-    runs -= np.where(negative, 1 << (5 * (last - first + 1)), 0)
-    # From the fourth on, a run is stored as the difference to the run before
-    # the previous one.
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
+    runs -= np.where(negative, 1 << np.minimum(5 * length, 60), 0)
+    # From the fourth of a mask on, a run is stored as the difference to the
+    # run before the previous one.
+    number = np.add.reduceat(is_last, starts, dtype=np.int64)
+    start = np.cumsum(number) - number
+    place = np.arange(len(runs)) - np.repeat(start, number)
+    for begin in (1, 2):
+        chosen = np.flatnonzero((place % 2 == begin % 2) & (place > 0))
+        own = runs[chosen]
+        total = np.cumsum(own)
+        (firsts,) = np.nonzero(place[chosen] == begin)
+        before = total[firsts] - own[firsts]
+        length = np.diff(firsts, append=len(chosen))
+        runs[chosen] = total - np.repeat(before, length)
+    bad |= np.minimum.reduceat(runs, start) < 0
+    return np.where(bad, -1, np.add.reduceat(runs, start))

@@ -30,7 +30,7 @@ from mmext.checks.report import DataReport, keep, recall
 from mmext.checks.splits import check_splits
 from mmext.datasets.coco import read_coco
 from mmext.datasets.converters.common import image_size
-from mmext.datasets.masks import rle_runs
+from mmext.datasets.masks import rle_pixels
 from mmext.errors import UserError
 from mmext.utils.files import stamps
 
@@ -641,18 +641,23 @@ def test_the_input_is_never_overwritten(data):
         fix(check(data), data)
 
 
-def test_rle_is_read_as_pycocotools_reads_it():
+def test_pixels_of_run_length_encodings():
+    """As pycocotools writes them, between damaged ones."""
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        mask = np.asfortranarray(rng.random((37, 53)) < rng.random())
-        coded = rle.encode(mask.astype(np.uint8))['counts'].decode()
-        assert rle_runs(coded).tolist() == runs_of(mask.T.ravel()).tolist()
-
-
-@pytest.mark.parametrize('counts', ['', 'é', '\x01', 'Z' * 40, 'o'])
-def test_damaged_rle(counts):
-    runs = rle_runs(counts)
-    assert runs is None or runs.sum() != HEIGHT * WIDTH
+    coded, expected = [], []
+    for damaged in ['', 'é', '\x01', 'Z' * 40, 'o', '0000000Z'] * 5:
+        height, width = rng.integers(1, 90, 2)
+        mask = np.asfortranarray(rng.random((height, width)) < rng.random())
+        coded += [
+            damaged,
+            rle.encode(mask.astype(np.uint8))['counts'].decode(),
+        ]
+        expected.append(height * width)
+    pixels = rle_pixels(coded)
+    assert pixels[1::2].tolist() == expected
+    assert (pixels[::2] <= 0).all()
+    assert [rle_pixels([code])[0] for code in coded] == pixels.tolist()
+    assert rle_pixels([]).shape == (0,)
 
 
 def test_a_sample_finds_the_overlap_by_the_files_bytes(data):

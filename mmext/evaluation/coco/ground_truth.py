@@ -18,7 +18,7 @@ from mmext.datasets.coco import (
     read_bytes,
     repeated,
 )
-from mmext.datasets.masks import mask_problem
+from mmext.datasets.masks import mask_problems
 from mmext.errors import UserError, printable
 from mmext.utils.text import count, short, some
 
@@ -149,9 +149,18 @@ class GroundTruth:
     def masks(self) -> list[list | dict]:
         """The masks of the annotations: polygons or run-length encodings."""
         annotations = self.dataset['annotations']
-        return [self._mask(i, ann) for i, ann in enumerate(annotations)]
+        problems = mask_problems(
+            [ann.get('segmentation') for ann in annotations],
+            [self.sizes.get(ann['image_id']) for ann in annotations],
+        )
+        return [
+            self._mask(i, ann, problem)
+            for i, (ann, problem) in enumerate(
+                zip(annotations, problems, strict=True)
+            )
+        ]
 
-    def _mask(self, i: int, ann: dict) -> list | dict:
+    def _mask(self, i: int, ann: dict, problem: str) -> list | dict:
         mask = ann.get('segmentation')
         size = self.sizes.get(ann['image_id'])
         where = f'{self.path}: annotations[{i}] (id {ann["id"]})'
@@ -169,7 +178,7 @@ class GroundTruth:
                 f'{where} has polygons on image {ann["image_id"]}, which has '
                 'no height and width in "images"'
             )
-        if problem := mask_problem(mask, size):
+        if problem:
             raise UserError(
                 f'{where} has a mask that {problem}',
                 'Export the masks again, or compare boxes: --iou-type bbox.',

@@ -16,6 +16,7 @@ import hotcoco
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from mmext.datasets.masks import encode
 from mmext.evaluation.coco.ground_truth import GroundTruth
 from mmext.evaluation.coco.predictions import Predictions
 
@@ -262,16 +263,11 @@ class _Objects:
     @cached_property
     def _masks(self) -> list[dict]:
         """The run-length encodings of the objects, as in the file."""
-        masks = []
         anns = self.truth.dataset['annotations']
-        for ann, mask in zip(anns, self.truth.masks, strict=True):
-            if isinstance(mask, list):
-                size = self.truth.sizes[ann['image_id']]
-                mask = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
-            elif isinstance(mask['counts'], list):
-                mask = mask_utils.frPyObjects(mask, *mask['size'])
-            masks.append(mask)
-        return masks
+        return [
+            encode(mask, self.truth.sizes.get(ann['image_id']))
+            for ann, mask in zip(anns, self.truth.masks, strict=True)
+        ]
 
 
 def _assign(

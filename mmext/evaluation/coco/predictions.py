@@ -21,7 +21,7 @@ import hotcoco
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmext.datasets.masks import mask_problem
+from mmext.datasets.masks import encode, mask_problems
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import (
     COCO,
@@ -191,10 +191,7 @@ def read_predictions(
             iou_type = 'segm' if batch[0].get('segmentation') else 'bbox'
         tables.append(_table(path, number, batch, iou_type))
         if iou_type == 'segm':
-            masks += [
-                _mask(path, n, record, truth)
-                for n, record in enumerate(batch, number)
-            ]
+            masks += _masks(path, number, batch, truth)
         number += len(batch)
     table = np.concatenate(tables)
     has_masks = iou_type == 'segm'
@@ -396,29 +393,31 @@ def _require_row(path: Path, n: int, record: dict, iou_type: str) -> None:
         ) from None
 
 
-def _mask(path: Path, n: int, record: dict, truth: GroundTruth) -> dict:
-    mask = record.get('segmentation')
-    size = truth.sizes.get(record['image_id'])
-    problem = mask_problem(mask, size)
-    try:
-        if problem:
-            raise ValueError
-        if isinstance(mask, list):
-            code = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
-        elif isinstance(mask['counts'], list):
-            code = mask_utils.frPyObjects(mask, *mask['size'])
-        else:
-            code = {'size': mask['size'], 'counts': mask['counts']}
-        hotcoco.mask.area(code)  # raises if the code is invalid
-        return code
-    except Exception:  # pycocotools raises Exception itself
-        problem = problem and f'; it {problem}'
-        raise UserError(
-            f'{path}: record {n} has no mask that COCO can read: '
-            f'{short(mask, 100)}{problem}',
-            '"segmentation" is a run-length encoding {size, counts} or a '
-            'list of polygons. A comparison has one IoU type.',
-        ) from None
+def _masks(
+    path: Path, first: int, records: list[dict], truth: GroundTruth
+) -> list[dict]:
+    """Returns the masks of records as compressed RLEs."""
+    found = [record.get('segmentation') for record in records]
+    sizes = [truth.sizes.get(record['image_id']) for record in records]
+    problems = mask_problems(found, sizes)
+    codes = []
+    for i, (mask, size) in enumerate(zip(found, sizes, strict=True)):
+        problem = problems[i]
+        try:
+            if problem:
+                raise ValueError
+            code = encode(mask, size)
+            hotcoco.mask.area(code)  # raises if the code is invalid
+            codes.append(code)
+        except Exception:  # pycocotools raises Exception itself
+            problem = problem and f'; it {problem}'
+            raise UserError(
+                f'{path}: record {first + i} has no mask that COCO can read: '
+                f'{short(mask, 100)}{problem}',
+                '"segmentation" is a run-length encoding {size, counts} or a '
+                'list of polygons. A comparison has one IoU type.',
+            ) from None
+    return codes
 
 
 def _check(
