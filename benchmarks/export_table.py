@@ -6,8 +6,8 @@
     python benchmarks/export_table.py IMAGES --latency
     python benchmarks/export_table.py --trained CONFIG CHECKPOINT
 
-Weights are random, norms have the statistics of noise, and scores are spread.
-Each file is compared with its model on pictures of the folder IMAGES, as
+Weights are random; norms and scores have a useful range on the pictures. Each
+file is compared with its model on pictures of the folder IMAGES, as
 ``mmext export`` does. With ``--latency``, model and file run in turn on one
 picture of 640x480, on one core and on two: wait until nothing else runs.
 ``--trained`` adds the AP of a trained detector and its smaller files.
@@ -33,6 +33,8 @@ from typing import Any
 
 import torch
 from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmext.engine.predict import load_detector
 from mmext.errors import UserError, command
@@ -52,7 +54,7 @@ from mmext.utils.timing import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tests/helpers'))
-from tiny_families import write_weights  # noqa: E402
+from tiny_families import save_weights, spread_scores  # noqa: E402
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'export_table.json'
 #: Config, format, and width and height of a file for one size.
@@ -137,7 +139,9 @@ def key_of(case: tuple) -> str:
     return f'{Path(case[0]).stem} {case[1]}'
 
 
-def prepare_case(case: tuple, folder: Path) -> tuple[Path, Path]:
+def prepare_case(
+    case: tuple, images: list[Path], folder: Path
+) -> tuple[Path, Path]:
     """Writes the config of a case for small images, and random weights."""
     name, _, size = case
     base, _, path = name.rpartition('::')
@@ -150,10 +154,20 @@ def prepare_case(case: tuple, folder: Path) -> tuple[Path, Path]:
             step['scale'] = scale
         elif step['type'] == 'Pad':
             step['size'] = scale
-    require_supported(build_model(cfg.model))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = build_model(cfg.model)
+    require_supported(model)
     config = folder / f'{Path(name).stem}.py'
     cfg.dump(config)
-    return config, write_weights(config)
+    detector = EagerDetector(model.eval())
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.train().momentum = None  # a mean over levels
+    pictures = [resized(read_image(i), scale[::-1]) for i in images]
+    detector(pictures)
+    spread_scores(model, pictures, 1)
+    return config, save_weights(model, config.with_suffix('.pth'))
 
 
 def row_of(case: tuple, images: list[Path], folder: Path) -> dict[str, Any]:
@@ -161,7 +175,7 @@ def row_of(case: tuple, images: list[Path], folder: Path) -> dict[str, Any]:
     _, kind, size = case
     start = time.perf_counter()
     try:
-        config, checkpoint = prepare_case(case, folder)
+        config, checkpoint = prepare_case(case, images, folder)
         out = folder / (config.stem + SUFFIXES[kind])
         done = export_detector(
             config,

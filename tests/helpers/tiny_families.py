@@ -128,11 +128,20 @@ def write_weights(config: Path) -> Path:
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = build_model(load_config(config).model)
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    spread_scores(model, [Prepared(image, (96, 128))], 2)
+    return save_weights(model, config.with_suffix('.pth'))
+
+
+def spread_scores(
+    model: nn.Module, images: list[Prepared], std: float
+) -> None:
+    """Scales the last layers, so that logits of images have a spread."""
     handles = {}
 
     def spread(layer: nn.Module, _: tuple, out: Tensor) -> Tensor:
         handles.pop(layer).remove()
-        factor = 2 / out.std()
+        factor = std / out.std()
         layer.weight.data *= factor
         layer.bias.data.zero_()
         return out * factor
@@ -141,9 +150,10 @@ def write_weights(config: Path) -> Path:
         is_last = 'cls' in key and '_convs' not in key
         if is_last and isinstance(layer, nn.Conv2d | nn.Linear):
             handles[layer] = layer.register_forward_hook(spread)
-    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
-    EagerDetector(model.eval())([Prepared(image, (96, 128), (1.0, 1.0))])
+    EagerDetector(model.eval())(images)
+
+
+def save_weights(model: nn.Module, path: Path) -> Path:
     meta = {'dataset_meta': {'classes': CLASSES}}
-    path = config.with_suffix('.pth')
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
     return path
