@@ -54,7 +54,7 @@ from mmext.utils.timing import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tests/helpers'))
-from tiny_families import save_weights, spread_scores  # noqa: E402
+from tiny_families import save_weights, spread_outputs  # noqa: E402
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'export_table.json'
 #: Config, format, and width and height of a file for one size.
@@ -166,7 +166,7 @@ def prepare_case(
             norm.train().momentum = None  # a mean over levels
     pictures = [resized(read_image(i), scale[::-1]) for i in images]
     detector(pictures)
-    spread_scores(model, pictures, 1)
+    spread_outputs(model, pictures, cls=1, reg=0.3)
     return config, save_weights(model, config.with_suffix('.pth'))
 
 

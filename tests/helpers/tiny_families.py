@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,17 +130,20 @@ def write_weights(config: Path) -> Path:
     torch.manual_seed(0)
     model = build_model(load_config(config).model)
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
-    spread_scores(model, [Prepared(image, (96, 128))], 2)
+    spread_outputs(model, [Prepared(image, (96, 128))], cls=2)
     return save_weights(model, config.with_suffix('.pth'))
 
 
-def spread_scores(
-    model: nn.Module, images: list[Prepared], std: float
+def spread_outputs(
+    model: nn.Module, images: list[Prepared], **stds: float
 ) -> None:
-    """Scales the last layers, so that logits of images have a spread."""
+    """Scales last layers, so that their outputs for images have a spread.
+
+    ``stds`` are of layers with ``cls`` or ``reg`` in their names.
+    """
     handles = {}
 
-    def spread(layer: nn.Module, _: tuple, out: Tensor) -> Tensor:
+    def spread(std: float, layer: nn.Module, _: tuple, out: Tensor) -> Tensor:
         handles.pop(layer).remove()
         factor = std / out.std()
         layer.weight.data *= factor
@@ -147,9 +151,11 @@ def spread_scores(
         return out * factor
 
     for key, layer in model.named_modules():
-        is_last = 'cls' in key and '_convs' not in key
-        if is_last and isinstance(layer, nn.Conv2d | nn.Linear):
-            handles[layer] = layer.register_forward_hook(spread)
+        for part, std in stds.items():
+            is_last = part in key and '_convs' not in key
+            if is_last and isinstance(layer, nn.Conv2d | nn.Linear):
+                hook = partial(spread, std)
+                handles[layer] = layer.register_forward_hook(hook)
     EagerDetector(model.eval())(images)
 
 
