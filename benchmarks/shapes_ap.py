@@ -27,7 +27,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmext.engine.launch import build_runner, set_amp
+from mmext.engine.launch import build_runner
+from mmext.engine.mixed_precision import set_amp
 from mmext.evaluation.report.table import Table
 from mmext.models.build import build_model
 from mmext.utils.text import duration

@@ -42,6 +42,7 @@ from mmext.engine.distributed import (
 )
 from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.loader_speed import find_workers, require_workers
+from mmext.engine.mixed_precision import set_amp
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
@@ -468,12 +469,6 @@ def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
     if existing != path:
         problem = f'{path} cannot be made: {problem}'
     raise UserError(f'work dir {problem}', 'Name a folder with --work-dir.')
-
-
-def set_amp(cfg: Config) -> None:
-    """Turns on mixed precision; the runner picks the type of the device."""
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.loss_scale = 'dynamic'
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

@@ -1,38 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Optimizers on the CPU, and scaled learning rates."""
+"""Passes of optimizers on the CPU, and scaled learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import OPTIM_WRAPPERS
-from torch import nn
-
-
-@OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(OptimWrapper):
-    """An ``OptimWrapper`` whose forward pass runs in bfloat16 on the CPU.
-
-    ``AmpOptimWrapper`` does not work there: PyTorch implements no float16
-    convolutions for the CPU. bfloat16 has the range of float32, so that the
-    loss need not be scaled. Weights, gradients and the state of the optimizer
-    stay in float32. The arguments are those of ``OptimWrapper``.
-    """
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        cast = torch.autocast('cpu', dtype=torch.bfloat16)
-        with super().optim_context(model), cast:
-            yield
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Loads a state, also that of a run with loss scaling (on a GPU)."""
-        state_dict.pop('loss_scaler', None)
-        super().load_state_dict(state_dict)
 
 
 def members(wrapper: OptimWrapper) -> list[OptimWrapper]:

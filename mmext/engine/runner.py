@@ -67,7 +67,11 @@ from mmext.engine.guards.start_checks import StartChecksHook, disk_warning
 from mmext.engine.loader_errors import TIMEOUT, loader_errors
 from mmext.engine.loaders import use_faster_transforms
 from mmext.engine.memory_format import drawn_in_usual_order, set_memory_format
-from mmext.engine.optimizers import lr_scaling, update_in_one_pass
+from mmext.engine.mixed_precision import (
+    CPUAmpOptimWrapper,
+    keep_depthwise_in_float32,
+)
+from mmext.engine.optimizers import lr_scaling, members, update_in_one_pass
 from mmext.engine.resume.exact_resume import (
     ExactResumeHook,
     ResumeValidationHook,
@@ -179,7 +183,10 @@ class ReliableRunner(Runner):
     def build_optim_wrapper(
         self, optim_wrapper: dict | OptimWrapper
     ) -> OptimWrapper:
-        """On the CPU, replaces ``AmpOptimWrapper`` and fuses the update."""
+        """On the CPU, replaces ``AmpOptimWrapper`` and fuses the update.
+
+        Depth-wise convolutions stay in float32.
+        """
         if (
             isinstance(optim_wrapper, dict)
             and optim_wrapper.get('type') == 'AmpOptimWrapper'
@@ -193,6 +200,8 @@ class ReliableRunner(Runner):
         built = super().build_optim_wrapper(optim_wrapper)
         if get_device() == 'cpu':
             update_in_one_pass(built)
+            if any(isinstance(m, CPUAmpOptimWrapper) for m in members(built)):
+                keep_depthwise_in_float32(self.model)
         return built
 
     def scale_lr(
