@@ -70,7 +70,11 @@ def require_workers(workers: int | str) -> None:
         )
 
 
-def measure_loader(cfg: Config, workers: int | None = None) -> LoaderSpeed:
+def measure_loader(
+    cfg: Config,
+    workers: int | None = None,
+    log: Callable[[str], object] = print,
+) -> LoaderSpeed:
     """Measures the training loader of a config, then steps of the model.
 
     Both use the cores alone. On a CPU they share them in a training.
@@ -78,6 +82,7 @@ def measure_loader(cfg: Config, workers: int | None = None) -> LoaderSpeed:
     Args:
         cfg: The config, which is not changed.
         workers: Worker processes. Default: the config's.
+        log: Gets a line with what is measured, and one with the time left.
 
     Raises:
         UserError: The config has no training loader, or a step, or what
@@ -93,6 +98,7 @@ def measure_loader(cfg: Config, workers: int | None = None) -> LoaderSpeed:
     loader.sampler = {'type': 'InfiniteSampler', 'shuffle': True}
     if workers is not None:
         loader.num_workers = workers
+    log(f'Loads images for {SECONDS:g} s, then trains {1 + STEPS} steps.')
     with trial(cfg) as runner:
         built = runner.train_dataloader
         batches = iter(built)
@@ -110,6 +116,8 @@ def measure_loader(cfg: Config, workers: int | None = None) -> LoaderSpeed:
             begin = timer()  # waits for the GPU
             runner.model.train_step(data, runner.optim_wrapper)
             times.append(timer() - begin)
+            if len(times) == 1 and times[0] > 1:
+                log(f'{STEPS * times[0]:.0f} s left')
         step = statistics.median(times[1:])
     return LoaderSpeed(
         loader.num_workers, images / spent, len(batch['inputs']) / step
@@ -121,12 +129,12 @@ def find_workers(cfg: Config, log: Callable[[str], object] = print) -> int:
 
     Args:
         cfg: The config, which is not changed.
-        log: Gets a line with what was measured.
+        log: Gets lines with what is measured, and what was found.
 
     Raises:
         UserError: See :func:`measure_loader`.
     """
-    speed = measure_loader(cfg, workers=1)
+    speed = measure_loader(cfg, 1, log)
     log(
         f'Workers: {speed.needed} (auto): one feeds {speed.loader:.3g} images '
         f'a second, the model takes {speed.model:.3g}'

@@ -79,7 +79,7 @@ def test_a_slow_loader_is_measured(
     for workers in (0, 1):
         speed = measure_loader(cfg, workers)
         assert speed.workers == workers
-        assert 3 < speed.loader <= 20 * 1.3  # the clock starts in a wait
+        assert 0 < speed.loader <= 20 * 1.3  # the clock starts in a wait
     assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
     assert torch.equal(torch.get_rng_state(), before[0])
     assert sorted(tmp_path.rglob('*')) == before[1]
@@ -87,7 +87,8 @@ def test_a_slow_loader_is_measured(
     monkeypatch.setattr(loader_speed, 'cores', lambda: 3)
     found = find_workers(cfg, lines.append)
     assert 1 <= found <= 3
-    assert lines[0].startswith(f'Workers: {found} (auto): one feeds ')
+    assert lines[0] == 'Loads images for 4 s, then trains 4 steps.'
+    assert lines[-1].startswith(f'Workers: {found} (auto): one feeds ')
 
 
 def test_auto_trains_what_its_number_trains(
