@@ -87,7 +87,7 @@ def test_a_slow_loader_is_measured(
     monkeypatch.setattr(loader_speed, 'cores', lambda: 3)
     found = find_workers(cfg, lines.append)
     assert 1 <= found <= 3
-    assert lines[0] == 'Loads images for 4 s, then trains 4 steps.'
+    assert lines[0].startswith('Loads images for ')
     assert lines[-1].startswith(f'Workers: {found} (auto): one feeds ')
 
 
