@@ -166,7 +166,7 @@ def prepare_case(
             norm.train().momentum = None  # a mean over levels
     pictures = [resized(read_image(i), scale[::-1]) for i in images]
     detector(pictures)
-    spread_outputs(model, pictures, cls=1, reg=0.1)
+    spread_outputs(model, pictures, cls=1, reg=0.02)
     return config, save_weights(model, config.with_suffix('.pth'))
 
 
