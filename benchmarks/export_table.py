@@ -47,6 +47,7 @@ from mmext.export.preparation import resized
 from mmext.export.tracing.supported import require_supported
 from mmext.export.write import export_detector
 from mmext.models.build import build_model
+from mmext.models.layers.dynamic_depthwise_conv import HomogeneousDynamicConv
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
@@ -161,8 +162,12 @@ def prepare_case(
     config = folder / f'{Path(name).stem}.py'
     cfg.dump(config)
     detector = EagerDetector(model.eval())
+    # These see one value an image, and images differ little.
+    few = [
+        m.bn for m in model.modules() if isinstance(m, HomogeneousDynamicConv)
+    ]
     for norm in model.modules():
-        if isinstance(norm, _BatchNorm):
+        if isinstance(norm, _BatchNorm) and norm not in few:
             norm.train().momentum = None  # a mean over levels
     pictures = [resized(read_image(i), scale[::-1]) for i in images]
     detector(pictures)
