@@ -6,11 +6,10 @@
     python benchmarks/export_table.py IMAGES --latency
     python benchmarks/export_table.py --trained CONFIG CHECKPOINT
 
-Weights are random; norms and scores have a useful range on the pictures. Each
-file is compared with its model on pictures of the folder IMAGES, as
-``mmext export`` does. With ``--latency``, model and file run in turn on one
-picture of 640x480, on one core and on two: wait until nothing else runs.
-``--trained`` adds the AP of a trained detector and its smaller files.
+Weights are random, and scaled so that scores of the pictures differ. Each file
+is compared with its model on pictures of the folder IMAGES, as ``mmext export``
+does. With ``--latency``, model and file run in turn on one picture of 640x480,
+on one core and on two: wait until nothing else runs. ``--trained`` adds the AP of a trained detector and its smaller files.
 
 Results are kept in results/export_table.json after each row, so that a run
 that was stopped goes on; results/export_table.md is written at the end.
@@ -34,7 +33,6 @@ from typing import Any
 import torch
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmext.engine.predict import load_detector
 from mmext.errors import UserError, command
@@ -47,7 +45,6 @@ from mmext.export.preparation import resized
 from mmext.export.tracing.supported import require_supported
 from mmext.export.write import export_detector
 from mmext.models.build import build_model
-from mmext.models.layers.dynamic_depthwise_conv import HomogeneousDynamicConv
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
@@ -161,16 +158,7 @@ def prepare_case(
     require_supported(model)
     config = folder / f'{Path(name).stem}.py'
     cfg.dump(config)
-    detector = EagerDetector(model.eval())
-    # These see one value an image, and images differ little.
-    few = [
-        m.bn for m in model.modules() if isinstance(m, HomogeneousDynamicConv)
-    ]
-    for norm in model.modules():
-        if isinstance(norm, _BatchNorm) and norm not in few:
-            norm.train().momentum = None  # a mean over levels
     pictures = [resized(read_image(i), scale[::-1]) for i in images]
-    detector(pictures)
     spread_outputs(model, pictures, cls=1, reg=0.02)
     return config, save_weights(model, config.with_suffix('.pth'))
 
