@@ -6,10 +6,11 @@
     python benchmarks/export_table.py IMAGES --latency
     python benchmarks/export_table.py --trained CONFIG CHECKPOINT
 
-Weights are random, and scaled so that scores of the pictures differ. Each file
-is compared with its model on pictures of the folder IMAGES, as ``mmext export``
-does. With ``--latency``, model and file run in turn on one picture of 640x480,
-on one core and on two: wait until nothing else runs. ``--trained`` adds the AP of a trained detector and its smaller files.
+Weights are random, and scaled so that scores of the pictures differ. Each
+file is compared with its model on pictures of the folder IMAGES, as ``mmext
+export`` does. With ``--latency``, model and file run in turn on one picture
+of 640x480, on one core and on two: wait until nothing else runs.
+``--trained`` adds the AP of a trained detector and its smaller files.
 
 Results are kept in results/export_table.json after each row, so that a run
 that was stopped goes on; results/export_table.md is written at the end.
