@@ -93,6 +93,14 @@ def test_bad_records(write: Write, values: dict, message: str) -> None:
         read(write, changed)
 
 
+@pytest.mark.parametrize('key', ['score', 'category_id', 'bbox', 'image_id'])
+def test_only_one_record_has_a_value(write: Write, key: str) -> None:
+    """NumPy would give a single value to all records."""
+    others = [{k: v for k, v in r.items() if k != key} for r in FOUND[1:]]
+    with pytest.raises(UserError, match='record 1 is not a bbox detection'):
+        read(write, [FOUND[0], *others])
+
+
 def test_truncated(gt: GroundTruth, path: Path) -> None:
     text = path.read_text()
     for end in (len(text) - 1, len(text) // 2, 1):

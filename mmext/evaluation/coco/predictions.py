@@ -353,15 +353,15 @@ def _table(
     table = np.full((len(records), 7), np.nan)
     try:
         for name, where in _COLUMNS.items():
-            values = [record[name] for record in records if name in record]
             if name != 'bbox':
-                table[:, where] = array('d', values)
+                table[:, where] = array('d', [r[name] for r in records])
             elif iou_type == 'bbox':
-                if {*map(len, values)} != {4}:
+                boxes = [record[name] for record in records]
+                if {*map(len, boxes)} != {4}:
                     raise ValueError
-                numbers = array('d', chain.from_iterable(values))
+                numbers = array('d', chain.from_iterable(boxes))
                 table[:, where] = np.reshape(numbers, (-1, 4))
-    except (OverflowError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         for n, record in enumerate(records, first):
             _require_row(path, n, record, iou_type)
         raise
