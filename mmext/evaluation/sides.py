@@ -14,10 +14,10 @@ from mmext.evaluation.coco.formats import COCO, Format
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
 from mmext.evaluation.coco.predictions import (
     Predictions,
-    not_predictions,
     read_meta,
     read_predictions,
 )
+from mmext.evaluation.coco.result_file import not_predictions
 from mmext.evaluation.runs import Run, common_iou_type, model_of, read_run
 from mmext.utils.documents import require_regular
 

@@ -19,7 +19,7 @@ from coco_cases import (
 )
 
 import mmext
-import mmext.evaluation.coco.predictions as predictions_module
+import mmext.evaluation.coco.result_file as result_file
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
@@ -182,7 +182,7 @@ def test_blocks_of_any_size_read_the_same(
 ) -> None:
     expected = read(write, FOUND)
     for size in (1000, 997, 333):
-        monkeypatch.setattr(predictions_module, '_BLOCK', size)
+        monkeypatch.setattr(result_file, '_BLOCK', size)
         parts = read(write, FOUND)
         np.testing.assert_array_equal(parts.score, expected.score)
         np.testing.assert_array_equal(parts.box, expected.box)
@@ -194,7 +194,7 @@ def test_too_big_for_the_machine(
     with path.open('r+b') as stream:
         stream.truncate(10_000_000_000)  # a hole, no disk space
     free = {'SC_AVPHYS_PAGES': 1_000_000, 'SC_PAGE_SIZE': 4096}
-    monkeypatch.setattr(predictions_module.os, 'sysconf', free.__getitem__)
+    monkeypatch.setattr(result_file.os, 'sysconf', free.__getitem__)
     with pytest.raises(UserError, match=r'10.0 GB and this machine 4.1 GB'):
         read_predictions(path, gt)
 
