@@ -96,6 +96,7 @@ setup(
         'jinja2',
         'matplotlib',
         'numpy',
+        'orjson',
         'pillow',
         'pycocotools',
         'pyyaml',

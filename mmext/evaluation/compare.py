@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from mmext.evaluation.statistics.comparison import (
     correct,
 )
 from mmext.evaluation.tested import Complexity, cost_of
+from mmext.utils.ahead import computed_ahead
 
 if TYPE_CHECKING:
     from mmext.evaluation.cost.latency import Latency
@@ -120,41 +122,42 @@ def compare(
     areas = ('all',) if quick else tuple(AREAS)
     threads = threads or min(2, os.cpu_count() or 1)
     group = None if groups is None else read_groups(groups, truth)
-    bootstrap = ImageBootstrap(len(truth.image_ids), resamples, seed, group)
 
     # Before the long part: a model that cannot be built raises an error.
     costs = [_cost(side, cost, latency) for side in sides]
-    total = sum(len(side.runs) for side in sides)
-    runs_before = itertools.count()
-
-    def evaluate(
-        name: str, run: Run, path: Path
-    ) -> tuple[Predictions, Matches, Resampled]:
-        before = next(runs_before)
-
-        def report(step: str, share: float) -> None:
-            if progress is not None:
-                what = f'{name} ({before + 1} of {total}): {step}'
-                progress(what, (before + share) / total)
-
-        report('reading', 0.0)
-        preds = read_predictions(path, truth, iou_type, run.file_format)
-        report('matching', 0.1)
-        matches = match(truth, preds, areas)
-        results = bootstrap.evaluate(
-            matches, lambda x: report('resampling', 0.3 + 0.7 * x), threads
+    bootstrap = ImageBootstrap(len(truth.image_ids), resamples, seed, group)
+    files = [
+        (side.name, *run_and_file)
+        for side in sides
+        for run_and_file in zip(
+            side.runs, side.predictions(iou_type), strict=True
         )
-        return preds, matches, results
+    ]
 
+    def read(file: tuple[str, Run, Path]) -> tuple[Predictions, Matches]:
+        _, run, path = file
+        preds = read_predictions(path, truth, iou_type, run.file_format)
+        return preds, match(truth, preds, areas)
+
+    def report(n: int, step: str, start: float, share: float) -> None:
+        if progress is not None:
+            what = f'{files[n][0]} ({n + 1} of {len(files)}): {step}'
+            progress(what, (n + start + (1 - start) * share) / len(files))
+
+    def evaluate() -> Iterator[tuple[Predictions, Matches, Resampled]]:
+        report(0, 'reading', 0.0, 0.0)
+        # The next run is read while one is resampled.
+        for n, (preds, matches) in enumerate(computed_ahead(read, files)):
+            shown = partial(report, n, 'resampling', 0.3)
+            yield preds, matches, bootstrap.evaluate(matches, shown, threads)
+
+    found = evaluate()
     evaluated: list[EvaluatedSide] = []
     resampled: list[Sequence[Resampled]] = []
     for side, measured in zip(sides, costs, strict=True):
-        files = side.predictions(iou_type)
-        found = [
-            evaluate(side.name, run, file)
-            for run, file in zip(side.runs, files, strict=True)
-        ]
-        preds, matches, results = zip(*found, strict=True)
+        preds, matches, results = zip(
+            *islice(found, len(side.runs)), strict=True
+        )
         evaluated.append(
             EvaluatedSide(side.name, side.runs, preds, matches, *measured)
         )

@@ -149,6 +149,8 @@ def _one_area(
     counted = ~_bits(ignored[some])
     thresholds = _RecallThresholds(objects, weights.dtype)
     ap = np.zeros((rows, bits), dtype)
+    limits = MAX_DETS[-2::-1] if a == 0 else ()
+    recall = np.zeros((1 + len(limits), bits, rows), weights.dtype)
     for t in range(bits):
         at = np.flatnonzero(hit[t])
         if not len(at):
@@ -161,6 +163,7 @@ def _one_area(
             number = np.searchsorted(others, places[at], 'right')
             best += before.take(number, 0)
         found = _cumulate(np.add, drawn.take(at, 0))
+        recall[0, t] = found[-1]
         np.divide(found, best, best)
         best = best.astype(dtype, copy=False)
         _cumulate(np.maximum, best[::-1])
@@ -171,11 +174,11 @@ def _one_area(
         ap[:, t] = np.einsum('ib,ib->b', step, best)
     ap /= len(RECALL_THRESHOLDS)
     ap[objects == 0] = np.nan
-    limits = MAX_DETS[::-1] if a == 0 else MAX_DETS[-1:]
-    within = [hit & (dets.rank[places] < limit) for limit in limits]
-    recall = csr_matrix(np.concatenate(within), dtype=weights.dtype) @ drawn
-    recall /= np.where(objects, objects, np.nan)
-    return ap, recall.reshape(-1, bits, rows).transpose(2, 0, 1)
+    for i, limit in enumerate(limits, 1):
+        within = hit & (dets.rank[places] < limit)
+        recall[i] = csr_matrix(within, dtype=weights.dtype) @ drawn
+    recall /= np.where(objects, objects, np.nan).astype(weights.dtype)
+    return ap, recall.transpose(2, 0, 1)
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -116,10 +116,12 @@ class Reader:
         self._named = False  # whether categories were given by name
 
     def records(self, found: Iterable[dict]) -> Iterator[dict]:
-        """Yields COCO's records, whose categories are still as written."""
+        """Returns COCO's records, whose categories are still as written."""
         if self.format.name == 'coco':
-            yield from found
-            return
+            return iter(found)
+        return self._converted(found)
+
+    def _converted(self, found: Iterable[dict]) -> Iterator[dict]:
         images = _image_names(self.truth)
         for n, record in enumerate(found):
             try:
@@ -146,9 +148,9 @@ class Reader:
     def category_ids(self, numbers: np.ndarray) -> np.ndarray:
         """Returns the ids of categories that are numbered as in the file."""
         start, _, names = (self.format.categories or '').partition(':')
-        seen = sorted({int(n) for n in np.unique(numbers) if np.isfinite(n)})
         if self._named or (self.format.name == 'coco' and not start):
-            start = 'ids'
+            return numbers
+        seen = sorted({int(n) for n in np.unique(numbers) if np.isfinite(n)})
         start = start or self._start(seen)
         if start == 'ids':
             return numbers

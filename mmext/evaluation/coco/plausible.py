@@ -140,27 +140,29 @@ def _check_edges(
 ) -> list[str]:
     ids, place = np.unique(image_id, return_inverse=True)
     sizes = [truth.sizes.get(int(i), (np.nan, np.nan)) for i in ids]
-    height, width = np.array(sizes)[place].T
-    limit = np.stack([width, height], 1)
+    height, width = np.array(sizes).T[:, place]
+    known = ~np.isnan(width)
 
-    def beyond(boxes: np.ndarray) -> float:
+    def beyond(
+        x: np.ndarray, y: np.ndarray, w: np.ndarray, h: np.ndarray
+    ) -> float:
         """Share of boxes that leave their image by 5 % of its side."""
-        low = boxes[:, :2] < -0.05 * limit
-        high = boxes[:, :2] + boxes[:, 2:] > 1.05 * limit
-        bad = (low | high).any(1) | (boxes[:, 2:] < 0).any(1)
-        return float(bad[~np.isnan(width)].mean())
+        bad = (w < 0) | (x < -0.05 * width) | (x + w > 1.05 * width)
+        bad |= (h < 0) | (y < -0.05 * height) | (y + h > 1.05 * height)
+        return float(bad[known].mean())
 
-    if np.isnan(width).all() or beyond(box) < 0.2:
+    columns = np.ascontiguousarray(box.T)
+    if not known.any() or (share := beyond(*columns)) < 0.2:
         return []
     inside = [
         name
         for name, convert in FORMATS.items()
-        if beyond(_convert(box, convert)) <= 0.01
+        if beyond(*convert(*columns)) <= 0.01
     ]
     if not inside:
         return []
     return [
-        f'{path}: {100 * beyond(box):.0f} % of the boxes reach beyond their '
+        f'{path}: {100 * share:.0f} % of the boxes reach beyond their '
         f'image, and none does if they are {" or ".join(inside)}. Are they? '
         f'{REWRITE}'
     ]

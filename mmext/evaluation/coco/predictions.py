@@ -192,7 +192,7 @@ def read_predictions(
     has_masks = iou_type == 'segm'
     table[:, 6] = reader.category_ids(table[:, 6])
     _check(path, table, truth, has_masks)
-    kept = np.isin(table[:, 6], truth.category_ids)
+    kept = _are_in(table[:, 6], truth.category_ids)
     if has_masks:
         masks = [mask for mask, keep in zip(masks, kept, strict=True) if keep]
     table = table[kept]
@@ -293,13 +293,14 @@ def _check(
     found = {name: table[:, where] for name, where in _COLUMNS.items()}
     categories = np.array(list(truth.all_names), np.int64)
     ids = {'image_id': truth.image_ids, 'category_id': categories}
-    if len(table) and not np.isin(found['image_id'], truth.image_ids).any():
+    unknown = {k: ~_are_in(found[k], known) for k, known in ids.items()}
+    if len(table) and unknown['image_id'].all():
         raise UserError(
             f'{path} predicts other images: none of its ids (the first is '
             f'{found["image_id"][0]:.16g}) is in {truth.path}',
             'Compare runs that were tested on the same annotation file.',
         )
-    tests = [(k, ~np.isin(found[k], known), '') for k, known in ids.items()]
+    tests = [(k, bad, '') for k, bad in unknown.items()]
     finite = np.isfinite(found['score'])
     tests.append(('score', ~finite, 'Scores are finite numbers.'))
     if not has_masks:
@@ -326,6 +327,14 @@ def _check(
         raise UserError(
             f'{path}: record {first} has {name} {value}{more}', fix
         )
+
+
+def _are_in(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(N,) whether numbers are among sorted ids; faster than sorting them."""
+    if not len(ids):
+        return np.zeros(len(values), bool)
+    place = np.searchsorted(ids, values).clip(max=len(ids) - 1)
+    return ids[place] == values
 
 
 def known_classes(truth: GroundTruth, meta: dict) -> frozenset[str]:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
+
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import by_image
 from mmext.utils import documents
@@ -110,8 +112,8 @@ def _whole_records(text: str, at: int) -> tuple[list, int]:
     """
     end = max(text.rfind('},', at), text.rfind('} ,', at)) + 1
     try:
-        return json.loads(f'[{text[at:end]}]'), max(at, end)
-    except (ValueError, RecursionError):
+        return orjson.loads(f'[{text[at:end]}]'), max(at, end)
+    except ValueError:
         return [], at
 
 
