@@ -7,7 +7,8 @@
 With --images: TNS, and the share of stiff blocks (NSI of twice the mean) in
 per cent, over 500 images. With --layers: the mean angle between filters of
 these layers, and its spread. Writes evidence/NAME/measures.json, one entry a
-run; benchmarks/evidence.py reads it.
+run; benchmarks/evidence.py reads it. Entries of runs whose checkpoints are
+not in WORK_DIR are kept, so runs can be measured as they end.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import numpy as np
 from mmext.analysis.filter_angles import compare_angles
 from mmext.analysis.stiffness import stiffness_surface
 from mmext.analysis.stiffness_report import measure_models
-from mmext.experiments.plan import read_plan
+from mmext.experiments.plan import Job, read_plan
 from mmext.experiments.runs.job import is_finished
+from mmext.utils.documents import parse_json, read_bytes
 from mmext.utils.files import write_json
 from mmext.utils.git import commit
 
+OUT = 'measures.json'
 IMAGES = 500
 
 
@@ -50,21 +53,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--images', help='folder of images: stiffness')
     parser.add_argument('--layers', help='pattern of layers: angles')
     args = parser.parse_args(argv)
-    plan = read_plan(args.folder / 'plan.yaml')
-    runs = []
+    plan, out = read_plan(args.folder / 'plan.yaml'), args.folder / OUT
+    found = parse_json(read_bytes(out), out)['runs'] if out.exists() else []
+    runs = {Job(run['side'], run['seed']): run for run in found}
     for job in plan.jobs():
         folder = plan.folder_of(job, args.work_dir)
-        if not is_finished(plan, job, folder):
+        last = folder / 'last_checkpoint'
+        if not (is_finished(plan, job, folder) and last.exists()):
             continue
-        checkpoint = Path((folder / 'last_checkpoint').read_text().strip())
+        checkpoint = Path(last.read_text().strip())
         model = plan.side(job.side).config, folder / checkpoint.name
         values = {}
         if args.images:
             values |= stiffness(*model, args.images)
         if args.layers:
             values |= angles(*model, args.layers)
-        runs.append({'side': job.side, 'seed': job.seed, **values})
-        print(runs[-1], flush=True)
+        runs[job] = {'side': job.side, 'seed': job.seed, **values}
+        print(runs[job], flush=True)
     words = [
         'python',
         'benchmarks/evidence_measures.py',
@@ -73,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = {
         'command': ' '.join(map(str, words)),
         'commit': commit(args.folder),
-        'runs': runs,
+        'runs': [runs[job] for job in plan.jobs() if job in runs],
     }
-    write_json(args.folder / 'measures.json', content, indent=1)
+    write_json(out, content, indent=1)
 
 
 if __name__ == '__main__':

@@ -49,6 +49,7 @@ from mmext.models.build import build_model
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
 from mmext.utils.images import find_images
+from mmext.utils.machine import processor
 from mmext.utils.timing import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,7 +132,7 @@ CASES = [
 #: What pictures are resized to; the other two sizes are parts of it.
 SCALE = (320, 256)
 TIMED = (480, 640)
-ROUNDS = 7
+ROUNDS = 5
 
 
 def key_of(case: tuple) -> str:
@@ -229,7 +230,7 @@ def latency_of(
             'mmext': partial(EagerDetector(model), picture),
             'file': partial(file, picture),
         }
-        times = in_turn(work, ROUNDS, warm_up=2)
+        times = in_turn(work, ROUNDS)
         found[str(count)] = [
             1000 * statistics.median(seconds) for seconds in times.values()
         ]
@@ -296,8 +297,8 @@ def page(content: dict) -> str:
         'and the file, with the ratio of first to last; one picture of '
         f'{TIMED[1]}x{TIMED[0]}, medians of {ROUNDS} rounds in turn'
         + (
-            f', load {content["load"]:.1f} before.'
-            if 'load' in content
+            f', {content["machine"]}, load {content["load"]:.1f} before.'
+            if 'machine' in content
             else '; they were not measured yet.'
         ),
         '',
@@ -355,6 +356,7 @@ def main() -> None:
         write_json(RESULTS, content)
     if args.latency:
         content['load'] = os.getloadavg()[0]
+        content['machine'] = processor()
     for i, case in enumerate(CASES if images else (), 1):
         key = key_of(case)
         chosen = any(fnmatch(key, p + '*') for p in args.patterns)

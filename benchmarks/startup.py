@@ -24,6 +24,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmext.utils.machine import processor
+
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / 'benchmarks' / 'results' / 'startup.md'
 MIB = 2**20
@@ -127,17 +129,10 @@ def run(arguments: Sequence[str]) -> tuple[float, float]:
 
 def machine() -> str:
     """Describes processor, cores and memory."""
-    processor = 'processor not known'
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith('model name'):
-                processor = line.partition(':')[2].strip()
-                break
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     python = '.'.join(map(str, sys.version_info[:3]))
     return (
-        f'{processor}, {os.cpu_count()} cores, {memory / 2**30:.0f} GiB of '
+        f'{processor()}, {os.cpu_count()} cores, {memory / 2**30:.0f} GiB of '
         f'memory, Python {python}'
     )
 

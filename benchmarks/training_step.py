@@ -51,6 +51,7 @@ from mmext.engine.runner import ReliableRunner
 from mmext.errors import command
 from mmext.utils.config import load_config
 from mmext.utils.figures import color, new_figure, tidy
+from mmext.utils.machine import processor
 from mmext.utils.modules import unwrap
 from mmext.utils.timing import in_turn, ratio
 
@@ -235,11 +236,7 @@ def describe() -> str:
     if get_device() != 'cpu':
         where = torch.cuda.get_device_name()
     else:
-        info = Path('/proc/cpuinfo')
-        lines = info.read_text().splitlines() if info.exists() else []
-        names = [n.split(': ')[1] for n in lines if n.startswith('model name')]
-        cores = torch.get_num_threads()
-        where = f'{(names or [platform.machine()])[0]}, {cores} cores'
+        where = f'{processor()}, {torch.get_num_threads()} cores'
     return (
         f'{where}, Python {platform.python_version()}, torch '
         f'{torch.__version__}, torchvision {torchvision.__version__}'

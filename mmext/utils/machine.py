@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""The machine: its processor cores and mmext's folder on it."""
+"""The machine: its processor, its memory and mmext's folder on it."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,15 @@ def cores() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Returns the name of the processor, or its architecture."""
+    with suppress(OSError):  # Linux only
+        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
+        if found := re.search(r'^model name\s*: (.+)$', text, re.MULTILINE):
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def cache_dir() -> Path:

@@ -261,3 +261,7 @@ def test_checkpoints_are_measured(tmp_path: Path) -> None:
     assert values['spread'] == pytest.approx(0, abs=1e-3)
     assert values['tns'] > 0
     assert 0 <= values['stiff'] <= 100
+    # Without the checkpoint, its values are kept.
+    (run / 'last_checkpoint').unlink()
+    main([str(x) for x in (folder, tmp_path / 'runs', *options)])
+    assert Experiment.read(folder).measures == found

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from mmext.evaluation.cost.complexity import (
     empty_samples,
     input_shape,
 )
+from mmext.utils.machine import processor
 from mmext.utils.modules import require_device
 from mmext.utils.text import count
 
@@ -87,8 +87,7 @@ def device_name(device: torch.device) -> str:
     """Returns the name of a GPU, or the CPU with its number of threads."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
-    processor = platform.processor() or 'CPU'
-    return f'{processor}, {count(torch.get_num_threads(), "thread")}'
+    return f'{processor()}, {count(torch.get_num_threads(), "thread")}'
 
 
 def config_latency(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from mmext.evaluation.runs import (
 from mmext.evaluation.tested import checkpoint_name
 from mmext.experiments.records.record import Record
 from mmext.utils.git import commit
-from mmext.utils.machine import cores
+from mmext.utils.machine import cores, processor
 from mmext.utils.text import some
 
 if TYPE_CHECKING:
@@ -207,18 +206,9 @@ def _data_name(run: Run, data: TestData) -> str:
 def _hardware() -> dict[str, Any]:
     """The device of a run that was executed by this process."""
     torch = sys.modules.get('torch')
-    device, threads = _processor(), None
+    device, threads = processor(), None
     if torch is not None:
         threads = torch.get_num_threads()
         if torch.cuda.is_available():
             device = torch.cuda.get_device_name()
     return {'device': device, 'cores': cores(), 'threads': threads}
-
-
-def _processor() -> str:
-    try:
-        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    found = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
-    return found[1] if found else platform.machine()
