@@ -18,6 +18,8 @@ from mmext.utils.text import short
 
 #: COCO's C code counts the pixels of an image with 32 bits.
 _MOST_PIXELS = 2**32
+#: Groups of five bits in a number of pixels; more do not fit into 64 bits.
+_MOST_GROUPS = 12
 
 
 def mask_problem(mask: object, size: tuple[float, float] | None) -> str:
@@ -95,16 +97,17 @@ def _rle_problem(
     mask: dict, expected: tuple[float, float] | None, pixels: int | None
 ) -> str:
     size, counts = mask.get('size'), mask.get('counts')
-    if expected and size != [*expected]:
+    if expected and size != list(expected):
         return (
             f'is an RLE of size {short(size)} in an image of height and width '
             f'{[*expected]}'
         )
+    is_pair = isinstance(size, list) and len(size) == 2
+    height, width = size if is_pair else (0, 0)
     if not (
-        isinstance(size, list)
-        and len(size) == 2
-        and all(type(n) is int and n > 0 for n in size)
-        and size[0] * size[1] < _MOST_PIXELS
+        type(height) is type(width) is int
+        and min(height, width) > 0
+        and height * width < _MOST_PIXELS
     ):
         return f'is an RLE of size {short(size)}'
     if isinstance(counts, list):
@@ -115,7 +118,7 @@ def _rle_problem(
         return 'has RLE counts that cannot be decoded'
     elif pixels is None:
         return 'is an RLE without counts'
-    if pixels != size[0] * size[1]:
+    if pixels != height * width:
         return f'is an RLE of {pixels} pixels in an image of {size}'
     return ''
 
@@ -129,35 +132,34 @@ def rle_pixels(counts: Sequence[str]) -> np.ndarray:
     if not counts:
         return np.zeros(0, np.int64)
     counts = [c if c and c.isascii() else ' ' for c in counts]
-    data = np.frombuffer(''.join(counts).encode(), np.uint8).astype(np.int64)
-    data -= 48
+    data = np.frombuffer(''.join(counts).encode(), np.uint8) - np.uint8(48)
     ends = np.cumsum([*map(len, counts)])
     starts = np.append(0, ends[:-1])
-    bad = np.logical_or.reduceat((data < 0) | (data > 63), starts)
-    bad |= data[ends - 1] & 32 != 0
     # Groups of five bits, the lowest first; bit 32 marks all but the last.
     is_last = data & 32 == 0
+    bad = (np.maximum.reduceat(data, starts) > 63) | ~is_last[ends - 1]
     is_last[ends - 1] = True
     last = np.flatnonzero(is_last)
-    length = np.diff(last, prepend=-1)
-    first = last - length + 1
-    bits = 5 * (np.arange(len(data)) - np.repeat(first, length))
-    bad |= np.maximum.reduceat(bits, starts) > 55
-    runs = np.add.reduceat((data & 31) << np.minimum(bits, 55), first)
-    negative = (data[last] & 16) != 0
-    runs -= np.where(negative, 1 << np.minimum(5 * length, 60), 0)
+    first = np.append(0, last[:-1] + 1)
+    length = last + 1 - first
+    start = np.searchsorted(last, starts)  # the first run of each mask
+    bad |= np.maximum.reduceat(length, start) > _MOST_GROUPS
+    runs = (data[first] & 31).astype(np.int64)
+    for n in range(1, min(length.max(), _MOST_GROUPS)):
+        longer = np.flatnonzero(length > n)
+        group = (data[first[longer] + n] & 31).astype(np.int64)
+        runs[longer] |= group << 5 * n
+    ones = -1 << 5 * np.minimum(length, _MOST_GROUPS)
+    runs |= np.where(data[last] & 16, ones, 0)
     # From the fourth of a mask on, a run is stored as the difference to the
-    # run before the previous one.
-    number = np.add.reduceat(is_last, starts, dtype=np.int64)
-    start = np.cumsum(number) - number
-    place = np.arange(len(runs)) - np.repeat(start, number)
-    for begin in (1, 2):
-        chosen = np.flatnonzero((place % 2 == begin % 2) & (place > 0))
-        own = runs[chosen]
-        total = np.cumsum(own)
-        (firsts,) = np.nonzero(place[chosen] == begin)
-        before = total[firsts] - own[firsts]
-        length = np.diff(firsts, append=len(chosen))
-        runs[chosen] = total - np.repeat(before, length)
-    bad |= np.minimum.reduceat(runs, start) < 0
-    return np.where(bad, -1, np.add.reduceat(runs, start))
+    # run before the previous one: sums over every second one, less what the
+    # masks before have added.
+    total = np.zeros(len(runs) + 2, np.int64)
+    for begin in (0, 1):
+        np.cumsum(runs[begin::2], out=total[2 + begin :: 2])
+    before = np.repeat(start, np.diff(start, append=len(runs)))
+    before -= (np.arange(len(runs)) - before) & 1
+    found = total[2:] - total[before + 2]
+    found[start] = runs[start]
+    bad |= np.minimum.reduceat(found, start) < 0
+    return np.where(bad, -1, np.add.reduceat(found, start))

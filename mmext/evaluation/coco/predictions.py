@@ -272,9 +272,9 @@ def _masks(
         try:
             if problem:
                 raise ValueError
-            code = encode(mask, size)
-            hotcoco.mask.area(code)  # raises if the code is invalid
-            codes.append(code)
+            codes.append(encode(mask, size))
+            if isinstance(mask, list):
+                hotcoco.mask.area(codes[-1])  # raises if there is no polygon
         except Exception:  # pycocotools raises Exception itself
             problem = problem and f'; it {problem}'
             raise UserError(
