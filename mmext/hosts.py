@@ -57,6 +57,7 @@ WARNINGS = (
     'faster_coco_eval is not installed',
     'pkg_resources is deprecated',
     'Default ``avg_non_ignore`` is False',
+    'torch.meshgrid: in an upcoming release',
 )
 #: Logger -> beginning of a record on machines with nvcc and without a GPU.
 RECORDS = {'torch.utils.cpp_extension': 'No CUDA runtime is found'}

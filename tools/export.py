@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command
+from mmext.errors import command, printable
 from mmext.utils.options import add_cfg_options, add_sha256, add_trust
 
 
@@ -73,24 +73,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from rich.console import Console
+    from rich.progress import Progress
 
     from mmext.export.write import export_detector
 
-    done = export_detector(
-        args.config,
-        args.checkpoint,
-        args.out,
-        file_format=args.format,
-        precisions=args.precision,
-        size=args.size,
-        opset=args.opset,
-        images=args.images,
-        check=args.check,
-        force=args.force,
-        sha256=args.sha256,
-        cfg_options=args.cfg_options,
-        trust_checkpoint=args.trust_checkpoint,
-    )
+    with Progress(transient=True) as bar:
+        task = bar.add_task('', total=1.0)
+        done = export_detector(
+            args.config,
+            args.checkpoint,
+            args.out,
+            file_format=args.format,
+            precisions=args.precision,
+            size=args.size,
+            opset=args.opset,
+            images=args.images,
+            check=args.check,
+            force=args.force,
+            sha256=args.sha256,
+            cfg_options=args.cfg_options,
+            trust_checkpoint=args.trust_checkpoint,
+            progress=lambda what, share: bar.update(
+                task, description=printable(what), completed=share
+            ),
+        )
     print('\n'.join(done.parity.lines()))
     done.table().print(Console())
 

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.logging import print_log
 from torch import nn
 
 from mmext.models.arguments import choose
@@ -48,7 +47,6 @@ def set_memory_format(
     auto = memory_format == 'auto'
     name = faster_format(model, device) if auto else memory_format
     model.to(memory_format=FORMATS[name])
-    print_log(f'Memory format: {name} ({memory_format})', logger='current')
     return name
 
 

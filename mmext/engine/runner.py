@@ -162,7 +162,8 @@ class ReliableRunner(Runner):
     ) -> nn.Module:
         """Sets the memory format, and what DDP needs without a GPU."""
         memory_format = self.cfg.get('memory_format', 'auto')
-        set_memory_format(model, get_device(), memory_format)
+        name = set_memory_format(model, get_device(), memory_format)
+        self.logger.info(f'Memory format: {name} ({memory_format})')
         if not self.distributed or get_device() != 'cpu':
             return super().wrap_model(model_wrapper_cfg, model)
         replace_torch_sync_bn(model)

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from rich.progress import track
 
 from mmext.checks.classes import used_names
 from mmext.checks.config import find_config_splits
@@ -75,11 +74,15 @@ def config_images(cfg: Config, stage: str, limit: int) -> Annotated:
 
 
 def compare_ap(
-    runs: Mapping[str, Run], prepare: Preparation, images: Annotated
+    runs: Mapping[str, Run],
+    prepare: Preparation,
+    images: Annotated,
+    progress: Callable[[str, float], None],
 ) -> list[Report]:
     """Compares the first run with the others by AP.
 
-    One report is of boxes, and one of masks if there are any.
+    One report is of boxes, and one of masks if there are any. ``progress`` is
+    called with what is being done and the share that is done, from 0 to 1.
     """
     ids = [entry['id'] for entry in images.content['images']]
     known = {c['name']: c['id'] for c in images.content['categories']}
@@ -88,10 +91,11 @@ def compare_ap(
         ann = Path(folder, 'annotations.json')
         write_json(ann, images.content)
         files = []
-        for name, run in runs.items():
+        for n, (name, run) in enumerate(runs.items()):
             entries = []
-            pairs = list(zip(images.paths, ids, strict=True))
-            for path, image_id in track(pairs, f'AP of {name}'):
+            pairs = zip(images.paths, ids, strict=True)
+            for i, (path, image_id) in enumerate(pairs):
+                progress(f'AP of {name}', (n + i / len(ids)) / len(runs))
                 (found,) = detect(run, prepare, [path])
                 entries += found.coco(image_id, categories)
             files.append(Path(folder, f'{name}.json'))

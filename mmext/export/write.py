@@ -130,6 +130,7 @@ def export_detector(
     sha256: str | None = None,
     cfg_options: Mapping[str, Any] | Sequence[str] | None = None,
     trust_checkpoint: str | Sequence[str] = (),
+    progress: Callable[[str, float], None] | None = None,
 ) -> Exported:
     """Writes a detector as a file that runs without MMDetection.
 
@@ -160,6 +161,8 @@ def export_detector(
             none.
         trust_checkpoint: SHA-256 of checkpoints that may run any code.
             Default: none.
+        progress: Called with what is being done and the share that is done,
+            from 0 to 1. Default: None.
 
     Raises:
         UserError: The detector cannot be exported, or the file disagrees
@@ -170,6 +173,7 @@ def export_detector(
         >>> done.path, done.parity.box, done.parity.score
         (PosixPath('my_config.onnx'), 3.1e-05, 2.4e-07)
     """
+    report = progress or (lambda what, share: None)
     _require(file_format, precisions, opset)
     suffix = SUFFIXES[file_format]
     out = Path(out or Path(config).with_suffix(suffix).name).expanduser()
@@ -197,6 +201,7 @@ def export_detector(
         training = config_images(cfg, 'train', CALIBRATION).paths
     if sha256 is not None:
         require_sha256(checkpoint, sha256)
+    report('reading the model', 0.0)
     with trusting(trust_checkpoint):
         loaded = load_detector(cfg, checkpoint, 'cpu')
     model = loaded.model.to(memory_format=torch.contiguous_format)
@@ -212,6 +217,7 @@ def export_detector(
             ready = resized(image, fixed) if fixed else prepare(image)
             yield ready.pixels
 
+    report('following the model', 0.05)
     program, multiple = trace(TracedDetector(model), fixed)
     shape = tuple(max(n // multiple, 1) * multiple for n in shape)
     meta = describe(model, checkpoint, prepare, fixed, multiple)
@@ -223,11 +229,14 @@ def export_detector(
         if file_format == 'torch':
             writers = _programs(program, meta, model, precisions)
         else:
+            report('writing the ONNX file', 0.2)
             source = folder / 'float32.onnx'
             onnx_format.write(program, meta, source, opset)
             writers = _onnx_files(source, file_format, precisions, calibration)
-        for precision, write in writers:
+        for n, (precision, write) in enumerate(writers):
             path = out.with_suffix(f'{precision}{suffix}')
+            share = n / (1 + len(precisions))
+            report(f'writing and trying {path.name}', 0.3 + 0.3 * share)
             part = _part(stack, path)
             write(part)
             digests[path] = files.sha256(part)
@@ -258,7 +267,12 @@ def export_detector(
         reports, note = [], 'images of a folder have no annotations'
         if annotated is not None:
             try:
-                reports = compare_ap(runs, prepare, annotated)
+                reports = compare_ap(
+                    runs,
+                    prepare,
+                    annotated,
+                    lambda what, share: report(what, 0.6 + 0.4 * share),
+                )
                 note = ''
             except UserError as error:  # predictions of a bad model
                 note = error.problem
