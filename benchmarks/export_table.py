@@ -132,7 +132,7 @@ CASES = [
 #: What pictures are resized to; the other two sizes are parts of it.
 SCALE = (320, 256)
 TIMED = (480, 640)
-ROUNDS = 5
+ROUNDS = 3
 
 
 def key_of(case: tuple) -> str:

@@ -128,9 +128,18 @@ def test_a_file_that_disagrees_is_not_written(
     with pytest.raises(UserError, match='disagrees with the model'):
         export_detector(made.config, made.checkpoint, out, **options)
     assert not list(tmp_path.iterdir())
+    steps = []
     done = export_detector(
-        made.config, made.checkpoint, out, force=True, **options
+        made.config,
+        made.checkpoint,
+        out,
+        force=True,
+        progress=lambda *step: steps.append(step),
+        **options,
     )
+    names, shares = zip(*steps, strict=True)
+    assert names[0] == 'reading the model' and 'net.onnx' in names[-1]
+    assert [*shares] == sorted(shares) and shares[-1] < 1
     assert not done.parity.agrees and out.is_file() and not done.reports
     assert 'no annotations' in done.table().text()
 
