@@ -176,7 +176,9 @@ LAYERS = [
     'layer', LAYERS, ids=lambda layer: type(layer[0]).__name__
 )
 def test_layer(layer: tuple) -> None:
-    check_module(*layer)
+    # A gradient may have other strides, for which some BLAS sum in another
+    # order.
+    check_module(*layer, tolerance=1e-6)
 
 
 def test_inhomogeneous_depthwise_conv() -> None:
