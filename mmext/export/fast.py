@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from mmcv.cnn.utils import fuse_conv_bn
 from torch import nn
 
 from mmext.evaluation.report.table import Table
 from mmext.export.bf16 import in_bf16
 from mmext.export.eager import EagerDetector
+from mmext.export.fold import folded
 from mmext.export.parity import BF16, EXACT, Parity
 from mmext.export.preparation import Prepared
 from mmext.utils.text import short
@@ -44,7 +44,7 @@ def fastest(
     plain = EagerDetector(model)
     expected = [plain([image])[0] for image in images]
     kept, notes = {'as loaded': plain}, {}
-    for name, make in _variants(model, bf16):
+    for name, make in _variants(model, images[0], bf16):
         parity = Parity(BF16 if 'bf16' in name else EXACT)
         try:
             detector = make()
@@ -83,11 +83,11 @@ def _run(detector: EagerDetector, images: Sequence[Prepared]) -> None:
 
 
 def _variants(
-    model: nn.Module, bf16: bool
+    model: nn.Module, image: Prepared, bf16: bool
 ) -> Iterator[tuple[str, Callable[[], EagerDetector]]]:
-    folded = fuse_conv_bn(copy.deepcopy(model))
-    last = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-    kinds = {'norms folded': folded, 'norms folded, channels last': last}
+    fewer = folded(model, lambda model: EagerDetector(model)([image]))
+    last = copy.deepcopy(fewer).to(memory_format=torch.channels_last)
+    kinds = {'norms folded': fewer, 'norms folded, channels last': last}
     if bf16:
         kinds['norms folded, channels last, bf16'] = in_bf16(last)
     for name, kind in kinds.items():

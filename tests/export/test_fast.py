@@ -70,11 +70,12 @@ def test_the_fastest_is_chosen(family, pictures, by_order, monkeypatch):
 def test_one_that_differs_is_left_out(family, pictures, by_order, monkeypatch):
     quick(monkeypatch)
 
-    def wrong(model: torch.nn.Module) -> torch.nn.Module:
+    def wrong(model: torch.nn.Module, _: object) -> torch.nn.Module:
+        model = copy.deepcopy(model)
         model.bbox_head.retina_reg.bias.data += 0.1
         return model
 
-    monkeypatch.setattr(fast, 'fuse_conv_bn', wrong)
+    monkeypatch.setattr(fast, 'folded', wrong)
     model = family('retinanet').model
     detector, table = fast.fastest(model, pictures[:1])
     assert detector.model is model
