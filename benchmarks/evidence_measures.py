@@ -8,7 +8,8 @@ With --images: TNS, and the share of stiff blocks (NSI of twice the mean) in
 per cent, over 500 images. With --layers: the mean angle between filters of
 these layers, and its spread. Writes evidence/NAME/measures.json, one entry a
 run; benchmarks/evidence.py reads it. Entries of runs whose checkpoints are
-not in WORK_DIR are kept, so runs can be measured as they end.
+not in WORK_DIR are kept if they are of the same plan, so runs can be measured
+as they end; each names its commit.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--layers', help='pattern of layers: angles')
     args = parser.parse_args(argv)
     plan, out = read_plan(args.folder / 'plan.yaml'), args.folder / OUT
-    found = parse_json(read_bytes(out), out)['runs'] if out.exists() else []
+    known = parse_json(read_bytes(out), out) if out.exists() else {}
+    found = known['runs'] if known.get('plan_sha256') == plan.sha256 else []
     runs = {Job(run['side'], run['seed']): run for run in found}
+    now = commit(args.folder)
     for job in plan.jobs():
         folder = plan.folder_of(job, args.work_dir)
         last = folder / 'last_checkpoint'
@@ -68,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             values |= stiffness(*model, args.images)
         if args.layers:
             values |= angles(*model, args.layers)
-        runs[job] = {'side': job.side, 'seed': job.seed, **values}
+        runs[job] = {'side': job.side, 'seed': job.seed, 'commit': now}
+        runs[job] |= values
         print(runs[job], flush=True)
     words = [
         'python',
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     content = {
         'command': ' '.join(map(str, words)),
-        'commit': commit(args.folder),
+        'plan_sha256': plan.sha256,
         'runs': [runs[job] for job in plan.jobs() if job in runs],
     }
     write_json(out, content, indent=1)

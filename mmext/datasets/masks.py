@@ -97,7 +97,7 @@ def _rle_problem(
     mask: dict, expected: tuple[float, float] | None, pixels: int | None
 ) -> str:
     size, counts = mask.get('size'), mask.get('counts')
-    if expected and size != list(expected):
+    if expected and size != [*expected]:
         return (
             f'is an RLE of size {short(size)} in an image of height and width '
             f'{[*expected]}'

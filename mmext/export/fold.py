@@ -8,6 +8,7 @@ of the modules may be another one, and heads share convolutions among norms.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,8 +20,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def folded(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
     """Returns a copy of a model in evaluation mode with fewer norms.
 
-    A norm is folded if all that it gets is from one convolution, which feeds
-    no other norm. timm's norms with an activation leave the activation.
+    A norm is folded if all that it gets is what one convolution made, which
+    feeds no other norm. timm's norms with an activation leave the activation.
+    What else uses the map before the norm is not seen: compare the results.
 
     Args:
         model: It is not changed.
@@ -52,17 +54,22 @@ def _pairs(
     model: nn.Module, run: Callable[[nn.Module], object]
 ) -> list[tuple[nn.Module, nn.Module]]:
     """Returns norms with the convolutions that they can be folded into."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # id of a map -> its conv
+    # Id of a map -> its convolution, the map while it lives, and its sum.
+    made: dict[int, tuple[nn.Module, weakref.ref, Tensor]] = {}
     calls: Counter[nn.Module] = Counter()
     sources, norms = defaultdict(set), defaultdict(set)
 
     def after_conv(conv: nn.Module, _: object, out: Tensor) -> None:
         calls[conv] += 1
-        made[id(out)] = conv, out  # kept: an id may be used again
+        made[id(out)] = conv, weakref.ref(out), out.sum()
 
     def before_norm(norm: nn.Module, given: tuple) -> None:
         calls[norm] += 1
-        conv, _ = made.get(id(given[0]), (None, None))
+        conv, map_of, total = made.get(id(given[0]), (None, None, None))
+        # Another map may have the id later, or an activation may have changed
+        # this one in place.
+        if conv and (map_of() is not given[0] or total != given[0].sum()):
+            conv = None
         sources[norm].add(conv)
         norms[conv].add(norm)
 

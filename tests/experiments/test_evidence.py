@@ -265,3 +265,8 @@ def test_checkpoints_are_measured(tmp_path: Path) -> None:
     (run / 'last_checkpoint').unlink()
     main([str(x) for x in (folder, tmp_path / 'runs', *options)])
     assert Experiment.read(folder).measures == found
+    # Values of another plan are not.
+    text = (folder / 'measures.json').read_text()
+    (folder / 'measures.json').write_text(text.replace(plan.sha256, 'other'))
+    main([str(x) for x in (folder, tmp_path / 'runs', *options)])
+    assert not Experiment.read(folder).measures

@@ -78,6 +78,13 @@ def test_a_convolution_and_its_norm_on_several_maps():
     check(trained(Levels()), torch.randn(1, 4, 6, 8), norms=0)
 
 
+def test_a_norm_behind_an_activation_in_place_stays():
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4)
+    )
+    check(trained(model), torch.randn(1, 4, 6, 8), norms=1)
+
+
 def test_a_norm_in_training_mode_stays():
     model = trained(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
     model[1].train()

@@ -176,9 +176,9 @@ LAYERS = [
     'layer', LAYERS, ids=lambda layer: type(layer[0]).__name__
 )
 def test_layer(layer: tuple) -> None:
-    # A gradient may have other strides, for which some BLAS sum in another
-    # order.
-    check_module(*layer, tolerance=1e-6)
+    # A CPU has an algorithm of its own (generated_depthwise_conv).
+    own = isinstance(layer[0], InhomogeneousDynamicConv)
+    check_module(*layer, tolerance=1e-6 if own else 0)
 
 
 def test_inhomogeneous_depthwise_conv() -> None:

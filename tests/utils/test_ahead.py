@@ -22,6 +22,7 @@ def test_one_result_is_computed_ahead_and_no_more():
     results = computed_ahead(function, range(4))
     assert next(results) == 0
     assert second.wait(10)
+    results.close()  # waits for all that was begun
     assert begun == [0, 1]
 
 
