@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmext.errors import UserError, command, did_you_mean, printable
+from mmext.utils.progress import progress_bar
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -119,7 +120,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from rich.console import Console
-    from rich.progress import Progress
 
     from mmext.evaluation.coco.formats import formats_of
     from mmext.evaluation.compare import compare
@@ -152,8 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if untested:
             print(f'No predictions: {some(untested)}')
         return
-    with Progress(transient=True) as bar:
-        task = bar.add_task('', total=1.0)
+    with progress_bar() as progress:
         report = compare(
             baseline=sides[0],
             candidates=sides[1:],
@@ -169,9 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             threads=args.threads,
             cost=not args.no_cost,
             latency=args.latency,
-            progress=lambda what, share: bar.update(
-                task, description=printable(what), completed=share
-            ),
+            progress=progress,
         )
     if args.verify:
         report.verify()

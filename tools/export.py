@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmext.errors import command, printable
+from mmext.errors import command
 from mmext.utils.options import add_cfg_options, add_sha256, add_trust
+from mmext.utils.progress import progress_bar
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -73,12 +74,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from rich.console import Console
-    from rich.progress import Progress
 
     from mmext.export.write import export_detector
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task('', total=1.0)
+    with progress_bar() as progress:
         done = export_detector(
             args.config,
             args.checkpoint,
@@ -93,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sha256=args.sha256,
             cfg_options=args.cfg_options,
             trust_checkpoint=args.trust_checkpoint,
-            progress=lambda what, share: bar.update(
-                task, description=printable(what), completed=share
-            ),
+            progress=progress,
         )
     print('\n'.join(done.parity.lines()))
     done.table().print(Console())

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from mmext.errors import command, printable
 from mmext.utils.options import add_cfg_options
+from mmext.utils.progress import progress_bar
 
 
 def looks(text: str) -> list[int]:
@@ -132,8 +133,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from rich.progress import Progress
-
     from mmext.experiments.design.make import make_plan
     from mmext.experiments.design.power_table import require_new
 
@@ -141,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return None if points is None else points / 100
 
     require_new(args.out)
-    with Progress(transient=True) as bar:
-        task = bar.add_task('', total=1.0)
+    with progress_bar() as progress:
         design = make_plan(
             args.baseline,
             args.candidate,
@@ -167,9 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             allow_differences=args.allow_differences,
             timing=not args.no_timing,
             first_seed=args.first_seed,
-            progress=lambda what, done: bar.update(
-                task, description=printable(what), completed=done
-            ),
+            progress=progress,
         )
     plan, page = design.write(args.out)
     design.print()

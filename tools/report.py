@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmext.errors import UserError, command, printable
+from mmext.utils.progress import progress_bar
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,18 +63,13 @@ def _is_plan(path: str) -> bool:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from rich.progress import Progress
-
     from mmext.experiments.reports.ledger import report_records
     from mmext.experiments.reports.report import report_plan
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task('', total=1.0)
+    with progress_bar() as progress:
         options = {
             'resamples': args.resamples,
-            'progress': lambda what, share: bar.update(
-                task, description=printable(what), completed=share
-            ),
+            'progress': progress,
         }
         if _is_plan(args.paths[0]):
             report = report_plan(args.paths[0], args.work_dir, **options)
