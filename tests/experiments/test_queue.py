@@ -365,8 +365,14 @@ SBATCH = r"""#!{python}
 import os, re, subprocess, sys
 # A job array of submitit, or --wrap COMMAND.
 root = {root!r}
-number = str(1 + len(os.listdir(root)))
-open(os.path.join(root, number), 'w').close()
+number = 1
+while True:  # several are submitted at the same time
+    try:
+        open(os.path.join(root, str(number)), 'x').close()
+        break
+    except FileExistsError:
+        number += 1
+number = str(number)
 last = sys.argv[-1]
 if '--wrap' in sys.argv:
     tasks, line = [None], ['sh', '-c', last]
