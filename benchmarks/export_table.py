@@ -209,7 +209,7 @@ def latency_of(
 
     mmext runs some models in channels-last memory.
     """
-    from mmext.checkpoints.read import trusting
+    from mmext.checkpoints.trust import trusting
 
     config = folder / f'{Path(case[0]).stem}.py'
     checkpoint = config.with_suffix('.pth')

@@ -263,7 +263,7 @@ def same(one: object, other: object) -> bool:
 
 def same_end(one: Path, other: Path) -> bool:
     """Compares the files, the state, the loss and the AP of two trainings."""
-    from mmext.checkpoints.read import load
+    from mmext.checkpoints.load import load
 
     kept = [{p.name for p in work.glob('*.pth*')} for work in (one, other)]
     if kept[0] != kept[1]:

@@ -106,12 +106,12 @@ def name_scopes_by_module(module: ModuleType) -> None:
 
 
 def read_checkpoints_safely(module: ModuleType) -> None:
-    """Imports :mod:`mmext.checkpoints.read`, which replaces the loaders.
+    """Imports :mod:`mmext.checkpoints.load`, which replaces the loaders.
 
     Args:
         module: ``mmengine.runner.checkpoint``.
     """
-    import mmext.checkpoints.read  # noqa: F401
+    import mmext.checkpoints.load  # noqa: F401
 
 
 def name_classes_by_id(module: ModuleType) -> None:
@@ -175,7 +175,7 @@ def require_config_for_inference(module: ModuleType) -> None:
     def _init_model(
         self: BaseInferencer, cfg: Any, weights: str, device: str = 'cpu'
     ) -> nn.Module:
-        from mmext.checkpoints.read import is_trusted
+        from mmext.checkpoints.trust import is_trusted
         from mmext.errors import UserError
 
         if not cfg and not is_trusted(Path(weights)):

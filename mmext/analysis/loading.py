@@ -13,8 +13,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_match
-from mmext.checkpoints.read import load
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.config import load_config

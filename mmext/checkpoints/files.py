@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_resumable
-from mmext.checkpoints.read import (
-    UntrustedCheckpointError,
-    defect,
-    load,
-    peek,
-)
+from mmext.checkpoints.read import UntrustedCheckpointError, defect, peek
 from mmext.errors import UserError
 from mmext.utils.files import replacing
 

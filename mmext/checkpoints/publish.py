@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mmext.checkpoints.read import load, require_sha256, trusting
+from mmext.checkpoints.load import load
+from mmext.checkpoints.read import require_sha256
+from mmext.checkpoints.trust import trusting
 from mmext.errors import UserError
 from mmext.utils import files
 from mmext.utils.text import short

@@ -1,17 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Reads checkpoints without running the code in them.
-
-Importing this module makes MMEngine read every checkpoint with
-``weights_only``: local files, URLs and ``torchvision://`` names. The
-maintained builds would otherwise unpickle anything; the official ones would
-refuse the checkpoints that they wrote themselves.
+"""Reads checkpoint files without running the code in them.
 
 A ``.pth`` file is a pickle in a zip file. Reading it could run code, fill the
 memory, or load another file than expected. A pickle that needs more than
-tensors and plain containers is refused, unless the user has named the SHA-256
-of the file: inside :func:`trusting` (``--trust-checkpoint``) or in
-``MMEXT_TRUST_CHECKPOINT``. A file whose name ends in ``-<8 or more digits of
-its SHA-256>`` must have that hash.
+tensors and plain containers is refused, unless the user trusts the file
+(:mod:`mmext.checkpoints.trust`).
 
 MMEngine's checkpoints also hold the text of their config, which MMEngine
 would execute. It is removed from a file that is not trusted.
@@ -20,47 +13,30 @@ would execute. It is removed from a file that is not trusted.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlparse
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.runner import checkpoint as host
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmext.checkpoints.tensors import require_checksums, require_sizes
+from mmext.checkpoints.trust import TRUST, is_trusted, require_named_hash
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.files import sha256
 from mmext.utils.text import short
 
 MapLocation = str | torch.device | Callable | None
-#: The environment variable with the SHA-256 of trusted checkpoints.
-TRUST = 'MMEXT_TRUST_CHECKPOINT'
-_trusted: ContextVar[frozenset[str]] = ContextVar(
-    'trusted', default=frozenset()
-)
-#: As torch.hub names files; a date (-20261231.pth) is not a hash.
-NAMED_HASH = re.compile(
-    r'-(?!(?:19|20)\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.\w+$'
-)
 
 _scalar = np.float64(0).__reduce__()[0]
 _reconstruct = np.zeros(0).__reduce__()[0]
-
 
 #: Classes in MMEngine's checkpoints -> their functions that pickles hold.
 FUNCTIONS = {
@@ -87,45 +63,6 @@ SAFE_GLOBALS = [
     _reconstruct,
     *{type(np.dtype(kind)) for kind in '?bhilqBHILQefd'},
 ]
-
-
-def is_trusted(path: Path) -> bool:
-    """Returns whether any code in a file may run."""
-    named = re.findall('[0-9a-f]{64}', os.environ.get(TRUST, '').lower())
-    digests = _trusted.get().union(named)
-    return bool(digests) and path.is_file() and sha256(path) in digests
-
-
-@contextlib.contextmanager
-def trusting(digests: str | Sequence[str] = ()) -> Iterator[None]:
-    """Trusts the files with these SHA-256 inside of the block."""
-    digests = [digests] if isinstance(digests, str) else digests
-    # True meant every file, before it had to be named.
-    digests = [str(digests)] if digests is True else digests or ()
-    for digest in digests:
-        if not re.fullmatch('[0-9a-fA-F]{64}', digest):
-            raise UserError(
-                f'--trust-checkpoint {digest}: not 64 hexadecimal digits',
-                'It takes the SHA-256 of the file, which sha256sum prints.',
-            )
-    known = _trusted.get()
-    token = _trusted.set(known.union(digest.lower() for digest in digests))
-    try:
-        yield
-    finally:
-        _trusted.reset(token)
-
-
-def require_named_hash(path: Path) -> None:
-    """Raises ``UserError`` if a file does not have the hash in its name."""
-    named = NAMED_HASH.search(path.name)
-    if named and not (found := sha256(path)).startswith(named[1]):
-        raise UserError(
-            f'checkpoint {path} was refused: its name says SHA-256 '
-            f'{named[1]}, its content has {found[:16]}...',
-            'It was truncated or changed: download it again. If that part of '
-            'the name is not a hash, rename the file.',
-        )
 
 
 def refuse_bomb(path: Path) -> None:
@@ -163,21 +100,6 @@ def globals_wanted(path: Path, message: str) -> list[str]:
 
 class UntrustedCheckpointError(UserError):
     """The file is complete, but reading it would call unknown code."""
-
-
-def load(filename: str | Path, map_location: MapLocation = 'cpu') -> dict:
-    """Reads a checkpoint without running the code in it.
-
-    ``filename`` is a ``.pth`` file written by ``torch.save``, a
-    ``.safetensors`` file, or a URL of a scheme that MMEngine knows. Returns
-    the content; of ``.safetensors``, ``meta`` and ``state_dict``. Raises
-    `UserError` if the file does not exist, is not a complete checkpoint, does
-    not have the hash in its name, or would call something that is not on the
-    allowlist.
-    """
-    return CheckpointLoader.load_checkpoint(
-        str(filename), map_location, logger='silent'
-    )
 
 
 def load_from_local(
@@ -270,7 +192,7 @@ def _unpickle(
             "Save it with torch.save({'state_dict': model.state_dict()}).",
         )
     require_sizes(checkpoint, str(path), path.stat().st_size)
-    return _without_config(checkpoint, str(path))
+    return without_config(checkpoint, str(path))
 
 
 #: The containers of a checkpoint: where they are, and what they must be.
@@ -283,7 +205,7 @@ _DICTS = (
 )
 
 
-def _without_config(checkpoint: dict, name: str) -> dict:
+def without_config(checkpoint: dict, name: str) -> dict:
     """Removes the text of the config, which MMEngine would execute.
 
     ``Runner.resume`` executes ``meta.config``, and its inferencers execute
@@ -372,7 +294,7 @@ def _load_safetensors(path: Path, map_location: MapLocation) -> dict:
         checkpoint = {'meta': meta, 'state_dict': load_file(path, device)}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
-    return _without_config(checkpoint, str(path))
+    return without_config(checkpoint, str(path))
 
 
 def _unreadable(path: Path, error: Exception | str) -> UserError:
@@ -393,106 +315,3 @@ def _unreadable(path: Path, error: Exception | str) -> UserError:
         'It was truncated or changed. Use an older one; --resume without a '
         'file name finds the newest complete checkpoint.',
     )
-
-
-def load_from_http(
-    filename: str,
-    map_location: MapLocation = None,
-    model_dir: str | None = None,
-    progress: bool = True,
-) -> dict:
-    """Downloads to torch's cache, once for each machine, then reads."""
-    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
-    path = folder / Path(urlparse(filename).path).name
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        found = torch.hub.HASH_REGEX.search(path.name)
-        try:
-            torch.hub.download_url_to_file(
-                filename, str(path), found and found.group(1), progress
-            )
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f'could not download {filename}: {error}',
-                f'Put the file at {path}, or name a local file.',
-            ) from error
-    barrier()
-    return load_from_local(path, map_location)
-
-
-def load_from_hub(filename: str, map_location: MapLocation = None) -> dict:
-    """Reads ``hf-hub:OWNER/NAME`` from the cache, or downloads it first."""
-    from huggingface_hub import hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-    )
-
-    repo, _, revision = filename.removeprefix('hf-hub:').partition('@')
-    name = 'model.safetensors'
-    try:
-        path = hf_hub_download(repo, name, revision=revision or None)
-    except (EntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(
-            f'could not download {filename}: {str(error).splitlines()[0]}',
-            f'Download {hf_hub_url(repo, name)} elsewhere, and name the file '
-            f"instead: init_cfg=dict(type='Pretrained', checkpoint={name!r}).",
-        ) from error
-    return load_from_local(path, map_location)
-
-
-def load_from_any(
-    file: str | Path | IO[bytes],
-    map_location: MapLocation = None,
-    weights_only: bool | None = None,
-) -> dict:
-    """:func:`load` for files and streams, as MMEngine's other loaders call it.
-
-    ``weights_only`` changes nothing: only :func:`trusting` does.
-    """
-    if isinstance(file, str | Path):
-        return load_from_local(file, map_location)
-    with tempfile.NamedTemporaryFile(suffix='.pth') as copy:
-        shutil.copyfileobj(file, copy)
-        copy.flush()
-        return load_from_local(copy.name, map_location)
-
-
-def _install() -> None:
-    """Makes MMEngine read checkpoints through this module."""
-    register = CheckpointLoader.register_scheme
-    register('', load_from_local, force=True)
-    register(('http://', 'https://'), load_from_http, force=True)
-    register('hf-hub:', load_from_hub, force=True)
-    # torchvision://, open-mmlab:// and mmcls:// look the URL up and call it.
-    host.load_from_http = load_from_http
-    # The others (s3://, openmmlab://, pavi://) call this one, which unpickles
-    # what weights_only refuses. OpenMMLab's builds call torch.load instead.
-    host._safe_torch_load = load_from_any
-    for prefix, loader in [*CheckpointLoader._schemes.items()]:
-        if loader.__module__ == host.__name__:
-            register(prefix, _removing_config(loader), force=True)
-
-
-def _removing_config(loader: Callable) -> Callable:
-    @functools.wraps(loader)
-    def load(filename: str, map_location: MapLocation = None) -> dict:
-        try:
-            # OpenMMLab's builds call torch.load.
-            with torch.serialization.safe_globals(SAFE_GLOBALS):
-                found = loader(filename, map_location)
-        except pickle.UnpicklingError as error:
-            wanted = re.findall(r'\bGLOBAL ([\w.]+\.[\w.]+)', str(error))
-            raise UserError(
-                f'checkpoint {filename} was refused: loading it would call '
-                f'{", ".join(wanted) or "code"}',
-                'Ask its author for only the weights, or download it and name '
-                'the file.',
-            ) from error
-        return _without_config(found, filename)
-
-    return load
-
-
-_install()

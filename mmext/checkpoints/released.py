@@ -24,8 +24,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmext.checkpoints.files import writing
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import Match, compare
-from mmext.checkpoints.read import load
 from mmext.errors import UserError, did_you_mean
 from mmext.utils.text import some
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from mmext.checkpoints.files import newest_complete
 from mmext.checkpoints.frozen import require_trainable
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_match, require_resumable
 from mmext.checkpoints.pretrained import require_start
-from mmext.checkpoints.read import load
 from mmext.checks.annotations import check_encoding, has_bom, id_zero
 from mmext.checks.class_maps import check_class_maps, find_class_maps
 from mmext.checks.config import (

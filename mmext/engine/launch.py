@@ -24,7 +24,8 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmext.checkpoints.read import require_sha256, trusting
+from mmext.checkpoints.read import require_sha256
+from mmext.checkpoints.trust import trusting
 from mmext.checks.config import check_tta
 from mmext.checks.layouts import use_data_folder
 from mmext.checks.preflight import Preflight, preflight

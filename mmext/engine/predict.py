@@ -22,8 +22,10 @@ from mmengine.dataset import Compose, pseudo_collate
 from rich.progress import track
 from torch import nn
 
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_match
-from mmext.checkpoints.read import load, require_sha256, trusting
+from mmext.checkpoints.read import require_sha256
+from mmext.checkpoints.trust import trusting
 from mmext.datasets.coco import read_coco
 from mmext.engine.memory_format import set_memory_format
 from mmext.errors import UserError, printable

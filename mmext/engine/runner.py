@@ -47,9 +47,9 @@ from torch.utils.data import DataLoader
 
 from mmext.checkpoints.files import newest_complete, writing
 from mmext.checkpoints.frozen import require_trainable
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_match, require_resumable
 from mmext.checkpoints.pretrained import require_start, watch_pretrained
-from mmext.checkpoints.read import load
 from mmext.checkpoints.tensors import KEY, checksums
 from mmext.checks.preflight import Preflight
 from mmext.datasets.loading.reduced import use_reduced_decoding

@@ -68,7 +68,7 @@ class Detector:
         self.batch_size = batch_size
         trusted = contextlib.nullcontext()
         if trust_checkpoint:
-            from mmext.checkpoints.read import trusting
+            from mmext.checkpoints.trust import trusting
 
             trusted = trusting(trust_checkpoint)
         if Path(model).suffix in SUFFIXES.values():

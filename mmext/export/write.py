@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmext.checkpoints.read import require_sha256, trusting
+from mmext.checkpoints.read import require_sha256
+from mmext.checkpoints.trust import trusting
 from mmext.engine.predict import load_detector
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table

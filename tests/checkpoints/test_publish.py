@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_resumable
 from mmext.checkpoints.publish import publish
-from mmext.checkpoints.read import load
 from mmext.errors import UserError
 from mmext.utils.files import sha256
 

@@ -28,9 +28,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmext.checkpoints.files import defect, newest_complete, writing
+from mmext.checkpoints.load import load
 from mmext.checkpoints.match import match, require_match, require_resumable
-from mmext.checkpoints.read import load, require_sha256, trusting
+from mmext.checkpoints.read import require_sha256
 from mmext.checkpoints.tensors import checksums, require_usable
+from mmext.checkpoints.trust import trusting
 from mmext.errors import UserError
 from mmext.utils.files import sha256
 

@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from tiny_run import write_config
 from trained import records, train
 
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 from mmext.engine.launch import build_runner, set_auto_scale_lr
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from tiny_run import write_config
 from trained import records, train
 
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 from mmext.engine.runner import ReliableRunner
 from mmext.engine.val_loss_hook import for_losses
 from mmext.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from commands import run_python
 from onnx_files import META, onnx_file
 
-from mmext.checkpoints.read import trusting
+from mmext.checkpoints.trust import trusting
 from mmext.errors import UserError
 from mmext.export.exported import ExportedFile
 from mmext.export.formats import KEY

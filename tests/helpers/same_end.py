@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 
 
 def assert_same(one: object, other: object, where: str = '') -> None:

@@ -23,8 +23,8 @@ from same_end import assert_same, assert_same_end
 from tiny_run import CLASSES, MASK_HEADS, MASK_RCNN, write_config
 from trained import records
 
+from mmext.checkpoints.load import load
 from mmext.checkpoints.publish import publish
-from mmext.checkpoints.read import load
 from mmext.checks.preflight import preflight
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config

@@ -23,7 +23,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 from mmext.errors import UserError
 from mmext.models.build import build_model
 from mmext.utils.random_state import set_random_state

@@ -15,7 +15,7 @@ import torch
 from torch.export import ExportedProgram
 
 import mmext.export.tracing.nms  # noqa: F401  # registers the operator
-from mmext.checkpoints.read import is_trusted
+from mmext.checkpoints.trust import is_trusted
 from mmext.errors import UserError
 from mmext.export.formats import KEY, Network
 from mmext.export.metadata import Metadata

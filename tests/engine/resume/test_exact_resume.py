@@ -19,7 +19,7 @@ from same_end import assert_same_end
 from toy import Numbers, Toy, build_runner, loader
 
 from mmext.checkpoints.files import defect, newest_complete
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 from mmext.engine.resume.interrupt import Interrupted, InterruptHook
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.files import stamp

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from toy import Numbers, loader
 
 from mmext.checkpoints.files import defect
-from mmext.checkpoints.read import load
+from mmext.checkpoints.load import load
 from mmext.engine.resume.interrupt import (
     Agreement,
     Interrupted,
