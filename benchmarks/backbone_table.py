@@ -34,7 +34,7 @@ from memory import peak_memory
 from torch import Tensor, nn
 
 from mmext.analysis.stiffness import measure
-from mmext.checks.backbone import loss_of, randomise, set_statistics
+from mmext.checks.backbone.measures import loss_of, randomise, set_statistics
 from mmext.errors import UserError, command
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import write_json

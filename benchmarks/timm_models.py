@@ -32,7 +32,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
-from mmext.checks.backbone import randomise
+from mmext.checks.backbone.measures import randomise
 from mmext.errors import command
 from mmext.models import TimmBackbone
 from mmext.models.build import build_model

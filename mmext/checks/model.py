@@ -14,7 +14,7 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmext.checks.backbone import gradients, maps_of, stride_of
+from mmext.checks.backbone.measures import gradients, maps_of, stride_of
 from mmext.checks.normalization import check_normalization
 from mmext.errors import UserError
 from mmext.models import SimpleFeaturePyramid

@@ -8,7 +8,7 @@ import timm
 import torch
 from leaves import LEAVES, build, load
 
-from mmext.checks.backbone import randomise
+from mmext.checks.backbone.measures import randomise
 from mmext.checks.model import check_model
 from mmext.checks.normalization import check_normalization
 

@@ -18,7 +18,7 @@ import torch
 from golden import golden_fill
 from torch import Tensor, nn
 
-from mmext.checks.backbone import gradients, randomise
+from mmext.checks.backbone.measures import gradients, randomise
 from mmext.models import GMLP, DemoNet, DWNet, StarNet
 
 

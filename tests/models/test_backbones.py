@@ -19,7 +19,7 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmext.checks import backbone as measure
+from mmext.checks.backbone import properties
 from mmext.errors import UserError
 
 
@@ -85,19 +85,19 @@ def test_no_images(case: Case) -> None:
 def test_checkpointing(case: Case, x: Tensor) -> None:
     """``with_cp`` changes neither outputs nor gradients, and saves memory."""
     plain, lean = (case.build(with_cp=cp).double() for cp in (False, True))
-    found = measure.check_checkpointing(plain, lean, x.double())
+    found = properties.check_checkpointing(plain, lean, x.double())
     assert found.ok, found
 
 
 @pytest.mark.parametrize(
     'check',
     [
-        measure.check_modes,
-        measure.check_batch,
-        measure.check_channels_last,
-        measure.check_determinism,
-        partial(measure.check_precision, dtype=torch.bfloat16),
-        partial(measure.check_precision, dtype=torch.float16),
+        properties.check_modes,
+        properties.check_batch,
+        properties.check_channels_last,
+        properties.check_determinism,
+        partial(properties.check_precision, dtype=torch.bfloat16),
+        partial(properties.check_precision, dtype=torch.float16),
     ],
     ids=['modes', 'batch', 'channels_last', 'determinism', 'bf16', 'fp16'],
 )

@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmext.checks.backbone import check_checkpointing
+from mmext.checks.backbone.properties import check_checkpointing
 from mmext.errors import UserError
 from mmext.models import PluginResNet, StepNetResNet
 from mmext.models.backbones import stepnet_resnet

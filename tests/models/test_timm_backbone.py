@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmext.checkpoints.released import load_released_weights
-from mmext.checks import backbone as measure
+from mmext.checks.backbone.measures import gradients
+from mmext.checks.backbone.properties import check_checkpointing
 from mmext.errors import UserError
 from mmext.models import TimmBackbone
 
@@ -84,7 +85,7 @@ def test_final_norm_is_that_of_timm() -> None:
 def test_no_parameter_is_unused(name: str, out_indices: object) -> None:
     """With several processes, each parameter needs a gradient."""
     model = TimmBackbone(name, out_indices).train()
-    found = measure.gradients(model, model(torch.rand(2, 3, SIDE, SIDE)))
+    found = gradients(model, model(torch.rand(2, 3, SIDE, SIDE)))
     assert found.total and not found.unused
 
 
@@ -155,7 +156,7 @@ def test_norm_eval() -> None:
 def test_checkpointing(name: str) -> None:
     plain, lean = (TimmBackbone(name, with_cp=cp).double() for cp in (0, 1))
     x = torch.rand(2, 3, SIDE, SIDE).double()
-    found = measure.check_checkpointing(plain, lean, x)
+    found = check_checkpointing(plain, lean, x)
     assert found.ok, found
 
 

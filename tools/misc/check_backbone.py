@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     import mmext.models  # noqa: F401  registers the backbones
-    from mmext.checks.passport import make_passport
+    from mmext.checks.backbone.passport import make_passport
 
     passport = make_passport(
         args.source,

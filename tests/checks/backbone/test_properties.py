@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmext.checks import backbone as measure
-from mmext.checks.backbone import gradients, kept_bytes, maps_of
+from mmext.checks.backbone import measures, properties
+from mmext.checks.backbone.measures import gradients, kept_bytes, maps_of
 from mmext.errors import UserError
 
 
@@ -190,40 +190,48 @@ def x() -> Tensor:
     return torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
-def sizes(model: nn.Module, x: Tensor) -> measure.Property:
+def sizes(model: nn.Module, x: Tensor) -> properties.Property:
     levels = [{'channels': 8, 'stride': s} for s in (2, 4)]
-    return measure.check_sizes(model, x, levels)
+    return properties.check_sizes(model, x, levels)
 
 
-def checkpointing(model: nn.Module, x: Tensor) -> measure.Property:
+def checkpointing(model: nn.Module, x: Tensor) -> properties.Property:
     lean = copy.deepcopy(model)
     lean.with_cp = True
-    return measure.check_checkpointing(model, lean, x)
+    return properties.check_checkpointing(model, lean, x)
 
 
 bf16, fp16 = (
-    partial(measure.check_precision, dtype=dtype)
+    partial(properties.check_precision, dtype=dtype)
     for dtype in (torch.bfloat16, torch.float16)
 )
 CHECKS = [
-    *(measure.check_gradients, measure.check_modes, measure.check_batch),
-    *(measure.check_determinism, measure.check_channels_last),
-    *(measure.check_export, sizes, checkpointing, bf16, fp16),
+    *(
+        properties.check_gradients,
+        properties.check_modes,
+        properties.check_batch,
+    ),
+    *(properties.check_determinism, properties.check_channels_last),
+    *(properties.check_export, sizes, checkpointing, bf16, fp16),
 ]
 ALL = [
-    (measure.check_gradients, Unused, r'2 of 10 \(classifier\.weight'),
-    (measure.check_gradients, ZeroGradient, r'0 everywhere \(gate\)'),
-    (measure.check_gradients, InfiniteGradient, r'not finite \(gate\)'),
-    (measure.check_modes, AlwaysTraining, r'after eval\(\) \(stages\.0\.1\)'),
-    (measure.check_modes, Counts, 'changes images'),
-    (measure.check_modes, CountsUnsaved, 'changes images'),
-    (measure.check_modes, Auxiliary, r'12\)\] in training and \['),
-    (measure.check_batch, BatchMean, 'an image alone differs'),
-    (measure.check_batch, NotANumber, 'differs by nan'),
-    (measure.check_channels_last, NotANumber, 'differ by nan'),
-    (measure.check_determinism, Noise, 'two passes in evaluation mode'),
-    (measure.check_determinism, CallCount, 'two training steps'),
-    (measure.check_channels_last, Strides, 'outputs differ'),
+    (properties.check_gradients, Unused, r'2 of 10 \(classifier\.weight'),
+    (properties.check_gradients, ZeroGradient, r'0 everywhere \(gate\)'),
+    (properties.check_gradients, InfiniteGradient, r'not finite \(gate\)'),
+    (
+        properties.check_modes,
+        AlwaysTraining,
+        r'after eval\(\) \(stages\.0\.1\)',
+    ),
+    (properties.check_modes, Counts, 'changes images'),
+    (properties.check_modes, CountsUnsaved, 'changes images'),
+    (properties.check_modes, Auxiliary, r'12\)\] in training and \['),
+    (properties.check_batch, BatchMean, 'an image alone differs'),
+    (properties.check_batch, NotANumber, 'differs by nan'),
+    (properties.check_channels_last, NotANumber, 'differ by nan'),
+    (properties.check_determinism, Noise, 'two passes in evaluation mode'),
+    (properties.check_determinism, CallCount, 'two training steps'),
+    (properties.check_channels_last, Strides, 'outputs differ'),
     (sizes, Cropped, r'65x97: maps \[\(30, 46\)'),
     (checkpointing, IgnoresCheckpointing, 'with_cp=True is ignored'),
     (checkpointing, WrongCheckpointing, 'gradients differ'),
@@ -232,7 +240,7 @@ ALL = [
 ]
 
 
-def as_list(found: object) -> list[measure.Property]:
+def as_list(found: object) -> list[properties.Property]:
     return found if isinstance(found, list) else [found]
 
 
@@ -247,7 +255,7 @@ def test_a_mistake_is_found(check, kind, says, x):
 
 def test_what_cannot_be_exported_raises(x):
     with pytest.raises(Exception, match='(?i)data-dependent|guard'):
-        measure.check_export(Branches(), x)
+        properties.check_export(Branches(), x)
 
 
 @pytest.mark.parametrize('kind', [Net, ChangesImages, Frozen])
@@ -284,13 +292,13 @@ def test_rounding_of_complex_weights(x):
 
 def test_levels(x):
     model = Net()
-    levels = measure.measure_levels(model, x)
+    levels = properties.measure_levels(model, x)
     assert levels == [{'channels': 8, 'stride': s} for s in (2, 4)]
-    assert measure.check_promises(model, levels).ok is None
+    assert properties.check_promises(model, levels).ok is None
     model.out_channels = (8, 8)
-    assert measure.check_promises(model, levels).ok
+    assert properties.check_promises(model, levels).ok
     model.out_channels = (8, 16)
-    wrong = measure.check_promises(model, levels)
+    wrong = properties.check_promises(model, levels)
     assert wrong.ok is False
     assert wrong.text == 'out_channels is (8, 16), measured (8, 8)'
 
@@ -321,9 +329,9 @@ def test_gradients_of_a_frozen_model(x):
 
 def test_errors_of_imaginary_parts_and_of_one_nan():
     one = torch.tensor([1 + 1j])
-    assert measure.error_of([one.conj()], [one]) == pytest.approx(2**0.5)
-    error = measure.error_of([one, one * torch.nan, one], [one] * 3)
-    assert not measure.equal(error)
+    assert measures.error_of([one.conj()], [one]) == pytest.approx(2**0.5)
+    error = measures.error_of([one, one * torch.nan, one], [one] * 3)
+    assert not measures.equal(error)
 
 
 def test_kept_bytes_are_those_of_the_activations():

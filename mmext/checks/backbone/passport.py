@@ -2,54 +2,44 @@
 """The passport of a backbone: what it does, as measured.
 
 ``mmext check-backbone CONFIG_OR_MODULE`` prints it and saves it as JSON and
-Markdown. :mod:`mmext.checks.backbone` makes the measurements.
+Markdown.
 """
 
 from __future__ import annotations
 
-import ast
 import copy
 import inspect
 import shutil
-import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from textwrap import fill, indent
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessRaisedException, start_processes
-from torch.nn.parallel import DistributedDataParallel
+from torch.multiprocessing import ProcessRaisedException
 
-from mmext.checks import backbone as measure
-from mmext.checks.backbone import Property
+from mmext.checks.backbone import properties
+from mmext.checks.backbone.measures import kept_bytes
+from mmext.checks.backbone.properties import Property
+from mmext.checks.backbone.source import Source
+from mmext.checks.backbone.two_processes import check_two_processes
 from mmext.errors import UserError
 from mmext.evaluation.cost.complexity import count_complexity, input_shape
 from mmext.evaluation.cost.latency import measure_latency
 from mmext.evaluation.report.table import Table
-from mmext.models.build import build_model
-from mmext.utils.config import load_config, merge_options, parse_options
 from mmext.utils.files import replacing, write_json
 from mmext.utils.modules import require_device
-from mmext.utils.random_state import random_state_kept, seed_everything
-from mmext.utils.text import some
 from mmext.version import __version__
 
 #: Height and width of the images for all checks except the cost, in pixels.
 SIZE = (128, 192)
+
+
 #: Height and width at which the cost is measured without a config.
 COST_SIZE = (800, 1280)
-#: Seconds for each of two processes.
-TIMEOUT = 120
 
 
 @dataclass(frozen=True)
@@ -88,14 +78,12 @@ class Passport:
     def text(self) -> str:
         """Returns the passport for a terminal."""
         marks = {True: 'ok ', False: 'NO ', None: '-  '}
-        properties = [
-            (f'{marks[p.ok]} {p.name}', p.text) for p in self.properties
-        ]
+        found = [(f'{marks[p.ok]} {p.name}', p.text) for p in self.properties]
         cost = [(k, _readable(k, v)) for k, v in self.cost.items()]
         blocks = [
             f'{self.name} ({self.source})',
             indent(self.tables()[0].text(), '  '),
-            _two_columns(properties),
+            _two_columns(found),
             _two_columns(cost),
         ]
         return '\n\n'.join(filter(None, blocks))
@@ -154,96 +142,6 @@ def _readable(name: str, value: Any) -> str:
     return str(value) or '-'
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a backbone comes from; processes can build it from this.
-
-    ``source`` is a config file, or a Python file or module with a class
-    (``tinynet.py``, ``package.module:Class``).
-    ``options`` are ``KEY=VALUE``, for the config or for the class.
-    """
-
-    source: str
-    options: tuple[str, ...] = ()
-
-    def read(self) -> tuple[dict[str, Any], Config | None]:
-        """Returns the config of the backbone, and the config around it."""
-        name, _, wanted = self.source.partition(':')
-        path = Path(name)
-        if path.suffix == '.py' and not (path.is_file() and _is_code(path)):
-            cfg = load_config(path, self.options)
-            init_default_scope(cfg.get('default_scope') or 'mmdet')
-            model = cfg.get('model') or {}
-            backbone = model.get('detector', model).get('backbone')
-            if backbone is None:
-                raise UserError(
-                    f'config {path} has no model.backbone',
-                    'Give the config of a detector, segmentor or classifier, '
-                    'or a module with a backbone.',
-                )
-            return dict(backbone), cfg
-        init_default_scope('mmdet')
-        settings = Config({'type': self._find_class(name, wanted)})
-        merge_options(settings, parse_options(self.options))
-        return dict(settings._cfg_dict), None
-
-    def _find_class(self, name: str, wanted: str) -> type[nn.Module]:
-        path = Path(name)
-        if path.suffix == '.py':
-            sys.path.insert(0, str(path.resolve().parent))
-            name = path.stem
-        try:
-            module = import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f'{self.source} is no config and no module that can be '
-                f'imported: {error}',
-                'Give FILE.py, or a module whose folder is in PYTHONPATH, '
-                'such as mmext.models:StarNet.',
-            ) from error
-        classes = {
-            key: value
-            for key, value in vars(module).items()
-            if inspect.isclass(value) and issubclass(value, nn.Module)
-        }
-        own = [k for k, v in classes.items() if v.__module__ == name]
-        if not (own or wanted in classes):
-            raise UserError(
-                f'{name} has no torch.nn.Module',
-                'Give the module that defines the backbone.',
-            )
-        names = [key for key in own if key in MODELS.module_dict] or own
-        if not wanted and len(names) == 1:
-            return classes[names[0]]
-        if wanted not in classes:
-            found = f'no class {wanted!r}' if wanted else 'several backbones'
-            raise UserError(
-                f'{name} has {found}',
-                f'Name one of: {some(names, 20)}, as '
-                f'{self.source.partition(":")[0]}:CLASS.',
-            )
-        return classes[wanted]
-
-    def build(self, **changes: Any) -> nn.Module:
-        """Builds the backbone, always with the same weights.
-
-        No pre-trained weights are loaded: they change no property.
-        """
-        cfg, _ = self.read()
-        with random_state_kept():
-            seed_everything(0)
-            return build_model({**cfg, **changes})
-
-
-def _is_code(path: Path) -> bool:
-    """Whether a Python file defines a class, which no config does."""
-    try:
-        body = ast.parse(path.read_text(encoding='utf-8')).body
-    except SyntaxError:
-        return False
-    return any(isinstance(node, ast.ClassDef) for node in body)
-
-
 def make_passport(
     source: str | Path,
     options: Sequence[str] = (),
@@ -282,7 +180,7 @@ def make_passport(
     x = images.to(device)
     log('levels')
     try:
-        levels = measure.measure_levels(model, x)
+        levels = properties.measure_levels(model, x)
     except UserError:
         raise
     except Exception as error:  # of any backbone
@@ -293,31 +191,31 @@ def make_passport(
             'MMEXT_DEBUG=1 shows the traceback.',
         ) from error
     steps: dict[str, Callable[[], Property | list[Property]]] = {
-        'gradients': lambda: measure.check_gradients(model, x),
-        'train and eval': lambda: measure.check_modes(model, x),
-        'batch invariance': lambda: measure.check_batch(model, x),
-        'determinism': lambda: measure.check_determinism(model, x),
+        'gradients': lambda: properties.check_gradients(model, x),
+        'train and eval': lambda: properties.check_modes(model, x),
+        'batch invariance': lambda: properties.check_batch(model, x),
+        'determinism': lambda: properties.check_determinism(model, x),
         'odd sizes': lambda: (
             Property('odd sizes', None, f'{fixed[0]}x{fixed[1]} pixels only')
             if fixed
-            else measure.check_sizes(model, x, levels)
+            else properties.check_sizes(model, x, levels)
         ),
-        'channels-last': lambda: measure.check_channels_last(model, x),
-        'AMP bfloat16': lambda: measure.check_precision(
+        'channels-last': lambda: properties.check_channels_last(model, x),
+        'AMP bfloat16': lambda: properties.check_precision(
             model, x, torch.bfloat16
         ),
-        'AMP float16': lambda: measure.check_precision(
+        'AMP float16': lambda: properties.check_precision(
             model, x, torch.float16
         ),
     }
     if 'with_cp' in inspect.signature(type(model).__init__).parameters:
-        steps['checkpointing'] = lambda: measure.check_checkpointing(
+        steps['checkpointing'] = lambda: properties.check_checkpointing(
             model, where.build(with_cp=True).to(device), x
         )
     if not quick:
-        steps['torch.export'] = lambda: measure.check_export(model, x)
+        steps['torch.export'] = lambda: properties.check_export(model, x)
         steps['two processes'] = lambda: check_two_processes(where, images)
-    found = [measure.check_promises(model, levels)]
+    found = [properties.check_promises(model, levels)]
     for name, step in steps.items():
         log(name)
         try:
@@ -394,84 +292,5 @@ def cost_of(
         x = torch.rand(1, 3, *shape, device=device)
         net = copy.deepcopy(model)
         net.train()
-        cost['training memory'] = measure.kept_bytes(net, x)
+        cost['training memory'] = kept_bytes(net, x)
     return cost
-
-
-def check_two_processes(where: Source, x: Tensor) -> Property:
-    """Whether two processes with one image each get the gradients of one.
-
-    Two steps on the CPU over gloo: parameters without a gradient stop the
-    second one. ``x`` has two images.
-    """
-    with measure.copied(where.build(), x, True) as model:
-        unused = measure.gradients(model, model(x)).unused
-    with measure.copied(where.build(), x) as model:
-        found = measure.gradients(model, model(x))
-    why = ''
-    if len(found.unused) == found.total:
-        why = 'no parameter gets a gradient'
-    elif any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-        why = 'SyncBatchNorm needs GPUs'
-    if why:
-        return Property('two processes', None, why)
-    (sum(measure.loss_of(model(x[i : i + 1])) for i in (0, 1)) / 2).backward()
-    alone = _gradients(model)
-    # A forked process need not import everything again, which takes most of
-    # the time; where there is a GPU, a backward pass starts threads that
-    # forbid it, on the CPU as well.
-    forks = sys.platform == 'linux' and not torch.cuda.is_available()
-    with tempfile.TemporaryDirectory() as folder:
-        processes = start_processes(
-            _train_two_steps,
-            (where, x, folder, bool(found.unused)),
-            2,
-            join=False,
-            start_method='fork' if forks else 'spawn',
-        )
-        if not processes.join(TIMEOUT) and not processes.join(TIMEOUT):
-            for process in processes.processes:
-                process.kill()
-            raise TimeoutError(f'no end within {2 * TIMEOUT} seconds')
-        both = torch.load(Path(folder, 'grads.pth'))
-    error = measure.error_of(
-        *(
-            [torch.cat([grads[name].flatten() for name in alone])]
-            for grads in (both, alone)
-        )
-    )
-    text = f'gradients differ by {error:.1e} from those of one process'
-    if unused:
-        text += (
-            '; only with find_unused_parameters=True, because of '
-            f'{some(unused, 2)}'
-        )
-    return Property('two processes', measure.equal(error) and not unused, text)
-
-
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    named = model.named_parameters()
-    return {n: p.grad for n, p in named if p.grad is not None}
-
-
-def _train_two_steps(
-    rank: int, where: Source, x: Tensor, folder: str, find_unused: bool
-) -> None:
-    """Runs in one of two processes; the first saves the gradients."""
-    torch.set_num_threads(1)
-    # It concerns the speed of a training on several GPUs.
-    warnings.filterwarnings('ignore', 'Grad strides do not match')
-    dist.init_process_group(
-        'gloo', f'file://{folder}/meet', rank=rank, world_size=2
-    )
-    with measure.copied(where.build(), x) as model:
-        wrapped = DistributedDataParallel(
-            model, find_unused_parameters=find_unused
-        )
-    for _ in range(2):
-        model.zero_grad()
-        measure.loss_of(wrapped(x[rank : rank + 1])).backward()
-    if rank == 0:
-        torch.save(_gradients(model), Path(folder, 'grads.pth'))
-    dist.barrier()
-    dist.destroy_process_group()

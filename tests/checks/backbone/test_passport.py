@@ -14,8 +14,10 @@ from commands import run_tool
 from mmengine.config import Config
 from tiny_run import write_config
 
-from mmext.checks import passport as passports
-from mmext.checks.passport import Passport, Source, make_passport
+from mmext.checks.backbone import passport as passports
+from mmext.checks.backbone.passport import Passport, make_passport
+from mmext.checks.backbone.source import Source
+from mmext.checks.backbone.two_processes import check_two_processes
 from mmext.errors import UserError
 
 IMAGES = torch.rand(2, 3, 64, 64)
@@ -98,7 +100,7 @@ def test_unused_parameters_in_two_processes(tmp_path):
     file = write(tmp_path, 'pyramid_unused', 'self.fc = nn.Linear(2, 2)')
     passport = make_passport(file, quick=True)
     assert [p.name for p in passport.problems] == ['unused parameters']
-    found = passports.check_two_processes(Source(str(file)), IMAGES)
+    found = check_two_processes(Source(str(file)), IMAGES)
     assert '2 of 10 (fc.weight, fc.bias)' in passport.problems[0].text
     assert not found.ok
     assert 'only with find_unused_parameters=True' in found.text
@@ -125,7 +127,7 @@ def test_unused_parameters_in_two_processes(tmp_path):
 def test_two_processes(tmp_path, stem, more, out, ok):
     """What a training uses decides, and nothing to train is no mistake."""
     file = write(tmp_path, f'pyramid_{stem}', more, out)
-    found = passports.check_two_processes(Source(str(file)), IMAGES)
+    found = check_two_processes(Source(str(file)), IMAGES)
     assert found.ok is ok, found
 
 
