@@ -27,11 +27,11 @@ import numpy as np
 
 from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.matching import ClassMatches, Matches
-from mmext.evaluation.statistics.comparison import (
+from mmext.evaluation.statistics.intervals import METHODS, estimate
+from mmext.evaluation.statistics.resampling import (
     bootstrap_weights,
     jackknife_weights,
 )
-from mmext.evaluation.statistics.intervals import METHODS, estimate
 
 METRICS = ('AP', 'AP50', 'APs')
 SKILLS = (0.0, 0.1, 0.0)  # baseline, better candidate, equal candidate

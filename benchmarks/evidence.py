@@ -28,7 +28,6 @@ import numpy as np
 
 from mmext.errors import UserError, command, did_you_mean
 from mmext.evaluation.report.table import Table
-from mmext.evaluation.statistics.comparison import Resampled
 from mmext.evaluation.statistics.intervals import (
     Estimate,
     estimate,
@@ -36,11 +35,8 @@ from mmext.evaluation.statistics.intervals import (
     student,
 )
 from mmext.evaluation.statistics.looks import nominal_levels
-from mmext.evaluation.statistics.power import (
-    Noise,
-    fewest_seeds,
-    inflated_sd,
-)
+from mmext.evaluation.statistics.power import Noise, fewest_seeds, inflated_sd
+from mmext.evaluation.statistics.resampling import Resampled
 from mmext.evaluation.statistics.seeds import (
     satterthwaite,
     seed_and_image_parts,
@@ -49,7 +45,7 @@ from mmext.evaluation.statistics.seeds import (
 from mmext.experiments.plan import Job, Plan, read_plan
 from mmext.experiments.records.record import Record
 from mmext.experiments.reports.decision import Decision, evaluate_records
-from mmext.experiments.reports.report import deviations, read_runs
+from mmext.experiments.reports.deviations import deviations, read_runs
 from mmext.utils.documents import parse_json, parse_yaml, read_bytes
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import replacing

@@ -27,13 +27,13 @@ import numpy as np
 
 from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.matching import ClassMatches, Matches
-from mmext.evaluation.statistics.comparison import (
-    bootstrap_weights,
-    jackknife_weights,
-)
 from mmext.evaluation.statistics.intervals import Estimate, estimate, student
 from mmext.evaluation.statistics.looks import nominal_levels
 from mmext.evaluation.statistics.power import Noise, power
+from mmext.evaluation.statistics.resampling import (
+    bootstrap_weights,
+    jackknife_weights,
+)
 from mmext.evaluation.statistics.seeds import seed_test, two_level
 
 RESULT = Path(__file__).parent / 'results' / 'plan_statistics.md'

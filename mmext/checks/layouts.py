@@ -27,11 +27,7 @@ from mmext.checks.findings import Split, require
 from mmext.checks.images import check_presence, image_paths
 from mmext.checks.splits import check_order
 from mmext.datasets.coco import read_coco
-from mmext.datasets.converters.coco import (
-    find_coco,
-    image_folder,
-    json_files,
-)
+from mmext.datasets.converters.coco import find_coco, image_folder, json_files
 from mmext.datasets.converters.common import Converted, is_converted
 from mmext.datasets.converters.folder import SPLITS, format_of, read_folder
 from mmext.errors import UserError, printable

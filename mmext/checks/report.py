@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mmext.checks.findings import ERROR, LEVELS, Finding, Split
-from mmext.checks.images import ImageFacts, image_paths
+from mmext.checks.image_facts import ImageFacts
+from mmext.checks.images import image_paths
 from mmext.errors import printable
 from mmext.utils.files import Stamp, stamps, write_json
 from mmext.utils.machine import cache_dir

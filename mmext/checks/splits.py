@@ -15,14 +15,13 @@ import numpy as np
 from mmext.checks.annotations import check_annotations
 from mmext.checks.classes import used_names
 from mmext.checks.findings import LEVELS, Finding, Split
+from mmext.checks.image_facts import Facts, read_images
 from mmext.checks.images import (
-    Facts,
     Paths,
     check_images,
     check_presence,
     image_paths,
     others,
-    read_images,
 )
 from mmext.checks.report import DataReport
 from mmext.datasets.coco import read_coco

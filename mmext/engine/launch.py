@@ -47,14 +47,9 @@ from mmext.engine.mixed_precision import set_amp
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
+from mmext.engine.tta import set_tta
 from mmext.errors import UserError
-from mmext.evaluation.tested import in_words
-from mmext.utils.config import (
-    load_config,
-    merge_options,
-    parse_options,
-    resize_scales,
-)
+from mmext.utils.config import load_config, merge_options, parse_options
 from mmext.utils.files import naming, replacing
 from mmext.utils.locks import locked
 
@@ -411,41 +406,6 @@ def _set_show(
         hook.wait_time = wait_time
     if show_dir is not None:
         hook.test_out_dir = str(show_dir)
-
-
-def set_tta(cfg: Config) -> str:
-    """Tests every image as it is and mirrored, and merges with NMS.
-
-    The config's ``tta_model`` and ``tta_pipeline`` are used if it has them.
-    Returns a warning if they resize images to other scales than the test.
-    """
-    if cfg.get('tta_model') is None:
-        nms = {'type': 'nms', 'iou_threshold': 0.5}
-        tta_cfg = {'nms': nms, 'max_per_img': 100}
-        cfg.tta_model = {'type': 'DetTTAModel', 'tta_cfg': tta_cfg}
-    if cfg.tta_model['type'] in ('DetTTAModel', 'mmdet.DetTTAModel'):
-        cfg.tta_model['type'] = 'BoxTTAModel'  # the model may predict masks
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if cfg.get('tta_pipeline') is None:
-        pack = copy.deepcopy(dataset.pipeline[-1])
-        keys = (*pack.get('meta_keys', ()), 'flip', 'flip_direction')
-        pack['meta_keys'] = tuple(dict.fromkeys(keys))
-        flips = [{'type': 'RandomFlip', 'prob': p} for p in (1.0, 0.0)]
-        both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
-        cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
-    ours, theirs = resize_scales(dataset), resize_scales(cfg.tta_pipeline)
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
-    if not ours or any(scale in theirs for scale in ours):
-        return ''
-    return (
-        f'tta_pipeline resizes images to {in_words(theirs)}, and the test '
-        f'pipeline to {in_words(ours)}. A detector that was trained at '
-        'another scale may find nothing. If the config inherited it: '
-        '--cfg-options tta_pipeline=None makes one of the test pipeline.'
-    )
 
 
 def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:

@@ -27,7 +27,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.engine.image_results import image_results_metrics
-from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.coco.meta import read_meta
 from mmext.evaluation.cost.complexity import count_complexity, input_shape
 from mmext.evaluation.runs import describe_model
 from mmext.evaluation.tested import SETTINGS, settings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmext.errors import UserError, did_you_mean
 from mmext.evaluation.coco.ground_truth import GroundTruth
-from mmext.evaluation.coco.predictions import known_classes, read_meta
+from mmext.evaluation.coco.meta import known_classes, read_meta
 from mmext.utils.text import sentences, some
 
 

@@ -28,12 +28,8 @@ from mmext.evaluation.sides import (
     predicted_iou_type,
     read_sides,
 )
-from mmext.evaluation.statistics.comparison import (
-    ImageBootstrap,
-    Resampled,
-    compare_resampled,
-    correct,
-)
+from mmext.evaluation.statistics.comparison import compare_resampled, correct
+from mmext.evaluation.statistics.resampling import ImageBootstrap, Resampled
 from mmext.evaluation.tested import Complexity, cost_of
 from mmext.utils.ahead import computed_ahead
 

@@ -24,7 +24,7 @@ from typing import Any
 from mmext.datasets.coco import is_number
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import COCO, Format
-from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.coco.meta import read_meta
 from mmext.evaluation.dumped_config import read_dumped_config
 from mmext.evaluation.tested import identity, uses_tta
 from mmext.utils import documents

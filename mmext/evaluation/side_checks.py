@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from mmext.evaluation.coco.predictions import Predictions, read_meta
+from mmext.evaluation.coco.meta import read_meta
+from mmext.evaluation.coco.predictions import Predictions
 from mmext.evaluation.runs import Run
 from mmext.evaluation.sides import Side
 from mmext.evaluation.tested import SETTINGS, checkpoint_name, settings

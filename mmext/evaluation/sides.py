@@ -12,11 +12,8 @@ from mmext.errors import UserError
 from mmext.evaluation.classes import choose_classes
 from mmext.evaluation.coco.formats import COCO, Format
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
-from mmext.evaluation.coco.predictions import (
-    Predictions,
-    read_meta,
-    read_predictions,
-)
+from mmext.evaluation.coco.meta import read_meta
+from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.coco.result_file import not_predictions
 from mmext.evaluation.runs import Run, common_iou_type, model_of, read_run
 from mmext.utils.documents import require_regular

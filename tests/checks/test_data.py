@@ -24,7 +24,7 @@ from tiny_run import HEIGHT, WIDTH, make_coco
 from mmext.checks.annotations import Boxes
 from mmext.checks.findings import Split
 from mmext.checks.fix import fixed_files, write_fixed
-from mmext.checks.images import read_image
+from mmext.checks.image_facts import read_image
 from mmext.checks.preflight import _check_large
 from mmext.checks.report import DataReport, keep, recall
 from mmext.checks.splits import check_splits
@@ -574,7 +574,7 @@ def test_a_truncated_image_that_opencv_fills(data, monkeypatch, part, found):
     whole[round(HEIGHT * (1 - part)) :] = 128
     coded[: round(len(coded) * (1 - part))].tofile(path)
     monkeypatch.setattr(
-        'mmext.checks.images.decode',
+        'mmext.checks.image_facts.decode',
         lambda d, flags: whole if d[0] == 0xFF else cv2.imdecode(d, flags),
     )
     assert summary(check(data)) == [found]

@@ -13,7 +13,7 @@ from commands import ROOT, TWO_PROCESSES, run_command
 from mmengine.registry import init_default_scope
 
 from mmext.engine import launch
-from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.coco.meta import read_meta
 from mmext.evaluation.image_results import read_image_results
 from mmext.evaluation.runs import read_run
 from mmext.experiments import test_data as data

@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmext.engine.launch import _keeping_config, set_tta
-from mmext.engine.predictions_hook import (
-    describe,
-    free_name,
-    settings_of,
-)
+from mmext.engine.launch import _keeping_config
+from mmext.engine.predictions_hook import describe, free_name, settings_of
+from mmext.engine.tta import set_tta
 from mmext.utils.config import resize_scales
 
 SETTINGS = {

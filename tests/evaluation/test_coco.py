@@ -40,7 +40,7 @@ from mmext.evaluation.coco.matching import (
     match_pairs,
 )
 from mmext.evaluation.coco.predictions import read_predictions
-from mmext.evaluation.statistics.comparison import ImageBootstrap
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 
 Shared = Callable[[str], Path]
 

@@ -15,12 +15,7 @@ from pycocotools import mask as mask_utils
 
 import mmext
 from mmext.errors import UserError
-from mmext.evaluation.coco.formats import (
-    COCO,
-    Format,
-    formats_of,
-    read_names,
-)
+from mmext.evaluation.coco.formats import COCO, Format, formats_of, read_names
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.sides import read_source

@@ -27,7 +27,8 @@ import mmext
 from mmext.errors import UserError
 from mmext.evaluation.coco.formats import FORMATS, read_names
 from mmext.evaluation.coco.ground_truth import read_ground_truth
-from mmext.evaluation.coco.predictions import read_meta, read_predictions
+from mmext.evaluation.coco.meta import read_meta
+from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.report.plots import plot_confusion, plot_curves
 from mmext.evaluation.report.report import Report
 from mmext.evaluation.report.table import Table

@@ -18,10 +18,8 @@ from mmext.evaluation.image_results import (
     write_image_results,
 )
 from mmext.evaluation.semantic import Areas
-from mmext.evaluation.statistics.comparison import (
-    ImageBootstrap,
-    compare_resampled,
-)
+from mmext.evaluation.statistics.comparison import compare_resampled
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 from mmext.evaluation.statistics.verdict import verdict
 from mmext.evaluation.top1 import Labels
 

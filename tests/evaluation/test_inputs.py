@@ -24,11 +24,8 @@ from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import accumulate_weighted, summarize
 from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
 from mmext.evaluation.coco.matching import match
-from mmext.evaluation.coco.predictions import (
-    Predictions,
-    read_meta,
-    read_predictions,
-)
+from mmext.evaluation.coco.meta import read_meta
+from mmext.evaluation.coco.predictions import Predictions, read_predictions
 from mmext.evaluation.coco.verify import verify
 from mmext.evaluation.compare import compare
 from mmext.evaluation.sides import (

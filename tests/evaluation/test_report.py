@@ -48,10 +48,7 @@ from mmext.evaluation.coco.diagnosis import (
     mean_curve,
     most_different,
 )
-from mmext.evaluation.coco.ground_truth import (
-    GroundTruth,
-    read_ground_truth,
-)
+from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
 from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.compare import compare
@@ -73,10 +70,8 @@ from mmext.evaluation.report.report import Report
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.report.tables import cost_notes
 from mmext.evaluation.runs import read_run
-from mmext.evaluation.statistics.comparison import (
-    ImageBootstrap,
-    compare_resampled,
-)
+from mmext.evaluation.statistics.comparison import compare_resampled
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 from mmext.utils.config import load_config
 
 __all__ = ['figures']  # a fixture

@@ -11,8 +11,6 @@ from scipy import stats
 from mmext.evaluation.statistics.comparison import (
     ClassEstimate,
     Comparison,
-    ImageBootstrap,
-    Resampled,
     compare_resampled,
     correct,
 )
@@ -23,6 +21,7 @@ from mmext.evaluation.statistics.intervals import (
     jackknife_se,
     student,
 )
+from mmext.evaluation.statistics.resampling import ImageBootstrap, Resampled
 from mmext.evaluation.statistics.seeds import (
     largest_seed_sd,
     seed_test,

@@ -10,11 +10,9 @@ from experiments import plan_of, record_of, records_of
 from scipy.special import stdtrit
 
 from mmext.errors import UserError
-from mmext.evaluation.statistics.comparison import (
-    ImageBootstrap,
-    compare_resampled,
-)
+from mmext.evaluation.statistics.comparison import compare_resampled
 from mmext.evaluation.statistics.looks import nominal_levels
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 from mmext.experiments.plan import Job
 from mmext.experiments.reports.decision import (
     BETTER,

@@ -19,10 +19,8 @@ from mmext.evaluation.coco.matching import match
 from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.image_results import write_image_results
 from mmext.evaluation.semantic import Areas
-from mmext.evaluation.statistics.comparison import (
-    ImageBootstrap,
-    compare_resampled,
-)
+from mmext.evaluation.statistics.comparison import compare_resampled
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 from mmext.evaluation.top1 import Labels
 from mmext.experiments import test_data as data
 from mmext.experiments.records.record import read_record, write_record

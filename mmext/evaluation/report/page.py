@@ -19,21 +19,12 @@ from mmext.evaluation.coco.diagnosis import (
     most_different,
 )
 from mmext.evaluation.coco.matching import RECALL_THRESHOLDS
-from mmext.evaluation.report.charts import (
-    Chart,
-    bars,
-    forest,
-    line_chart,
-)
+from mmext.evaluation.report.charts import Chart, bars, forest, line_chart
 from mmext.evaluation.report.pictures import ImageFolder, picture
 from mmext.evaluation.report.render import render
 from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
-from mmext.evaluation.runs import (
-    logged_curves,
-    parse_metrics,
-    validation_unit,
-)
+from mmext.evaluation.runs import logged_curves, parse_metrics, validation_unit
 from mmext.evaluation.statistics.comparison import Comparison
 from mmext.evaluation.statistics.intervals import Estimate
 

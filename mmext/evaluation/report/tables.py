@@ -11,7 +11,7 @@ import numpy as np
 
 from mmext.errors import UserError
 from mmext.evaluation.coco.accumulate import AP_METRICS, IOU_METRICS
-from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.coco.meta import read_meta
 from mmext.evaluation.report.results import EvaluatedSide, Results
 from mmext.evaluation.report.table import Table
 from mmext.evaluation.runs import (

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,12 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from mmext.checks.config import check_heads, find_config_splits
-from mmext.checks.evaluators import check_evaluators
-from mmext.checks.findings import require
-from mmext.checks.preflight import preflight
 from mmext.errors import UserError
-from mmext.evaluation.coco.ground_truth import GroundTruth, read_ground_truth
+from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.groups import named_images, read_groups
 from mmext.evaluation.runs import describe_model
 from mmext.evaluation.statistics.power import Noise, fewest_images
-from mmext.experiments.configs import (
-    config_sha256,
-    planned_config,
-    unplanned_differences,
-)
+from mmext.experiments.configs import config_sha256, planned_config
 from mmext.experiments.design.pilot import pilot_noise
 from mmext.experiments.design.power_table import (
     Design,
@@ -37,11 +27,17 @@ from mmext.experiments.design.power_table import (
     in_percent,
     in_points,
 )
+from mmext.experiments.design.same_data import (
+    about,
+    check_config,
+    check_data,
+    common_data,
+    differences,
+)
 from mmext.experiments.design.timing import busy_warnings, time_training
 from mmext.experiments.plan import Plan, PlannedSide, check_plan
-from mmext.experiments.test_data import TestData, test_data
+from mmext.experiments.test_data import TestData
 from mmext.utils.config import parse_options
-from mmext.utils.files import sha256
 from mmext.utils.text import count, some
 
 #: Standard deviation between trainings of one config, if it is not known.
@@ -52,9 +48,8 @@ SEED_SD = 0.002
 IMAGE_SE = {'bbox': 0.1, 'segm': 0.1, 'mIoU': 0.1, 'top1': 0.3}
 _ASSUMED_SD = 'assumed: anecdotes for COCO, a pilot replaces it'
 _ASSUMED_SE = 'assumed: {:g} / sqrt({}s), a pilot replaces it'
-#: Test images below which SEED_SD is likely to be too small, and below which
-#: intervals were not tested.
-_LIKE_COCO, _FEWEST_IMAGES = 2000, 100
+#: Test images below which SEED_SD is likely to be too small.
+_LIKE_COCO = 2000
 
 
 def make_plan(
@@ -138,14 +133,14 @@ def make_plan(
         options = parse_options(options)
     configs = {}
     for path in dict.fromkeys(map(str, [baseline, *candidates])):
-        with _about(path):
+        with about(path):
             configs[path] = planned_config(path, options, folder)
     names = [*names] if names else _names(configs)
     hashes = {path: config_sha256(path) for path in configs}
     _require_several(hashes, names, 1 + len(candidates))
-    data = _common_data(configs, task)
+    data = common_data(configs, task)
     truth = data.annotations and read_ground_truth(data.annotations)
-    warnings = [*_check_data(data, truth, ann)]
+    warnings = [*check_data(data, truth, ann)]
     group = None
     if groups:
         named = truth or named_images(data.names, 'the test data')
@@ -172,14 +167,14 @@ def make_plan(
             for name, path in zip(names, configs, strict=True)
         ),
         options={key: _yaml(value) for key, value in options.items()},
-        differences=tuple(_differences(configs, allow_differences)),
+        differences=tuple(differences(configs, allow_differences)),
         folder=None if folder is None else str(folder),
     )
     # Every number and name is checked before the slow part.
     check_plan('the plan', _with_looks(plan, looks or [2], first_seed))
     for path, cfg in configs.items():
-        with _about(path):
-            _check_config(cfg)
+        with about(path):
+            check_config(cfg)
     noise, sources = _noise(data, group, seed_sd, image_se, pilot)
     plan = replace(
         plan,
@@ -209,7 +204,7 @@ def make_plan(
         for name, (path, cfg) in zip(names, configs.items(), strict=True):
             what = f'{name}: training steps'
             report = progress and functools.partial(progress, what)
-            with _about(path):
+            with about(path):
                 times[name] = time_training(cfg, report)
     reached = math.floor(100 * simulation.power(tuple(looks))) / 100
     plan = _with_looks(plan, looks, first_seed)
@@ -238,17 +233,6 @@ def _require_numbers(
         )
 
 
-@contextmanager
-def _about(path: str) -> Iterator[None]:
-    """Names the config in an error that does not."""
-    try:
-        yield
-    except UserError as error:
-        if path in error.problem:
-            raise
-        raise UserError(f'{path}: {error.problem}', error.fix) from error
-
-
 def _require_several(
     hashes: Mapping[str, str], names: Sequence[str], number: int
 ) -> None:
@@ -275,92 +259,6 @@ def _names(configs: Mapping[str, Config]) -> list[str]:
         if len({*names}) == len(names):
             return names
     return stems
-
-
-def _common_data(configs: Mapping[str, Config], task: str | None) -> TestData:
-    """The test data of all configs, which must be the same."""
-    first = None
-    for path, cfg in configs.items():
-        with _about(path):
-            data = test_data(cfg, task)
-        first, task = first or data, data.task
-        same = (data.sha256, data.classes) == (first.sha256, first.classes)
-        if not same:
-            raise UserError(
-                'the configs test on different data or classes: '
-                f'{next(iter(configs))} on {_in_words(first)}; {path} on '
-                f'{_in_words(data)}',
-                'Methods are compared on the same images. Correct '
-                'test_dataloader and test_evaluator.',
-            )
-    return first
-
-
-def _in_words(data: TestData) -> str:
-    where = data.annotations or count(data.images, 'image')
-    return f'{where} (SHA-256 {data.sha256[:12]}), {some(data.classes, 3)}'
-
-
-def _check_data(
-    data: TestData, truth: GroundTruth | None, ann: str | Path | None
-) -> Iterator[str]:
-    """Yields warnings about the test data."""
-    if ann is not None:
-        if not Path(ann).is_file():
-            raise UserError(f'--ann {ann}: no such file', 'Check the path.')
-        if sha256(ann) != data.sha256:
-            raise UserError(
-                f'--ann {ann} is not what the configs test on, '
-                f'{_in_words(data)}',
-                'Change test_dataloader and test_evaluator of the configs.',
-            )
-    if truth and not truth.of_classes(data.classes).dataset['annotations']:
-        raise UserError(
-            f'{data.annotations} has no annotations of these classes: no '
-            'model has an AP on it',
-            'Test on a split with annotations, such as the validation set.',
-        )
-    if data.images < _FEWEST_IMAGES:
-        yield (
-            f'{count(data.images, "test image")}: intervals were not tested '
-            f'on fewer than {_FEWEST_IMAGES}.'
-        )
-    if len(data.classes) == 1:
-        yield (
-            f'The data have one class, {data.classes[0]}: the result is '
-            'about this class, and not a mean over classes.'
-        )
-
-
-def _differences(configs: Mapping[str, Config], allowed: bool) -> list[str]:
-    """What differs between the baseline and each candidate, in words."""
-    first, *others = configs.values()
-    found = [
-        f'{path}: {difference}'
-        for path, cfg in zip([*configs][1:], others, strict=True)
-        for difference in unplanned_differences(first, cfg)
-    ]
-    if found and not allowed:
-        raise UserError(
-            'the configs differ from the baseline in more than the model '
-            f'(first the value of the baseline): {some(found, 10)}',
-            'Are these part of the claim? Then --allow-differences writes '
-            'them into the plan. Otherwise make them equal.',
-        )
-    return found
-
-
-def _check_config(cfg: Config) -> None:
-    """Builds the model, and checks that data and evaluators fit it.
-
-    Images are checked when a run starts.
-    """
-    stages = ('train', 'val', 'test')
-    cfg = copy.deepcopy(cfg)
-    cfg.resume = False
-    model = preflight(cfg, stages, data=False).model
-    splits = find_config_splits(cfg, stages)
-    require([*check_heads(cfg, model, splits), *check_evaluators(cfg, splits)])
 
 
 def _with_looks(plan: Plan, looks: Sequence[int], first: int) -> Plan:

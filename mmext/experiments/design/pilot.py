@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from mmext.errors import UserError
-from mmext.evaluation.coco.predictions import read_meta
+from mmext.evaluation.coco.meta import read_meta
 from mmext.evaluation.runs import read_run
 from mmext.evaluation.side_checks import training_differences
-from mmext.evaluation.statistics.comparison import ImageBootstrap
 from mmext.evaluation.statistics.power import (
     Noise,
     noise_from_pilot,
     pooled_sd,
 )
+from mmext.evaluation.statistics.resampling import ImageBootstrap
 from mmext.experiments.records.record import Record, read_record
 from mmext.experiments.records.recording import record_run
 from mmext.experiments.test_data import TestData

@@ -17,7 +17,8 @@ from mmext.errors import UserError
 from mmext.evaluation.classes import choose_classes
 from mmext.evaluation.coco.ground_truth import read_ground_truth
 from mmext.evaluation.coco.matching import match
-from mmext.evaluation.coco.predictions import read_meta, read_predictions
+from mmext.evaluation.coco.meta import read_meta
+from mmext.evaluation.coco.predictions import read_predictions
 from mmext.evaluation.groups import named_images, read_groups
 from mmext.evaluation.image_results import read_image_results
 from mmext.evaluation.runs import (

@@ -12,13 +12,12 @@ import numpy as np
 from mmext.errors import UserError
 from mmext.evaluation.statistics.comparison import (
     Comparison,
-    ImageBootstrap,
-    Resampled,
     compare_resampled,
     correct,
 )
 from mmext.evaluation.statistics.intervals import Estimate
 from mmext.evaluation.statistics.looks import nominal_levels
+from mmext.evaluation.statistics.resampling import ImageBootstrap, Resampled
 from mmext.experiments.plan import Job, Plan
 from mmext.experiments.records.record import Record
 from mmext.utils.text import some

@@ -35,12 +35,8 @@ from mmext.experiments.reports.decision import (
     evaluate_records,
     require_equal_images,
 )
-from mmext.experiments.reports.report import (
-    PAGE,
-    claim_rows,
-    same_results,
-    training_charts,
-)
+from mmext.experiments.reports.deviations import same_results
+from mmext.experiments.reports.report import PAGE, claim_rows, training_charts
 from mmext.utils.text import count, points, points_range, some
 
 
