@@ -5,19 +5,12 @@ The claims that are settled get into README.md too.
 
     python benchmarks/evidence.py
 
-evidence/README.md explains the files. A claim is about a contrast, a sum of
-sides with factors: ``{star: 1, sum: -1}`` is the gain of star over sum. It
-holds if the contrast is shown to be above 0, or with a margin above
-``-margin``; it is contradicted if the plan's gain is excluded, or with a
-margin if the contrast is shown to be below ``-margin``. Contrasts are tested
-between seeds by Welch's test, at the level of the plan's last complete look,
-with Holm's correction for the claims of a plan.
+evidence/README.md explains the files, evidence_claims.py the verdicts.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,148 +18,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence_claims import (
+    OPEN,
+    Claim,
+    Contrast,
+    Correlation,
+    claim_rows,
+    contrast_of,
+    correlation_of,
+    read_claims,
+)
 
 from mmext.errors import UserError, command, did_you_mean
 from mmext.evaluation.report.table import Table
-from mmext.evaluation.statistics.intervals import (
-    Estimate,
-    estimate,
-    holm,
-    student,
-)
 from mmext.evaluation.statistics.looks import nominal_levels
-from mmext.evaluation.statistics.power import Noise, fewest_seeds, inflated_sd
 from mmext.evaluation.statistics.resampling import Resampled
-from mmext.evaluation.statistics.seeds import (
-    satterthwaite,
-    seed_and_image_parts,
-    seed_image_variance,
-)
 from mmext.experiments.plan import Job, Plan, read_plan
 from mmext.experiments.records.record import Record
 from mmext.experiments.reports.decision import Decision, evaluate_records
 from mmext.experiments.reports.deviations import deviations, read_runs
-from mmext.utils.documents import parse_json, parse_yaml, read_bytes
+from mmext.utils.documents import parse_json, read_bytes
 from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import replacing
 from mmext.utils.git import git
-from mmext.utils.text import count, duration, p_value
+from mmext.utils.text import count, duration
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = 'page.md'
-SCOPES = ('data set', 'images')
 HEADER = ['claim', 'paper', 'here', 'effect', 'images like these', 'verdict']
-HOLDS, CONTRADICTED, OPEN = 'holds', 'contradicted', 'not settled'
 MISSING = 'not run yet'
 BEGIN, END = '<!-- Written by make evidence. -->', '<!-- End. -->'
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of a paper.
-
-    Args:
-        claim: A sentence.
-        paper: What the paper measured.
-        contrast: Side -> factor.
-        margin: A loss that counts as none, in points or in the measure's
-            unit. Default: the claim is a gain.
-        measure: What is compared: a value of ``measures.json``. Default: the
-            metric of the plan.
-    """
-
-    claim: str
-    paper: str
-    contrast: Mapping[str, float]
-    margin: float | None = None
-    measure: str | None = None
-
-    @property
-    def unit(self) -> int:
-        """Shares are shown in points, measures as they are."""
-        return 1 if self.measure else 100
-
-    def bounds(self, gain: float) -> tuple[float, float]:
-        """Above the first it holds; below the second it is contradicted.
-
-        ``gain`` is that of the plan, in points.
-        """
-        if self.margin is not None:
-            return -self.margin / self.unit, -self.margin / self.unit
-        return 0.0, 0.0 if self.measure else gain / self.unit
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The estimate of a contrast, from 0 to 1.
-
-    Args:
-        value: On all images.
-        between: (P,) variances between the seeds of the P sides.
-        alone: Variance over images that is not in ``between``.
-        sizes: Number of seeds of each side.
-        images: Number of images.
-    """
-
-    value: float
-    between: np.ndarray
-    alone: float
-    sizes: tuple[int, ...]
-    images: int
-
-    def estimate(
-        self, scope: str, level: float, bound: float = 0.0
-    ) -> Estimate:
-        """The contrast less ``bound``, for the scope of a plan."""
-        parts, sizes = self.between, [*self.sizes]
-        if scope == 'images':
-            parts, sizes = np.append(parts, self.alone), [*sizes, self.images]
-        variance, df = satterthwaite(parts, sizes)
-        return student(self.value - bound, float(variance), float(df), level)
-
-    def seeds_for(self, distance: float, alpha: float, tests: int) -> int:
-        """Trainings a side that show a distance in 4 of 5 plans, at most 50.
-
-        As for two sides whose difference has the variance of the contrast.
-        """
-        each = float(np.dot(self.between, self.sizes)) / 2
-        df = sum(self.sizes) - len(self.sizes)
-        found = fewest_seeds(
-            distance,
-            Noise(inflated_sd(each**0.5, df), image_se=0.0, images=1),
-            scope='data set',
-            levels=(alpha,),
-            candidates=tests,
-        )
-        return found or 50
-
-
-def contrast_of(
-    sides: Sequence[tuple[float, np.ndarray]], resamples: int, images: int
-) -> Contrast:
-    """Returns the contrast of sides, each a factor and the values of its runs.
-
-    Args:
-        sides: (S, 1 + B + J) values a side, as of `Resampled`; (S, 1) of
-            measures, which are not resampled.
-        resamples: B.
-        images: Number of images.
-    """
-    end = resamples + 1
-    total = sum(f * v.mean(0) for f, v in sides)
-    between = np.array(
-        [f**2 * np.var(v[:, 0], ddof=1) / len(v) for f, v in sides]
-    )
-    alone = math.nan
-    if resamples:
-        both = estimate(total[0], total[1:end], total[end:], images=images)
-        shared = sum(
-            f**2 * seed_image_variance(v[:, :end]) / len(v) for f, v in sides
-        )
-        parts = seed_and_image_parts(between, both.se**2, shared)
-        alone = float(parts[-1])
-    sizes = tuple(len(v) for _, v in sides)
-    return Contrast(float(total[0]), between, alone, sizes, images)
 
 
 @dataclass(frozen=True)
@@ -198,7 +79,8 @@ class Experiment:
         plan, found = self.plan, None
         levels = nominal_levels(plan.looks, plan.alpha)
         for look, level in zip(plan.looks, levels, strict=True):
-            jobs = [j for j in plan.jobs(look) if j.side in claim.contrast]
+            sides = claim.contrast or [side.name for side in plan.sides]
+            jobs = [j for j in plan.jobs(look) if j.side in sides]
             if all(j in self.records or j in self.failed for j in jobs):
                 found = look, level
         return found
@@ -209,9 +91,23 @@ class Experiment:
         found = evaluate_records([*self.records.values()])
         return dict(zip(self.records, found, strict=True))
 
-    def contrast(self, claim: Claim, seeds: int) -> Contrast | None:
-        """Returns the contrast of a claim, None with fewer than two seeds."""
+    def estimated(
+        self, claim: Claim, seeds: int
+    ) -> Contrast | Correlation | None:
+        """Returns what a claim is about, None with too few runs."""
         jobs = [j for j in self.plan.jobs(seeds) if j in self.records]
+        if claim.correlation:
+            metric = self.plan.metric
+            return correlation_of(
+                [
+                    (
+                        self.measures[job][claim.measure],
+                        self.evaluated[job].metrics[metric][0],
+                    )
+                    for job in jobs
+                    if job in self.measures
+                ]
+            )
         sides: dict[str, list[np.ndarray]] = {}
         for job in jobs:
             if claim.measure is None:
@@ -246,7 +142,7 @@ class Experiment:
             self.folder.name,
             self.claims,
             [
-                self.contrast(claim, look) if look else None
+                self.estimated(claim, look) if look else None
                 for claim, (look, _) in zip(self.claims, looks, strict=True)
             ],
             [alpha for _, alpha in looks],
@@ -406,72 +302,6 @@ def changed_claims(folder: Path, begun: str | None) -> list[str]:
     if when <= first:
         return []
     return [f'The claims were changed at {when}, after the first run began.']
-
-
-def read_claims(folder: Path) -> list[Claim]:
-    """Reads ``claims.yaml``."""
-    path = folder / 'claims.yaml'
-    try:
-        return [Claim(**x) for x in parse_yaml(read_bytes(path), path)]
-    except TypeError as error:
-        raise UserError(
-            f'{path}: {error}',
-            'Give a list of claims with claim, paper, contrast and perhaps '
-            'margin and measure.',
-        ) from error
-
-
-def claim_rows(
-    name: str,
-    claims: Sequence[Claim],
-    contrasts: Sequence[Contrast | None],
-    alphas: Sequence[float],
-    scope: str,
-    gain: float,
-) -> list[list[str]]:
-    """Returns a row for each claim; None stands for missing runs."""
-    bounds = [claim.bounds(gain) for claim in claims]
-    above, below = (
-        holm(
-            np.array(
-                [
-                    # What is missing counts as a test that shows nothing.
-                    c.estimate(scope, 0.95, b[end]).p if c else 1.0
-                    for c, b in zip(contrasts, bounds, strict=True)
-                ]
-            )
-        ).tolist()
-        for end in (0, 1)
-    )
-    rows = []
-    for n, (claim, c, (low, high)) in enumerate(
-        zip(claims, contrasts, bounds, strict=True)
-    ):
-        words = ['-', '-']
-        if c is not None:
-            found = [c.estimate(x, 0.95) for x in SCOPES]
-            words = [in_words(x, claim.unit) for x in found]
-        if c is None:
-            verdict = f'{OPEN}: runs are missing'
-        elif above[n] < alphas[n] and c.value > low:
-            verdict = f'**{HOLDS}**, p {p_value(above[n])}'
-        elif below[n] < alphas[n] and c.value < high:
-            verdict = f'**{CONTRADICTED}**, p {p_value(below[n])}'
-        else:
-            distance = (high - low) or -low or abs(c.value)
-            needed = c.seeds_for(distance, alphas[n], len(claims))
-            more = count(max(1, needed - min(c.sizes)), 'more seed')
-            verdict = f'{OPEN}: needs {more}'
-        rows.append([claim.claim, claim.paper, name, *words, verdict])
-    return rows
-
-
-def in_words(found: Estimate, unit: int) -> str:
-    """Returns ``+1.23 [+0.45, +2.01]``."""
-    if math.isnan(found.se):
-        return '-'
-    value, low, high = (unit * x for x in (found.value, *found.interval))
-    return f'{value:+.2f} [{low:+.2f}, {high:+.2f}]'
 
 
 def write_page(folder: Path, path: Path) -> list[list[str]]:

@@ -17,6 +17,7 @@ import yaml
 from commands import ROOT
 from experiments import plan_of, records_of, write_runs
 from PIL import Image
+from scipy.stats import spearmanr
 from torch import nn
 
 from mmext.analysis.loading import load_model
@@ -25,7 +26,9 @@ from mmext.evaluation.statistics.comparison import compare_resampled
 from mmext.experiments.plan import write_plan
 from mmext.experiments.reports.decision import evaluate_records
 
-EVIDENCE = runpy.run_path(str(ROOT / 'benchmarks' / 'evidence.py'))
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / 'benchmarks')
+    EVIDENCE = runpy.run_path(str(ROOT / 'benchmarks' / 'evidence.py'))
 Claim, Experiment = EVIDENCE['Claim'], EVIDENCE['Experiment']
 GAIN = {'claim': 'More.', 'paper': '+5', 'contrast': {'cand 1': 1, 'base': -1}}
 KEPT = {**GAIN, 'claim': 'Kept.', 'margin': 3}
@@ -77,7 +80,7 @@ def test_a_difference_of_gains() -> None:
     records = records_of(plan, level)
     claim = Claim('', '', {'cand 1': 1, 'base': -1, 'cand 3': -1, 'cand 2': 1})
     experiment = Experiment(Path('.'), plan, [claim], records, {})
-    found = experiment.contrast(claim, 3)
+    found = experiment.estimated(claim, 3)
     top1 = {name: experiment.values(name) for name in level}
     means = {name: np.mean(values) for name, values in top1.items()}
     value = means['cand 1'] - means['base'] - means['cand 3'] + means['cand 2']
@@ -167,6 +170,69 @@ def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
     assert 'holds' in more[-1]
     assert most[3].startswith('-8.10 [-8.')
     assert 'holds' in most[-1]  # 8.1 is at most 10
+
+
+def test_a_rank_correlation_over_all_networks(tmp_path: Path) -> None:
+    plan = plan_of((6,), images=300, scope='data set')
+    level = {'base': 0.6, 'cand 1': 0.7}
+    records = records_of(plan, level, seed_sd=0.05)
+    claim = {'claim': 'Rises.', 'paper': '', 'correlation': True}
+    folder = folder_of(tmp_path, plan, records, [{**claim, 'measure': 'tns'}])
+    experiment = Experiment.read(folder)
+    runs = dict(zip(records, experiment.evaluated.values(), strict=True))
+    top1 = {j: float(run.metrics['top-1'][0]) for j, run in runs.items()}
+    [row] = experiment.rows()
+    assert row[-1] == 'not settled: runs are missing'
+
+    def row_of(tns: list[float]) -> list[str]:
+        runs = [
+            {'side': side, 'seed': seed, 'tns': value}
+            for (side, seed), value in zip(top1, tns, strict=True)
+        ]
+        text = json.dumps({'command': '', 'commit': '', 'runs': runs})
+        (folder / 'measures.json').write_text(text)
+        [row] = Experiment.read(folder).rows()
+        return row
+
+    noise = np.random.default_rng(0).normal(0, 0.03, len(top1))
+    close = [v + e for v, e in zip(top1.values(), noise, strict=True)]
+    rho = spearmanr(close, [*top1.values()])
+    assert 0.5 < rho.statistic < 1 and rho.pvalue < 0.05
+    row = row_of(close)
+    assert row[3].startswith(f'{rho.statistic:+.2f} [')
+    assert row[4] == '-' and 'holds' in row[-1]
+    assert 'contradicted' in row_of([-x for x in close])[-1]
+    unclear = np.random.default_rng(2).normal(size=len(top1)).tolist()
+    assert re.search(r'needs \d+ more networks', row_of(unclear)[-1])
+    for wrong, says in (
+        ({**GAIN, 'correlation': True}, 'a contrast and a correlation'),
+        ({**claim, 'correlation': False}, 'about no contrast'),
+        (claim, 'has no measure'),
+    ):
+        (folder / 'claims.yaml').write_text(yaml.safe_dump([wrong]))
+        with pytest.raises(UserError, match=says):
+            Experiment.read(folder)
+
+
+def test_the_interval_of_a_rank_correlation_covers() -> None:
+    rng = np.random.default_rng(0)
+    true, runs = 0.6, 1000
+    rank = 6 / np.pi * np.arcsin(true / 2)  # of a normal distribution
+    inside = rejected = 0
+    for _ in range(runs):
+        x, e, other = rng.normal(size=(3, 15))
+        y = true * x + (1 - true**2) ** 0.5 * e
+        pairs = [*zip(x, y, strict=True)]
+        found = EVIDENCE['correlation_of'](pairs).estimate('data set', 0.95)
+        low, high = found.interval
+        inside += low < rank < high
+        pairs = [*zip(x, other, strict=True)]
+        rejected += (
+            EVIDENCE['correlation_of'](pairs).estimate('data set', 0.95).p
+            < 0.05
+        )
+    assert 0.93 < inside / runs < 0.98
+    assert 0.03 < rejected / runs < 0.07
 
 
 def test_measures_without_a_plan(tmp_path: Path) -> None:
