@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmext.checks.annotations import Boxes
+from mmext.checks.boxes import Boxes
 from mmext.checks.findings import NOTE, Finding, Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.layouts import find_folder_splits

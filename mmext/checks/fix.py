@@ -18,12 +18,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from mmext.checks.annotations import (
-    Boxes,
-    are_many,
-    find_orphans,
-    has_bom,
-)
+from mmext.checks.annotations import are_many, find_orphans, has_bom
+from mmext.checks.boxes import Boxes
 from mmext.checks.classes import unused_root
 from mmext.checks.findings import Split
 from mmext.checks.images import (

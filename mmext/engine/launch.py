@@ -19,7 +19,7 @@ import torch
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -44,6 +44,8 @@ from mmext.engine.distributed import (
 from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.loader_speed import find_workers, require_workers
 from mmext.engine.mixed_precision import set_amp
+from mmext.engine.optimizers import set_auto_scale_lr
+from mmext.engine.pictures_hook import set_show
 from mmext.engine.predictions_hook import PredictionsHook
 from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
@@ -238,7 +240,7 @@ def test(
             if tta:
                 check_tta(cfg)
             if show or show_dir:
-                _set_show(cfg, show, show_dir, wait_time)
+                set_show(cfg, show, show_dir, wait_time)
         cfg.launcher = launcher
         with naming(cfg.work_dir):
             checked = _preflight(cfg, ('test',), check_data)
@@ -389,25 +391,6 @@ def _write_to_log(runner: Runner, lines: Sequence[str]) -> None:
                 handler.handle(record)
 
 
-def _set_show(
-    cfg: Config, show: bool, show_dir: str | Path | None, wait_time: float
-) -> None:
-    """Makes the config's visualization hook show or save predictions."""
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.get('visualization')
-    if hook is None:
-        hook = hooks['visualization'] = ConfigDict(type='PicturesHook')
-    hook.draw = True
-    kind = str(hook.type).rpartition('.')[2]
-    if kind in ('DetVisualizationHook', 'SegVisualizationHook'):
-        hook.type = 'PicturesHook'
-    if show:
-        hook.show = True
-        hook.wait_time = wait_time
-    if show_dir is not None:
-        hook.test_out_dir = str(show_dir)
-
-
 def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
     """Sets the folder of a run, by default ``work_dirs/<name of the config>``.
 
@@ -430,13 +413,3 @@ def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
     if existing != path:
         problem = f'{path} cannot be made: {problem}'
     raise UserError(f'work dir {problem}', 'Name a folder with --work-dir.')
-
-
-def set_auto_scale_lr(cfg: Config) -> None:
-    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        raise UserError(
-            '--auto-scale-lr: the config does not say for which total batch '
-            'its learning rate is meant',
-            '--cfg-options +auto_scale_lr.base_batch_size=16',
-        )
-    cfg.auto_scale_lr.enable = True

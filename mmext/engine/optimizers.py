@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+from mmext.errors import UserError
 
 
 def members(wrapper: OptimWrapper) -> list[OptimWrapper]:
@@ -71,3 +74,17 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
         f'{run} = {batch}: lr {lr:g} x {batch} / {base} = {lr * factor:g}'
     )
     return LRScaling(factor, lr * factor, text)
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scales the learning rate in proportion to the total batch.
+
+    Raises `UserError` if the config does not say for which batch it is meant.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            '--auto-scale-lr: the config does not say for which total batch '
+            'its learning rate is meant',
+            '--cfg-options +auto_scale_lr.base_batch_size=16',
+        )
+    cfg.auto_scale_lr.enable = True

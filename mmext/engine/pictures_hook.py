@@ -12,6 +12,7 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -97,3 +98,22 @@ def _flat(dataset: Any) -> Iterator[Any]:
         yield from _flat(dataset.dataset)
     else:
         yield dataset
+
+
+def set_show(
+    cfg: Config, show: bool, show_dir: str | Path | None, wait_time: float
+) -> None:
+    """Makes the config's visualization hook show or save predictions."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.get('visualization')
+    if hook is None:
+        hook = hooks['visualization'] = ConfigDict(type='PicturesHook')
+    hook.draw = True
+    kind = str(hook.type).rpartition('.')[2]
+    if kind in ('DetVisualizationHook', 'SegVisualizationHook'):
+        hook.type = 'PicturesHook'
+    if show:
+        hook.show = True
+        hook.wait_time = wait_time
+    if show_dir is not None:
+        hook.test_out_dir = str(show_dir)

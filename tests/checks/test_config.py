@@ -23,7 +23,8 @@ from mmext.checks.findings import Finding
 from mmext.checks.report import keep
 from mmext.checks.splits import check_splits
 from mmext.engine.guards.start_checks import CheckDataHook
-from mmext.engine.launch import set_auto_scale_lr, set_work_dir
+from mmext.engine.launch import set_work_dir
+from mmext.engine.optimizers import set_auto_scale_lr
 from mmext.errors import UserError
 from mmext.utils.config import parse_options
 from mmext.utils.options import add_cfg_options

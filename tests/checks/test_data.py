@@ -21,7 +21,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from tiny_run import HEIGHT, WIDTH, make_coco
 
-from mmext.checks.annotations import Boxes
+from mmext.checks.boxes import Boxes
 from mmext.checks.findings import Split
 from mmext.checks.fix import fixed_files, write_fixed
 from mmext.checks.image_facts import read_image

@@ -16,7 +16,8 @@ from tiny_run import write_config
 from trained import records, train
 
 from mmext.checkpoints.load import load
-from mmext.engine.launch import build_runner, set_auto_scale_lr
+from mmext.engine.launch import build_runner
+from mmext.engine.optimizers import set_auto_scale_lr
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config
 
