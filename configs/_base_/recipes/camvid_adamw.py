@@ -20,12 +20,12 @@ model = dict(
 train_cfg = dict(by_epoch=True, max_epochs=20)
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = dict(
     type='OneCycleLR',
-    eta_max=2e-3,
+    eta_max=1e-3,
     total_steps=20,
     by_epoch=True,
     convert_to_iter_based=True,
