@@ -21,6 +21,7 @@ from pycocotools import mask
 import mmext
 from mmext.errors import UserError
 from mmext.evaluation.coco import accumulate as resample
+from mmext.evaluation.coco import matching
 from mmext.evaluation.coco.accumulate import (
     IOU_METRICS,
     METRICS,
@@ -353,3 +354,14 @@ def test_recall_thresholds(dtype: type) -> None:
         thresholds = _RecallThresholds(part, np.dtype(dtype))
         reached = thresholds.reached(found.astype(dtype))
         np.testing.assert_array_equal(reached, expected)
+
+
+@pytest.mark.parametrize('most', [1, 200, 70_000])
+def test_the_order_of_detections_is_that_of_lexsort(most: int) -> None:
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, 5, 5000) / 5  # many are equal
+    image, category = rng.integers(0, most, (2, 5000))
+    expected = np.lexsort((-score, image, category))
+    found = matching._order(-score, image, category)
+    np.testing.assert_array_equal(found, expected)
+    assert len(matching._order(score[:0], image[:0])) == 0

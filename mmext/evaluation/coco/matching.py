@@ -81,7 +81,7 @@ def match(
     num_images, num_classes = len(truth.image_ids), len(truth.names)
     image = np.searchsorted(truth.image_ids, preds.image_id)
     category = np.searchsorted(truth.category_ids, preds.category_id)
-    order = np.lexsort((-preds.score, image, category))
+    order = _order(-preds.score, image, category)
     rank = _place_in_run((category * num_images + image)[order])
     best = rank < MAX_DETS[-1]
     rows, rank = order[best], rank[best]
@@ -96,7 +96,8 @@ def match(
         outside = (area < low) | (area > high)
         ignored[a, outside] |= _ALL_BITS & ~hit[a, outside]
 
-    by_score = np.lexsort((rank, image, -preds.score[rows], category))
+    # Ties stay in the order of images, then of ranks.
+    by_score = _order(-preds.score[rows], category)
     bounds = np.searchsorted(category, np.arange(1, num_classes))
     classes = tuple(
         ClassMatches(
@@ -154,6 +155,19 @@ def make_evaluator(
     evaluator.params.area_rng = [list(AREAS[name]) for name in areas]
     evaluator.params.area_rng_lbl = list(areas)
     return evaluator
+
+
+def _order(values: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Sorts by whole numbers from 0, the last first, then by values.
+
+    Equal ones keep their order. `numpy.lexsort` does the same without the
+    radix sort, which NumPy has for numbers of up to 16 bits.
+    """
+    order = np.argsort(values, kind='stable')
+    for key in keys:
+        small = key.astype(np.min_scalar_type(key.max(initial=0)))
+        order = order[np.argsort(small[order], kind='stable')]
+    return order
 
 
 def _place_in_run(key: np.ndarray) -> np.ndarray:
@@ -231,9 +245,7 @@ class _Objects:
         self, preds: Predictions, rows: np.ndarray, obj: np.ndarray
     ) -> np.ndarray:
         """Computes IoUs in the order of operations of pycocotools' C code."""
-        anns = self.truth.dataset['annotations']
-        box = np.array([a['bbox'] for a in anns], float).reshape(-1, 4)
-        a, b = preds.box[rows], box[self.order[obj]]
+        a, b = preds.box[rows], self._boxes[obj]
         high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
         side = (high - np.maximum(a[:, :2], b[:, :2])).clip(min=0)
         inter = side[:, 0] * side[:, 1]
@@ -259,6 +271,12 @@ class _Objects:
                 ).ravel()
             )
         return np.concatenate(found)
+
+    @cached_property
+    def _boxes(self) -> np.ndarray:
+        """(M, 4) x, y, width, height, sorted as the objects are."""
+        boxes = [a['bbox'] for a in self.truth.dataset['annotations']]
+        return np.array(boxes, float).reshape(-1, 4)[self.order]
 
     @cached_property
     def _masks(self) -> list[dict]:

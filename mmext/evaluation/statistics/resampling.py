@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -85,19 +86,26 @@ class ImageBootstrap:
         seed: int = 0,
         groups: np.ndarray | None = None,
     ) -> None:
-        rng = np.random.default_rng(seed)
-        self.resamples = resamples
-        count, group = num_images, np.arange(num_images)
-        if groups is not None:
-            found, group = np.unique(groups, return_inverse=True)
+        self.num_images, self.resamples = num_images, resamples
+        self.seed, self.groups = seed, groups
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """(1 + B + J, I) how often an image counts.
+
+        They are drawn when they are needed, while the next run is read.
+        """
+        rng = np.random.default_rng(self.seed)
+        count, group = self.num_images, slice(None)
+        if self.groups is not None:
+            found, group = np.unique(self.groups, return_inverse=True)
             count = len(found)
-        self.weights = np.concatenate(
-            [
-                np.ones((1, num_images), np.int32),
-                bootstrap_weights(count, resamples, rng)[:, group],
-                jackknife_weights(count, JACKKNIFE_GROUPS, rng)[:, group],
-            ]
-        )
+        draws = [
+            np.ones((1, count), np.int32),
+            bootstrap_weights(count, self.resamples, rng),
+            jackknife_weights(count, JACKKNIFE_GROUPS, rng),
+        ]
+        return np.concatenate(draws)[:, group]
 
     def evaluate(
         self,
