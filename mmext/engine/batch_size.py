@@ -40,9 +40,11 @@ def set_batch_size(cfg: Config, images: int) -> None:
     images, or for the batch that the config had.
     """
     loader = cfg.train_dataloader
-    scaling = cfg.setdefault('auto_scale_lr', {})
-    scaling.setdefault('base_batch_size', loader.batch_size)
-    scaling['enable'] = True
+    cfg.auto_scale_lr = {
+        'base_batch_size': loader.batch_size,
+        **(cfg.get('auto_scale_lr') or {}),
+        'enable': True,
+    }
     loader.batch_size = images
 
 

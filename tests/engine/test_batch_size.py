@@ -15,7 +15,12 @@ from tiny_run import write_config
 
 import mmext
 from mmext.engine import batch_size
-from mmext.engine.batch_size import find_batch_size, is_out_of_memory
+from mmext.engine.batch_size import (
+    find_batch_size,
+    is_out_of_memory,
+    set_batch_size,
+)
+from mmext.engine.optimizers import lr_scaling
 from mmext.errors import UserError
 from mmext.utils.config import load_config
 
@@ -158,6 +163,17 @@ def test_the_rate_is_scaled(cfg, tmp_path):
     assert_same_end(tmp_path / 'a/epoch_1.pth', tmp_path / 'b/epoch_1.pth')
     (log,) = (tmp_path / 'a').glob('*/*.log')
     assert f'x {2 * old} / 16 = {rate * old / 8:g}' in log.read_text()
+
+
+@pytest.mark.parametrize('scaling', [None, {'enable': False}])
+def test_a_config_without_a_base_batch(cfg, scaling):
+    cfg.pop('auto_scale_lr')
+    if scaling:
+        cfg.auto_scale_lr = scaling
+    old = cfg.train_dataloader.batch_size
+    set_batch_size(cfg, 4 * old)
+    assert cfg.auto_scale_lr == {'base_batch_size': old, 'enable': True}
+    assert lr_scaling(cfg, 1).factor == 4
 
 
 def test_auto_trains_what_its_number_trains(cfg, monkeypatch, tmp_path):

@@ -56,6 +56,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_coco(root / 'data')
     config = write_config(root / 'a.py', root / 'data', 2, more=HOOK)
     shutil.copy(config, root / 'b.py')
+    with (root / 'b.py').open('a') as file:
+        file.write('del randomness\n')  # as in configs of mmseg
     data = describe_data(planned_config(config, {}), 'bbox')
     plan = plan_of(
         (2,),

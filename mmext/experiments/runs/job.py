@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -64,7 +64,7 @@ def run_job(plan_path: str | Path, name: str, work_dir: str | Path) -> None:
         state = own_state(plan, folder)
         cfg, data = checked_side(plan, plan.side(job.side))
     cfg.work_dir = str(folder)
-    cfg.setdefault('randomness', {}).seed = job.seed
+    cfg.setdefault('randomness', ConfigDict()).seed = job.seed
     first = is_first_process(launcher)
     if first:
         print(f'Log: {folder / LOG}', flush=True)
