@@ -64,7 +64,7 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
     accumulated = wrapper.get('accumulative_counts', 1)
     batch = processes * images * accumulated
     factor = batch / base
-    gpus = '' if base % 8 else f' (8 GPUs x {base // 8})'
+    gpus = '' if base % 8 or base == 8 else f' (8 GPUs x {base // 8})'
     plural = '' if processes == 1 else 'es'
     run = f'{processes} process{plural} x {images} images'
     if accumulated > 1:
@@ -74,6 +74,19 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
         f'{run} = {batch}: lr {lr:g} x {batch} / {base} = {lr * factor:g}'
     )
     return LRScaling(factor, lr * factor, text)
+
+
+def scaled_peaks(schedules: Any, factor: float) -> Any:
+    """Returns the configs of schedules with their peaks scaled too.
+
+    ``eta_max`` of ``OneCycleLR`` replaces the rate of the optimizer. Others
+    are factors of it, and stay as they are.
+    """
+    if isinstance(schedules, list):
+        return [scaled_peaks(schedule, factor) for schedule in schedules]
+    if isinstance(schedules, Mapping) and 'eta_max' in schedules:
+        return {**schedules, 'eta_max': schedules['eta_max'] * factor}
+    return schedules
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

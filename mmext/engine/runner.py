@@ -71,7 +71,12 @@ from mmext.engine.mixed_precision import (
     CPUAmpOptimWrapper,
     keep_depthwise_in_float32,
 )
-from mmext.engine.optimizers import lr_scaling, members, update_in_one_pass
+from mmext.engine.optimizers import (
+    lr_scaling,
+    members,
+    scaled_peaks,
+    update_in_one_pass,
+)
 from mmext.engine.resume.exact_resume import (
     ExactResumeHook,
     ResumeValidationHook,
@@ -216,6 +221,9 @@ class ReliableRunner(Runner):
         self.logger.info(f'auto_scale_lr: {scaling.text}')
         for group in optim_wrapper.optimizer.param_groups:
             group['lr'] *= scaling.factor
+        self.param_schedulers = scaled_peaks(
+            self.param_schedulers, scaling.factor
+        )
 
     @staticmethod
     def build_dataloader(

@@ -92,6 +92,30 @@ def test_auto_scale_lr_scales_and_logs(data, tmp_path, accumulated, lr, says):
     assert f'{says}: lr 0.001 x' in log.read_text()
 
 
+@pytest.mark.parametrize('as_list', [True, False])
+def test_auto_scale_lr_scales_the_peak_of_a_cycle(data, tmp_path, as_list):
+    """OneCycleLR replaces the rate of the optimizer by its own."""
+    cfg = load_config(write_config(tmp_path / 'tiny.py', data))
+    cfg.work_dir = str(tmp_path / 'work')
+    cycle = {'type': 'OneCycleLR', 'eta_max': 0.01, 'total_steps': 8}
+    cycle['by_epoch'] = False
+    cfg.param_scheduler = [cycle] if as_list else cycle
+    set_auto_scale_lr(cfg)
+    runner = build_runner(cfg)
+    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    runner.scale_lr(wrapper, cfg.auto_scale_lr)
+    runner.optim_wrapper = wrapper
+    (schedule,) = runner.build_param_scheduler(runner.param_schedulers)
+    rates = []
+    for _ in range(7):
+        wrapper.optimizer.step()
+        schedule.step()
+        rates.append(wrapper.optimizer.param_groups[0]['lr'])
+    assert max(rates) == pytest.approx(0.01 * 2 / 16, rel=0.05)
+    found = runner.cfg.param_scheduler
+    assert (found[0] if as_list else found).eta_max == 0.01
+
+
 @pytest.fixture
 def runner(data: Path, tmp_path: Path) -> ReliableRunner:
     """A detector that uses every anchor and proposal and draws none."""
