@@ -24,6 +24,11 @@ from mmengine.registry import Registry
 import mmext
 from mmext.hosts import LOCATIONS, HostFinder
 
+REPLACED = (
+    'from mmengine.runner import CheckpointLoader as c; '
+    'print(c._get_checkpoint_loader("a.pth").__module__)'
+)
+
 LIGHT = """
 import sys, mmext
 heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet'} & set(sys.modules)
@@ -182,6 +187,14 @@ except ZeroDivisionError:
     pass
 """
     assert python(code, tmp_path)[0] == 'before\nafter\n'
+
+
+@pytest.mark.parametrize('name', ['read', 'load', 'trust', 'files'])
+def test_any_module_of_checkpoints_is_imported_first(name):
+    """Imports of MMEngine import the loaders, which import these."""
+    code = f'import mmext.checkpoints.{name}; import mmengine.runner'
+    done = run_python('-c', f'{code}; {REPLACED}')
+    assert (done.returncode, done.stdout) == (0, 'mmext.checkpoints.read\n')
 
 
 def test_nvcc_without_a_gpu_gives_no_warning(caplog):

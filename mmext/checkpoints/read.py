@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmext.checkpoints.tensors import require_checksums, require_sizes
 from mmext.checkpoints.trust import TRUST, is_trusted, require_named_hash
@@ -262,6 +261,8 @@ def _existing(filename: str | Path) -> Path:
     if path.is_file():
         return path
     if '://' in str(filename):
+        from mmengine.runner.checkpoint import CheckpointLoader
+
         schemes = [s for s in CheckpointLoader._schemes if s.endswith('://')]
         raise UserError(
             f'checkpoint {filename}: unknown scheme',

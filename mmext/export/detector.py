@@ -85,10 +85,11 @@ class Detector:
             return
         if config is None:
             raise UserError(
-                f'{model} is a checkpoint by its name, and its config is '
-                'missing',
-                "Give it: Detector('epoch_12.pth', 'config.py'). Exported "
-                f'files end in {" or ".join(SUFFIXES.values())}.',
+                f'{model} is no exported file by its name, and a checkpoint '
+                'needs its config',
+                "--config CONFIG, in Python Detector('epoch_12.pth', "
+                "'config.py'). Exported files end in "
+                f'{" or ".join(SUFFIXES.values())}.',
             )
         from mmext.engine.predict import load_detector
         from mmext.export.eager import EagerDetector
