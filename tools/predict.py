@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Detects in images and videos with an exported file or a checkpoint.
+"""Runs an exported file or a checkpoint on images and videos.
 
     python tools/predict.py detector.onnx IMAGE_FOLDER_OR_VIDEO ... --out found
     python tools/predict.py epoch_12.pth IMAGES --config CONFIG
