@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Runs an exported file or a checkpoint on images and videos.
+"""Detects in images by an exported file or a checkpoint.
 
     python tools/predict.py detector.onnx IMAGE_FOLDER_OR_VIDEO ... --out found
     python tools/predict.py epoch_12.pth IMAGES --config CONFIG
