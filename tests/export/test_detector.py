@@ -79,7 +79,7 @@ def test_bad_images(detector, image, text):
 
 def test_bad_arguments(family):
     made = family('mask-rcnn')
-    with pytest.raises(UserError, match='its config is missing'):
+    with pytest.raises(UserError, match='a checkpoint needs its config'):
         mmext.Detector(made.checkpoint)
     with pytest.raises(UserError, match='batch_size is 0'):
         mmext.Detector(made.checkpoint, made.config, batch_size=0)
