@@ -228,7 +228,7 @@ class Experiment:
                 ax.plot(np.mean(values), row, '|', color='black', ms=14)
         ax.set_yticks(range(len(names)), names)
         ax.set(xlabel=f'{self.plan.metric} of each training; the line: mean')
-        ax.invert_yaxis()
+        ax.set_ylim(len(names) - 0.5, -0.5)
         save(figure, path)
 
 
