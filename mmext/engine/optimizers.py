@@ -79,12 +79,16 @@ def lr_scaling(cfg: Mapping[str, Any], processes: int) -> LRScaling | None:
 def scaled_peaks(schedules: Any, factor: float) -> Any:
     """Returns the configs of schedules with their peaks scaled too.
 
-    ``eta_max`` of ``OneCycleLR`` replaces the rate of the optimizer. Others
-    are factors of it, and stay as they are.
+    ``eta_max`` of ``OneCycleLR`` replaces the rate of the optimizer. Other
+    schedules are factors of it, or of other parameters, and stay as they are.
     """
     if isinstance(schedules, list):
         return [scaled_peaks(schedule, factor) for schedule in schedules]
-    if isinstance(schedules, Mapping) and 'eta_max' in schedules:
+    if (
+        isinstance(schedules, Mapping)
+        and 'eta_max' in schedules
+        and schedules.get('param_name', 'lr') == 'lr'
+    ):
         return {**schedules, 'eta_max': schedules['eta_max'] * factor}
     return schedules
 

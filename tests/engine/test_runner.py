@@ -17,7 +17,7 @@ from trained import records, train
 
 from mmext.checkpoints.load import load
 from mmext.engine.launch import build_runner
-from mmext.engine.optimizers import set_auto_scale_lr
+from mmext.engine.optimizers import scaled_peaks, set_auto_scale_lr
 from mmext.engine.runner import ReliableRunner
 from mmext.utils.config import load_config
 
@@ -114,6 +114,8 @@ def test_auto_scale_lr_scales_the_peak_of_a_cycle(data, tmp_path, as_list):
     assert max(rates) == pytest.approx(0.01 * 2 / 16, rel=0.05)
     found = runner.cfg.param_scheduler
     assert (found[0] if as_list else found).eta_max == 0.01
+    momentum = {**cycle, 'param_name': 'momentum', 'eta_max': 0.95}
+    assert scaled_peaks(momentum, 2) == momentum
 
 
 @pytest.fixture
