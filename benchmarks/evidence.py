@@ -170,11 +170,13 @@ class Experiment:
             params = runs[0].params if runs else None
             row = [side.name, Path(side.config).stem]
             row += ['-' if params is None else f'{params:,}']
+            epochs = {str(r.config['train_cfg']['max_epochs']) for r in runs}
+            row += [', '.join(sorted(epochs)) or '-']
             row += [f'{len(runs)} of {len(side.seeds)}']
             row += [', '.join(f'{value:.2f}' for value in values) or '-']
             rows.append([*row, spread])
-        header = ['side', 'config', 'parameters', 'seeds', self.plan.metric]
-        return Table([*header, 'mean ± SD'], rows)
+        header = ['side', 'config', 'parameters', 'epochs', 'seeds']
+        return Table([*header, self.plan.metric, 'mean ± SD'], rows)
 
     def section(self, images: Path) -> str:
         """Returns what was run, and each of its runs."""

@@ -123,6 +123,17 @@ def load_detector(
     a detector, or the checkpoint does not fit.
     """
     require_device(device)
+    require_detector(cfg)
+    cfg = copy.deepcopy(cfg)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset or 'datasets' in dataset:
+        inner = dataset.get('dataset') or dataset['datasets'][0]
+        dataset = cfg.test_dataloader.dataset = inner
+    return Detector(cfg, str(checkpoint), device, show_progress=False)
+
+
+def require_detector(cfg: Config) -> None:
+    """Raises `UserError` if the config is not that of a detector."""
     scope = cfg.get('default_scope', 'mmdet')
     if scope != 'mmdet' or 'test_dataloader' not in cfg:
         missing = '' if 'test_dataloader' in cfg else ', no test_dataloader'
@@ -131,12 +142,6 @@ def load_detector(
             f'{scope!r}{missing}',
             'Name the config that the detector was trained with.',
         )
-    cfg = copy.deepcopy(cfg)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset or 'datasets' in dataset:
-        inner = dataset.get('dataset') or dataset['datasets'][0]
-        dataset = cfg.test_dataloader.dataset = inner
-    return Detector(cfg, str(checkpoint), device, show_progress=False)
 
 
 class Detector(DetInferencer):

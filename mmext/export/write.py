@@ -25,7 +25,7 @@ from torch import nn
 
 from mmext.checkpoints.read import require_sha256
 from mmext.checkpoints.trust import trusting
-from mmext.engine.predict import load_detector
+from mmext.engine.predict import load_detector, require_detector
 from mmext.errors import UserError
 from mmext.evaluation.report.table import Table
 from mmext.export.average_precision import compare_ap, config_images
@@ -190,6 +190,7 @@ def export_detector(
             f'size is {size[0]}x{size[1]}', 'Give pixels: width and height.'
         )
     cfg = load_config(config, cfg_options)
+    require_detector(cfg)
     annotated = None
     if images is None:
         annotated = config_images(cfg, 'test', check)

@@ -68,6 +68,11 @@ export(
     '--precision int8 --cfg-options train_dataloader=None',
 )
 export(
+    'export of a segmentor',
+    '--cfg-options default_scope=mmseg test_dataloader=None',
+    'is not a detector',
+)
+export(
     'a detector that cannot be exported',
     '--cfg-options model.test_cfg.rcnn.nms.type=soft_nms',
 )
