@@ -170,7 +170,8 @@ class Experiment:
             params = runs[0].params if runs else None
             row = [side.name, Path(side.config).stem]
             row += ['-' if params is None else f'{params:,}']
-            epochs = {str(r.config['train_cfg']['max_epochs']) for r in runs}
+            budgets = [run.config.get('train_cfg', {}) for run in runs]
+            epochs = {str(b.get('max_epochs', '-')) for b in budgets}
             row += [', '.join(sorted(epochs)) or '-']
             row += [f'{len(runs)} of {len(side.seeds)}']
             row += [', '.join(f'{value:.2f}' for value in values) or '-']
@@ -313,7 +314,7 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
     """
     found, rows = [], []
     for study in sorted(p.parent for p in folder.glob('*/claims.yaml')):
-        if (study / 'plan.yaml').is_file():
+        if (study / 'records').is_dir():
             found.append(Experiment.read(study))
         elif (study / 'measures.json').is_file():
             found.append(Measured.read(study))

@@ -5,8 +5,6 @@ _base_ = './faster-rcnn_resnet18_bccd.py'
 model = dict(
     backbone=dict(
         stage_with_step=(True, True, True, True),
-        init_cfg=dict(
-            checkpoint='work_dirs/stepnet18_cifar10-64/epoch_15.pth'
-        ),
+        init_cfg=dict(checkpoint='work_dirs/stepnet18_cifar10-64/epoch_6.pth'),
     )
 )

@@ -18,7 +18,7 @@ model = dict(
         norm_eval=False,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/resnet18_cifar10-64/epoch_15.pth',
+            checkpoint='work_dirs/resnet18_cifar10-64/epoch_6.pth',
         ),
     ),
     roi_head=dict(bbox_head=classes, mask_head=classes),

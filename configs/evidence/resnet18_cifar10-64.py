@@ -8,6 +8,8 @@ crop = dict(type='RandomCrop', crop_size=64, padding=8)
 pack = dict(type='PackInputs')
 train_dataloader = dict(dataset=dict(pipeline=[*resize, crop, flip, pack]))
 test_dataloader = dict(dataset=dict(pipeline=[*resize, pack]))
+train_cfg = dict(max_epochs=6)
+param_scheduler = dict(total_steps=6)
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -142,7 +142,7 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     assert 'holds' in done
     assert 'not settled: runs are missing' in missing
     [side] = [x for x in text.splitlines() if x.startswith('| cand 2')]
-    assert [x.strip() for x in side.split('|')][4:7] == ['2 of 3', '-', '-']
+    assert [x.strip() for x in side.split('|')][5:8] == ['2 of 3', '-', '-']
     assert '8 runs of 9' in text
     assert 'The plan was changed after results: 8 runs of 8' in text
     assert (tmp_path / 'images' / 'evidence_test.png').is_file()
