@@ -31,7 +31,7 @@ $(STAMP): setup.py
 	  echo 'Could not create $(VENV): on Debian, apt-get install' \
 	    'python3-venv.'; exit 1; }; }
 	@touch $(VENV)/.installing
-	$(PY) -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]'
+	$(PY) -m pip install --disable-pip-version-check --no-compile -e '.[$(EXTRAS)]'
 	@# OpenCV's default wheel needs libGL, which servers lack.
 	@$(PY) -c 'import cv2' 2>/dev/null || $(PY) -m pip install \
 	  --disable-pip-version-check --force-reinstall --no-deps \
