@@ -28,6 +28,7 @@ from evidence_claims import (
     correlation_of,
     read_claims,
 )
+from evidence_pictures import draw_results, draw_stiffness
 
 from mmext.errors import UserError, command, did_you_mean
 from mmext.evaluation.report.table import Table
@@ -38,7 +39,6 @@ from mmext.experiments.records.record import Record
 from mmext.experiments.reports.decision import Decision, evaluate_records
 from mmext.experiments.reports.deviations import deviations, read_runs
 from mmext.utils.documents import parse_json, read_bytes
-from mmext.utils.figures import color, new_figure, save, tidy
 from mmext.utils.files import replacing
 from mmext.utils.git import git
 from mmext.utils.text import count, duration
@@ -127,7 +127,7 @@ class Experiment:
         )
 
     @functools.cached_property
-    def measures(self) -> dict[Job, dict[str, float]]:
+    def measures(self) -> dict[Job, dict[str, Any]]:
         """What benchmarks/evidence_measures.py has measured of each run."""
         path = self.folder / 'measures.json'
         if not path.is_file():
@@ -213,26 +213,26 @@ class Experiment:
         lines += ['', *(f'- {line}' for line in found), '']
         lines.append(self.trainings().markdown())
         if runs:
-            name = f'evidence_{self.folder.name}.png'
-            self.draw(images / name)
-            lines.append(f'![{plan.claim}](images/{name})')
+            lines += self.pictures(images)
         return '\n'.join(lines)
 
-    def draw(self, path: Path) -> None:
-        """Draws the top-1 of each run, a row a side."""
-        names = [side.name for side in self.plan.sides]
-        figure = new_figure(6.4, 0.8 + 0.3 * len(names))
-        ax = figure.subplots()
-        tidy(ax)
-        for row, name in enumerate(names):
-            values = self.values(name)
-            ax.plot(values, [row] * len(values), 'o', color=color(row))
-            if values:
-                ax.plot(np.mean(values), row, '|', color='black', ms=14)
-        ax.set_yticks(range(len(names)), names)
-        ax.set(xlabel=f'{self.plan.metric} of each training; the line: mean')
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        save(figure, path)
+    def pictures(self, images: Path) -> list[str]:
+        """Draws the results, and the stiffness if it was measured."""
+        metric, name = self.plan.metric, f'evidence_{self.folder.name}.png'
+        sides = {side.name: self.values(side.name) for side in self.plan.sides}
+        draw_results(sides, metric, images / name)
+        drawn = [f'![{self.plan.claim}](images/{name})']
+        stiff: dict[str, list] = {}
+        for job, run in self.measures.items():
+            if 'nsi' in run and job in self.evaluated and all(sides.values()):
+                result = 100 * float(self.evaluated[job].metrics[metric][0])
+                stiff.setdefault(job.side, []).append((run, result))
+        if stiff:
+            name = f'evidence_{self.folder.name}_stiffness.png'
+            draw_stiffness(stiff, metric, images / name)
+            words = f'NSI along the blocks; {metric} against TNS'
+            drawn += ['', f'![{words}](images/{name})']
+        return drawn
 
 
 @dataclass(frozen=True)

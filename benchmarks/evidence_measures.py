@@ -4,12 +4,12 @@
     python benchmarks/evidence_measures.py evidence/NAME WORK_DIR \
         [--images data/cifar10/test] [--layers PATTERN]
 
-With --images: TNS, and the share of stiff blocks (NSI of twice the mean) in
-per cent, over 500 images. With --layers: the mean angle between filters of
-these layers, and its spread. Writes evidence/NAME/measures.json, one entry a
-run; benchmarks/evidence.py reads it. Entries of runs whose checkpoints are
-not in WORK_DIR are kept if they are of the same plan, so runs can be measured
-as they end; each names its commit.
+With --images: TNS, the share of stiff blocks (NSI of twice the mean) in per
+cent, and the NSI of each block, over 500 images. With --layers: the mean angle
+between filters of these layers, and its spread. Writes
+evidence/NAME/measures.json, one entry a run; benchmarks/evidence.py reads it.
+Entries of runs whose checkpoints are not in WORK_DIR are kept if they are of
+the same plan, so runs can be measured as they end; each names its commit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +35,16 @@ OUT = 'measures.json'
 IMAGES = 500
 
 
-def stiffness(config: str, checkpoint: Path, images: str) -> dict[str, float]:
+def stiffness(config: str, checkpoint: Path, images: str) -> dict[str, Any]:
     models = [(config, str(checkpoint))]
     [found] = measure_models(models, [images], limit=IMAGES).values()
     _, ratio = stiffness_surface(found.nsi, np.ones(1), np.zeros(1))
-    return {'tns': found.tns, 'stiff': 100 * float(ratio[0, 0])}
+    means = [round(float(value), 6) for value in found.nsi.mean(0)]
+    return {
+        'tns': found.tns,
+        'stiff': 100 * float(ratio[0, 0]),
+        'nsi': dict(zip(found.blocks, means, strict=True)),
+    }
 
 
 def angles(config: str, checkpoint: Path, layers: str) -> dict[str, float]:
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         checkpoint = Path(last.read_text().strip())
         model = plan.side(job.side).config, folder / checkpoint.name
-        values = {}
+        values: dict[str, Any] = {}
         if args.images:
             values |= stiffness(*model, args.images)
         if args.layers:

@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from mmext.analysis.loading import load_model
+from mmext.analysis.stiffness_report import measure_models
 from mmext.errors import UserError
 from mmext.evaluation.statistics.comparison import compare_resampled
 from mmext.experiments.plan import write_plan
@@ -170,6 +171,28 @@ def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
     assert 'holds' in more[-1]
     assert most[3].startswith('-8.10 [-8.')
     assert 'holds' in most[-1]  # 8.1 is at most 10
+
+
+def test_the_stiffness_is_drawn_once_all_runs_have_ended(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(images=300, scope='data set')
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.7})
+    folder = folder_of(tmp_path, plan, records, [GAIN])
+    nsi = {'layer1.1': 0.5, 'layer1.2': 0.1}
+    runs = [
+        {'side': side, 'seed': seed, 'tns': 1.0, 'nsi': nsi}
+        for side, seed in [*records][:4]  # the others' checkpoints are gone
+    ]
+    text = json.dumps({'command': '', 'commit': '', 'runs': runs})
+    (folder / 'measures.json').write_text(text)
+    first = next((folder / 'records').glob('base/*/record.npz'))
+    for expected in (3, 1):
+        drawn = Experiment.read(folder).pictures(tmp_path / 'images')
+        assert len(drawn) == expected
+        paths = re.findall(r'\((.*?)\)', '\n'.join(drawn))
+        assert all((tmp_path / path).is_file() for path in paths)
+        first.unlink(missing_ok=True)
 
 
 def test_a_rank_correlation_over_all_networks(tmp_path: Path) -> None:
@@ -327,6 +350,14 @@ def test_checkpoints_are_measured(tmp_path: Path) -> None:
     assert values['spread'] == pytest.approx(0, abs=1e-3)
     assert values['tns'] > 0
     assert 0 <= values['stiff'] <= 100
+    blocks = [
+        f'layer{stage}.{block}' for stage in (1, 2, 3) for block in (1, 2)
+    ]
+    assert [*values['nsi']] == blocks
+    [moved] = measure_models(
+        [(config, str(run / 'epoch_1.pth'))], [tmp_path / 'images']
+    ).values()
+    assert np.allclose([*values['nsi'].values()], moved.nsi.mean(0), atol=1e-6)
     # Without the checkpoint, its values are kept.
     (run / 'last_checkpoint').unlink()
     main([str(x) for x in (folder, tmp_path / 'runs', *options)])
