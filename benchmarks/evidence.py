@@ -79,7 +79,8 @@ class Experiment:
         plan, found = self.plan, None
         levels = nominal_levels(plan.looks, plan.alpha)
         for look, level in zip(plan.looks, levels, strict=True):
-            sides = claim.contrast or [side.name for side in plan.sides]
+            named = [] if claim.pooled else claim.contrast  # otherwise all
+            sides = named or [side.name for side in plan.sides]
             jobs = [j for j in plan.jobs(look) if j.side in sides]
             if all(j in self.records or j in self.failed for j in jobs):
                 found = look, level
@@ -124,6 +125,9 @@ class Experiment:
             [(f, np.stack(sides[n])) for n, f in claim.contrast.items()],
             run.resamples if run else 0,
             len(run.present) if run else 0,
+            [np.stack(v) for v in sides.values() if len(v) > 1]
+            if claim.pooled
+            else (),
         )
 
     @functools.cached_property

@@ -7,7 +7,8 @@ above 0, or with a margin above ``-margin``; it is contradicted if the plan's
 gain is excluded, or with a margin if the contrast is shown to be below
 ``-margin``. Contrasts are tested between seeds by Welch's test, at the level
 of the plan's last complete look, with Holm's correction for the claims of a
-plan.
+plan. With ``pooled``, the trainings of all sides of the plan are taken to vary
+equally, as in an analysis of variance: more degrees of freedom with few seeds.
 
 With ``correlation``, it is about the rank correlation of a measure with the
 metric over all networks of a plan, which count as independent.
@@ -65,6 +66,8 @@ class Claim:
             metric of the plan.
         correlation: Whether the claim is that the measure rises with the
             metric over all sides. Default: False.
+        pooled: Whether the variance between seeds is that of all sides of the
+            plan. Default: False.
     """
 
     claim: str
@@ -73,6 +76,7 @@ class Claim:
     margin: float | None = None
     measure: str | None = None
     correlation: bool = False
+    pooled: bool = False
 
     @property
     def unit(self) -> int:
@@ -95,25 +99,30 @@ class Contrast:
 
     Args:
         value: On all images.
-        between: (P,) variances between the seeds of the P sides.
+        between: (P,) variances between seeds, of each side or one of all.
+        degrees: (P,) degrees of freedom of these variances.
         alone: Variance over images that is not in ``between``.
-        sizes: Number of seeds of each side.
         images: Number of images.
+        training: Variance between seeds with one training a side.
+        seeds: Fewest trainings of a side.
     """
 
     value: float
     between: np.ndarray
+    degrees: np.ndarray
     alone: float
-    sizes: tuple[int, ...]
     images: int
+    training: float
+    seeds: int
 
     def estimate(
         self, scope: str, level: float, bound: float = 0.0
     ) -> Estimate:
         """The contrast less ``bound``, for the scope of a plan."""
-        parts, sizes = self.between, [*self.sizes]
+        parts, sizes = self.between, self.degrees + 1
         if scope == 'images':
-            parts, sizes = np.append(parts, self.alone), [*sizes, self.images]
+            parts = np.append(parts, self.alone)
+            sizes = np.append(sizes, self.images)
         variance, df = satterthwaite(parts, sizes)
         return student(self.value - bound, float(variance), float(df), level)
 
@@ -123,16 +132,15 @@ class Contrast:
         As for two sides whose difference has the variance of the contrast, 50
         a side at most.
         """
-        each = float(np.dot(self.between, self.sizes)) / 2
-        df = sum(self.sizes) - len(self.sizes)
+        each, df = (self.training / 2) ** 0.5, int(self.degrees.sum())
         found = fewest_seeds(
             distance,
-            Noise(inflated_sd(each**0.5, df), image_se=0.0, images=1),
+            Noise(inflated_sd(each, df), image_se=0.0, images=1),
             scope='data set',
             levels=(alpha,),
             candidates=tests,
         )
-        return count(max(1, (found or 50) - min(self.sizes)), 'more seed')
+        return count(max(1, (found or 50) - self.seeds), 'more seed')
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,10 @@ def correlation_of(pairs: Sequence[tuple[float, float]]) -> Correlation | None:
 
 
 def contrast_of(
-    sides: Sequence[tuple[float, np.ndarray]], resamples: int, images: int
+    sides: Sequence[tuple[float, np.ndarray]],
+    resamples: int,
+    images: int,
+    pool: Sequence[np.ndarray] = (),
 ) -> Contrast:
     """Returns the contrast of sides, each a factor and the values of its runs.
 
@@ -191,12 +202,21 @@ def contrast_of(
             measures, which are not resampled.
         resamples: B.
         images: Number of images.
+        pool: Sides whose variances between seeds are taken as equal. Default:
+            those of the contrast have each its own.
     """
     end = resamples + 1
     total = sum(f * v.mean(0) for f, v in sides)
-    between = np.array(
-        [f**2 * np.var(v[:, 0], ddof=1) / len(v) for f, v in sides]
-    )
+    squares = np.array([f**2 for f, _ in sides])
+    sizes = np.array([len(v) for _, v in sides])
+    variances, degrees = between_seeds([v[:, 0] for _, v in sides])
+    if pool:
+        each, counts = between_seeds([v[:, 0] for v in pool])
+        degrees = np.array([counts.sum()])
+        variances = np.full(len(sides), np.dot(each, counts) / degrees[0])
+    between = squares * variances / sizes
+    if pool:
+        between = between.sum(keepdims=True)
     alone = math.nan
     if resamples:
         both = estimate(total[0], total[1:end], total[end:], images=images)
@@ -205,8 +225,21 @@ def contrast_of(
         )
         parts = seed_and_image_parts(between, both.se**2, shared)
         alone = float(parts[-1])
-    sizes = tuple(len(v) for _, v in sides)
-    return Contrast(float(total[0]), between, alone, sizes, images)
+    return Contrast(
+        float(total[0]),
+        between,
+        degrees,
+        alone,
+        images,
+        training=float(np.dot(squares, variances)),
+        seeds=int(sizes.min()),
+    )
+
+
+def between_seeds(sides: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Returns the variance between the runs of each side, and its degrees."""
+    variances = [np.var(values, ddof=1) for values in sides]
+    return np.array(variances), np.array([len(x) - 1 for x in sides])
 
 
 def read_claims(folder: Path) -> list[Claim]:

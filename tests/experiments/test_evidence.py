@@ -17,7 +17,7 @@ import yaml
 from commands import ROOT
 from experiments import plan_of, records_of, write_runs
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_ind
 from torch import nn
 
 from mmext.analysis.loading import load_model
@@ -73,6 +73,47 @@ def test_a_contrast_of_two_sides_is_their_comparison() -> None:
         found = ours.estimate(scope, 0.95)
         for key in ('value', 'se', 'p', 'interval'):
             assert np.allclose(getattr(found, key), getattr(expected, key))
+
+
+def test_pooled_variances_are_those_of_students_test() -> None:
+    rng = np.random.default_rng(0)
+    sides = [rng.normal(size=(n, 1)) for n in (3, 5)]
+    signed = [*zip((1, -1), sides, strict=True)]
+    found = EVIDENCE['contrast_of'](signed, 0, 0, sides)
+    found = found.estimate('data set', 0.95)
+    theirs = ttest_ind(*(side[:, 0] for side in sides))
+    assert found.p == pytest.approx(theirs.pvalue)
+    assert found.interval == pytest.approx([*theirs.confidence_interval(0.95)])
+
+
+def test_pooled_variances_of_many_sides_keep_the_level() -> None:
+    rng = np.random.default_rng(0)
+    found, runs, widths = 0, 2000, []
+    for _ in range(runs):
+        sides = rng.normal(size=(8, 3, 1))
+        signed = [(1, sides[0]), (-1, sides[1])]
+        pooled, alone = (
+            EVIDENCE['contrast_of'](signed, 0, 0, pool).estimate(
+                'data set', 0.95
+            )
+            for pool in ([*sides], ())
+        )
+        found += pooled.p < 0.05
+        widths.append([np.diff(x.interval)[0] for x in (pooled, alone)])
+    assert 0.04 < found / runs < 0.06
+    pooled, alone = np.median(widths, 0)
+    assert pooled < 0.85 * alone
+
+
+def test_pooled_claims_wait_for_all_sides(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set', candidates=2)
+    records = records_of(plan, {'base': 0.6, 'cand 1': 0.7, 'cand 2': 0.7})
+    del records[[job for job in records if job.side == 'cand 2'][-1]]
+    claims = [GAIN, {**GAIN, 'pooled': True}]
+    folder = folder_of(tmp_path, plan, records, claims)
+    done, waits = Experiment.read(folder).rows()
+    assert 'holds' in done[-1]
+    assert waits[-1] == 'not settled: runs are missing'
 
 
 def test_a_difference_of_gains() -> None:
