@@ -31,6 +31,11 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'
 
+# The first backward pass decides how many devices PyTorch's autograd has
+# threads for. A test of export leaves a pretended GPU behind: if it came
+# first, forked processes could not compute gradients.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
