@@ -10,13 +10,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmext.checkpoints.load import load
 from mmext.checkpoints.match import require_match
 from mmext.errors import UserError
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 from mmext.utils.config import load_config
 from mmext.utils.modules import require_device
 from mmext.utils.random_state import random_state_kept, seed_everything
@@ -39,11 +38,10 @@ def load_model(
     """
     require_device(device)
     cfg = load_config(config)
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
     initial = str(checkpoint) in INITIAL
     with random_state_kept():
         seed_everything(seed)
-        model = build_model(cfg.model)
+        model = build_from_config(cfg)
         if initial:
             with quiet():
                 model.init_weights()

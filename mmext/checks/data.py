@@ -107,7 +107,7 @@ def _of_config(
     from mmext.checks.class_maps import check_class_maps, find_class_maps
     from mmext.checks.config import check_heads, find_config_splits
     from mmext.checks.evaluators import check_evaluators
-    from mmext.models.build import build_model
+    from mmext.models.build import build_from_config
     from mmext.utils.config import load_config
 
     cfg = load_config(file, options)
@@ -119,7 +119,7 @@ def _of_config(
             f'{file} names no COCO annotations and no class maps',
             'Data sets of other formats, and generated ones, are not checked.',
         )
-    model = build_model(cfg.model)
+    model = build_from_config(cfg)
     return splits, [
         *check_class_maps(cfg, model, maps, None),
         *check_heads(cfg, model, splits),

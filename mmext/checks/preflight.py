@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from mmext.checks.parts import check_parts
 from mmext.checks.report import recall, verdict
 from mmext.checks.splits import check_splits
 from mmext.errors import UserError, did_you_mean
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 from mmext.utils.random_state import random_state, random_state_kept
 from mmext.utils.text import sentences, some
 
@@ -108,10 +107,7 @@ def preflight(
     splits = find_config_splits(cfg, stages)
     # The weights are those that Runner.__init__ would draw.
     set_random_seed(**cfg.get('randomness', {}))
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = build_model(model_cfg)
+    model = build_from_config(cfg)
     state = random_state()
     check_model(cfg, model, stages, log)
     if data:

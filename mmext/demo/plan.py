@@ -17,7 +17,7 @@ from mmext.experiments.configs import config_sha256, planned_config
 from mmext.experiments.design.timing import time_training
 from mmext.experiments.plan import Plan, PlannedSide
 from mmext.experiments.test_data import test_data
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 from mmext.utils.files import packaged
 
 NAMES = (
@@ -56,7 +56,7 @@ def make_plan(
     paths = [CONFIGS / f'{name}.py' for name in NAMES]
     configs = [planned_config(path, options, folder) for path in paths]
     splits = find_config_splits(configs[0], ('train', 'test'))
-    require_fit(configs[0], build_model(configs[0].model), splits)
+    require_fit(configs[0], build_from_config(configs[0]), splits)
     epochs = epochs or _fitting_epochs(configs, minutes)
     options |= _epochs(configs[0], epochs)
     data_of = test_data(configs[0])

@@ -29,7 +29,7 @@ from mmext.checkpoints.trust import trusting
 from mmext.datasets.coco import read_coco
 from mmext.engine.memory_format import set_memory_format
 from mmext.errors import UserError, printable
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 from mmext.utils.config import load_config
 from mmext.utils.files import write_json
 from mmext.utils.images import (
@@ -150,7 +150,7 @@ class Detector(DetInferencer):
     def _init_model(
         self, cfg: Config, weights: str, device: str = 'cpu'
     ) -> nn.Module:
-        model = build_model(cfg.model)
+        model = build_from_config(cfg)
         content = load(weights)
         require_match(model, content, weights)
         model.cfg = cfg

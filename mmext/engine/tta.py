@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 from mmext.evaluation.tested import in_words
+from mmext.models.build import model_config
 from mmext.utils.config import resize_scales
 
 
@@ -49,7 +50,7 @@ def set_tta(cfg: Config) -> str:
         both = {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), both]
     ours, theirs = resize_scales(dataset), resize_scales(cfg.tta_pipeline)
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.model = ConfigDict(**cfg.tta_model, module=model_config(cfg))
     dataset.pipeline = cfg.tta_pipeline
     if not ours or any(scale in theirs for scale in ours):
         return ''

@@ -10,7 +10,8 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmext.errors import UserError
@@ -35,6 +36,23 @@ def build_model(cfg: Mapping[str, Any]) -> nn.Module:
         ValueError,
     ) as error:
         raise _explain_build(cfg, error) from error
+
+
+def model_config(cfg: Config) -> ConfigDict:
+    """Returns the ``model`` part of a config as MMEngine's runner builds it.
+
+    MMPretrain's configs have the model's ``data_preprocessor`` beside it.
+    """
+    model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return model
+
+
+def build_from_config(cfg: Config) -> nn.Module:
+    """Builds the model of a config, in the config's scope."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    return build_model(model_config(cfg))
 
 
 def _explain_build(cfg: Mapping[str, Any], error: Exception) -> UserError:

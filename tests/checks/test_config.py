@@ -26,6 +26,7 @@ from mmext.engine.guards.start_checks import CheckDataHook
 from mmext.engine.launch import set_work_dir
 from mmext.engine.optimizers import set_auto_scale_lr
 from mmext.errors import UserError
+from mmext.models.build import build_model
 from mmext.utils.config import parse_options
 from mmext.utils.options import add_cfg_options
 
@@ -49,7 +50,7 @@ def config(data, tmp_path, monkeypatch) -> Callable[..., Config]:
 
 def found(cfg: Config) -> list[Finding]:
     splits = find_config_splits(cfg, STAGES)
-    model = preflight.build_model(cfg.model)
+    model = build_model(cfg.model)
     findings = preflight.check_run_data(cfg, model, splits)
     return [f for f in findings if f.level != 'note']
 
@@ -106,7 +107,7 @@ def test_a_region_proposal_network_has_one_class(config):
     )
     cfg.model.backbone.init_cfg = None
     init_default_scope('mmdet')
-    model = preflight.build_model(cfg.model)
+    model = build_model(cfg.model)
     assert model.bbox_head.num_classes == 1
     splits = find_config_splits(config(), STAGES)
     assert list(check_heads(cfg, model, splits)) == []
@@ -115,7 +116,7 @@ def test_a_region_proposal_network_has_one_class(config):
 def test_masks_may_be_learned_from_boxes(config):
     """As in BoxInst: a mask head alone does not need masks."""
     cfg = config()
-    model = preflight.build_model(cfg.model)
+    model = build_model(cfg.model)
     model.mask_head = torch.nn.Identity()
     assert model.with_mask
     splits = find_config_splits(cfg, STAGES)

@@ -19,13 +19,12 @@ import torch
 from mmdet.structures.bbox import BaseBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmext.checkpoints.load import load
 from mmext.errors import UserError
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 from mmext.utils.random_state import set_random_state
 
 
@@ -170,8 +169,7 @@ def replay(
     cfg: Config, step: Mapping[str, Any], device: str = 'cpu'
 ) -> list[Diagnosis]:
     """Repeats a step of :func:`load_step`; diagnoses each of its batches."""
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = build_model(cfg.model)
+    model = build_from_config(cfg)
     try:
         model.load_state_dict(step['state_dict'])
     except RuntimeError as error:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from mmext.evaluation.tested import Complexity
-from mmext.models.build import build_model
+from mmext.models.build import build_from_config
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
@@ -98,12 +97,6 @@ def config_complexity(cfg: Config) -> Complexity:
         UserError: The model cannot be built.
     """
     return count_complexity(build_from_config(cfg), input_shape(cfg))
-
-
-def build_from_config(cfg: Config) -> nn.Module:
-    """Builds the model of a config in the config's scope."""
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    return build_model(cfg.model)
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:

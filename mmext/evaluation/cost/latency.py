@@ -12,11 +12,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.benchmark import timer
 
-from mmext.evaluation.cost.complexity import (
-    build_from_config,
-    empty_samples,
-    input_shape,
-)
+from mmext.evaluation.cost.complexity import empty_samples, input_shape
+from mmext.models.build import build_from_config
 from mmext.utils.machine import processor
 from mmext.utils.modules import require_device
 from mmext.utils.text import count
