@@ -214,6 +214,12 @@ class Experiment:
         ]
         begun = min((r.started for r in runs), default=None)
         found += changed_claims(self.folder, begun)
+        measured = sum(job in self.measures for job in self.records)
+        if 0 < measured < len(runs):
+            found.append(
+                f'{measured} of the {count(len(runs), "run")} were measured: '
+                'the checkpoints of the others are gone.'
+            )
         lines += ['', *(f'- {line}' for line in found), '']
         lines.append(self.trainings().markdown())
         if runs:
