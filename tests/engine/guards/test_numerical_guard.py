@@ -329,7 +329,7 @@ def test_a_replay_draws_the_same(tmp_path, monkeypatch, capsys):
     first, file = model.drawn, tmp_path / 'nonfinite_iter_4.pth'
     again = NoisyToy()
     monkeypatch.setattr(
-        'mmext.engine.guards.replay.build_model', lambda cfg: again
+        'mmext.engine.guards.replay.build_from_config', lambda cfg: again
     )
     torch.rand(9)
     (found,) = replay(Config({'model': {}}), load_step(file))
