@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,14 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 # threads for. A test of export leaves a pretended GPU behind: if it came
 # first, forked processes could not compute gradients.
 torch.ones(1, requires_grad=True).sum().backward()
+
+
+def pytest_configure() -> None:
+    """Refuses equal file names, which pytest would report after all tests."""
+    names = Counter(path.name for path in ROOT.glob('tests/**/test_*.py'))
+    equal = sorted(name for name, count in names.items() if count > 1)
+    if equal:
+        raise pytest.UsageError(f'rename one of the files {", ".join(equal)}')
 
 
 @pytest.fixture(autouse=True)
