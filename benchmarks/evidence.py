@@ -46,7 +46,6 @@ from mmext.utils.text import count, duration
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = 'page.md'
 HEADER = ['claim', 'paper', 'here', 'effect', 'images like these', 'verdict']
-MISSING = 'not run yet'
 BEGIN, END = '<!-- Written by make evidence. -->', '<!-- End. -->'
 
 
@@ -320,20 +319,20 @@ def changed_claims(folder: Path, begun: str | None) -> list[str]:
 def write_page(folder: Path, path: Path) -> list[list[str]]:
     """Writes the page of a folder of experiments, with its pictures.
 
-    Returns the rows of its claims.
+    Returns the rows of the claims that were tested.
     """
-    found, rows = [], []
+    found, waiting = [], []
     for study in sorted(p.parent for p in folder.glob('*/claims.yaml')):
         if (study / 'records').is_dir():
             found.append(Experiment.read(study))
         elif (study / 'measures.json').is_file():
             found.append(Measured.read(study))
         else:
-            rows += [
-                [claim.claim, claim.paper, study.name, '-', '-', MISSING]
+            waiting += [
+                [claim.claim, claim.paper, study.name]
                 for claim in read_claims(study)
             ]
-    rows = [row for experiment in found for row in experiment.rows()] + rows
+    rows = [row for experiment in found for row in experiment.rows()]
     images = path.parent / 'images'
     sections = [experiment.section(images) for experiment in found]
     text = (folder / TEMPLATE).read_text(encoding='utf-8')
@@ -341,6 +340,7 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
         part.write_text(
             text.format(
                 claims=Table(HEADER, rows).markdown(),
+                waiting=Table(HEADER[:3], waiting).markdown(),
                 experiments='\n\n'.join(sections),
             ),
             encoding='utf-8',
@@ -355,7 +355,7 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
     settled = [
         [claim, effect, verdict]
         for claim, _, _, effect, _, verdict in rows
-        if not verdict.startswith((OPEN, MISSING))
+        if not verdict.startswith(OPEN)
     ]
     table = Table(['claim', 'effect', 'verdict'], settled).markdown()
     with replacing(path) as part:
