@@ -30,7 +30,6 @@ from mmext.models.layers.channel_attention import (
     adaptive_kernel_size,
     averages,
     cosine_bases,
-    global_average,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,14 +137,6 @@ def test_gates_lie_between_0_and_1(kind: str, seed: int) -> None:
     torch.testing.assert_close(
         module.eval()(x), x * module.gate(x)[..., None, None]
     )
-
-
-def test_global_average_is_the_mean_and_cannot_overflow() -> None:
-    x = torch.rand(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(global_average, x)
-    torch.testing.assert_close(global_average(x), x.mean((2, 3)))
-    half = torch.full((1, 1, 200, 304), 60.0, dtype=torch.float16)
-    assert global_average(half).item() == 60
 
 
 @pytest.mark.parametrize('host', ['mmdet.ResNet', 'PluginResNet'])

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from mmext.errors import UserError
 from mmext.models.arguments import resolve_indices
 from mmext.models.backbones.plugin_resnet import PluginResNet
-from mmext.models.layers.channel_attention import global_average
+from mmext.models.layers.global_average import global_average
 from mmext.models.layers.scaled_batch_norm import (
     add_scaled_batch_norm,
     can_scale,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmext.errors import UserError
 from mmext.models.arguments import reduced
+from mmext.models.layers.global_average import global_average
 from mmext.utils.modules import is_exporting
 
 # The 16 frequencies of 7 x 7 that gave the best accuracy by themselves, best
@@ -74,18 +75,6 @@ class ChannelAttention(BaseModule):
             logger='current',
             level=logging.WARNING,
         )
-
-
-def global_average(x: Tensor) -> Tensor:
-    """Returns the mean over height and width: (N, C, H, W) to (N, C).
-
-    The sum is scaled afterwards, because the gradient of a sum is a
-    broadcast view, and that of ``mean`` a tensor in full size. Half precision
-    is summed in float32, so that the sum cannot overflow.
-    """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    area = x.shape[-2] * x.shape[-1]
-    return (x.sum((2, 3), dtype=dtype) / area).to(x.dtype)
 
 
 def excitation(channels: int, ratio: int, bias: bool) -> nn.Sequential:
