@@ -54,6 +54,7 @@ from mmext.checkpoints.tensors import KEY, checksums
 from mmext.checks.preflight import Preflight
 from mmext.datasets.loading.reduced import use_reduced_decoding
 from mmext.datasets.loading.transport import send_compactly
+from mmext.engine.cached_config import CachedConfig
 from mmext.engine.curves_hook import CurvesHook
 from mmext.engine.distributed import (
     allow_bfloat16_sync_bn,
@@ -135,7 +136,7 @@ class ReliableRunner(Runner):
         cls, cfg: Config, checked: Preflight | None = None
     ) -> ReliableRunner:
         """Builds a runner from a config, which is copied."""
-        cfg = copy.deepcopy(cfg)
+        cfg = CachedConfig.of(cfg)
         fill_channels(cfg.get('model'))  # and in the config that is dumped
         if cfg.pop('reduced_decoding', False):
             use_reduced_decoding(cfg)
