@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from evidence_claims import (
+    CONTRADICTED,
+    HOLDS,
     OPEN,
     Claim,
     Contrast,
@@ -339,6 +341,7 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
     with replacing(path) as part:
         part.write_text(
             text.format(
+                summary=summary([row[-1] for row in rows], len(waiting)),
                 claims=Table(HEADER, rows).markdown(),
                 waiting=Table(HEADER[:3], waiting).markdown(),
                 experiments='\n\n'.join(sections),
@@ -346,6 +349,19 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
             encoding='utf-8',
         )
     return rows
+
+
+def summary(verdicts: Sequence[str], waiting: int) -> str:
+    """Returns a sentence with the number of claims of each verdict."""
+    hold, not_so, unclear = (
+        sum(word in verdict for verdict in verdicts)
+        for word in (HOLDS, CONTRADICTED, OPEN)
+    )
+    return (
+        f'Of {len(verdicts) + waiting} claims, {hold} hold here, {not_so} are '
+        f'contradicted, {unclear} are not settled, and {waiting} were not '
+        'run yet.'
+    )
 
 
 def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:

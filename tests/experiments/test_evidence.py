@@ -320,7 +320,7 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
     content['runs'] = runs
     (folder / 'measures.json').write_text(json.dumps(content))
     (folder.parent / 'page.md').write_text(
-        '{claims}\n{experiments}\n{waiting}\n'
+        '{summary}\n{claims}\n{experiments}\n{waiting}\n'
     )
     (folder.parent / 'later').mkdir()
     later = yaml.safe_dump([{**GAIN, 'claim': 'Later.'}])
@@ -334,6 +334,10 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
     assert '**contradicted**' in less
     assert 'not settled: needs ' in unclear
     assert '| a    |    4 | x 3.15 ± 0.13 |' in text
+    assert text.startswith(
+        'Of 4 claims, 1 hold here, 1 are contradicted, 1 are not settled, '
+        'and 1 were not run yet.'
+    )
     assert text.rstrip().endswith('| Later. |    +5 | later |')
 
 
