@@ -85,7 +85,7 @@ def write_ticket(
             f'Choose 1 to {len(ranked)}.',
         )
     names = sorted(b.name for b in ranked[:keep])
-    text = ticket_config(config, cfg, names, out)
+    text = ticket_config(config, cfg, model.backbone, names, out)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as part:
         part.write_text(text)
@@ -158,25 +158,31 @@ def propose(ranked: list[RankedBlock], share: float = 0.9) -> int:
 
 
 def ticket_config(
-    config: str | Path, cfg: Config, keep: list[str], out: str | Path
+    config: str | Path,
+    cfg: Config,
+    backbone: nn.Module,
+    keep: list[str],
+    out: str | Path,
 ) -> str:
     """Returns the text of a config with attention in some blocks only.
 
     StepNet has an option for blocks (``step_blocks``). mmdet's ``plugins``
     are active in complete stages, so a stage with a kept block stays. ``cfg``
     is the loaded ``config``, which the text inherits from with a path relative
-    to ``out``. ``keep`` has names such as ``layer3.2``. Raises `UserError` if
-    the backbone has neither ``step_blocks`` nor plugins.
+    to ``out``, and ``backbone`` is built from it. ``keep`` has names such as
+    ``layer3.2``. Raises `UserError` if the backbone has neither
+    ``step_blocks`` nor plugins.
     """
-    backbone = cfg.model.backbone
     places = [re.fullmatch(r'layer(\d)\.(\d+)', name) for name in keep]
-    has_steps = 'StepNet' in backbone.type
-    if not all(places) or not (has_steps or backbone.get('plugins')):
+    plugins = cfg.model.backbone.get('plugins')
+    has_steps = any(getattr(backbone, 'step_blocks', ()))
+    if not all(places) or not (has_steps or plugins):
         raise UserError(
-            f'{backbone.type} has no setting for attention in some blocks.',
+            f'{type(backbone).__name__} has no setting for attention in some '
+            'blocks.',
             'StepNetResNet and the plugins of ResNet have one.',
         )
-    stages = backbone.get('num_stages', 4)
+    stages = backbone.num_stages
     blocks: list[list[int]] = [[] for _ in range(stages)]
     for place in places:
         blocks[int(place[1]) - 1].append(int(place[2]))
@@ -185,7 +191,7 @@ def ticket_config(
     if has_steps:
         setting = f'step_blocks={[sorted(kept) for kept in blocks]}'
     else:
-        plugins = ConfigDict(plugins=backbone.plugins).to_dict()['plugins']
+        plugins = ConfigDict(plugins=plugins).to_dict()['plugins']
         for plugin in plugins:
             before = plugin.get('stages') or [True] * stages
             plugin['stages'] = [

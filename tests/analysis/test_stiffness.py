@@ -436,14 +436,32 @@ def test_the_config_of_a_ticket_builds(tmp_path, stepnet, folder, capsys):
     assert sorted(kept) == active
 
 
-def test_ticket_of_plugins_keeps_whole_stages():
-    cfg = Config({'model': {'backbone': {'depth': 50, **RESNETS['se']}}})
-    text = ticket_config('a.py', cfg, ['layer2.1', 'layer4.0'], 'b.py')
+def ticket_of(keep: list[str], **backbone) -> dict:
+    """Returns what the config of a ticket sets in a backbone."""
+    cfg = Config({'model': {'backbone': backbone}})
+    text = ticket_config('a.py', cfg, build(**backbone), keep, 'b.py')
     scope: dict = {}
     exec(text, scope)
-    (plugin,) = scope['model']['backbone']['plugins']
+    return scope['model']['backbone']
+
+
+def test_ticket_of_plugins_keeps_whole_stages():
+    found = ticket_of(['layer2.1', 'layer4.0'], depth=50, **RESNETS['se'])
+    (plugin,) = found['plugins']
     assert plugin['stages'] == [False, True, False, True]
     assert plugin['cfg'] == {'type': 'SEAttention'}
-    cfg.model.backbone = {'type': 'SwinTransformer'}
-    with pytest.raises(UserError, match='SwinTransformer has no setting'):
-        ticket_config('a.py', cfg, ['layer2.1'], 'b.py')
+    with pytest.raises(UserError, match='ResNet has no setting'):
+        ticket_of(['layer2.1'], depth=50, type='ResNet')
+
+
+def test_tickets_of_networks_with_three_stages():
+    """They neither have StepNet in their name nor four stages."""
+    network = {'type': 'CifarResNet', 'depth': 20}
+    steps = {**network, 'stage_with_step': (True, True, True)}
+    found = ticket_of(['layer1.2', 'layer3.1'], **steps)
+    assert found == {'step_blocks': [[2], [], [1]]}
+    assert build(**steps, **found).step_blocks == found['step_blocks']
+    plugin = {'cfg': {'type': 'SEAttention'}, 'position': 'after_conv2'}
+    found = ticket_of(['layer1.2'], **network, plugins=[plugin])
+    assert found['plugins'] == [{**plugin, 'stages': [True, False, False]}]
+    build(**network, **found)
