@@ -134,6 +134,11 @@ def accuracy(model: Classifier, data: Digits) -> float:
 def mean_and_spread(
     values: Sequence[float] | np.ndarray, digits: int = 2, sign: str = ''
 ) -> str:
-    """Returns ``'71.70 ± 0.25'``: the mean and the standard deviation."""
+    """Returns ``'71.70 ± 0.25'``: the mean and the standard deviation.
+
+    The deviation is the sample's (n - 1), as in reports; one value has none.
+    """
     mean = f'{np.mean(values):{sign}.{digits}f}'
-    return f'{mean} ± {np.std(values):.{digits}f}'
+    if len(values) < 2:
+        return mean
+    return f'{mean} ± {np.std(values, ddof=1):.{digits}f}'
