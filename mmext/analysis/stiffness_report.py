@@ -48,9 +48,9 @@ def measure_models(
 ) -> dict[str, Trajectories]:
     """Measures the stiffness of the backbones of pairs (config, checkpoint).
 
-    ``images`` are files or folders, of which the first ``limit`` are used.
-    The default ``names`` are those of the configs. ``log`` gets one line per
-    model.
+    ``images`` are files or folders, of which ``limit`` images at most are
+    used, evenly spaced. The default ``names`` are those of the configs.
+    ``log`` gets one line per model.
     """
     names = list(names or [Path(config).stem for config, _ in models])
     if len(set(names)) < len(names):
