@@ -25,6 +25,7 @@ import numpy as np
 from mmext.analysis.filter_angles import compare_angles
 from mmext.analysis.stiffness import stiffness_surface
 from mmext.analysis.stiffness_report import measure_models
+from mmext.errors import UserError, command
 from mmext.experiments.plan import Job, read_plan
 from mmext.experiments.runs.job import is_finished
 from mmext.utils.documents import parse_json, read_bytes
@@ -53,6 +54,7 @@ def angles(config: str, checkpoint: Path, layers: str) -> dict[str, float]:
     return {'angle': float(degrees.mean()), 'spread': float(degrees.std())}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('folder', type=Path, help='of evidence/')
@@ -80,6 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs[job] = {'side': job.side, 'seed': job.seed, 'commit': now}
         runs[job] |= values
         print(runs[job], flush=True)
+    if not runs:
+        raise UserError(
+            f'{args.work_dir} has no finished run of {args.folder} with its '
+            'checkpoint',
+            'Give the work dir of mmext run.',
+        )
     words = [
         'python',
         'benchmarks/evidence_measures.py',
