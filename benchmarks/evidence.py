@@ -133,11 +133,17 @@ class Experiment:
 
     @functools.cached_property
     def measures(self) -> dict[Job, dict[str, Any]]:
-        """What benchmarks/evidence_measures.py has measured of each run."""
+        """What benchmarks/evidence_measures.py has measured of each run.
+
+        Measures of another plan do not count.
+        """
         path = self.folder / 'measures.json'
         if not path.is_file():
             return {}
-        runs = parse_json(read_bytes(path), path)['runs']
+        content = parse_json(read_bytes(path), path)
+        if content['plan_sha256'] != self.plan.sha256:
+            return {}
+        runs = content['runs']
         return {Job(run['side'], run['seed']): run for run in runs}
 
     def rows(self) -> list[list[str]]:

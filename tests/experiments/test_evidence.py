@@ -44,6 +44,11 @@ def folder_of(tmp_path: Path, plan, records, claims: list[dict]) -> Path:
     return folder
 
 
+def write_measures(folder: Path, plan, runs: list[dict]) -> None:
+    content = {'command': '', 'plan_sha256': plan.sha256, 'runs': runs}
+    (folder / 'measures.json').write_text(json.dumps(content))
+
+
 def verdicts(tmp_path: Path, accuracy: dict, claims: list[dict], **plan):
     plan = plan_of(images=4000, scope='data set', **plan)
     folder = folder_of(tmp_path, plan, records_of(plan, accuracy), claims)
@@ -204,8 +209,7 @@ def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
         {'side': side, 'seed': seed, 'tns': value + 0.1 * (seed % 3)}
         for (side, seed), value in zip(records, [5, 8] * 3, strict=True)
     ]
-    text = json.dumps({'command': '', 'commit': '', 'runs': runs})
-    (folder / 'measures.json').write_text(text)
+    write_measures(folder, plan, runs)
     more, most = Experiment.read(folder).rows()
     assert more[3].startswith('+3.00 [+2.')
     assert more[4] == '-'
@@ -225,8 +229,7 @@ def test_the_stiffness_is_drawn_once_all_runs_have_ended(
         {'side': side, 'seed': seed, 'tns': 1.0, 'nsi': nsi}
         for side, seed in [*records][:4]  # the others' checkpoints are gone
     ]
-    text = json.dumps({'command': '', 'commit': '', 'runs': runs})
-    (folder / 'measures.json').write_text(text)
+    write_measures(folder, plan, runs)
     last = plan.folder_of([*records][-1], folder / 'records')
     for expected in (3, 1):
         drawn = Experiment.read(folder).pictures(tmp_path / 'images')
@@ -256,8 +259,7 @@ def test_a_rank_correlation_over_all_networks(tmp_path: Path) -> None:
             {'side': side, 'seed': seed, 'tns': value}
             for (side, seed), value in zip(top1, tns, strict=True)
         ]
-        text = json.dumps({'command': '', 'commit': '', 'runs': runs})
-        (folder / 'measures.json').write_text(text)
+        write_measures(folder, plan, runs)
         [row] = Experiment.read(folder).rows()
         return row
 
@@ -411,9 +413,10 @@ def test_checkpoints_are_measured(tmp_path: Path, capsys) -> None:
     (run / 'last_checkpoint').unlink()
     main([str(x) for x in (folder, tmp_path / 'runs', *options)])
     assert Experiment.read(folder).measures == found
-    # Values of another plan are not.
+    # Values of another plan are not, and are not shown.
     text = (folder / 'measures.json').read_text()
     (folder / 'measures.json').write_text(text.replace(plan.sha256, 'other'))
+    assert not Experiment.read(folder).measures
     with pytest.raises(SystemExit):
         main([str(x) for x in (folder, tmp_path / 'runs', *options)])
     assert 'runs has no finished run of' in capsys.readouterr().err
