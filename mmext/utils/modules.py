@@ -18,8 +18,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def is_exporting() -> bool:
-    """Whether ``torch.export`` follows the model (PyTorch 2.7 or newer)."""
-    return getattr(torch.compiler, 'is_exporting', bool)()
+    """Whether ``torch.export`` or ``torch.jit.trace`` follows the model.
+
+    The former is seen from PyTorch 2.7 on.
+    """
+    exporting = getattr(torch.compiler, 'is_exporting', bool)
+    return torch.jit.is_tracing() or exporting()
 
 
 def require_device(device: str) -> None:

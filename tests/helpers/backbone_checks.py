@@ -37,7 +37,6 @@ class Case:
             ``out_indices``.
         trained: Arguments for the check of gradients.
         has_batch_norm: Whether there is any.
-        traces: Whether ``torch.jit.trace`` supports it.
     """
 
     build: Callable[..., nn.Module]
@@ -49,7 +48,6 @@ class Case:
     plain: dict[str, Any] = field(default_factory=dict)
     trained: tuple = ({'drop_path_rate': 0.1},)
     has_batch_norm: bool = True
-    traces: bool = True
 
 
 STARNET = {'embed_dims': 4, 'depths': (1, 2, 1, 1), 'mlp_ratio': 2}
@@ -74,7 +72,6 @@ def dwnet(**form: str) -> Case:
             {'drop_path_rate': 0.1},
             {'final_norm': True, 'out_indices': -1},
         ),
-        traces=False,
     )
 
 

@@ -106,6 +106,23 @@ def test_fca_pools_other_sizes() -> None:
     torch.testing.assert_close(module.gate(x), module.gate(pooled))
 
 
+@pytest.mark.parametrize('kind', [FCAAttention, SRMAttention])
+def test_channels_last(kind: type) -> None:
+    """This format has an implementation of its own on a CPU."""
+    module = kind(32, **({'dct_size': 7} if kind is FCAAttention else {}))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    contiguous = torch.randn(4, 32, 7, 7, requires_grad=True)
+    last = contiguous.detach().to(memory_format=torch.channels_last)
+    last.requires_grad_()
+    for x in (contiguous, last):
+        module(x).pow(2).sum().backward()
+    torch.testing.assert_close(module(last), module(contiguous))
+    torch.testing.assert_close(
+        last.grad, contiguous.grad, rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     'kind', [SEAttention, ECAAttention, FCAAttention, SRMAttention]
 )

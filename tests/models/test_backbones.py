@@ -151,10 +151,9 @@ def test_fused_norms_change_nothing(name: str, x: Tensor) -> None:
     torch.testing.assert_close(fused(x.double()), plain)
 
 
-@pytest.mark.parametrize('name', [n for n in CASES if CASES[n].traces])
-def test_trace(name: str, x: Tensor) -> None:
+def test_trace(case: Case, x: Tensor) -> None:
     """A traced backbone gives the same outputs for another batch size."""
-    model = randomise(CASES[name].build()).eval()
+    model = randomise(case.build()).eval()
     traced = torch.jit.trace(model, x)
     other = torch.rand(3, *x.shape[1:])
     torch.testing.assert_close(traced(other), model(other))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mmext.errors import UserError
 from mmext.models.arguments import reduced
 from mmext.models.layers.global_average import global_average
+from mmext.models.layers.mean_and_variance import mean_and_variance
 from mmext.utils.modules import is_exporting
 
 # The 16 frequencies of 7 x 7 that gave the best accuracy by themselves, best
@@ -199,6 +200,11 @@ def averages(size: int, cells: int, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (end - first).to(like.dtype)
 
 
+def _channels_last(x: Tensor) -> bool:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return x.device.type == 'cpu' and last and not x.is_contiguous()
+
+
 @MODELS.register_module()
 class FCAAttention(ChannelAttention):
     """Frequency channel attention: cosine components instead of the average.
@@ -266,6 +272,11 @@ class FCAAttention(ChannelAttention):
         elif size != [self.size, self.size]:
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         groups = len(self.bases)
+        if _channels_last(x):  # where products would copy the map
+            bases = self.bases.unflatten(1, (1, self.size, self.size))
+            bases = bases.repeat_interleave(c // groups, 0).to(x.dtype)
+            y = nn.functional.conv2d(x, bases, groups=c)
+            return self.fc(y.flatten(1))
         # One matrix-vector product per group needs no copy of the bases.
         x = x.unflatten(1, (groups, -1)).flatten(3)
         y = torch.matmul(x, self.bases[:, :, None].to(x.dtype))
@@ -319,9 +330,8 @@ class SRMAttention(ChannelAttention):
                 "Give each process two or more, or norm_cfg=dict(type='"
                 "SyncBN').",
             )
-        # Unbiased, as the official code; a 1 x 1 map has no deviation.
-        several = int(x.size(2) * x.size(3) > 1)
-        var, mean = torch.var_mean(x, dim=(2, 3), correction=several)
+        # Unbiased, as the official code.
+        mean, var = mean_and_variance(x)
         style = torch.stack([mean, (var + 1e-5).sqrt()], dim=-1)
         z = (style * self.cfc).sum(-1)
         return self.bn(z[..., None, None])[..., 0, 0].sigmoid()

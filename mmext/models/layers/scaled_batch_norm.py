@@ -30,7 +30,8 @@ def can_scale(norm: nn.Module, x: Tensor) -> bool:
 
     The norm must be a fixed affine map per channel, or depend on the images
     of this process only. It must have no hooks, which would see other maps.
-    ``torch.export`` would take the batch size for a constant.
+    ``torch.export`` and ``torch.jit.trace`` would take the batch size for a
+    constant.
     """
     if (
         is_exporting()
@@ -98,10 +99,7 @@ def add_scaled_batch_norm(
                 eps=norm.eps,
             ).reshape(n, c, h, w)
             # f may be a view; autograd copies if it is changed in place.
-            free = not (f.requires_grad or torch.jit.is_tracing())
-            return f.add_(shortcut) if free else f + shortcut
-        if torch.jit.is_tracing():
-            return shortcut + norm(x) * scale[..., None, None].to(x.dtype)
+            return f + shortcut if f.requires_grad else f.add_(shortcut)
         with torch.no_grad():
             f = norm(x)
         mean = norm.running_mean
