@@ -22,7 +22,7 @@ from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 from mmext.analysis.loading import image_inputs, load_model
 from mmext.analysis.stiffness import Trajectories, measure, stiffness_surface
 from mmext.errors import UserError
-from mmext.evaluation.runs import read_run
+from mmext.evaluation.runs import other_metrics, read_run
 from mmext.utils.figures import (
     color,
     marker,
@@ -33,7 +33,10 @@ from mmext.utils.figures import (
     wrap,
 )
 from mmext.utils.images import find_images
+from mmext.utils.text import some
 
+#: Key of a score in a run -> the metric's name.
+METRICS = {'bbox': 'AP', 'accuracy/top1': 'top-1', 'mIoU': 'mIoU'}
 #: Name of a model -> its measurements.
 Models = Mapping[str, Trajectories]
 
@@ -68,32 +71,58 @@ def measure_models(
 
 
 def write_report(
-    models: Models, out_dir: str | Path, ap: Sequence[float] | None = None
+    models: Models,
+    out_dir: str | Path,
+    scores: Sequence[float] | None = None,
+    metric: str = 'AP',
 ) -> list[Path]:
-    """Writes tables and figures, with the correlation if ``ap`` is given."""
+    """Writes tables and figures, with the correlation if there are scores.
+
+    ``metric`` is the name of the scores.
+    """
     out = Path(out_dir)
     written = write_tables(models, out)
     written.append(draw_trajectories(models, out / 'trajectories.png'))
     written.append(draw_surfaces(models, out / 'surfaces.png'))
     if any(found.steps for found in models.values()):
         written.append(draw_steps(models, out / 'steps.png'))
-    if ap is not None:
-        written.append(draw_correlation(models, ap, out / 'correlation.png'))
+    if scores is not None:
+        file = out / 'correlation.png'
+        written.append(draw_correlation(models, scores, file, metric))
     return written
 
 
-def recorded_ap(checkpoints: Sequence[str | Path]) -> list[float]:
-    """Returns the box AP, 0 to 100, of the runs of these checkpoints."""
-    values = []
-    for checkpoint in checkpoints:
-        run = read_run(Path(checkpoint).parent)
-        if 'AP' not in run.metrics.get('bbox', {}):
-            raise UserError(
-                f'{run.path} has no box AP.',
-                'Give the numbers with --ap, one per model.',
-            )
-        values.append(100 * run.metrics['bbox']['AP'])
-    return values
+def recorded_scores(
+    checkpoints: Sequence[str | Path],
+) -> tuple[str, list[float]]:
+    """Returns a metric and its values, 0 to 100, of checkpoints' runs.
+
+    The metric is the first of box AP, top-1 and mIoU that all runs have.
+
+    Raises:
+        UserError: There is no such metric.
+    """
+    found = [_logged_scores(Path(c).parent) for c in checkpoints]
+    for metric in METRICS.values():
+        if all(metric in scores for scores in found):
+            return metric, [scores[metric] for scores in found]
+    have = '; '.join(
+        f'{checkpoint}: {some(scores) or "none"}'
+        for checkpoint, scores in zip(checkpoints, found, strict=True)
+    )
+    raise UserError(
+        f'The runs of the checkpoints have no common metric of '
+        f'{", ".join(METRICS.values())} ({have}).',
+        'Give the numbers with --ap, one per model.',
+    )
+
+
+def _logged_scores(folder: Path) -> dict[str, float]:
+    run = read_run(folder)
+    scores = other_metrics(run.val_log[-1]) if run.val_log else {}
+    if 'AP' in run.metrics.get('bbox', {}):
+        scores['bbox'] = 100 * run.metrics['bbox']['AP']
+    return {METRICS[key]: scores[key] for key in METRICS if key in scores}
 
 
 @dataclass(frozen=True)
@@ -319,13 +348,15 @@ def draw_steps(models: Models, path: Path) -> Path:
     return save(figure, path)
 
 
-def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
-    """Draws AP against TNS, one point per model."""
-    tau, rho = correlate([found.tns for found in models.values()], ap)
+def draw_correlation(
+    models: Models, scores: Sequence[float], path: Path, metric: str = 'AP'
+) -> Path:
+    """Draws scores against TNS, one point per model."""
+    tau, rho = correlate([found.tns for found in models.values()], scores)
     figure = new_figure(6.6, 3.8)
     ax = figure.subplots()
     tidy(ax)
-    for i, (name, score) in enumerate(zip(models, ap, strict=True)):
+    for i, (name, score) in enumerate(zip(models, scores, strict=True)):
         ax.scatter(
             models[name].tns,
             score,
@@ -336,7 +367,7 @@ def draw_correlation(models: Models, ap: Sequence[float], path: Path) -> Path:
         )
     figure.legend(loc='outside right center', frameon=False, fontsize=8)
     ax.margins(0.1)
-    ax.set(xlabel='total neural stiffness (TNS)', ylabel='AP')
+    ax.set(xlabel='total neural stiffness (TNS)', ylabel=metric)
     what = '' if tau.interval is None else ', with 95 % intervals'
     ax.set_title(
         f"Kendall's tau {tau}\nSpearman's rho {rho}{what}", fontsize=9

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ from mmext.analysis.stiffness import (
     stiffness_surface,
     total_stiffness,
 )
-from mmext.analysis.stiffness_report import correlate
+from mmext.analysis.stiffness_report import correlate, recorded_scores
 from mmext.errors import UserError
 from mmext.utils.config import load_config
 
@@ -399,6 +400,29 @@ def test_stiffness_tool(tmp_path, plain, stepnet, folder, capsys):
     assert [r['nsi_mean'] for r in first] == ['', '']
     assert first[0]['step_mean'] == ''
     assert float(first[1]['step_mean']) > 0
+
+
+def test_scores_are_those_of_the_last_validation(tmp_path):
+    def run(name: str, *validations: dict) -> str:
+        folder = tmp_path / name / '1' / 'vis_data'
+        folder.mkdir(parents=True)
+        lines = [
+            {**metrics, 'step': i} for i, metrics in enumerate(validations, 1)
+        ]
+        (folder / 'scalars.json').write_text(
+            ''.join(f'{json.dumps(line)}\n' for line in lines)
+        )
+        return str(tmp_path / name / 'epoch_2.pth')
+
+    one = run('one', {'accuracy/top1': 50.0}, {'accuracy/top1': 90.5})
+    two = run('two', {'accuracy/top1': 91.0, 'accuracy/top5': 99.0})
+    assert recorded_scores([one, two]) == ('top-1', [90.5, 91.0])
+    boxes = run('boxes', {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5})
+    assert recorded_scores([boxes]) == ('AP', [25.0])
+    road = run('road', {'mIoU': 61.5, 'aAcc': 80.0})
+    assert recorded_scores([road]) == ('mIoU', [61.5])
+    with pytest.raises(UserError, match=r'one.*: top-1; .*road.*: mIoU\)'):
+        recorded_scores([one, road])
 
 
 @pytest.mark.parametrize(

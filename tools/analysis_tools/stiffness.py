@@ -6,7 +6,8 @@
 
 Writes tables (CSV), NSI along the blocks, delta and the stiff ratio over the
 thresholds, and the step sizes of attention; several models share each figure.
-With --correlate, also the rank correlation of TNS with AP over the models.
+With --correlate, also the rank correlation of TNS with AP, top-1 or mIoU over
+the models.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         '--correlate',
         action='store_true',
-        help='correlate TNS with AP over the models',
+        help='correlate TNS with AP, top-1 or mIoU over the models',
     )
     add(
         '--ap',
         nargs='+',
         type=float,
-        help="AP of each model (default: from the checkpoint's work folder)",
+        metavar='SCORE',
+        help='AP of each model, for --correlate (default: the last AP, top-1 '
+        "or mIoU in the checkpoint's work folder)",
     )
     args = parser.parse_args(argv)
     configs, checkpoints = args.models[::2], args.models[1::2]
@@ -64,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmext.analysis.stiffness_report import (
         correlate,
         measure_models,
-        recorded_ap,
+        recorded_scores,
         write_report,
     )
 
     configs, checkpoints = args.models[::2], args.models[1::2]
-    ap = None
-    if args.correlate:
-        ap = args.ap or recorded_ap(checkpoints)
+    metric, scores = 'AP', args.ap
+    if args.correlate and not scores:
+        metric, scores = recorded_scores(checkpoints)
     found = measure_models(
         list(zip(configs, checkpoints, strict=True)),
         args.images,
@@ -80,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=args.device,
         log=partial(print, flush=True),
     )
-    if ap is not None:
-        tau, rho = correlate([model.tns for model in found.values()], ap)
-        print(f"TNS and AP: Kendall's tau {tau}, Spearman's rho {rho}")
-    for path in write_report(found, args.out_dir, ap):
+    if scores:
+        tau, rho = correlate([model.tns for model in found.values()], scores)
+        print(f"TNS and {metric}: Kendall's tau {tau}, Spearman's rho {rho}")
+    for path in write_report(found, args.out_dir, scores, metric):
         print(f'wrote {path}')
 
 
