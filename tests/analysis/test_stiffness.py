@@ -381,7 +381,7 @@ def folder(tmp_path):
 def test_stiffness_tool(tmp_path, plain, stepnet, folder, capsys):
     out = tmp_path / 'out'
     models = (plain, 'none', *stepnet)
-    options = ('--images', folder, '--out-dir', out, '--correlate', '--ap')
+    options = ('--images', folder, '--out-dir', out, '--ap')
     assert run_tool(STIFFNESS, *models, *options, 0.3, 0.4) == 0
     assert "Kendall's tau" in capsys.readouterr().out
     assert {p.name for p in out.iterdir()} == {
