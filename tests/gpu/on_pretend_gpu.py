@@ -176,9 +176,10 @@ LAYERS = [
     'layer', LAYERS, ids=lambda layer: type(layer[0]).__name__
 )
 def test_layer(layer: tuple) -> None:
-    # A CPU has algorithms of its own.
-    own = isinstance(layer[0], InhomogeneousDynamicConv | SRMAttention)
-    check_module(*layer, tolerance=1e-5 if own else 0)
+    # A CPU has algorithms of its own for these; SRM's norm is over two images
+    # here and amplifies rounding.
+    own = {InhomogeneousDynamicConv: 1e-6, SRMAttention: 1e-5}
+    check_module(*layer, tolerance=own.get(type(layer[0]), 0))
 
 
 def test_inhomogeneous_depthwise_conv() -> None:

@@ -43,8 +43,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         type=float,
         metavar='SCORE',
-        help='AP of each model, for --correlate (default: the last AP, top-1 '
-        "or mIoU in the checkpoint's work folder)",
+        help='correlate with this AP of each model, instead of the last AP, '
+        "top-1 or mIoU in the checkpoint's work folder",
     )
     args = parser.parse_args(argv)
     configs, checkpoints = args.models[::2], args.models[1::2]
