@@ -371,7 +371,7 @@ def summary(verdicts: Sequence[str], waiting: int) -> str:
 
 
 def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
-    """Writes the settled claims between two marks of a page."""
+    """Writes the settled claims between two marks of a page, folded."""
     before, rest = path.read_text(encoding='utf-8').split(BEGIN)
     _, after = rest.split(END)
     settled = [
@@ -379,11 +379,17 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
         for claim, _, _, effect, _, verdict in rows
         if not verdict.startswith(OPEN)
     ]
-    table = Table(['claim', 'effect', 'verdict'], settled).markdown()
+    hold = sum(HOLDS in verdict for *_, verdict in settled)
+    lines = [
+        f'<details><summary>{count(len(settled), "claim")} of the papers: '
+        f'{hold} hold here, {len(settled) - hold} are contradicted</summary>',
+        '',
+        Table(['claim', 'effect', 'verdict'], settled).markdown(),
+        '</details>',
+    ]
+    text = '\n'.join([before + BEGIN, *lines, END + after])
     with replacing(path) as part:
-        part.write_text(
-            f'{before}{BEGIN}\n{table}\n{END}{after}', encoding='utf-8'
-        )
+        part.write_text(text, encoding='utf-8')
 
 
 @command

@@ -182,6 +182,7 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     above, settled, below = re.split(f'{begin}|{end}', readme.read_text())
     assert (above, below) == ('above\n', '\nbelow\n')
     assert 'holds' in settled
+    assert '1 hold here' in settled
     assert 'earlier' not in settled and 'not settled' not in settled
     done, missing = (
         line for line in text.splitlines() if line.startswith('| More.')
