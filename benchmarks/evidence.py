@@ -381,8 +381,8 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
     ]
     hold = sum(HOLDS in verdict for *_, verdict in settled)
     lines = [
-        f'<details><summary>{count(len(settled), "claim")} of the papers: '
-        f'{hold} hold here, {len(settled) - hold} are contradicted</summary>',
+        f'<details><summary>Of {len(settled)} settled claims, {hold} hold '
+        f'here, {len(settled) - hold} are contradicted</summary>',
         '',
         Table(['claim', 'effect', 'verdict'], settled).markdown(),
         '</details>',
