@@ -7,6 +7,7 @@ that could be chosen after a look at the results is in it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -96,7 +97,7 @@ class Plan:
         """The metric that decides."""
         return PRIMARY[self.task]
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Of the content; comments and layout of the file do not matter."""
         text = json.dumps(asdict(self), sort_keys=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ def render(template: Path, **values: Any) -> str:
     ``base.html`` has the style of all pages, ``parts.html`` tables and
     sections, ``charts.html`` the charts.
     """
-    folders = [template.parent, Path(__file__).parent]
+    environment = _environment(template.parent)
+    return environment.get_template(template.name).render(values)
+
+
+@functools.cache  # a page that is written every few seconds compiles it once
+def _environment(folder: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {'tick': tick_text, 'short': short_name}
-    return environment.get_template(template.name).render(values)
+    return environment

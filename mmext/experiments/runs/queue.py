@@ -24,7 +24,7 @@ from mmext.experiments.runs.status import Status, missing_table
 from mmext.experiments.state import RECORD
 from mmext.utils.text import count, some
 
-_PAUSE = 0.5  # seconds between two looks at the runs
+_PAUSE = 1.0  # seconds between two looks at the runs
 _TELL_AFTER = 5.0  # seconds without a run
 
 
