@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from mmext.errors import command
+from mmext.utils.huge_pages import use_huge_pages
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,6 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    use_huge_pages()
     # Idle threads of OpenMP must not spin: if another process needs a core,
     # spinning makes an iteration ten times slower. torch reads it on import.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmext.errors import command
+from mmext.utils.huge_pages import use_huge_pages
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,6 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    use_huge_pages()
     from mmext.experiments.plan import default_work_dir, read_plan
 
     plan = read_plan(args.plan)

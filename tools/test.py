@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmext.errors import command
+from mmext.utils.huge_pages import use_huge_pages
 from mmext.utils.options import add_run_options, add_sha256, parse_run
 
 
@@ -43,6 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    use_huge_pages()
     from mmext.engine.launch import test
 
     test(

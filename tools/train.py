@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmext.errors import command
+from mmext.utils.huge_pages import use_huge_pages
 from mmext.utils.options import add_run_options, parse_run
 
 
@@ -63,6 +64,7 @@ def _number_or_word(text: str) -> int | str:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    use_huge_pages()
     from mmext.engine.launch import train
 
     train(
