@@ -9,8 +9,6 @@ EXTRAS ?= $(STACK),dev$(if $(filter onedl,$(STACK)),$(comma)seg$(comma)cls)
 DATA ?=
 ARGS ?=
 comma := ,
-# Huge pages make PyTorch faster on a CPU; see mmext/utils/huge_pages.py.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PY := $(VENV)/bin/python
 # With -q, --strict would ignore warnings.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
