@@ -92,6 +92,7 @@ def main() -> None:
     shape = 'x'.join(map(str, [args.batch, 3, *args.size]))
     words = (
         f'`python benchmarks/huge_pages.py`: {processor()}, {cores()} cores, '
+        f'{torch.get_num_threads()} threads, '
         f'torch {torch.__version__}. Steps of {shape} with hooks, and the '
         'peak memory of the process until then; medians of '
         f'{args.rounds} processes with pages of 4 KiB and {args.rounds} with '
