@@ -27,7 +27,7 @@ from mmext.analysis.stiffness import stiffness_surface
 from mmext.analysis.stiffness_report import measure_models
 from mmext.errors import UserError, command
 from mmext.experiments.plan import Job, read_plan
-from mmext.experiments.runs.job import is_finished
+from mmext.experiments.runs.job import is_finished, job_name
 from mmext.utils.documents import parse_json, read_bytes
 from mmext.utils.files import write_json
 from mmext.utils.git import commit
@@ -81,7 +81,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             values |= angles(*model, args.layers)
         runs[job] = {'side': job.side, 'seed': job.seed, 'commit': now}
         runs[job] |= values
-        print(runs[job], flush=True)
+        numbers = (
+            f'{name} {value:.4g}'
+            for name, value in values.items()
+            if isinstance(value, float)
+        )
+        print(f'{job_name(job)}: {", ".join(numbers)}', flush=True)
     if not runs:
         raise UserError(
             f'{args.work_dir} has no finished run of {args.folder} with its '
