@@ -401,6 +401,9 @@ def test_checkpoints_are_measured(tmp_path: Path, capsys) -> None:
     assert values['angle'] == pytest.approx(90)
     assert values['spread'] == pytest.approx(0, abs=1e-3)
     assert values['tns'] > 0
+    printed = capsys.readouterr().out
+    assert f'base/1: tns {values["tns"]:.4g}, stiff ' in printed
+    assert 'angle 90, spread ' in printed
     assert 0 <= values['stiff'] <= 100
     blocks = [
         f'layer{stage}.{block}' for stage in (1, 2, 3) for block in (1, 2)
