@@ -237,6 +237,8 @@ class Experiment:
         """Draws the results, and the stiffness if it was measured."""
         metric, name = self.plan.metric, f'evidence_{self.folder.name}.png'
         sides = {side.name: self.values(side.name) for side in self.plan.sides}
+        if not any(map(len, sides.values())):  # no side is complete
+            return []
         draw_results(sides, metric, images / name)
         drawn = [f'![{self.plan.claim}](images/{name})']
         stiff: dict[str, list] = {}

@@ -196,6 +196,17 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
     assert (tmp_path / 'images' / 'evidence_test.png').is_file()
 
 
+def test_without_a_complete_side_there_is_no_picture(tmp_path: Path) -> None:
+    plan = plan_of(images=300, scope='data set')
+    records = records_of(plan, {'base': 0.5, 'cand 1': 0.5})
+    first = next(iter(records))
+    folder = folder_of(tmp_path, plan, {first: records[first]}, [GAIN])
+    text = Experiment.read(folder).section(tmp_path / 'images')
+    assert '1 run of 6' in text
+    assert '![' not in text
+    assert not [*tmp_path.rglob('*.png')]
+
+
 def test_measures_are_compared_between_seeds(tmp_path: Path) -> None:
     plan = plan_of(images=300, scope='data set')
     records = records_of(plan, {'base': 0.6, 'cand 1': 0.7})
