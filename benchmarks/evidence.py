@@ -46,7 +46,7 @@ from mmext.utils.git import git
 from mmext.utils.text import count, duration
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATE = 'page.md'
+TEMPLATE, PAGE = 'page.md', 'docs/evidence.md'
 HEADER = ['claim', 'paper', 'here', 'effect', 'images like these', 'verdict']
 BEGIN, END = '<!-- Written by make evidence. -->', '<!-- End. -->'
 
@@ -350,13 +350,27 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
         part.write_text(
             text.format(
                 summary=summary([row[-1] for row in rows], len(waiting)),
-                claims=Table(HEADER, rows).markdown(),
+                claims=claims_table(HEADER, rows, ''),
                 waiting=Table(HEADER[:3], waiting).markdown(),
                 experiments='\n\n'.join(sections),
             ),
             encoding='utf-8',
         )
     return rows
+
+
+def claims_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], page: str
+) -> str:
+    """Returns the table of claims, with links to the sections of a page."""
+    here = header.index('here')
+    names = dict.fromkeys(row[here] for row in rows)
+    cells = [
+        [f'[{x}]' if i == here else x for i, x in enumerate(row)]
+        for row in rows
+    ]
+    links = [f'[{name}]: {page}#{name}' for name in names]
+    return '\n'.join([Table(header, cells).markdown(), *links])
 
 
 def summary(verdicts: Sequence[str], waiting: int) -> str:
@@ -377,8 +391,8 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
     before, rest = path.read_text(encoding='utf-8').split(BEGIN)
     _, after = rest.split(END)
     settled = [
-        [claim, effect, verdict]
-        for claim, _, _, effect, _, verdict in rows
+        [claim, name, effect, verdict]
+        for claim, _, name, effect, _, verdict in rows
         if not verdict.startswith(OPEN)
     ]
     hold = sum(HOLDS in verdict for *_, verdict in settled)
@@ -386,7 +400,8 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
         f'<details><summary>Of {len(settled)} settled claims, {hold} hold '
         f'here, {len(settled) - hold} are contradicted</summary>',
         '',
-        Table(['claim', 'effect', 'verdict'], settled).markdown(),
+        claims_table(['claim', 'here', 'effect', 'verdict'], settled, PAGE),
+        '',
         '</details>',
     ]
     text = '\n'.join([before + BEGIN, *lines, END + after])
@@ -396,7 +411,7 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
 
 @command
 def main() -> None:
-    rows = write_page(ROOT / 'evidence', ROOT / 'docs' / 'evidence.md')
+    rows = write_page(ROOT / 'evidence', ROOT / PAGE)
     write_settled(rows, ROOT / 'README.md')
 
 

@@ -304,7 +304,8 @@ def claim_rows(
         elif above[n] < alphas[n] and c.value > low:
             verdict = f'**{HOLDS}**, p {p_value(above[n])}'
         elif below[n] < alphas[n] and c.value < high:
-            verdict = f'**{CONTRADICTED}**, p {p_value(below[n])}'
+            excluded = f' (+{gain:g} excluded)' if high > low else ''
+            verdict = f'**{CONTRADICTED}**{excluded}, p {p_value(below[n])}'
         else:
             distance = (high - low) or -low or abs(c.value)
             more = c.needed(distance, alphas[n], len(claims))

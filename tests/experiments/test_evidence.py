@@ -140,15 +140,15 @@ def test_a_difference_of_gains() -> None:
 @pytest.mark.parametrize(
     ('cand', 'gain', 'kept'),
     [
-        (0.66, 'holds', 'holds'),
-        (0.601, 'contradicted', 'holds'),
-        (0.52, 'contradicted', 'contradicted'),
+        (0.66, '**holds**', '**holds**'),
+        (0.601, '**contradicted** (+2 excluded)', '**holds**'),
+        (0.52, '**contradicted** (+2 excluded)', '**contradicted**'),
     ],
 )
 def test_verdicts(cand: float, gain: str, kept: str, tmp_path: Path) -> None:
     level = {'base': 0.6, 'cand 1': cand}
     found = verdicts(tmp_path, level, [GAIN, KEPT], gain=2.0)
-    assert [v.split('**')[1] for v in found] == [gain, kept]
+    assert [v.split(', p ')[0] for v in found] == [gain, kept]
 
 
 def test_open_verdicts_say_how_many_seeds_are_needed(tmp_path: Path) -> None:
@@ -181,12 +181,16 @@ def test_missing_runs_and_a_changed_plan_are_shown(tmp_path: Path) -> None:
         EVIDENCE['write_settled'](rows, readme)
     above, settled, below = re.split(f'{begin}|{end}', readme.read_text())
     assert (above, below) == ('above\n', '\nbelow\n')
+    assert '| [test] |' in settled
+    assert '\n[test]: docs/evidence.md#test\n' in settled
     assert 'holds' in settled
     assert '1 hold here' in settled
     assert 'earlier' not in settled and 'not settled' not in settled
     done, missing = (
         line for line in text.splitlines() if line.startswith('| More.')
     )
+    assert '| [test] |' in done
+    assert '\n[test]: #test\n' in text
     assert 'holds' in done
     assert 'not settled: runs are missing' in missing
     [side] = [x for x in text.splitlines() if x.startswith('| cand 2')]
