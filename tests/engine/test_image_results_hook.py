@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TWO_PROCESSES, run_command
+from commands import ROOT
+from forked import cpus, in_two_processes
 from mmengine.registry import init_default_scope
 
 from mmext.engine import launch
@@ -57,31 +58,27 @@ def tested(
         'test_dataloader.num_workers=0',
         'test_dataloader.persistent_workers=False',
     ]
-    environ = {
-        'MMEXT_DATA': str(folder / 'data'),
-        'MMEXT_CACHE': str(folder / 'cache'),
-    }
     config, checkpoint = ROOT / CONFIGS[task], folder / 'epoch_1.pth'
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environ.items():
-            patch.setenv(name, value)
+        patch.setenv('MMEXT_DATA', str(folder / 'data'))
+        patch.setenv('MMEXT_CACHE', str(folder / 'cache'))
         cfg = load_config(config, options)
         init_default_scope(cfg.default_scope)
         torch.manual_seed(0)
         state = build_model(cfg.model).state_dict()
         torch.save({'state_dict': state}, checkpoint)
         launch.test(cfg, checkpoint, work_dir=folder / 'one')
-    run_command(
-        *(*TWO_PROCESSES, ROOT / 'tools/test.py', config, checkpoint),
-        *('--work-dir', folder / 'two', '--launcher', 'pytorch'),
-        *('--cfg-options', *options),
-        environ=environ,
-        cwd=folder,
-        check=True,
-    )
+
+        def test(rank: int) -> None:
+            cfg = load_config(config, options)
+            two = folder / 'two'
+            launch.test(cfg, checkpoint, work_dir=two, launcher='pytorch')
+
+        in_two_processes(folder, test)
     return task, folder
 
 
+@cpus
 def test_several_processes_write_what_one_writes(
     tested: tuple[str, Path],
 ) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT
-from ddp_worker import load_fixed
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from tiny_run import write_config
+from tiny_run import EVERY, write_config
 from trained import records, train
 
 from mmext.checkpoints.load import load
@@ -122,10 +121,8 @@ def test_auto_scale_lr_scales_the_peak_of_a_cycle(data, tmp_path, as_list):
 def runner(data: Path, tmp_path: Path) -> ReliableRunner:
     """A detector that uses every anchor and proposal and draws none."""
     config = write_config(tmp_path / 'tiny.py', data)
-    cfg = load_fixed(
-        str(config), Config({'launcher': 'none', 'work_dir': str(tmp_path)})
-    )
-    runner = build_runner(cfg)
+    options = {'work_dir': str(tmp_path), **EVERY}
+    runner = build_runner(load_config(config, options))
     generator = torch.Generator().manual_seed(0)
     for p in runner.model.parameters():
         noise = torch.randn(p.shape, generator=generator)

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+#: For tests whose processes would use GPUs.
+cpus = pytest.mark.skipif(
+    torch.cuda.is_available(), reason='forked processes are for CPUs'
+)
 
 
 def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:

@@ -64,6 +64,23 @@ randomness = dict(seed=1)
 """
 
 # `base` and `more` of write_config for a tiny Mask R-CNN.
+#: Options with which it uses every anchor and every proposal: nothing is
+#: drawn, no anchor is ignored and NMS removes nothing. Every image has the
+#: same number of samples, so the means of the losses can be averaged.
+EVERY = {
+    'model.backbone.norm_eval': True,
+    'model.train_cfg.rpn.assigner.neg_iou_thr': 0.5,
+    'model.train_cfg.rpn.assigner.pos_iou_thr': 0.5,
+    'model.train_cfg.rpn.assigner.min_pos_iou': 0.5,
+    'model.train_cfg.rpn.sampler.num': 10**6,
+    'model.train_cfg.rpn_proposal.nms.iou_threshold': 1.0,
+    'model.train_cfg.rcnn.assigner.neg_iou_thr': 0.2,
+    'model.train_cfg.rcnn.assigner.pos_iou_thr': 0.2,
+    'model.train_cfg.rcnn.assigner.min_pos_iou': 0.2,
+    'model.train_cfg.rcnn.sampler.num': 10**6,
+    'model.train_cfg.rcnn.sampler.add_gt_as_proposals': False,
+    'val_dataloader.dataset.test_mode': False,
+}
 MASK_RCNN = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 MASK_HEADS = """
 model.update(roi_head=dict(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TWO_PROCESSES, run_command
+from forked import cpus, in_two_processes
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -369,16 +369,25 @@ def test_terms():
     assert non_finite_terms({'loss': one}) == {}
 
 
+@cpus
 def test_all_processes_stop_together(tmp_path):
     """Only one process loads the image, and both name it."""
-    script = ROOT / 'tests/helpers/toy_ranks.py'
-    run_command(*TWO_PROCESSES, script, tmp_path, check=True)
-    ends = [torch.load(tmp_path / f'rank_{i}.pth') for i in (0, 1)]
-    assert [end['iter'] for end in ends] == [2, 2]
-    for end in ends:
-        assert 'iteration 3 (epoch 1, process 1)' in end['message']
-        assert 'loss_cls = inf' in end['message']
-        assert 'images: 5 5.png' in end['message']
+
+    class Constant(Toy):
+        def change(self, losses, images):
+            if 5 in images:
+                losses['loss_cls'] = losses['loss_cls'] + math.inf
+
+    def work(rank: int) -> tuple[str, int]:
+        more = {'launcher': 'pytorch', 'batch_size': 1}
+        runner = build_runner(tmp_path, Constant(), images=16, **more)
+        return message_of(runner), runner.iter
+
+    for message, iteration in in_two_processes(tmp_path, work):
+        assert iteration == 2
+        assert 'iteration 3 (epoch 1, process 1)' in message
+        assert 'loss_cls = inf' in message
+        assert 'images: 5 5.png' in message
     assert [p.name for p in tmp_path.glob('nonfinite*')] == [
         'nonfinite_iter_3_rank_1.pth'
     ]

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
 from commands import ROOT, run_command
-from forked import in_two_processes
+from forked import cpus, in_two_processes
 from mmengine.hooks import Hook
 from same_end import assert_same, assert_same_end
 from test_exact_resume import VALIDATED, Kill, Noisy, run, saving
@@ -31,9 +30,6 @@ from mmext.engine.resume.interrupt import (
     shield_workers,
 )
 
-ranks = pytest.mark.skipif(
-    torch.cuda.is_available(), reason='forked processes are for CPUs'
-)
 Stop = partial(Kill, number=signal.SIGTERM)
 
 
@@ -70,7 +66,7 @@ def train(folder: Path, *stops: Kill, **more) -> list[tuple[str, int]]:
     return in_two_processes(folder, work)
 
 
-@ranks
+@cpus
 def test_agreement(tmp_path):
     """Process 1 says yes from its third question on.
 
@@ -101,7 +97,7 @@ def whole(tmp_path_factory) -> Path:
     return folder / 'epoch_3.pth'
 
 
-@ranks
+@cpus
 @pytest.mark.parametrize(
     'first, second, name',
     [
@@ -126,7 +122,7 @@ def test_all_stop_at_one_step(whole, tmp_path, first, second, name):
     assert_same_end(whole, cut / 'epoch_3.pth')
 
 
-@ranks
+@cpus
 def test_a_checkpoint_within_an_epoch_knows_all_processes(tmp_path):
     often = saving(by_epoch=False, interval=1)
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
@@ -193,7 +189,7 @@ def test_the_loader_still_ends_its_workers():
     assert worker.exitcode == 0
 
 
-@ranks
+@cpus
 @pytest.mark.parametrize('batch', [0, 2])
 def test_unequal_numbers_of_validation_images(whole, tmp_path, batch):
     """Rank 0 validates three images, rank 1 two."""

@@ -3,30 +3,88 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, TWO_PROCESSES, run_command
-from resume_ranks import main
-from toy import Numbers, build_runner, loader
+from forked import cpus, in_two_processes
+from mmengine.hooks import Hook
+from toy import Numbers, Scores, build_runner, loader
 
+from mmext.engine.resume.interrupt import Interrupted
 from mmext.engine.runner import ReliableRunner
 from mmext.evaluation.runs import read_run
 
-SCRIPT = ROOT / 'tests/helpers/resume_ranks.py'
+
+class Notes(Hook):
+    """Notes the epoch and the images of each step; stops before one."""
+
+    def __init__(self, stop: int | None) -> None:
+        self.stop = stop
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        images = [s.img_id for s in data_batch['data_samples']]
+        self.seen.append((runner.epoch, images))
+        last = runner.rank == runner.world_size - 1
+        if runner.iter + 1 == self.stop and last:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def pair(*arguments: object) -> tuple[str, list[dict]]:
-    """Runs two processes; returns what they print, and how they ended."""
-    done = run_command(*TWO_PROCESSES, SCRIPT, *arguments, check=True)
-    folder = Path(arguments[0])
-    ends = [torch.load(folder / f'rank_{rank}.pth') for rank in (0, 1)]
+def one(
+    folder: Path, epochs: int, stop: int | None = None, **more: object
+) -> dict:
+    """Resumes a run in this process; returns how it ended.
+
+    Before the step ``stop``, the last process gets SIGTERM.
+    """
+    notes = Notes(stop)
+    scores = [{'mAP': 0.1 * (1 + i)} for i in range(epochs)]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runner = build_runner(
+            folder,
+            images=12,
+            epochs=epochs,
+            shuffle=True,
+            resume=True,
+            log_level='INFO',
+            custom_hooks=[notes],
+            default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+            val_dataloader=loader(Numbers(4)),
+            val_cfg={'type': 'ValLoop'},
+            val_evaluator=[Scores(scores)],
+            **{'batch_size': 1, **more},
+        )
+        with contextlib.suppress(Interrupted):
+            runner.train()
+    return {
+        'state': {
+            k.removeprefix('module.'): v
+            for k, v in runner.model.state_dict().items()
+        },
+        'seen': notes.seen,
+        'epoch': runner.epoch,
+        'iter': runner.iter,
+        'max_iters': runner.max_iters,
+        'text': ' '.join(printed.getvalue().split()),
+    }
+
+
+def two(folder: Path, epochs: int, stop: int | None = None) -> list[dict]:
+    """Resumes a run in two processes; returns how each ended."""
+    ends = in_two_processes(
+        folder, lambda rank: one(folder, epochs, stop, launcher='pytorch')
+    )
     assert ends[0]['state'].keys() == ends[1]['state'].keys()
     for name, value in ends[0]['state'].items():
         if 'running' not in name and 'tracked' not in name:
             assert torch.equal(value, ends[1]['state'][name]), name
-    return done.stdout, ends
+    return ends
 
 
 def images(ends: list[dict], epoch: int) -> list[int]:
@@ -40,26 +98,25 @@ def images(ends: list[dict], epoch: int) -> list[int]:
     )
 
 
-def test_two_processes_then_one_then_two(tmp_path, capsys):
-    _, ends = pair(tmp_path, 3, 9)  # stopped in the second epoch of 6 steps
+@cpus
+def test_two_processes_then_one_then_two(tmp_path):
+    ends = two(tmp_path, 3, 9)  # stopped in the second epoch of 6 steps
     assert images(ends, 0) == [*range(12)]
     done = ends[0]['iter'] + 1 - 6
     assert 0 < done < 6 and (tmp_path / f'iter_{6 + done}.pth').is_file()
 
-    main(tmp_path, 2)
-    printed = capsys.readouterr()
-    text = ' '.join((printed.out + printed.err).split())
+    end = one(tmp_path, 2)
     assert (
         'Resuming with 1 process with batches of 1 (12 an epoch) instead of 2 '
         'processes with batches of 1 (6 an epoch): epoch 2 starts again'
-    ) in text
-    one = torch.load(tmp_path / 'rank_0.pth')
-    assert [epoch for epoch, _ in one['seen']] == [1] * 12
-    assert images([one], 1) == [*range(12)]
-    assert (one['epoch'], one['iter'], one['max_iters']) == (2, 18, 18)
+    ) in end['text']
+    assert [epoch for epoch, _ in end['seen']] == [1] * 12
+    assert images([end], 1) == [*range(12)]
+    assert (end['epoch'], end['iter'], end['max_iters']) == (2, 18, 18)
 
-    text, ends = pair(tmp_path, 3)
-    assert 'batches of 1 (12 an epoch): epoch 3 is the next one' in text
+    ends = two(tmp_path, 3)
+    text = 'batches of 1 (12 an epoch): epoch 3 is the next one'
+    assert text in ends[0]['text']
     for end in ends:
         assert [epoch for epoch, _ in end['seen']] == [2] * 6
         assert (end['epoch'], end['iter'], end['max_iters']) == (3, 24, 24)
@@ -72,27 +129,25 @@ def test_two_processes_then_one_then_two(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('stop', [3, None])
-def test_twice_the_batch(tmp_path, capsys, stop):
+def test_twice_the_batch(tmp_path, stop):
     """Within an epoch, and between two."""
-    main(tmp_path, 3 if stop else 1, stop)
-    main(tmp_path, 3, batch_size=2)
-    end = torch.load(tmp_path / 'rank_0.pth')
+    one(tmp_path, 3 if stop else 1, stop)
+    end = one(tmp_path, 3, batch_size=2)
     first = 1 if stop is None else 0
     for epoch in range(first, 3):
         assert images([end], epoch) == [*range(12)]
     steps = 12 * first + 6 * (3 - first)
     assert end['iter'] == end['max_iters'] == steps
-    text = ' '.join(''.join(capsys.readouterr()).split())
-    assert 'Resuming with 1 process with batches of 2 (6 an epoch)' in text
+    assert 'Resuming with 1 process with batches of 2 (6 an' in end['text']
 
 
-def test_the_same_batches_in_another_number_of_processes(tmp_path, capsys):
+@cpus
+def test_the_same_batches_in_another_number_of_processes(tmp_path):
     """As many batches, but the second process has no random state."""
-    pair(tmp_path, 2, 3)
-    main(tmp_path, 2, batch_size=2)
-    text = ' '.join(''.join(capsys.readouterr()).split())
-    assert 'of 2 processes with batches of 1 (6 an epoch): epoch 1' in text
-    end = torch.load(tmp_path / 'rank_0.pth')
+    two(tmp_path, 2, 3)
+    end = one(tmp_path, 2, batch_size=2)
+    text = 'of 2 processes with batches of 1 (6 an epoch): epoch 1'
+    assert text in end['text']
     assert images([end], 0) == images([end], 1) == [*range(12)]
 
 
