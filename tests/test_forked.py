@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See LICENSE.
-"""Processes that are forked after an export compute gradients."""
+"""Tests run two forked processes."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pytest
 import torch
 from forked import in_two_processes
 
@@ -21,3 +23,10 @@ def test_gradients_in_processes_that_are_forked_after_an_export(
 
     gradient(0)
     assert in_two_processes(tmp_path, gradient) == [2.0, 3.0]
+
+
+def test_a_process_does_not_wait_for_one_that_failed(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(AssertionError):
+        in_two_processes(tmp_path, lambda rank: time.sleep(100 / rank))
+    assert time.monotonic() - begun < 50

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,12 @@ def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
     processes = [context.Process(target=run, args=(r,)) for r in (0, 1)]
     for process in processes:
         process.start()
+    connection.wait([process.sentinel for process in processes], 300)
     for process in processes:
-        process.join(300)
+        if not any(p.exitcode for p in processes):  # else it waits in vain
+            process.join(300)
         process.kill()
+        process.join()
     free.close()
     assert [p.exitcode for p in processes] == [0, 0]
     return [torch.load(folder / f'returned_{rank}.pth') for rank in (0, 1)]
