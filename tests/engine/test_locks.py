@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import ROOT, TWO_PROCESSES, environment, run_command
+from commands import environment
 from tiny_run import write_config
 
 import mmext
 from mmext.demo.run import run_demo
+from mmext.engine import launch
 from mmext.errors import UserError
 from mmext.utils import locks
+from mmext.utils.config import load_config
 from mmext.utils.locks import NAME, LockWatch, locked
 
 HOLD = """
@@ -87,26 +89,24 @@ def test_a_process_may_lock_a_folder_repeatedly(tmp_path):
 
 
 @pytest.mark.parametrize('start', ['train', 'torchrun', 'demo'])
-def test_a_second_run_is_refused(hold, tmp_path, data, start):
+def test_a_second_run_is_refused(hold, tmp_path, data, start, monkeypatch):
     config = write_config(tmp_path / 'tiny.py', data)
     work = tmp_path / 'work'
     work.mkdir()
     process = hold(work)
     before = {p.name: p.read_bytes() for p in work.iterdir()}
     text = rf'work is in use by process {process.pid} of .*\n.*--work-dir'
-    if start == 'torchrun':
-        done = run_command(
-            *(*TWO_PROCESSES, ROOT / 'tools/train.py', config),
-            *('--work-dir', work, '--launcher', 'pytorch'),
-        )
-        assert f'in use by process {process.pid} of' in done.stderr
-        assert done.returncode
-    else:
-        with pytest.raises(UserError, match=text):
-            if start == 'train':
-                mmext.train(config, work_dir=work, resume=True)
-            else:
-                run_demo(work, restart=True)
+    with pytest.raises(UserError, match=text):
+        if start == 'demo':
+            run_demo(work, restart=True)
+        elif start == 'torchrun':  # before it waits for the second process
+            for name in ('RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+                monkeypatch.setenv(name, '0')
+            monkeypatch.setenv('WORLD_SIZE', '2')
+            cfg = load_config(config)
+            launch.train(cfg, work_dir=work, launcher='pytorch')
+        else:
+            mmext.train(config, work_dir=work, resume=True)
     assert {p.name: p.read_bytes() for p in work.iterdir()} == before
     assert process.poll() is None
 

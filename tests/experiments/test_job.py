@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import TWO_PROCESSES, run_command, run_python, run_tool
+from commands import run_python, run_tool
 from experiments import plan_of
+from forked import cpus, in_two_processes
 from json_files import edit_json
 from own_slots import own_slots
 from tiny_run import make_coco, write_config
@@ -175,12 +176,12 @@ def test_a_trained_run_without_checkpoints_trains_again(world, plan, tmp_path):
     same(read_record(folder / RECORD), read_record(undisturbed / RECORD))
 
 
-def test_two_processes(world, plan, tmp_path):
-    done = run_command(
-        *(*TWO_PROCESSES, '-m', 'mmext.cli', 'run', world / 'plan.yaml'),
-        *('--work-dir', tmp_path, '--job', 'base/1'),
+@cpus
+def test_two_processes(world, plan, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')  # as under torchrun
+    in_two_processes(
+        tmp_path, lambda rank: run_job(world / 'plan.yaml', 'base/1', tmp_path)
     )
-    assert done.returncode == 0, done.stderr
     folder = plan.folder_of(Job('base', 1), tmp_path)
     assert read_state(folder).status == 'done'
     record = read_record(folder / RECORD)

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import torch
 from commands import ROOT, environment
 from experiments import plan_of, records_of, write_runs
+from forked import in_two_processes
 from rich.console import Console
 
 from mmext.errors import UserError
@@ -146,32 +146,16 @@ def test_gpus_are_given_to_one_run_each(tmp_path, console, monkeypatch):
     assert slots.take() is not None
 
 
-def test_two_plans_never_share_a_slot(tmp_path, console, monkeypatch):
-    driver = textwrap.dedent("""
-        import sys
-        from pathlib import Path
-        import pytest, test_queue as t
-        with pytest.MonkeyPatch.context() as patch:
-            folder = Path(sys.argv[1])
-            t.fakes.__wrapped__(patch, folder.parent)
-            slots = t.Slots(('gpu-0', 'gpu-1'), gpus=True)
-            place = t.Local(t.Fake(), slots)
-            plan = t.plan_of((2,), claim=folder.name)
-            assert t.work(plan, folder, t.Console(), place)
-    """)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    path = os.pathsep.join(
-        [os.environ['PYTHONPATH'], str(Path(__file__).parent)]
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-c', driver, str(tmp_path / name)],
-            env={**os.environ, 'PYTHONPATH': path},
-        )
-        for name in ('one', 'two')
-    ]
-    assert [p.wait(300) for p in processes] == [0, 0]
-    found = [*events(tmp_path / 'one'), *events(tmp_path / 'two')]
+def test_two_plans_never_share_a_slot(tmp_path, console):
+    folders = tmp_path / 'one', tmp_path / 'two'
+
+    def run(rank: int) -> bool:
+        slots = Slots(('gpu-0', 'gpu-1'), gpus=True)
+        plan = plan_of((2,), claim=folders[rank].name)
+        return work(plan, folders[rank], console, Local(Fake(), slots))
+
+    assert in_two_processes(tmp_path, run) == [True, True]
+    found = [event for folder in folders for event in events(folder)]
     assert len(found) == 8
     for gpu in ('0', '1'):
         mine = [e for e in found if e['CUDA_VISIBLE_DEVICES'] == gpu]
