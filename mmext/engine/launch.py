@@ -163,7 +163,7 @@ def _train(runner: Runner) -> None:
         raise UserError(
             f'interrupted in epoch {runner.epoch + 1}, iteration '
             f'{runner.iter + 1}',
-            f'The same command with --resume continues from {where}.',
+            f'{runner.same_command} continues from {where}.',
         ) from None
 
 

@@ -18,7 +18,10 @@ _WORKER = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) '
     r'(?:is killed by signal: ([\w ]+)|exited unexpectedly)'
 )
-_RESUME = 'A training continues from its last checkpoint with --resume.'
+_RESUME = (
+    'To continue from the last checkpoint, add --resume to mmext train; mmext '
+    'run does so by itself.'
+)
 
 
 @contextmanager

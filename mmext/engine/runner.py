@@ -364,6 +364,16 @@ class ReliableRunner(Runner):
         ):
             yield
 
+    @property
+    def same_command(self) -> str:
+        """Names what continues this training, to begin a sentence.
+
+        A command that resumed, such as ``mmext run``, does so again; from a
+        file that it names, it would not continue but repeat.
+        """
+        resumes = self.cfg.get('resume') and not self.cfg.get('load_from')
+        return 'The same command' + ('' if resumes else ' with --resume')
+
     def load_or_resume(self) -> None:
         """Loads or resumes; finds the newest checkpoint if none is named."""
         if self._resume and self._load_from is None and not self._has_loaded:
@@ -469,8 +479,8 @@ class ReliableRunner(Runner):
         except OSError as error:
             raise UserError(
                 f'checkpoint {path} could not be written: {error}',
-                f'{disk_fix(error)}, then run the same command with --resume: '
-                'it continues from the last complete checkpoint.',
+                f'{disk_fix(error)}. {self.same_command} continues from the '
+                'last complete checkpoint.',
             ) from error
         if local and (warning := disk_warning(self, path.stat().st_size)):
             self.logger.warning(warning)

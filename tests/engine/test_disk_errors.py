@@ -42,7 +42,7 @@ def failing(number: int, name: str = ''):
 @pytest.mark.parametrize(
     'number, fix',
     [
-        (errno.ENOSPC, 'Free some space, then run the same command with'),
+        (errno.ENOSPC, 'Free some space. The same command with --resume'),
         (errno.EDQUOT, 'Your quota is used up: free some space, or raise it'),
         (errno.EROFS, 'The file system is read-only: mount it for writing'),
         (errno.ESTALE, 'The file server has replaced the folder: mount it'),

@@ -158,10 +158,12 @@ def test_how_a_run_ends(world, plan, tmp_path, what, status, failures):
         run_job(world / 'plan.yaml', job_name(job), tmp_path)
     state = read_state(folder)
     assert (state.status, state.failures) == (status, failures)
-    assert 'error: ' in (folder / LOG).read_text()
+    log = (folder / LOG).read_text()
+    assert 'error: ' in log
     if status == 'diverged':
         assert 'is not finite' in state.error
         return
+    assert 'The same command continues from' in log
     run_job(world / 'plan.yaml', job_name(job), tmp_path)
     reference = plan.folder_of(job, world / 'undisturbed')
     same(read_record(reference / RECORD), read_record(folder / RECORD))

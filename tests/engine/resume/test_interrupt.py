@@ -251,7 +251,7 @@ def test_a_launcher_or_one_of_its_processes_is_stopped(tmp_path):
     status, printed = launch(tmp_path, *cut, '--resume', validating=2)
     assert status == 2, printed[-3000:]
     assert f'Resuming from {saved}' in printed
-    assert printed.count('--resume continues from') == 1
+    assert printed.count('The same command continues from') == 1
     assert 'Traceback' not in printed, printed[-3000:]
     assert 'epoch_2.pth' in printed.splitlines()[-1]
 
