@@ -351,12 +351,24 @@ def write_page(folder: Path, path: Path) -> list[list[str]]:
             text.format(
                 summary=summary([row[-1] for row in rows], len(waiting)),
                 claims=claims_table(HEADER, rows, ''),
-                waiting=Table(HEADER[:3], waiting).markdown(),
+                waiting=not_run_section(waiting),
                 experiments='\n\n'.join(sections),
-            ),
+            ).rstrip()
+            + '\n',
             encoding='utf-8',
         )
     return rows
+
+
+def not_run_section(waiting: Sequence[Sequence[str]]) -> str:
+    """Returns the section of the claims of plans without a record, if any."""
+    if not waiting:
+        return ''
+    return (
+        '## Not run yet\n\n'
+        'These claims were written before their runs, too.\n\n'
+        + Table(HEADER[:3], waiting).markdown()
+    )
 
 
 def claims_table(
@@ -381,8 +393,8 @@ def summary(verdicts: Sequence[str], waiting: int) -> str:
     )
     return (
         f'Of {len(verdicts) + waiting} claims, {hold} hold here, {not_so} are '
-        f'contradicted, {unclear} are not settled, and {waiting} were not '
-        'run yet.'
+        f'contradicted, and {unclear + waiting} are not settled'
+        + (f', {waiting} of them not run yet.' if waiting else '.')
     )
 
 

@@ -353,10 +353,17 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
     assert 'not settled: needs ' in unclear
     assert '| a    |    4 | x 3.15 ± 0.13 |' in text
     assert text.startswith(
-        'Of 4 claims, 1 hold here, 1 are contradicted, 1 are not settled, '
-        'and 1 were not run yet.'
+        'Of 4 claims, 1 hold here, 1 are contradicted, and 2 are not '
+        'settled, 1 of them not run yet.'
     )
+    assert '## Not run yet' in text
     assert text.rstrip().endswith('| Later. |    +5 | later |')
+    (folder.parent / 'later' / 'claims.yaml').unlink()
+    EVIDENCE['write_page'](folder.parent, tmp_path / 'evidence.md')
+    text = (tmp_path / 'evidence.md').read_text()
+    assert '1 are not settled.\n' in text
+    assert '## Not run yet' not in text
+    assert text == text.rstrip() + '\n'
 
 
 def test_claims_that_were_changed_are_shown(tmp_path: Path) -> None:
