@@ -61,6 +61,24 @@ def test_the_advice_fits_the_error(tmp_path, monkeypatch, call, number, fix):
     assert not [*(tmp_path / 'work').glob('*.pth*')]
 
 
+@pytest.mark.parametrize(
+    'cfg, advice',
+    [
+        ({}, 'The same command with --resume'),
+        ({'resume': True, 'load_from': None}, 'The same command'),
+        # It would begin at that file again.
+        (
+            {'resume': True, 'load_from': 'epoch_1.pth'},
+            'The same command with --resume',
+        ),
+    ],
+)
+def test_what_continues_a_training(tmp_path, cfg, advice):
+    runner = build_runner(tmp_path / 'work')
+    runner.cfg.update(cfg)
+    assert runner.same_command == advice
+
+
 def test_a_tool_reports_the_disk(tmp_path, monkeypatch, capsys, data):
     config = write_config(tmp_path / 'tiny.py', data)
 
