@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from evidence_claims import (
+    BELOW,
     CONTRADICTED,
     HOLDS,
     OPEN,
@@ -387,14 +388,23 @@ def claims_table(
 
 def summary(verdicts: Sequence[str], waiting: int) -> str:
     """Returns a sentence with the number of claims of each verdict."""
-    hold, not_so, unclear = (
+    unclear = sum(OPEN in verdict for verdict in verdicts) + waiting
+    return (
+        f'Of {len(verdicts) + waiting} claims, {settled_words(verdicts)}, and '
+        f'{unclear} are not settled'
+        + (f', {waiting} of them not run yet.' if waiting else '.')
+    )
+
+
+def settled_words(verdicts: Sequence[str]) -> str:
+    """Returns the numbers of settled claims of each verdict."""
+    hold, not_so, less = (
         sum(word in verdict for verdict in verdicts)
-        for word in (HOLDS, CONTRADICTED, OPEN)
+        for word in (HOLDS, CONTRADICTED, BELOW)
     )
     return (
-        f'Of {len(verdicts) + waiting} claims, {hold} hold here, {not_so} are '
-        f'contradicted, and {unclear + waiting} are not settled'
-        + (f', {waiting} of them not run yet.' if waiting else '.')
+        f'{hold} hold here, {not_so} are contradicted, {less} have a gain '
+        'below that of their plan'
     )
 
 
@@ -407,10 +417,10 @@ def write_settled(rows: Sequence[Sequence[str]], path: Path) -> None:
         for claim, _, name, effect, _, verdict in rows
         if not verdict.startswith(OPEN)
     ]
-    hold = sum(HOLDS in verdict for *_, verdict in settled)
+    words = settled_words([verdict for *_, verdict in settled])
     lines = [
-        f'<details><summary>Of {len(settled)} settled claims, {hold} hold '
-        f'here, {len(settled) - hold} are contradicted</summary>',
+        f'<details><summary>Of {len(settled)} settled claims, {words}'
+        '</summary>',
         '',
         claims_table(['claim', 'here', 'effect', 'verdict'], settled, PAGE),
         '',

@@ -3,9 +3,9 @@
 
 A claim is about a contrast, a sum of sides with factors: ``{star: 1, sum:
 -1}`` is the gain of star over sum. It holds if the contrast is shown to be
-above 0, or with a margin above ``-margin``; it is contradicted if the plan's
-gain is excluded, or with a margin if the contrast is shown to be below
-``-margin``. Contrasts are tested between seeds by Welch's test, at the level
+above 0, or with a margin above ``-margin``, and is contradicted if it is shown
+to be below. A gain below the plan's is no contradiction: papers rarely say how
+much at least. Contrasts are tested between seeds by Welch's test, at the level
 of the plan's last complete look, with Holm's correction for the claims of a
 plan. With ``pooled``, the trainings of all sides of the plan are taken to vary
 equally, as in an analysis of variance: more degrees of freedom with few seeds.
@@ -47,7 +47,8 @@ from mmext.utils.documents import parse_yaml, read_bytes
 from mmext.utils.text import count, p_value
 
 SCOPES = ('data set', 'images')
-HOLDS, CONTRADICTED, OPEN = 'holds', 'contradicted', 'not settled'
+HOLDS, CONTRADICTED = 'holds', 'contradicted'
+BELOW, OPEN = 'gain below', 'not settled'
 #: Networks below which a rank correlation gets no interval.
 FEWEST_NETWORKS = 5
 
@@ -84,7 +85,7 @@ class Claim:
         return 1 if self.measure else 100
 
     def bounds(self, gain: float) -> tuple[float, float]:
-        """Above the first it holds; below the second it is contradicted.
+        """Above the first it holds; below the second the gain is excluded.
 
         ``gain`` is that of the plan, in points.
         """
@@ -279,7 +280,7 @@ def claim_rows(
 ) -> list[list[str]]:
     """Returns a row for each claim; None stands for missing runs."""
     bounds = [claim.bounds(gain) for claim in claims]
-    above, below = (
+    sign, below = (
         holm(
             np.array(
                 [
@@ -301,11 +302,12 @@ def claim_rows(
             words = [in_words(x, claim.unit) for x in found]
         if c is None:
             verdict = f'{OPEN}: runs are missing'
-        elif above[n] < alphas[n] and c.value > low:
-            verdict = f'**{HOLDS}**, p {p_value(above[n])}'
+        elif sign[n] < alphas[n]:
+            word = HOLDS if c.value > low else CONTRADICTED
+            verdict = f'**{word}**, p {p_value(sign[n])}'
         elif below[n] < alphas[n] and c.value < high:
-            excluded = f' (+{gain:g} excluded)' if high > low else ''
-            verdict = f'**{CONTRADICTED}**{excluded}, p {p_value(below[n])}'
+            word = f'{BELOW} +{gain:g}' if high > low else CONTRADICTED
+            verdict = f'**{word}**, p {p_value(below[n])}'
         else:
             distance = (high - low) or -low or abs(c.value)
             more = c.needed(distance, alphas[n], len(claims))

@@ -141,14 +141,30 @@ def test_a_difference_of_gains() -> None:
     ('cand', 'gain', 'kept'),
     [
         (0.66, '**holds**', '**holds**'),
-        (0.601, '**contradicted** (+2 excluded)', '**holds**'),
-        (0.52, '**contradicted** (+2 excluded)', '**contradicted**'),
+        (0.61, '**holds**', '**holds**'),  # below the plan's gain of 2 points
+        (0.601, '**gain below +2**', '**holds**'),
+        (0.52, '**contradicted**', '**contradicted**'),
     ],
 )
 def test_verdicts(cand: float, gain: str, kept: str, tmp_path: Path) -> None:
     level = {'base': 0.6, 'cand 1': cand}
     found = verdicts(tmp_path, level, [GAIN, KEPT], gain=2.0)
     assert [v.split(', p ')[0] for v in found] == [gain, kept]
+
+
+def test_a_loss_beyond_the_margin_is_no_gain_below_the_plans() -> None:
+    claims = [Claim('', '', {'a': 1}), Claim('', '', {'b': 1}, margin=2)]
+    contrasts = [
+        EVIDENCE['Contrast'](
+            value, np.array([se**2]), np.array([4]), np.nan, 0, 0.0, 3
+        )
+        for value, se in ((0.0, 0.001), (-0.035, 0.005))
+    ]
+    less, lost = EVIDENCE['claim_rows'](
+        '', claims, contrasts, [0.05, 0.05], 'data set', gain=2.0
+    )
+    assert less[-1].startswith('**gain below +2**')
+    assert lost[-1] == '**contradicted**, p 0.040'
 
 
 def test_open_verdicts_say_how_many_seeds_are_needed(tmp_path: Path) -> None:
@@ -353,8 +369,8 @@ def test_measures_without_a_plan(tmp_path: Path) -> None:
     assert 'not settled: needs ' in unclear
     assert '| a    |    4 | x 3.15 ± 0.13 |' in text
     assert text.startswith(
-        'Of 4 claims, 1 hold here, 1 are contradicted, and 2 are not '
-        'settled, 1 of them not run yet.'
+        'Of 4 claims, 1 hold here, 1 are contradicted, 0 have a gain below '
+        'that of their plan, and 2 are not settled, 1 of them not run yet.'
     )
     assert '## Not run yet' in text
     assert text.rstrip().endswith('| Later. |    +5 | later |')
