@@ -58,7 +58,7 @@ def draw_stiffness(
         tns, results = [run['tns'] for run, _ in runs], [r for _, r in runs]
         against.plot(tns, results, **style, ls='', label=name)
     blocks = next(run['nsi'] for runs in sides.values() for run, _ in runs)
-    along.set_xticks(range(len(blocks)), [*blocks], rotation=40, ha='right')
+    along.set_xticks(range(len(blocks)), [*blocks], rotation=90, fontsize=8)
     along.set(ylabel='NSI, mean over images')
     against.set(xlabel='TNS', ylabel=metric)
     shared_legend(figure, [against], 'upper')
