@@ -280,7 +280,7 @@ def claim_rows(
 ) -> list[list[str]]:
     """Returns a row for each claim; None stands for missing runs."""
     bounds = [claim.bounds(gain) for claim in claims]
-    sign, below = (
+    p_sign, p_gain = (
         holm(
             np.array(
                 [
@@ -302,12 +302,12 @@ def claim_rows(
             words = [in_words(x, claim.unit) for x in found]
         if c is None:
             verdict = f'{OPEN}: runs are missing'
-        elif sign[n] < alphas[n]:
+        elif p_sign[n] < alphas[n]:
             word = HOLDS if c.value > low else CONTRADICTED
-            verdict = f'**{word}**, p {p_value(sign[n])}'
-        elif below[n] < alphas[n] and c.value < high:
+            verdict = f'**{word}**, p {p_value(p_sign[n])}'
+        elif p_gain[n] < alphas[n] and c.value < high:
             word = f'{BELOW} +{gain:g}' if high > low else CONTRADICTED
-            verdict = f'**{word}**, p {p_value(below[n])}'
+            verdict = f'**{word}**, p {p_value(p_gain[n])}'
         else:
             distance = (high - low) or -low or abs(c.value)
             more = c.needed(distance, alphas[n], len(claims))
